@@ -1,0 +1,38 @@
+"""A picture of what the network is really fed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from datasets import Sample
+
+NUM_SAMPLES = 32
+
+
+class SampleSheet(Callback):
+    """Draw the first training images of a run with their masks and labels into `samples.png`.
+
+    Args:
+        folder: the run folder, None on the ranks that write nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = None if folder is None else Path(folder) / "samples.png"
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Draw the sheet from the very first batch; a resumed run keeps the one it has."""
+        if self._path is None or batch_idx or trainer.current_epoch or self._path.exists():
+            return
+        from evaluation import plots  # matplotlib is needed for this one picture only
+
+        assert isinstance(batch, Sample)
+        names = trainer.datamodule.train_dataset.class_names
+        labels = batch.label[:NUM_SAMPLES].tolist()
+        masks = None if batch.visibility is None else np.asarray(batch.visibility[:NUM_SAMPLES].cpu())
+        images = np.asarray(batch.image[:NUM_SAMPLES].cpu())
+        plots.sample_sheet(self._path, images, masks, [f"{label}: {names[label]}" for label in labels])

@@ -1,0 +1,82 @@
+"""Parameter groups, optimisers and learning-rate schedules, each decided in one place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass(frozen=True)
+class SchedulePlan:
+    """What a schedule needs to know; all lengths are optimiser steps.
+
+    Attributes:
+        total_steps: steps of the whole run, >= 1.
+        warmup_steps: steps of linear warm-up from 0, counted inside total_steps.
+        milestones: steps at which the multistep schedule multiplies by gamma.
+        gamma: factor of the multistep schedule.
+    """
+
+    total_steps: int
+    warmup_steps: int = 0
+    milestones: Sequence[int] = ()
+    gamma: float = 0.1
+
+
+def multistep_factor(step: int, plan: SchedulePlan) -> float:
+    """Return gamma to the power of the milestones already passed."""
+    return plan.gamma ** sum(step >= milestone for milestone in plan.milestones)
+
+
+def cosine_factor(step: int, plan: SchedulePlan) -> float:
+    """Return half a cosine from 1 after warm-up to 0 at total_steps (Loshchilov and Hutter, arXiv:1608.03983)."""
+    length = max(1, plan.total_steps - plan.warmup_steps)
+    progress = min(1.0, max(0.0, (step - plan.warmup_steps) / length))
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+SCHEDULES: dict[str, Callable[[int, SchedulePlan], float]] = {"multistep": multistep_factor, "cosine": cosine_factor}
+
+
+def lr_factor(step: int, schedule: str, plan: SchedulePlan) -> float:
+    """Return the factor on the base learning rate for the optimiser step with this 0-based number."""
+    warmup = min(1.0, (step + 1) / plan.warmup_steps) if plan.warmup_steps else 1.0
+    return warmup * SCHEDULES[schedule](step, plan)
+
+
+def build_scheduler(optimizer: Optimizer, schedule: str, plan: SchedulePlan) -> LambdaLR:
+    """Return a per-step scheduler; it must be stepped once after every optimiser step."""
+    return LambdaLR(optimizer, lambda step: lr_factor(step, schedule, plan))
+
+
+def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict]:
+    """Split the trainable parameters in two groups: matrices and filters decay, norms and biases do not.
+
+    A parameter with at most one dimension is a bias, a normalisation weight or a PReLU slope; decaying those
+    only moves their scale (He et al., arXiv:1812.01187, Sec. 3.1).
+    """
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float) -> Optimizer:
+    """Return the optimiser called `name`; `momentum` is read by SGD only.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    builders: dict[str, Callable[[], Optimizer]] = {
+        "sgd": lambda: SGD(groups, lr=lr, momentum=momentum),
+        "adamw": lambda: AdamW(groups, lr=lr),
+    }
+    if name not in builders:
+        raise ValueError(f"build_optimizer: unknown optimizer {name!r}; choose one of {', '.join(builders)}")
+    return builders[name]()

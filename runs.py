@@ -1,0 +1,101 @@
+"""Run folders: a new one for each run, and what is needed to repeat it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+
+from config import Config
+
+RECORDED_PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "opencv-python-headless", "scikit-learn")
+
+
+def create_run_folder(root: Path, prefix: str) -> Path:
+    """Create and return `root/{prefix}_{MM}-{DD}_{counter}` with the first free counter.
+
+    `mkdir` is the lock: two runs started in the same second get two folders.
+
+    Raises:
+        OSError: if the folder cannot be created.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    stem = f"{prefix}_{datetime.now():%m-%d}"
+    counter = 0
+    while True:
+        folder = root / f"{stem}_{counter}"
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            counter += 1
+
+
+def write_record(folder: Path, config: Config, argv: list[str]) -> None:
+    """Write config.json, the exact command, the versions and the git revision into the run folder.
+
+    A resumed run adds its command to `command.txt` and keeps the versions of both in `environment.json`.
+    """
+    write_json(folder / "config.json", config.to_dict())
+    with (folder / "command.txt").open("a") as stream:
+        stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {shlex.join([sys.executable, *argv])}\n")
+    path = folder / "environment.json"
+    history = json.loads(path.read_text()) if path.exists() else []
+    write_json(path, [*history, _environment()])
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON as a whole: to a temporary name, synced, then renamed."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    with temporary.open("w") as stream:
+        json.dump(value, stream, indent=2, allow_nan=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def start_log(folder: Path | None) -> None:
+    """Send log lines to the terminal, warnings of all and news of ours, and into `run.log` of the run folder."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if folder is not None:
+        handlers.append(logging.FileHandler(folder / "run.log"))
+    logging.basicConfig(
+        level=logging.INFO if folder is not None else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        handlers=handlers,
+        force=True,
+    )
+    logging.captureWarnings(True)
+
+
+def _environment() -> dict[str, object]:
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in RECORDED_PACKAGES},
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        **_git_state(),
+    }
+
+
+def _git_state() -> dict[str, object]:
+    """Return revision and whether the tree was changed; nulls outside a git checkout."""
+
+    def git(*arguments: str) -> str | None:
+        here = Path(__file__).parent
+        try:
+            answer = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"git_revision": git("rev-parse", "HEAD"), "git_dirty": None if status is None else bool(status)}

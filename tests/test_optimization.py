@@ -1,0 +1,64 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from optimization import SchedulePlan, build_optimizer, build_scheduler, lr_factor, parameter_groups
+
+
+def test_norms_and_biases_do_not_decay_and_everything_else_does():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4), nn.Linear(4, 2))
+    decayed, kept = parameter_groups([module], 0.1)
+    assert {tuple(p.shape) for p in decayed["params"]} == {(4, 3, 3, 3), (2, 4)}
+    assert decayed["weight_decay"] == 0.1
+    assert kept["weight_decay"] == 0.0
+    assert len(kept["params"]) == 5
+
+
+def test_frozen_parameters_are_in_no_group():
+    module = nn.Linear(2, 2)
+    module.weight.requires_grad_(False)
+    groups = parameter_groups([module], 0.1)
+    assert [len(group["params"]) for group in groups] == [0, 1]
+
+
+@pytest.mark.parametrize("name, kind", [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_the_optimizer_flag_chooses_the_optimizer(name, kind):
+    groups = parameter_groups([nn.Linear(2, 2)], 0.1)
+    optimizer = build_optimizer(name, groups, lr=0.5, momentum=0.8)
+    assert type(optimizer) is kind
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    if name == "sgd":
+        assert optimizer.param_groups[0]["momentum"] == 0.8
+
+
+def test_unknown_optimizer_lists_the_choices():
+    with pytest.raises(ValueError, match="sgd, adamw"):
+        build_optimizer("lion", [], 0.1, 0.9)
+
+
+def test_multistep_multiplies_by_gamma_at_each_milestone():
+    plan = SchedulePlan(100, milestones=(10, 20), gamma=0.1)
+    factors = [lr_factor(step, "multistep", plan) for step in (0, 9, 10, 19, 20)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_cosine_falls_from_one_to_zero_after_warmup():
+    plan = SchedulePlan(110, warmup_steps=10)
+    assert lr_factor(0, "cosine", plan) == pytest.approx(0.1)
+    assert lr_factor(10, "cosine", plan) == pytest.approx(1.0)
+    assert lr_factor(60, "cosine", plan) == pytest.approx(0.5)
+    assert lr_factor(110, "cosine", plan) == pytest.approx(0.0)
+    assert lr_factor(35, "cosine", plan) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+
+
+def test_scheduler_sets_the_rate_of_the_next_step():
+    optimizer = build_optimizer("sgd", parameter_groups([nn.Linear(2, 2)], 0.0), lr=2.0, momentum=0.0)
+    scheduler = build_scheduler(optimizer, "multistep", SchedulePlan(10, warmup_steps=4))
+    rates = []
+    for _ in range(5):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])

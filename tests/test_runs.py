@@ -1,0 +1,26 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import runs
+from config import Config
+
+
+def test_run_folders_started_in_the_same_second_are_two(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: runs.create_run_folder(tmp_path, "run"), range(16)))
+    assert len(set(folders)) == 16
+    assert all(folder.is_dir() and folder.name.startswith("run_") for folder in folders)
+
+
+def test_record_holds_config_command_versions_and_revision(tmp_path):
+    config = Config(seed=7)
+    runs.write_record(tmp_path, config, ["main.py", "--seed", "7"])
+    runs.write_record(tmp_path, config, ["main.py", "--resume_from_checkpoint", "a b.ckpt"])
+    assert Config.from_dict(json.loads((tmp_path / "config.json").read_text())) == config
+    commands = (tmp_path / "command.txt").read_text().splitlines()
+    assert commands[0].endswith("main.py --seed 7")
+    assert commands[1].endswith("--resume_from_checkpoint 'a b.ckpt'")
+    environments = json.loads((tmp_path / "environment.json").read_text())
+    assert len(environments) == 2
+    assert environments[0]["packages"]["torch"]
+    assert "git_revision" in environments[0]
