@@ -1,0 +1,295 @@
+"""Command-line flags generated from dataclass fields.
+
+config.py says which options exist; this module knows how an option becomes a flag, how its value is checked and how
+`@file` is read. It is apart from config.py because that file grows with every option and this one does not. Standard
+library only, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Self, TypeVar, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+Section = TypeVar("Section", bound="Options")
+
+# What happens to an option when a run is resumed.
+FIXED = "fixed"  # the checkpoint decides, another value is refused
+MAY_CHANGE = "may change"  # the checkpoint decides unless the flag is given
+INVOCATION = "invocation"  # belongs to the command, never comes from the checkpoint
+
+
+class Spec(NamedTuple):
+    """What a field declares about its flag; see `flag`."""
+
+    help: str
+    choices: tuple[str, ...]
+    within: str
+    on_resume: str
+    parse: Callable[[str], object] | None
+
+
+class Option(NamedTuple):
+    """One field of a section, read: `base` is bool, int, float or str, `many` a tuple of it, `optional` allows None."""
+
+    name: str
+    default: object
+    base: type
+    many: bool
+    optional: bool
+    spec: Spec
+
+
+def flag(
+    default: T,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    within: str = "",
+    on_resume: str = FIXED,
+    parse: Callable[[str], object] | None = None,
+) -> T:
+    """Return a dataclass field that is also a command-line flag of the same name.
+
+    Args:
+        default: the value when the flag is not given; written here and nowhere else.
+        help: a few words for `--help`, which adds the default unless it is None.
+        choices: the only values allowed; for a tuple of strings the only members.
+        within: an interval such as "(0, 1]" or "[0, inf)" for a number. One that is not finite is always refused.
+        on_resume: FIXED, MAY_CHANGE or INVOCATION.
+        parse: turns the word of the command line into the value, where the field's type does not say how.
+    """
+    spec = Spec(help, tuple(choices), within, on_resume, parse)
+    return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base of every section: values are checked at birth and travel as primitives.
+
+    Raises:
+        ValueError: one line that names the flag, what is expected and what was given.
+    """
+
+    def __post_init__(self) -> None:
+        for option in self.options():
+            _check(option, getattr(self, option.name))
+
+    @classmethod
+    def options(cls) -> list[Option]:
+        """Return the options of this section, or of all sections that this class inherits."""
+        hints = get_type_hints(cls)
+        return [_read_field(field, hints[field.name]) for field in dataclasses.fields(cls)]
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the options as bool, int, float, str, None and lists of these: safe in JSON and in a checkpoint."""
+        values = {option.name: getattr(self, option.name) for option in self.options()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, object]) -> Self:
+        """Return the options that `to_dict` wrote; what is absent keeps its default.
+
+        Raises:
+            ValueError: if a key is not an option, or a value is not allowed.
+        """
+        unknown = sorted(values.keys() - {option.name for option in cls.options()})
+        if unknown:
+            raise ValueError(f"{cls.__name__}: unknown options {', '.join(unknown)}; was it saved by another version?")
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+def merge_options(saved: Section, given: Section, explicit: AbstractSet[str]) -> Section:
+    """Return the options of a resumed run: the saved ones, with the changes that their `on_resume` allows.
+
+    Args:
+        saved: options of the run to resume.
+        given: options of the command that resumes it.
+        explicit: names of those that the user gave; of the others `given` holds the default only.
+    Raises:
+        ValueError: if an option that the user gave contradicts a saved one that is FIXED.
+    """
+    changes: dict[str, Any] = {}
+    for option in saved.options():
+        name, old, new = option.name, getattr(saved, option.name), getattr(given, option.name)
+        if option.spec.on_resume == INVOCATION or (option.spec.on_resume == MAY_CHANGE and name in explicit):
+            changes[name] = new
+        elif name in explicit and new != old:
+            raise ValueError(
+                f"--{name} {_shown(new)} conflicts with {_shown(old)} in the checkpoint; leave the flag out"
+            )
+    return dataclasses.replace(saved, **changes)
+
+
+def _read_field(field: dataclasses.Field, annotation: object) -> Option:
+    members = get_args(annotation)
+    many = get_origin(annotation) is tuple
+    base = members[0] if members else annotation
+    assert isinstance(base, type), f"{field.name}: no flag can hold {annotation}"
+    return Option(field.name, field.default, base, many, bool(members) and not many, field.metadata["spec"])
+
+
+def _check(option: Option, value: object) -> None:
+    if value is None and option.optional:
+        return
+    if isinstance(value, tuple) != option.many:
+        raise ValueError(f"--{option.name} must {'' if option.many else 'not '}be a tuple, got {value!r}")
+    for member in value if isinstance(value, tuple) else (value,):
+        _check_member(option, member)
+
+
+def _check_member(option: Option, value: object) -> None:
+    choices = option.spec.choices
+    accepted = (int, float) if option.base is float else option.base
+    # bool is an int to Python; here True is no number.
+    if not isinstance(value, accepted) or (isinstance(value, bool) and option.base is not bool):
+        raise ValueError(f"--{option.name} must be of type {option.base.__name__}, got {value!r}")
+    if choices and value not in choices:
+        raise ValueError(f"--{option.name}: {value!r} is not one of {', '.join(choices)}")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        _check_number(option, value)
+
+
+def _check_number(option: Option, value: float) -> None:
+    within = option.spec.within or "(-inf, inf)"
+    low, high = (float(bound) for bound in within[1:-1].split(","))
+    above = value > low if within[0] == "(" else value >= low
+    below = value < high if within[-1] == ")" else value <= high
+    if not (above and below and math.isfinite(value)):
+        raise ValueError(f"--{option.name} must be in {within}, got {value}")
+
+
+def add_flags(
+    parser: argparse.ArgumentParser, program: type[Options], *, separator: str = "_", defaults: bool = True
+) -> None:
+    """Add a flag for every option of a program, one help group per section that it inherits, the last one first.
+
+    That is the order of the fields, as dataclasses collect them. A section's docstring heads its group. Each flag
+    exists with underscores and with dashes; the help shows the spelling with `separator`. A switch is taken back with
+    `--no_` in front. With `defaults=False` a flag that is not given is absent from the namespace.
+    """
+    for section in reversed(program.__bases__):
+        assert issubclass(section, Options) and section.__doc__, f"{section}: not a section"
+        group = parser.add_argument_group(section.__doc__.splitlines()[0].rstrip("."))
+        for option in section.options():
+            _add_flag(group, option, separator, option.default if defaults else argparse.SUPPRESS)
+
+
+def _add_flag(group: argparse._ArgumentGroup, option: Option, separator: str, default: object) -> None:
+    shown = f"--{option.name.replace('_', separator)}"
+    twins = _spellings(option.name) - {shown}
+    add_hidden = partial(group.add_argument, dest=option.name, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    if option.base is bool:
+        group.add_argument(shown, dest=option.name, action="store_true", default=default, help=_help(option))
+        for twin in twins:
+            add_hidden(twin, action="store_true")
+        for negation in _spellings(f"no_{option.name}"):
+            add_hidden(negation, action="store_false")
+        return
+    word, convert = _metavar(option), _converter(option)
+    group.add_argument(shown, dest=option.name, type=convert, metavar=word, default=default, help=_help(option))
+    for twin in twins:
+        add_hidden(twin, type=convert, metavar=word)
+
+
+def _spellings(name: str) -> set[str]:
+    return {f"--{name}", f"--{name.replace('_', '-')}"}
+
+
+def _converter(option: Option) -> Callable[[str], object]:
+    return option.spec.parse or (_members(option) if option.many else option.base)
+
+
+def _members(option: Option) -> Callable[[str], tuple[object, ...]]:
+    def members(text: str) -> tuple[object, ...]:
+        if text == "none":
+            return ()
+        if text == "all" and option.spec.choices:
+            return option.spec.choices
+        try:
+            return tuple(option.base(word.strip()) for word in text.split(","))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected numbers with commas between, or none; got {text!r}") from None
+
+    return members
+
+
+def _metavar(option: Option) -> str:
+    if option.spec.choices and not option.many:
+        return f"{{{','.join(option.spec.choices)}}}"
+    word = {int: "N", float: "X", str: "TEXT"}[option.base]
+    return f"{word},..." if option.many else word
+
+
+def _help(option: Option) -> str:
+    text, default = option.spec.help, option.default
+    if default and default == option.spec.choices:
+        text += " (default: all)"
+    elif default is not None and default is not False and default != "":
+        text += f" (default: {_shown(default)})"
+    return text.replace("%", "%%")
+
+
+def _shown(value: object) -> str:
+    return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
+
+
+class FlagParser(argparse.ArgumentParser):
+    """Parser whose errors are one line with exit code 2, and which reads flags from `@file` arguments.
+
+    A file holds flags as on the command line, over any number of lines; `#` starts a comment, quotes keep spaces. A
+    file may name another one, relative to itself. Flags are never abbreviated; of two alike the last one wins.
+    """
+
+    def __init__(self, prog: str, description: str) -> None:
+        usage = f"{prog} [@file.args ...] [--flag value ...]"
+        super().__init__(prog=prog, usage=usage, description=description, allow_abbrev=False)
+
+    def read(self, argv: Sequence[str] | None) -> dict[str, Any]:
+        """Return the values by option name; None reads the command line."""
+        words = self._expand(sys.argv[1:] if argv is None else argv, Path(), ())
+        return vars(self.parse_args(words))
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2 after one line on stderr."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def _expand(self, words: Iterable[str], folder: Path, opened: tuple[Path, ...]) -> list[str]:
+        expanded: list[str] = []
+        for word in words:
+            expanded += self._read_file(folder / word[1:], opened) if word.startswith("@") else [word]
+        return expanded
+
+    def _read_file(self, path: Path, opened: tuple[Path, ...]) -> list[str]:
+        if path.resolve() in opened:
+            self.error(f"argument file {path} includes itself")
+        try:
+            words = shlex.split(path.read_text(encoding="utf-8"), comments=True)
+        except OSError as error:
+            self.error(f"cannot read argument file {path}: {error.strerror}")
+        except ValueError as error:
+            self.error(f"cannot read argument file {path}: {error}")
+        return self._expand(words, path.parent, (*opened, path.resolve()))
+
+
+@contextmanager
+def user_errors(prog: str) -> Iterator[None]:
+    """End the program with exit code 2 and one line on stderr when the block raises a ValueError or an OSError.
+
+    Those are what bad input raises; anything else is a defect of ours and keeps its traceback.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{prog}: error: {' '.join(str(error).split())}\n")
+        raise SystemExit(2) from error
