@@ -1,0 +1,45 @@
+# Each target starts from a fresh clone and leaves a working .venv; a second call installs nothing.
+# Another interpreter: make PYTHON=python3.12. A CPU build of torch, mirrors and the like: pip's own PIP_* variables.
+PYTHON ?= python3
+JOBS ?= 2
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.requirements-installed
+
+.PHONY: setup demo test test-slow lint bench ablation clean
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: setup
+	$(PY) main.py @experiments/recipes/demo.args
+
+# One thread a process: JOBS processes of many threads each would fight over the cores.
+test: setup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
+
+test-slow: setup
+	$(PY) -m pytest -m "slow and not gpu"
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: setup
+	$(PY) -m benchmarks
+
+ablation: setup
+	$(PY) -m benchmarks.ablation
+
+# Runs stay: they are results.
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
