@@ -1,0 +1,51 @@
+"""Every committed recipe parses, and the registries build the run that it describes."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from config import explicit_flags, get_args
+
+RECIPES = sorted((Path(__file__).parents[1] / "experiments" / "recipes").glob("*.args"))
+NUM_CLASSES = 8
+
+
+def test_the_promised_recipes_are_there():
+    assert {path.stem for path in RECIPES} >= {"ir50_ms1mv2", "ir101_ms1mv2", "ir50_casia_webface", "own_folder", "demo"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_parses_and_builds(path):
+    import torch
+
+    from train_val import Recognizer
+
+    config = get_args([f"@{path}"])
+    # No memory and no time for weights: shapes are all that is asked for.
+    with torch.device("meta"):
+        recognizer = Recognizer(config.to_dict(), {"0": NUM_CLASSES})
+    assert recognizer.heads["0"].kernel.shape == (config.embedding_size, NUM_CLASSES)
+    assert recognizer.matcher is not None
+    assert recognizer.occlusion_head is not None
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_is_commented_and_names_itself(path):
+    first, *_ = text = path.read_text().splitlines()
+    assert first.startswith("# ")
+    assert any(f"@experiments/recipes/{path.name}" in line for line in text), "the comment shows the command"
+    words = shlex.split(path.read_text(), comments=True)
+    assert not any(Path(word).is_absolute() for word in words)
+    assert "prefix" in explicit_flags([f"@{path}"])
+
+
+def test_published_settings_of_ms1mv2():
+    # AdaFace's public training scripts for R50 and R101.
+    config = get_args([f"@{RECIPES[0].parent / 'ir50_ms1mv2.args'}"])
+    assert (config.arch, config.batch_size, config.epochs, config.lr) == ("ir_50", 256, 26, 0.1)
+    assert (config.head, config.m, config.h, config.lr_milestones) == ("adaface", 0.4, 0.333, (12, 20, 24))
+    assert config.use_16bit and config.low_res_augmentation_prob == 0.2
+    large = get_args([f"@{RECIPES[0].parent / 'ir101_ms1mv2.args'}"])
+    assert (large.arch, large.batch_size, large.prefix) == ("ir_101", 512, "ir101_ms1mv2")
+    assert large.lr_milestones == config.lr_milestones
