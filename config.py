@@ -203,7 +203,7 @@ class SystemOptions(Options):
 
     num_processes: int = flag(1, "ranks on the CPU", within=COUNT, on_resume=MAY_CHANGE)
     distributed_backend: str = flag(
-        "ddp", "dp and ddp2 are gone from Lightning: ddp is used", choices=BACKENDS, parse=str.lower,
+        "ddp", "dp and ddp2 no longer exist: ddp is used", choices=BACKENDS, parse=str.lower,
         on_resume=MAY_CHANGE,
     )  # fmt: skip
     compile: bool = flag(False, "compile the backbone", on_resume=MAY_CHANGE)
@@ -321,7 +321,9 @@ def get_args(argv: Sequence[str] | None = None) -> Config:
     with user_errors(parser.prog):
         config = Config(**parser.read(argv))
     if config.distributed_backend != "ddp":
-        logger.warning("--distributed_backend %s is gone from Lightning: using ddp", config.distributed_backend)
+        logger.warning(
+            "--distributed_backend %s no longer exists in Lightning 2: ddp is used", config.distributed_backend
+        )
     return replace(config, distributed_backend="ddp")
 
 

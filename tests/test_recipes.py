@@ -12,7 +12,13 @@ NUM_CLASSES = 8
 
 
 def test_the_promised_recipes_are_there():
-    assert {path.stem for path in RECIPES} >= {"ir50_ms1mv2", "ir101_ms1mv2", "ir50_casia_webface", "own_folder", "demo"}
+    assert {path.stem for path in RECIPES} >= {
+        "ir50_ms1mv2",
+        "ir101_ms1mv2",
+        "ir50_casia_webface",
+        "own_folder",
+        "demo",
+    }
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -1,0 +1,369 @@
+import argparse
+import dataclasses
+import json
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import config as names
+from config import Config, EvaluationConfig, add_task_arguments, explicit_flags, get_args, get_eval_args
+from config import merge_for_resume as merge
+from flags import FIXED, INVOCATION, MAY_CHANGE
+
+# The contract of the command line: every flag with its default. Written out, so that a changed default is noticed.
+DEFAULTS = {
+    "data_root": None, "train_data_path": None, "val_data_path": None, "swap_color_channel": False,
+    "custom_num_class": None, "val_identities": 0.1, "synthetic_identities": 200, "synthetic_images": 20,
+    "epochs": 24, "batch_size": 256, "lr": 0.1, "lr_milestones": (8, 12, 14), "lr_gamma": 0.1, "momentum": 0.9,
+    "weight_decay": 5e-4, "accumulate_grad_batches": 1, "gradient_clip_val": 0.0, "warmup_steps": 0, "seed": 42,
+    "val_check_interval": 1.0, "epoch_by": "images", "optimizer": "sgd", "lr_schedule": "multistep",
+    "margin_warmup_epochs": 0.0, "on_nonfinite": "stop", "arch": "ir_50", "embedding_size": 512, "head": "adaface",
+    "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "color_space": None, "qaconv_channels": 0,
+    "qaconv_score": "bn_fc", "class_embeddings": False, "k_nearest": 32, "adaface_loss_weight": 0.1,
+    "qaconv_loss_weight": 0.7, "occlusion_loss_weight": 0.3, "triplet_weight": 0.5, "triplet_margin": 1.0,
+    "pairwise_reduction": "ranking", "occlusion_method": "masking", "occlusion_prob": 0.5,
+    "occluders": names.OCCLUDERS, "visibility_gradient": False, "val_occlusion": names.OCCLUDERS,
+    "adaface_eval_weight": 0.5, "qaconv_eval_weight": 0.5, "low_res_augmentation_prob": 0.0,
+    "crop_augmentation_prob": 0.0, "photometric_augmentation_prob": 0.0, "gpus": 1, "num_workers": 2,
+    "precision": None, "use_16bit": False, "num_processes": 1, "distributed_backend": "ddp", "compile": False,
+    "prefix": "maskwise", "monitor": "val_acc", "log_every_n_steps": 50, "save_all_models": False,
+    "wandb": "disabled", "resume_from_checkpoint": None, "start_from_model_statedict": None, "evaluate": False,
+    "fast_dev_run": False, "test_run": False,
+}  # fmt: skip
+
+# A word for each flag that takes one, and the value it must become; every one differs from the default.
+GIVEN = {
+    "data_root": ("faces", "faces"), "train_data_path": ("train", "train"), "val_data_path": ("sets", "sets"),
+    "custom_num_class": ("85742", 85742), "val_identities": ("0.25", 0.25), "synthetic_identities": ("40", 40),
+    "synthetic_images": ("8", 8), "epochs": ("26", 26), "batch_size": ("64", 64), "lr": ("2e-3", 0.002),
+    "lr_milestones": ("12,20,24", (12, 20, 24)), "lr_gamma": ("0.5", 0.5), "momentum": ("0.8", 0.8),
+    "weight_decay": ("0", 0.0), "accumulate_grad_batches": ("2", 2), "gradient_clip_val": ("5", 5.0),
+    "warmup_steps": ("100", 100), "seed": ("7", 7), "val_check_interval": ("0.5", 0.5),
+    "epoch_by": ("identities", "identities"), "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"),
+    "margin_warmup_epochs": ("1.5", 1.5), "on_nonfinite": ("skip", "skip"), "arch": ("ir_tiny", "ir_tiny"),
+    "embedding_size": ("128", 128), "head": ("arcface", "arcface"), "m": ("0.3", 0.3), "h": ("0", 0.0),
+    "s": ("32", 32.0), "t_alpha": ("0.99", 0.99), "color_space": ("bgr", "bgr"), "qaconv_channels": ("64", 64),
+    "qaconv_score": ("weighted", "weighted"), "k_nearest": ("5", 5), "adaface_loss_weight": ("1", 1.0),
+    "qaconv_loss_weight": ("0", 0.0), "occlusion_loss_weight": ("0.1", 0.1), "triplet_weight": ("0.2", 0.2),
+    "triplet_margin": ("16", 16.0), "pairwise_reduction": ("row_sum", "row_sum"),
+    "occlusion_method": ("scaling", "scaling"), "occlusion_prob": ("1", 1.0),
+    "occluders": ("hand,scarf", ("hand", "scarf")), "val_occlusion": ("none", ()), "adaface_eval_weight": ("1", 1.0),
+    "qaconv_eval_weight": ("2", 2.0), "low_res_augmentation_prob": ("0.2", 0.2),
+    "crop_augmentation_prob": ("0.2", 0.2), "photometric_augmentation_prob": ("0.2", 0.2), "gpus": ("0", 0),
+    "num_workers": ("0", 0), "precision": ("bf16", "bf16"), "num_processes": ("2", 2), "prefix": ("trial", "trial"),
+    "monitor": ("val_qaconv_acc", "val_qaconv_acc"), "log_every_n_steps": ("1", 1), "wandb": ("offline", "offline"),
+    "resume_from_checkpoint": ("last.ckpt", "last.ckpt"), "start_from_model_statedict": ("w.pt", "w.pt"),
+}  # fmt: skip
+SWITCHES = [name for name, default in DEFAULTS.items() if default is False]
+
+
+def refusal(capsys, argv, read=get_args):
+    """Return the one line on stderr of a command that is refused with exit code 2."""
+    with pytest.raises(SystemExit) as stop:
+        read(argv)
+    captured = capsys.readouterr()
+    assert stop.value.code == 2
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1 and captured.err.endswith("\n")
+    return captured.err
+
+
+def test_defaults_are_the_documented_ones():
+    assert dataclasses.asdict(get_args([])) == DEFAULTS
+    assert Config() == get_args([])
+
+
+def test_samples_of_this_file_cover_every_flag():
+    assert GIVEN.keys() | set(SWITCHES) | {"distributed_backend"} == DEFAULTS.keys()
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_a_flag_sets_its_option_and_no_other_in_both_spellings(name):
+    word, value = GIVEN[name]
+    assert value != DEFAULTS[name]
+    for spelling in (f"--{name}", f"--{name.replace('_', '-')}"):
+        changed = dataclasses.asdict(get_args([spelling, word]))
+        assert changed == DEFAULTS | {name: value}
+        assert type(changed[name]) is type(value)
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_turns_on_and_off_in_both_spellings(name):
+    needed = ["--start_from_model_statedict", "w.pt"] if name == "evaluate" else []
+    for spelling in (name, name.replace("_", "-")):
+        assert getattr(get_args([*needed, f"--{spelling}"]), name) is True
+        off = "no_" + name if "_" in spelling else "no-" + spelling
+        assert getattr(get_args([*needed, f"--{name}", f"--{off}"]), name) is False
+
+
+def test_all_and_none_are_lists_of_occluders():
+    assert get_args(["--occluders", "all"]).occluders == names.OCCLUDERS
+    assert get_args(["--occluders", "none"]).occluders == ()
+    assert get_args(["--lr_milestones", "none"]).lr_milestones == ()
+
+
+def test_the_command_line_is_the_default_source(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["main.py", "--epochs", "3"])
+    assert get_args().epochs == 3
+    assert explicit_flags() == {"epochs"}
+
+
+def test_task_arguments_fit_any_parser():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--mine", default=1)
+    add_task_arguments(parser)
+    assert vars(parser.parse_args([])) == DEFAULTS | {"mine": 1}
+    assert parser.parse_args(["--train-data-path", "x"]).train_data_path == "x"
+
+
+def test_help_names_every_flag_once_and_says_what_h_does(capsys):
+    with pytest.raises(SystemExit) as stop:
+        get_args(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for name in DEFAULTS:
+        assert f"  --{name}" in text
+        assert name.replace("_", "-") == name or f"--{name.replace('_', '-')}" not in text
+    assert "h = 0 turns adaface into cosface" in " ".join(text.split())
+    for title in ("Data:", "Training:", "Model:", "Losses:", "Occlusion:", "Augmentation:"):
+        assert f"\n{title}\n" in text
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("--arch ir_51", ("--arch", "'ir_51'", *names.ARCHS)),
+        ("--head sphereface", ("--head", *names.HEADS)),
+        ("--occluders hand,umbrella", ("--occluders", "'umbrella'", *names.OCCLUDERS)),
+        ("--val_occlusion umbrella", ("--val_occlusion", "'umbrella'")),
+        ("--batch_size 30", ("--batch_size", "divisible by 4", "28", "32")),
+        ("--batch_size 0", ("--batch_size", "[4, inf)", "got 0")),
+        ("--lr 0", ("--lr", "(0, inf)")),
+        ("--lr nan", ("--lr", "got nan")),
+        ("--s inf", ("--s", "got inf")),
+        ("--lr fast", ("--lr", "'fast'")),
+        ("--epochs 1.5", ("--epochs", "'1.5'")),
+        ("--occlusion_prob 1.01", ("--occlusion_prob", "[0, 1]", "got 1.01")),
+        ("--val_identities 1", ("--val_identities", "[0, 1)")),
+        ("--qaconv_loss_weight -1", ("--qaconv_loss_weight", "[0, inf)")),
+        ("--lr_milestones 12,8", ("--lr_milestones", "12,8")),
+        ("--lr_milestones 8,x", ("--lr_milestones", "8,x")),
+        ("--head arcface --h 0.3", ("--h", "adaface", "arcface")),
+        ("--adaface_loss_weight 0 --qaconv_loss_weight 0 --occlusion_loss_weight 0", ("--qaconv_loss_weight", "0")),
+        ("--adaface_eval_weight 0 --qaconv_eval_weight 0", ("--adaface_eval_weight", "--qaconv_eval_weight")),
+        ("--prefix a/b", ("--prefix", "'a/b'")),
+        ("--use_16bit --precision 32", ("--use_16bit", "--precision 32")),
+        ("--use_16bit --gpus 0 --precision 16", ("--use_16bit", "bf16", "--precision 16")),
+        ("--precision 16 --gpus 0", ("--precision 16", "GPU", "bf16")),
+        ("--evaluate", ("--evaluate", "--resume_from_checkpoint", "--start_from_model_statedict")),
+        (
+            "--resume_from_checkpoint a --start_from_model_statedict b",
+            ("--resume_from_checkpoint", "conflicts", "--start_from_model_statedict"),
+        ),
+        ("--fast_dev_run --test_run", ("--fast_dev_run", "--test_run")),
+        ("--distributed_backend horovod", ("--distributed_backend", "horovod", "ddp")),
+        ("--epoch 3", ("--epoch",)),  # never read as an abbreviation of --epochs
+        ("--epochs", ("--epochs",)),
+        ("stray", ("stray",)),
+    ],
+)
+def test_bad_flags_are_refused_in_one_line(argv, expected, capsys):
+    line = refusal(capsys, argv.split())
+    assert line.startswith("main.py: error: ")
+    for word in expected:
+        assert word in line
+
+
+def test_a_config_refuses_at_birth_what_the_flags_refuse():
+    for wrong in (
+        {"batch_size": 30},
+        {"lr": float("nan")},
+        {"arch": "resnet"},
+        {"epochs": 1.5},
+        {"epochs": True},
+        {"compile": 1},
+        {"occluders": "hand"},
+        {"occluders": ("umbrella",)},
+        {"lr_milestones": (1.5,)},
+        {"lr": None},
+        {"seed": (1,)},
+    ):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"--{name}"):
+            Config(**wrong)
+
+
+@pytest.mark.parametrize("name", [name for name in GIVEN if isinstance(DEFAULTS[name], (int, float))])
+def test_every_number_has_bounds(name):
+    kind = type(DEFAULTS[name])
+    with pytest.raises(ValueError, match=f"--{name} must be in"):
+        Config(**{name: kind(-1)})
+
+
+def test_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().lr = 1.0
+
+
+@pytest.mark.parametrize("word", ["dp", "DP", "ddp2", "DDP2"])
+def test_gone_backends_are_taken_as_ddp_with_one_line(word, caplog):
+    assert get_args(["--distributed_backend", word]).distributed_backend == "ddp"
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert word.lower() in record.getMessage() and "ddp is used" in record.getMessage()
+
+
+@pytest.mark.parametrize("word", ["ddp", "DDP"])
+def test_ddp_is_taken_in_silence(word, caplog):
+    assert get_args(["--distributed_backend", word]).distributed_backend == "ddp"
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("options", "on_gpu", "on_cpu"),
+    [
+        ({}, "32", "32"),
+        ({"precision": "32"}, "32", "32"),
+        ({"precision": "bf16"}, "bf16", "bf16"),
+        ({"precision": "16"}, "16", None),
+        ({"use_16bit": True}, "16", "bf16"),
+        ({"use_16bit": True, "precision": "16"}, "16", None),
+        ({"use_16bit": True, "precision": "bf16"}, None, "bf16"),
+    ],
+)
+def test_precision_by_device(options, on_gpu, on_cpu):
+    config = Config(**options)
+    for gpu, expected in ((True, on_gpu), (False, on_cpu)):
+        if expected is None:
+            with pytest.raises(ValueError, match="--precision"):
+                config.precision_on(gpu)
+        else:
+            assert config.precision_on(gpu) == expected
+
+
+# ---------------------------------------------------------------- saving and resuming
+
+everything = {name: value for name, (_, value) in GIVEN.items() if name not in ("h", "start_from_model_statedict")}
+everything |= dict.fromkeys((name for name in SWITCHES if name != "fast_dev_run"), True)
+
+
+def test_round_trip_through_json_keeps_every_option():
+    config = Config(**everything)
+    values = config.to_dict()
+    assert Config.from_dict(json.loads(json.dumps(values))) == config
+    for value in values.values():
+        for member in value if type(value) is list else [value]:
+            assert type(member) in (bool, int, float, str, type(None))
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "lr": st.floats(1e-9, 1e9),
+            "batch_size": st.integers(1, 10**6).map(lambda value: 4 * value),
+            "occluders": st.lists(st.sampled_from(names.OCCLUDERS), unique=True).map(tuple),
+            "data_root": st.text(),
+            "compile": st.booleans(),
+        },
+    )
+)
+def test_round_trip_of_any_config(values):
+    config = Config(**values)
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_from_dict_refuses_unknown_options_by_name_and_fills_absent_ones():
+    with pytest.raises(ValueError, match="unknown options a_flag, another"):
+        Config.from_dict({"lr": 0.1, "another": 1, "a_flag": 2})
+    assert Config.from_dict({"lr": 0.5}) == Config(lr=0.5)
+    with pytest.raises(ValueError, match="--lr"):
+        Config.from_dict({"lr": "0.5"})
+
+
+def resumed(saved, *argv):
+    argv = ("--resume_from_checkpoint", "last.ckpt", *argv)
+    return merge(saved.to_dict(), get_args(argv), explicit_flags(argv))
+
+
+def test_resume_takes_the_options_of_the_checkpoint():
+    saved = Config(lr=0.02, arch="ir_tiny", epochs=3, start_from_model_statedict="w.pt", test_run=True, num_workers=4)
+    config = resumed(saved)
+    expected = dataclasses.replace(
+        saved, resume_from_checkpoint="last.ckpt", start_from_model_statedict=None, test_run=False
+    )
+    assert config == expected
+
+
+def test_resume_lets_epochs_workers_and_paths_change():
+    config = resumed(Config(epochs=3, lr=0.02), "--epochs", "5", "--num_workers", "0", "--data_root", "moved")
+    assert (config.epochs, config.num_workers, config.data_root, config.lr) == (5, 0, "moved", 0.02)
+
+
+def test_resume_refuses_a_conflicting_flag_by_name_but_not_an_equal_one():
+    saved = Config(lr=0.02, occluders=("hand",))
+    assert resumed(saved, "--lr", "0.02").lr == 0.02
+    with pytest.raises(ValueError, match=r"--lr 0\.1 conflicts with 0\.02"):
+        resumed(saved, "--lr", "0.1")  # the default, but given
+    with pytest.raises(ValueError, match="--occluders none conflicts with hand"):
+        resumed(saved, "--occluders", "none")
+    with pytest.raises(ValueError, match="unknown options no_such_flag"):
+        merge(saved.to_dict() | {"no_such_flag": 1}, Config(), set())
+
+
+def test_what_may_change_on_resume_is_listed():
+    kinds = {option.name: option.spec.on_resume for option in Config.options()}
+    assert {name for name, kind in kinds.items() if kind == MAY_CHANGE} == {
+        "data_root", "train_data_path", "val_data_path", "epochs", "on_nonfinite", "gpus", "num_workers",
+        "num_processes", "distributed_backend", "compile", "log_every_n_steps", "save_all_models", "wandb",
+    }  # fmt: skip
+    assert {name for name, kind in kinds.items() if kind == INVOCATION} == {
+        "color_space", "resume_from_checkpoint", "start_from_model_statedict", "evaluate", "fast_dev_run", "test_run",
+    }  # fmt: skip
+    assert set(kinds.values()) == {FIXED, MAY_CHANGE, INVOCATION}
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+def test_evaluation_flags_in_both_spellings():
+    words = {
+        "model-path": "m.ckpt", "data-path": "faces", "output-dir": "out", "batch-size": "8", "adaface-weight": "0.8",
+        "qaconv-weight": "0.2", "pairs": "pairs.txt", "arch": "ir_18", "color-space": "bgr", "occlude": "one",
+        "occluders": "hand", "seed": "1", "num-workers": "0", "precision": "bf16", "gpus": "0",
+    }  # fmt: skip
+    for separator in "-_":
+        argv = [part for name, word in words.items() for part in (f"--{name.replace('-', separator)}", word)]
+        assert get_eval_args(argv) == EvaluationConfig(
+            model_path="m.ckpt", data_path="faces", output_dir="out", batch_size=8, adaface_weight=0.8,
+            qaconv_weight=0.2, pairs="pairs.txt", arch="ir_18", color_space="bgr", occlude="one", occluders=("hand",),
+            seed=1, num_workers=0, precision="bf16", gpus=0,
+        )  # fmt: skip
+
+
+def test_evaluation_defaults():
+    config = get_eval_args(["--model-path", "m", "--data-path", "d"])
+    assert (config.batch_size, config.adaface_weight, config.qaconv_weight, config.occlude) == (64, 0.5, 0.5, "none")
+    assert (config.arch, config.color_space, config.pairs) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("--data-path d", "--model-path is missing"),
+        ("--model-path m", "--data-path is missing"),
+        ("--model-path m --data-path d --occlude both --occluders none", "--occluders"),
+        ("--model-path m --data-path d --occlude two", "none, one, both"),
+        ("--model-path m --data-path d --qaconv-weight 0 --adaface-weight 0", "--qaconv-weight"),
+        ("--model-path m --data-path d --batch-size 0", "--batch_size"),
+        ("--model-path m --data-path d --lr 1", "--lr"),
+    ],
+)
+def test_bad_evaluation_flags_are_refused_in_one_line(argv, expected, capsys):
+    line = refusal(capsys, argv.split(), get_eval_args)
+    assert line.startswith("main_eval.py: error: ") and expected in line

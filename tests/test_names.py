@@ -1,0 +1,46 @@
+"""The tuples of names in config.py, which cannot import the packages, say what the packages' registries say."""
+
+import pytest
+
+import config as names
+
+
+def test_names_equal_the_registries():
+    import heads
+    import losses
+    import nets
+    import optimization
+    import transforms
+
+    assert set(names.ARCHS) == set(nets.MODELS)
+    assert set(names.HEADS) == set(heads.HEADS)
+    assert set(names.OCCLUDERS) == set(transforms.OCCLUDERS)
+    assert set(names.PAIRWISE_REDUCTIONS) == set(losses.PAIRWISE_REDUCTIONS)
+    assert set(names.LR_SCHEDULES) == set(optimization.SCHEDULES)
+
+
+@pytest.mark.parametrize("name", names.OPTIMIZERS)
+def test_every_optimizer_is_built(name):
+    import torch
+
+    import optimization
+
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(2, 2))]}]
+    assert type(optimization.build_optimizer(name, groups, lr=0.1, momentum=0.9)).__name__.lower() == name
+
+
+@pytest.mark.parametrize("score", names.QACONV_SCORES)
+@pytest.mark.parametrize("method", names.OCCLUSION_METHODS)
+def test_every_matcher_option_is_built(score, method):
+    from qaconv import QAConv
+
+    QAConv(16, 3, 3, occlusion_method=method, score=score)
+
+
+def test_the_matcher_knows_no_other_names():
+    from qaconv import QAConv
+
+    with pytest.raises(ValueError, match="occlusion"):
+        QAConv(16, 3, 3, occlusion_method="elsewhere")
+    with pytest.raises(ValueError, match="score"):
+        QAConv(16, 3, 3, score="elsewhere")
