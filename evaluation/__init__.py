@@ -1,0 +1,88 @@
+"""Verification and identification protocols, score fusion, intervals and reports."""
+
+from evaluation.bootstrap import (
+    Draws,
+    Interval,
+    Resampling,
+    accuracy_measure,
+    auc_interval,
+    auc_measure,
+    average,
+    paired_bootstrap,
+    paired_draws,
+    summarise,
+    tar_measure,
+)
+from evaluation.folds import fold_of_pairs, stratified_folds
+from evaluation.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
+from evaluation.identification import rank_accuracy, tpir_at_fpir
+from evaluation.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs
+from evaluation.roc import auc, operating_point, roc_curve, roc_points, tar_at_far
+from evaluation.scoring import (
+    FLIP_FUSION,
+    Describe,
+    Description,
+    FaceDescriptions,
+    FlipFusion,
+    Match,
+    MatchPairs,
+    describe_batches,
+    describe_with_flip,
+    score_all_pairs,
+    score_pair_list,
+    score_pairs,
+    unordered_pairs,
+)
+from evaluation.validation_rate import fold_mean_rates, validation_rate
+from evaluation.verification import VerificationResult, best_threshold, verification
+
+__all__ = [
+    "FARS",
+    "FLIP_FUSION",
+    "MATCHERS",
+    "METHODS",
+    "Describe",
+    "Description",
+    "Draws",
+    "FaceDescriptions",
+    "FlipFusion",
+    "FusionStatistics",
+    "Interval",
+    "Match",
+    "MatchPairs",
+    "MethodResult",
+    "Resampling",
+    "VerificationResult",
+    "accuracy_measure",
+    "auc",
+    "auc_interval",
+    "auc_measure",
+    "average",
+    "best_threshold",
+    "combine_folds",
+    "describe_batches",
+    "describe_with_flip",
+    "evaluate_pairs",
+    "fit_statistics",
+    "fold_mean_rates",
+    "fold_of_pairs",
+    "fuse",
+    "fuse_with",
+    "operating_point",
+    "paired_bootstrap",
+    "paired_draws",
+    "rank_accuracy",
+    "roc_curve",
+    "roc_points",
+    "score_all_pairs",
+    "score_pair_list",
+    "score_pairs",
+    "stratified_folds",
+    "summarise",
+    "tar_at_far",
+    "tar_measure",
+    "tpir_at_fpir",
+    "unordered_pairs",
+    "validation_rate",
+    "verification",
+]

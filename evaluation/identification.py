@@ -1,0 +1,78 @@
+"""Identification: is the right person first in the gallery (closed set), and is a stranger refused (open set)?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from evaluation.checks import BoolArray, FloatArray
+from evaluation.roc import tar_at_far
+
+
+def rank_accuracy(
+    scores: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike, ranks: Sequence[int] = (1, 5)
+) -> dict[int, float]:
+    """Return {k: share of probes whose identity is among the k best gallery images}.
+
+    An image of another identity with the same score counts as better, so equal scores cannot flatter.
+
+    Args:
+        scores: [P, G], larger = more alike. probe_labels: int [P]. gallery_labels: int [G], holding every probe's
+            label.
+        ranks: k >= 1.
+    Raises:
+        ValueError: on disagreeing shapes, NaN scores, or a probe whose identity the gallery lacks.
+    """
+    values, is_mate = _check_matrix("rank_accuracy", scores, probe_labels, gallery_labels)
+    mated = is_mate.any(1)
+    if not mated.all():
+        raise ValueError(
+            "rank_accuracy: every probe needs its identity in the gallery,"
+            f" probe {int(np.flatnonzero(~mated)[0])} has none; leave it out or use tpir_at_fpir."
+        )
+    rank, _ = _mate_rank_and_score(values, is_mate)
+    return {k: float(np.mean(rank <= k)) for k in ranks}
+
+
+def tpir_at_fpir(
+    scores: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike, fpirs: Sequence[float], rank: int = 1
+) -> dict[float, float]:
+    """Return {FPIR limit: largest share of known probes that are identified while at most that share of strangers is}.
+
+    A known probe is identified when its identity is within rank and scores >= threshold; a stranger (label absent from
+    the gallery) when any gallery image scores >= threshold. NaN where limit * strangers < 1.
+
+    Raises:
+        ValueError: on disagreeing shapes, NaN scores, no known probe, or a limit outside (0, 1).
+    Reference: ISO/IEC 19795-1 (true- and false-positive identification rates).
+    """
+    values, is_mate = _check_matrix("tpir_at_fpir", scores, probe_labels, gallery_labels)
+    if not all(0 < fpir < 1 for fpir in fpirs):
+        raise ValueError(f"tpir_at_fpir: fpirs must lie in (0, 1), got {list(fpirs)}.")
+    known = np.asarray(is_mate.any(1))
+    mate_rank, mate_score = _mate_rank_and_score(values[known], is_mate[known])
+    identified = np.where(mate_rank <= rank, mate_score, -np.inf)  # below every threshold with an FPIR under 1
+    return tar_at_far(
+        np.concatenate([identified, values[~known].max(1)]), np.arange(known.size) < known.sum(), list(fpirs)
+    )
+
+
+def _mate_rank_and_score(scores: FloatArray, is_mate: BoolArray) -> tuple[np.ndarray, FloatArray]:
+    best_mate = np.where(is_mate, scores, -np.inf).max(1, initial=-np.inf)
+    rank = 1 + np.sum(~is_mate & (scores >= best_mate[:, None]), axis=1)
+    return rank, best_mate
+
+
+def _check_matrix(
+    place: str, scores: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike
+) -> tuple[FloatArray, BoolArray]:
+    values, probes, gallery = np.asarray(scores, dtype=np.float64), np.asarray(probe_labels), np.asarray(gallery_labels)
+    if values.shape != (probes.size, gallery.size) or gallery.size == 0:
+        raise ValueError(
+            f"{place}: scores must be [probes, gallery] = [{probes.size}, {gallery.size}], a gallery not empty,"
+            f" got {list(values.shape)}."
+        )
+    if np.isnan(values).any():
+        probe, image = np.argwhere(np.isnan(values))[0]
+        raise ValueError(f"{place}: scores must be numbers, got NaN for probe {probe}, gallery image {image}.")
+    return values, probes[:, None] == gallery[None, :]
