@@ -1,0 +1,83 @@
+"""Encoded image -> uint8 [112, 112, 3] RGB: the only place where OpenCV's channel order is turned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from datasets.image_header import image_size
+from datasets.sample import Image
+from transforms.landmarks import IMAGE_SIZE
+
+# 8192 x 8192, three times the largest sensor of a phone camera: more is a mistake or an attack.
+MAX_PIXELS = 2**26
+MAX_FILE_BYTES = 2**28
+
+
+class UnreadableImageError(ValueError):
+    """An image that cannot be decoded.
+
+    Attributes:
+        path: the file, or another description of where the image is.
+        reason: why it cannot be read.
+    """
+
+    def __init__(self, path: Path | str, reason: str = "cannot be read") -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def read_image(path: Path) -> Image:
+    """Return the image in a file as uint8 [112, 112, 3] RGB; see `decode_image`.
+
+    Raises:
+        UnreadableImageError: if the file is missing, not readable, too large or not an image.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UnreadableImageError(path, f"larger than {MAX_FILE_BYTES} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(path, error.strerror or type(error).__name__) from error
+    return decode_image(data, path)
+
+
+def decode_image(data: bytes, path: Path | str) -> Image:
+    """Decode any format that OpenCV reads and resize it to uint8 [112, 112, 3] RGB.
+
+    Grey images get three equal channels, 16-bit ones keep their high byte, alpha is dropped, the orientation tag is
+    obeyed. Other sizes are stretched to the square, by area averages when both sides shrink, else bilinearly.
+
+    Args:
+        data: the encoded bytes.
+        path: where they come from, for the error.
+    Raises:
+        UnreadableImageError: if the bytes are not an image, are cut off, or state more than MAX_PIXELS pixels.
+    """
+    if not data:
+        raise UnreadableImageError(path, "the file is empty")
+    size = image_size(data)
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise UnreadableImageError(path, f"{size[0]} x {size[1]} pixels, more than {MAX_PIXELS}")
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise UnreadableImageError(path, f"OpenCV refuses it ({error.err})") from error
+    if decoded is None:
+        raise UnreadableImageError(path, "not an image that OpenCV reads, or damaged")
+    return np.asarray(cv2.cvtColor(_fit(np.asarray(decoded, np.uint8)), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _fit(image: Image) -> Image:
+    height, width = image.shape[:2]
+    if height == width == IMAGE_SIZE:
+        return image
+    # Bilinear samples alias when an image shrinks much; area averages turn blocky when it grows.
+    method = cv2.INTER_AREA if min(height, width) >= IMAGE_SIZE else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=method), np.uint8)

@@ -1,0 +1,102 @@
+"""The records that data sets hand over, and what a data set of faces offers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from datasets.paths import PathTable
+
+Image = NDArray[np.uint8]
+
+ArrayT = TypeVar("ArrayT")
+IntT = TypeVar("IntT")
+
+
+class Sample(NamedTuple, Generic[ArrayT, IntT]):
+    """One face (`Sample[Image, int]`) or, after `collate`, a batch of them (`Sample[Tensor, Tensor]`).
+
+    Attributes:
+        image: uint8 [112, 112, 3] RGB; as a batch uint8 [B, 112, 112, 3].
+        label: identity, contiguous from 0 within its data set, -1 where there is none; as a batch int64 [B].
+        dataset_id: which of several training sets it comes from; as a batch int64 [B].
+        visibility: uint8 [112, 112], 1 = visible, 0 = occluded, or None where no mask exists; as a batch [B, 112, 112].
+        index: position in the data set of the image really used; as a batch int64 [B].
+        unreadable: position of the drawn image that `index` replaces, -1 if none; as a batch int64 [B].
+    """
+
+    image: ArrayT
+    label: IntT
+    dataset_id: IntT
+    visibility: ArrayT | None
+    index: IntT  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    unreadable: IntT = -1  # type: ignore[assignment]  # a batch always states it
+
+
+class Draw(NamedTuple):
+    """One place in an epoch's plan.
+
+    Attributes:
+        index: the image to read.
+        epoch: the epoch of the plan.
+        position: place in the plan of all ranks together, so that augmentation does not depend on rank or worker.
+    """
+
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    epoch: int
+    position: int
+
+
+class FaceDataset(Protocol):
+    """What samplers, views and pair makers need of a set of labelled faces."""
+
+    class_names: list[str]
+    """The original name of every identity, in label order."""
+    decoding: str
+    """How `read` turns a file into pixels; part of the key of anything cached from them."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """int64 [N], contiguous from 0, known without decoding."""
+
+    @property
+    def paths(self) -> PathTable:
+        """The file of every image."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Image:
+        """Return uint8 [112, 112, 3] RGB; raises UnreadableImageError."""
+
+
+def collate(samples: Sequence[Sample[Image, int]]) -> Sample[Tensor, Tensor]:
+    """Stack samples into a batch; images stay uint8, because the device normalises them.
+
+    Raises:
+        ValueError: if there are no samples, or only some of them carry a visibility mask.
+    """
+    if not samples:
+        raise ValueError("collate: a batch needs at least one sample, got none")
+    masks = [sample.visibility for sample in samples if sample.visibility is not None]
+    if masks and len(masks) != len(samples):
+        raise ValueError(
+            f"collate: {len(masks)} of {len(samples)} samples carry a visibility mask; a batch needs all or none"
+        )
+    return Sample(
+        image=_stack([sample.image for sample in samples]),
+        label=torch.tensor([sample.label for sample in samples]),
+        dataset_id=torch.tensor([sample.dataset_id for sample in samples]),
+        visibility=_stack(masks) if masks else None,
+        index=torch.tensor([sample.index for sample in samples]),
+        unreadable=torch.tensor([sample.unreadable for sample in samples]),
+    )
+
+
+def _stack(arrays: list[Image]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))

@@ -1,0 +1,82 @@
+"""Training images: read, replaced where unreadable, augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from datasets.images import UnreadableImageError
+from datasets.sample import Draw, FaceDataset, Image, Sample
+from transforms import View
+
+
+class TrainingView(Dataset[Sample[Image, int]]):
+    """Augmented samples of a data set, addressed by `Draw`.
+
+    The generator of an augmentation is keyed by (seed, epoch, position), so that it depends neither on the worker, nor
+    on the rank, nor on whether the run was resumed.
+
+    An unreadable image is replaced by another image of its identity: the next readable one after it, going round. Its
+    position is then in `Sample.unreadable`.
+
+    Args:
+        dataset: where images are read.
+        transform: (image uint8 [112, 112, 3] RGB, numpy Generator) -> View.
+        seed: >= 0.
+        dataset_id: written into every sample.
+    """
+
+    def __init__(
+        self,
+        dataset: FaceDataset,
+        transform: Callable[[Image, np.random.Generator], View],
+        seed: int,
+        dataset_id: int = 0,
+    ) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.seed = seed
+        self.dataset_id = dataset_id
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """int64 [N], as of the data set."""
+        return self.dataset.labels
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, draw: Draw) -> Sample[Image, int]:
+        """Return the augmented sample of a draw.
+
+        Raises:
+            UnreadableImageError: if no image of the identity can be read.
+        """
+        index, image = self._read(draw.index)
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.position))
+        view = self.transform(image, rng)
+        label = int(self.dataset.labels[index])
+        unreadable = -1 if index == draw.index else draw.index
+        return Sample(view.image, label, self.dataset_id, view.visibility, index, unreadable)
+
+    def _read(self, index: int) -> tuple[int, Image]:
+        """Return the first readable image of the identity, starting with `index`, and its position."""
+        failures: list[UnreadableImageError] = []
+        for candidate in self._same_identity(index):
+            try:
+                return candidate, self.dataset.read(candidate)
+            except UnreadableImageError as error:
+                failures.append(error)
+        first = failures[0]
+        reason = f"{first.reason}; nor can any other of the {len(failures)} images of its identity be read"
+        raise UnreadableImageError(first.path, reason) from first
+
+    def _same_identity(self, index: int) -> Iterator[int]:
+        yield index  # before any search: nearly every image is readable
+        labels = self.dataset.labels
+        members = np.flatnonzero(labels == labels[index])
+        place = int(np.searchsorted(members, index))
+        yield from np.roll(members, -place)[1:].tolist()
