@@ -1,0 +1,66 @@
+"""One feature map per class, of which a step touches a sample's own class and its nearest neighbours only."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_COSINE_BYTES = 64 * 2**20  # of the class-to-class cosines held at a time
+
+
+def nearest_classes(kernel: Tensor, num_neighbours: int) -> Tensor:
+    """Return for every class the `num_neighbours` others with the largest cosine, most similar first.
+
+    Args:
+        kernel: [D, num_classes] floating, one class per column, of any length.
+        num_neighbours: below num_classes.
+    Returns:
+        [num_classes, num_neighbours] int64; a class is never its own neighbour.
+    """
+    unit = F.normalize(kernel.detach().float(), dim=0)
+    num_classes = unit.shape[1]
+    step = max(1, _COSINE_BYTES // (4 * num_classes))
+    rows = []
+    for start in range(0, num_classes, step):
+        cosine = unit[:, start : start + step].T @ unit
+        own = torch.arange(start, start + cosine.shape[0], device=cosine.device)
+        cosine.scatter_(1, own[:, None], -torch.inf)
+        rows.append(cosine.topk(num_neighbours, dim=1).indices)
+    return torch.cat(rows)
+
+
+class ClassEmbeddings(nn.Embedding):
+    """Class maps with a sparse gradient, and a table of each class's nearest neighbours.
+
+    `weight` is [num_classes, num_cells * num_channels], a row holding its map cell by cell; cells are normalised when
+    they are read. Its gradient is sparse: SGD without weight decay, SparseAdam and Adagrad accept it, AdamW does not.
+    (A decay would only shorten cells, which the scores do not see.)
+    State: `neighbours` [num_classes, k_nearest] int64, saved; until `set_neighbours` the next classes by number.
+    """
+
+    neighbours: Tensor
+
+    def __init__(self, num_classes: int, num_channels: int, num_cells: int, k_nearest: int) -> None:
+        # Cells start near unit length, so that one step turns them as far as it turns a row of the margin head.
+        weight = torch.empty(num_classes, num_cells * num_channels).normal_(std=num_channels**-0.5)
+        super().__init__(num_classes, num_cells * num_channels, sparse=True, _weight=weight)
+        self.num_cells = num_cells
+        following = torch.arange(num_classes)[:, None] + torch.arange(1, k_nearest + 1)
+        self.register_buffer("neighbours", following % num_classes)
+
+    def set_neighbours(self, kernel: Tensor) -> None:
+        """Refresh the table from the margin head's kernel [D, num_classes]; to be called once per epoch.
+
+        Raises:
+            ValueError: if the kernel has another number of classes.
+        """
+        if kernel.ndim != 2 or kernel.shape[1] != self.num_embeddings:
+            raise ValueError(
+                f"ClassEmbeddings.set_neighbours: kernel must be [D, {self.num_embeddings}], one class per column, got "
+                f"{list(kernel.shape)}; pass head.kernel."
+            )
+        self.neighbours.copy_(nearest_classes(kernel, self.neighbours.shape[1]))
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return unit maps [B, 1 + k_nearest, num_cells, num_channels]: own class first, then its neighbours."""
+        classes = torch.cat([labels[:, None], self.neighbours[labels]], dim=1)
+        return F.normalize(super().forward(classes).unflatten(2, (self.num_cells, -1)), dim=-1)
