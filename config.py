@@ -27,9 +27,7 @@ EPOCH_UNITS = ("images", "identities")
 QACONV_SCORES = ("bn_fc", "weighted")
 OCCLUSION_METHODS = ("none", "scaling", "masking")
 PAIRWISE_REDUCTIONS = ("ranking", "balanced", "mean", "row_sum")
-OCCLUDERS = (
-    "surgical_mask", "cloth_mask", "respirator", "niqab", "sunglasses", "scarf", "cap", "fringe", "hand", "block",
-)  # fmt: skip
+OCCLUDERS = ("surgical", "cloth", "respirator", "niqab", "scarf", "sunglasses", "cap", "fringe", "hand", "block")
 COLOR_SPACES = ("rgb", "bgr")
 BACKENDS = ("ddp", "dp", "ddp2")
 WANDB_MODES = ("online", "offline", "disabled")

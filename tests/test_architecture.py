@@ -22,7 +22,7 @@ GROUND = {"transforms", "ops"}
 # From top to bottom. A module imports what stands below it, never what stands above it or beside it.
 LAYERS = (
     {"main", "main_eval", "export", "benchmarks"},
-    {"folder_evaluation"},
+    {"training", "folder_evaluation"},
     {"trainer", "checkpoints"},
     {"train_val", "data", "callbacks", "pretrain"},
     {"reporting"},
