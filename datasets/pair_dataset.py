@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.benchmark import Benchmark
-from datasets.sample import Image
+from datasets.sample import ArrayT, Image, IntT
 from transforms import View, occlude
 
 Occlude = Callable[[Image, np.random.Generator, Sequence[str]], View]
 
 
-class PairSample(NamedTuple):
-    """One pair of a benchmark; the default collate makes a batch of it.
+class PairSample(NamedTuple, Generic[ArrayT, IntT]):
+    """One pair of a benchmark (`PairSample[Image, int]`); the default collate makes a batch of it, all tensors.
 
     Attributes:
         images: uint8 [2 or 3, 112, 112, 3] RGB: first, second and, where asked for, the second occluded; as a batch
@@ -28,12 +27,12 @@ class PairSample(NamedTuple):
         index: pair within the benchmark; as a batch int64 [B].
     """
 
-    images: Image | Tensor
-    benchmark: int | Tensor
-    index: int | Tensor  # type: ignore[assignment]  # hides tuple.index
+    images: ArrayT
+    benchmark: IntT
+    index: IntT  # type: ignore[assignment]  # hides tuple.index
 
 
-class PairDataset(Dataset[PairSample]):
+class PairDataset(Dataset[PairSample[Image, int]]):
     """The pairs of benchmarks one after the other.
 
     The occluder of a pair is drawn with a generator keyed by (seed, name of the benchmark, pair), so it is the same in
@@ -71,15 +70,15 @@ class PairDataset(Dataset[PairSample]):
     def __len__(self) -> int:
         return len(self.locations)
 
-    def __getitem__(self, item: int) -> PairSample:
+    def __getitem__(self, item: int) -> PairSample[Image, int]:
         number, index = self.locations[item].tolist()
         benchmark = self.benchmarks[number]
-        images = [*benchmark.images[2 * index : 2 * index + 2]]
+        images = np.array(benchmark.images[2 * index : 2 * index + 2])
         if self.occluders:
             rng = np.random.default_rng((self.seed, zlib.crc32(benchmark.name.encode()), index))
-            # A copy: the map is read-only, and an occluder may draw in place.
-            images.append(self._occlude(np.array(images[1]), rng, self.occluders).image)
-        return PairSample(np.stack(images), number, index)
+            occluded = self._occlude(images[1], rng, self.occluders).image
+            images = np.concatenate([images, occluded[None]])
+        return PairSample(images, number, index)
 
 
 def shard_pairs(num_pairs: int, batch_size: int, rank: int, world_size: int) -> list[list[int]]:

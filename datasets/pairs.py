@@ -50,13 +50,14 @@ def make_benchmark(dataset: FaceDataset, name: str = "own", max_pairs: int = 300
     Args:
         dataset: images of at least two identities.
         name: of the benchmark.
-        max_pairs: at most this many pairs in all, at least 2.
+        max_pairs: at most this many pairs in all, at least 4.
         seed: the same data and seed give the same pairs.
     Raises:
-        ValueError: if fewer than two identities, or no identity with two readable images, are left.
+        ValueError: if there are not two genuine and two impostor pairs of readable images, the least that a threshold
+            can be cross-validated on.
     """
-    if max_pairs < 2:
-        raise ValueError(f"make_benchmark: max_pairs must be at least 2 (one genuine, one impostor), got {max_pairs}")
+    if max_pairs < 4:
+        raise ValueError(f"make_benchmark: max_pairs must be at least 4 (two genuine, two impostor), got {max_pairs}")
     rng = np.random.default_rng(seed)
     indices, images = _read_all(dataset, _choose_images(dataset.labels, max_pairs, rng), name)
     pairs = _draw(dataset.labels[indices], max_pairs, rng)
@@ -97,10 +98,10 @@ def _draw(labels: Indices, max_pairs: int, rng: np.random.Generator) -> Pairs:
     of_identity = groups.counts * (groups.counts - 1) // 2
     num_impostors = labels.size * (labels.size - 1) // 2 - int(of_identity.sum())
     num = min(max_pairs // 2, int(of_identity.sum()), num_impostors)
-    if num == 0:
+    if num < 2:
         raise ValueError(
-            f"make_benchmark: {len(groups.counts)} identities with {labels.size} readable images give no genuine or no "
-            "impostor pair; at least two identities are needed, and one with two images"
+            f"make_benchmark: {len(groups.counts)} identities with {labels.size} readable images give "
+            f"{of_identity.sum()} genuine and {num_impostors} impostor pairs; at least two of each are needed"
         )
     genuine = _genuine(groups, _spread(of_identity, num, rng), rng)
     impostor = _impostors(groups, num, rng)

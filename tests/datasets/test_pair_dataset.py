@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from datasets import Benchmark, PairDataset, PairSample, load_benchmark, save_benchmark, shard_pairs
+from transforms import OCCLUDERS
 
 
 class FakeView(NamedTuple):
@@ -16,7 +17,8 @@ class FakeView(NamedTuple):
 
 
 def stamp(image, rng, names):
-    """An occluder that draws in place and shows its generator and the names it got."""
+    """An occluder that shows its generator and the names it got."""
+    image = image.copy()
     image[0, :, 0] = rng.integers(0, 256, 112)
     image[1, :, 0] = len(names)
     return FakeView(image, np.ones((112, 112), np.uint8))
@@ -65,6 +67,13 @@ def test_the_default_collate_makes_batches(benchmarks):
     assert batches[0].images.shape == (3, 3, 112, 112, 3) and batches[0].images.dtype == torch.uint8
     assert torch.cat([batch.benchmark for batch in batches]).tolist() == [0] * 5 + [1] * 3
     assert torch.cat([batch.index for batch in batches]).tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+
+
+def test_the_occluders_of_the_project_are_the_default(benchmarks):
+    first, second = (PairDataset(benchmarks, tuple(OCCLUDERS), seed=1)[2].images for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first[:2], benchmarks[0].images[4:6])
+    assert (first[2] != first[1]).any()
 
 
 def test_no_benchmarks_are_refused():

@@ -68,8 +68,8 @@ def test_all_pairs_are_every_unordered_pair_once():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.integers(1, 6), min_size=2, max_size=8).filter(lambda c: max(c) > 1),
-    st.integers(2, 60),
+    st.lists(st.integers(1, 6), min_size=2, max_size=8).filter(lambda counts: sum(c * (c - 1) for c in counts) >= 4),
+    st.integers(4, 60),
     st.integers(0, 9),
 )
 def test_an_own_benchmark_is_balanced_and_free_of_repeats(counts, max_pairs, seed):
@@ -81,7 +81,7 @@ def test_an_own_benchmark_is_balanced_and_free_of_repeats(counts, max_pairs, see
     # The images are limited to two a pair, which can cost pairs only where there is more than that to choose from.
     if sum(counts) <= 2 * max_pairs and len(counts) <= max_pairs:
         assert len(benchmark) == 2 * min(max_pairs // 2, possible, impostors)
-    assert 2 <= len(benchmark) <= max_pairs
+    assert 4 <= len(benchmark) <= max_pairs
 
 
 def test_genuine_pairs_are_spread_over_the_identities():
@@ -125,19 +125,20 @@ def test_one_file_met_twice_counts_once():
 @pytest.mark.parametrize(
     ("counts", "broken", "message"),
     [
-        ([5], (), "1 identities with 5"),
-        ([1, 1], (), "2 identities"),
-        ([2, 1], (0, 1, 2), "0 identities with 0 readable"),
+        ([5], (), "1 identities with 5 readable images give 10 genuine and 0 impostor pairs"),
+        ([1, 1], (), "2 identities with 2 readable images give 0 genuine and 1 impostor pairs"),
+        ([2, 2], (0,), "2 identities with 3 readable images give 1 genuine"),
+        ([2, 1], (0, 1, 2), "0 identities with 0 readable images give 0 genuine and 0 impostor pairs"),
     ],
 )
 def test_without_genuine_or_impostor_pairs_there_is_no_benchmark(counts, broken, message):
-    with pytest.raises(ValueError, match=f"{message}.*at least two identities are needed"):
+    with pytest.raises(ValueError, match=f"{message}.*at least two of each are needed"):
         make_benchmark(FakeDataset(counts, broken))
 
 
-def test_fewer_than_two_pairs_are_refused():
-    with pytest.raises(ValueError, match="max_pairs must be at least 2"):
-        make_benchmark(FakeDataset([2, 2]), max_pairs=1)
+def test_fewer_than_four_pairs_are_refused():
+    with pytest.raises(ValueError, match="max_pairs must be at least 4"):
+        make_benchmark(FakeDataset([3, 3]), max_pairs=3)
 
 
 def test_a_cached_benchmark_is_made_once_and_mapped(make_folder, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from datasets import (
     UnreadableImageError,
     collate,
 )
+from transforms import TrainingTransform
 
 
 class FakeView(NamedTuple):
@@ -91,6 +92,14 @@ def test_the_loader_gives_the_planned_batches_whatever_the_workers(dataset):
     assert batch.image.shape == (4, 112, 112, 3) and batch.image.dtype == torch.uint8
     assert batch.visibility.shape == (4, 112, 112)
     assert all(values.dtype == torch.int64 for values in (batch.label, batch.dataset_id, batch.index, batch.unreadable))
+
+
+def test_the_training_transform_of_the_project_fits(dataset):
+    transform = TrainingTransform(occluders=("block",), occlusion_prob=1.0)
+    sample = TrainingView(dataset, transform, seed=0)[Draw(0, 0, 0)]
+    again = TrainingView(dataset, transform, seed=0)[Draw(0, 0, 0)]
+    np.testing.assert_array_equal(sample.image, again.image)
+    assert set(np.unique(sample.visibility).tolist()) == {0, 1}
 
 
 def test_collate_refuses_a_mixture(dataset):

@@ -1,0 +1,44 @@
+"""Readers of faces, samplers and the synthetic faces."""
+
+from datasets.benchmark import BENCHMARKS, Benchmark, find_benchmarks, load_benchmark, save_benchmark
+from datasets.cache import cache_benchmark, cache_folder
+from datasets.image_folder import ImageFolderDataset
+from datasets.images import UnreadableImageError
+from datasets.pair_dataset import PairDataset, PairSample, shard_pairs
+from datasets.pair_files import read_pairs
+from datasets.pairs import Pairs, all_pairs, make_benchmark
+from datasets.sample import Draw, FaceDataset, Image, Sample, collate
+from datasets.samplers import PKBatchSampler, PlannedBatches, PlannedSampler, PlanSummary
+from datasets.subset import IdentitySubset, split_identities
+from datasets.view import TrainingView
+
+__all__ = [
+    "BENCHMARKS",
+    "Benchmark",
+    "Draw",
+    "FaceDataset",
+    "IdentitySubset",
+    "Image",
+    "ImageFolderDataset",
+    "PKBatchSampler",
+    "PairDataset",
+    "PairSample",
+    "Pairs",
+    "PlanSummary",
+    "PlannedBatches",
+    "PlannedSampler",
+    "Sample",
+    "TrainingView",
+    "UnreadableImageError",
+    "all_pairs",
+    "cache_benchmark",
+    "cache_folder",
+    "collate",
+    "find_benchmarks",
+    "load_benchmark",
+    "make_benchmark",
+    "read_pairs",
+    "save_benchmark",
+    "shard_pairs",
+    "split_identities",
+]
