@@ -1,0 +1,87 @@
+"""AdaFace: a margin that follows image quality, read off the length of the features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed
+
+from .margin_head import MarginHead
+
+NORM_RANGE = (1e-3, 100.0)
+
+
+class AdaFace(MarginHead):
+    """Quality-adaptive margin.
+
+    With n the norm clamped to [1e-3, 100] and z = clip(h * (n - mean) / (std + eps), -1, 1), the true class gets
+    s * (cos(theta - m * z) - m * (1 + z)), every other class s * cos(theta); angles are clamped to [eps, pi - eps].
+    Norms are detached: quality steers the margin and receives no gradient. h = 0 is CosFace with margin m.
+
+    State:
+        batch_mean, batch_std: [1] float32, mean and unbiased standard deviation of the norms, starting at 20 and 100.
+        In training mode they move towards those of the batch at rate t_alpha before they are used; the batch is the
+        global one when a process group is initialised, so ranks agree. In eval mode, or with a global batch of one,
+        they stay (the authors' code moves them in eval too, and returns NaN for one).
+    Reference: Kim, Jain, Liu, "AdaFace: Quality Adaptive Margin for Face Recognition", CVPR 2022, arXiv:2204.00964,
+        Sec. 3.
+    """
+
+    options = ("m", "h", "s", "t_alpha")
+    eps = 1e-3
+    batch_mean: Tensor
+    batch_std: Tensor
+
+    def __init__(
+        self,
+        embedding_size: int,
+        num_classes: int,
+        m: float = 0.4,
+        h: float = 0.333,
+        s: float = 64.0,
+        t_alpha: float = 0.01,
+    ) -> None:
+        super().__init__(embedding_size, num_classes, m, s)
+        if not h >= 0:
+            raise ValueError(f"AdaFace: h must be at least 0, got {h}")
+        if not 0 <= t_alpha <= 1:
+            raise ValueError(f"AdaFace: t_alpha must be in [0, 1], got {t_alpha}")
+        self.h = h
+        self.t_alpha = t_alpha
+        self.register_buffer("batch_mean", torch.full((1,), 20.0))
+        self.register_buffer("batch_std", torch.full((1,), 100.0))
+
+    def add_margin(self, cosine: Tensor, norms: Tensor) -> Tensor:
+        """Return cos(theta - m * z) - m * (1 + z), after the statistics took the batch in."""
+        norms = norms.clamp(*NORM_RANGE)
+        if self.training:
+            self._follow(norms)
+        z = (self.h * (norms - self.batch_mean) / (self.batch_std + self.eps)).clamp(-1, 1)
+        m = self.effective_margin()
+        return self.add_angle(cosine, -m * z) - (m + m * z)
+
+    @torch.no_grad()
+    def _follow(self, norms: Tensor) -> None:
+        world_size = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+        if world_size == 1 and len(norms) < 2:
+            return
+        mean, std = _mean_std(norms, world_size)
+        self.batch_mean.mul_(1 - self.t_alpha).add_(self.t_alpha * mean)
+        self.batch_std.mul_(1 - self.t_alpha).add_(self.t_alpha * std)
+
+
+def _mean_std(values: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
+    """Return mean and unbiased standard deviation, scalars, of the values [B, 1] of all ranks together.
+
+    Ranks exchange their count, mean and sum of squared deviations, which are then merged: sums of squares would
+    cancel when the norms hardly vary.
+    """
+    mean = values.mean()
+    part = torch.stack([torch.full_like(mean, values.numel()), mean, (values - mean).square().sum()])
+    parts = [part]
+    if world_size > 1:
+        parts = [torch.empty_like(part) for _ in range(world_size)]
+        distributed.all_gather(parts, part)
+    counts, means, squares = torch.stack(parts).unbind(1)
+    mean = (counts * means).sum() / counts.sum()
+    squared_deviations = squares.sum() + (counts * (means - mean).square()).sum()
+    return mean, (squared_deviations / (counts.sum() - 1)).sqrt()
