@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -64,6 +65,13 @@ class Benchmark:
 
     def __len__(self) -> int:
         return len(self.issame)
+
+    def checksum(self) -> str:
+        """Return the SHA-256 of images and answers, which says exactly which set a result was measured on."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.issame))
+        for image in self.images:
+            digest.update(image)
+        return f"sha256:{digest.hexdigest()}"
 
     def __getstate__(self) -> dict[str, object]:
         # A memory map pickles as its whole content: workers that are spawned open the file again instead.

@@ -63,8 +63,8 @@ def test_any_size_is_fitted_to_the_network(size):
 
 
 def test_shrinking_averages_areas():
-    bgr = noise(224, 224)
-    expected = bgr.reshape(112, 2, 112, 2, 3).astype(float).mean(axis=(1, 3))[..., ::-1]
+    bgr = noise(448, 448)
+    expected = bgr.reshape(112, 4, 112, 4, 3).astype(float).mean(axis=(1, 3))[..., ::-1]
     assert np.abs(decode_image(encode(".png", bgr), "x") - expected).max() <= 0.5
 
 

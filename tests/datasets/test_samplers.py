@@ -191,6 +191,9 @@ def test_identities_that_share_few_batches_are_mixed():
     np.fill_diagonal(together, 0)
     # 16 groups each in 128 batches of 8: two identities meet twice on average.
     assert together.max() <= 9
+    # Each is on both halves of the batches, so no rank keeps an identity to itself.
+    on_first = np.bincount(plan[:, :4].ravel(), minlength=64)
+    assert on_first.min() >= 2 and on_first.max() <= 14
 
 
 def test_an_identity_larger_than_all_others_is_in_every_batch():
