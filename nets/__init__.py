@@ -1,5 +1,6 @@
 """Backbones, the occlusion head, and reading weights."""
 
+from .backbone import Backbone
 from .features import Features
 from .occlusion_head import OcclusionHead
 from .registry import MODELS, build_model
@@ -8,6 +9,7 @@ from .weights import infer_arch, infer_embedding_size, load_weights
 
 __all__ = [
     "MODELS",
+    "Backbone",
     "Features",
     "OcclusionHead",
     "WeightFile",

@@ -11,10 +11,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .features import Features, check_images, initialise, split_norm
+from .backbone import MAP_SIZE, Backbone, initialise
 
-INPUT_SIZE = 112
-MAP_SIZE = 7  # every variant's strides take 112 to 7
 CHANNELS = (64, 128, 256, 512)
 
 
@@ -82,7 +80,7 @@ class ResidualBlock(nn.Module):
         return self.res_layer(x) + self.shortcut_layer(x)
 
 
-class IResNet(nn.Module):
+class IResNet(Backbone):
     """Improved residual network for aligned faces.
 
     Args:
@@ -95,8 +93,6 @@ class IResNet(nn.Module):
     Reference: Deng et al., "ArcFace", CVPR 2019, arXiv:1801.07698, Sec. 3.1; Kim, Jain, Liu, "AdaFace", CVPR 2022,
         arXiv:2204.00964, whose checkpoints stride in the first block of every stage.
     """
-
-    input_size = INPUT_SIZE
 
     def __init__(
         self,
@@ -126,17 +122,6 @@ class IResNet(nn.Module):
                 in_channels = channels
         self.body = nn.Sequential(*blocks)
         initialise(self)
-
-    def forward(self, images: Tensor) -> Features:
-        """Return embedding [B, D], norm [B, 1] and feature map [B, *map_shape] of images [B, 3, 112, 112].
-
-        Raises:
-            ValueError: if the images have another shape.
-        """
-        check_images(images, self.input_size)
-        feature_map = self.body(self.input_layer(images))
-        embedding, norm = split_norm(self.output_layer(feature_map))
-        return Features(embedding, norm, feature_map)
 
 
 def conv_bn_prelu(in_channels: int, channels: int, stride: int = 1) -> list[nn.Module]:

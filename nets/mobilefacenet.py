@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .features import Features, check_images, initialise, split_norm
-from .iresnet import INPUT_SIZE, MAP_SIZE
+from .backbone import MAP_SIZE, Backbone, initialise
 
 MAP_CHANNELS = 512
 
@@ -52,7 +51,7 @@ class Bottleneck(nn.Module):
         return x + self.layers(x) if self.residual else self.layers(x)
 
 
-class MobileFaceNet(nn.Module):
+class MobileFaceNet(Backbone):
     """MobileFaceNet, 1.0 M parameters at the paper's embedding size of 128.
 
     The feature map is what the global depthwise convolution pools: [512, 7, 7].
@@ -62,7 +61,6 @@ class MobileFaceNet(nn.Module):
     Reference: Chen, Liu, Gao, Han, "MobileFaceNets", CCBR 2018, arXiv:1804.07573, Table 1.
     """
 
-    input_size = INPUT_SIZE
     map_shape = (MAP_CHANNELS, MAP_SIZE, MAP_SIZE)
 
     def __init__(self, embedding_size: int) -> None:
@@ -87,14 +85,3 @@ class MobileFaceNet(nn.Module):
             nn.BatchNorm1d(embedding_size),
         )
         initialise(self)
-
-    def forward(self, images: Tensor) -> Features:
-        """Return embedding [B, D], norm [B, 1] and feature map [B, *map_shape] of images [B, 3, 112, 112].
-
-        Raises:
-            ValueError: if the images have another shape.
-        """
-        check_images(images, self.input_size)
-        feature_map = self.body(self.input_layer(images))
-        embedding, norm = split_norm(self.output_layer(feature_map))
-        return Features(embedding, norm, feature_map)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from torch import nn
-
+from .backbone import Backbone
 from .ir_tiny import ir_tiny
 from .iresnet import iresnet
 from .mobilefacenet import MobileFaceNet
 
-MODELS: dict[str, Callable[[int], nn.Module]] = {
+MODELS: dict[str, Callable[[int], Backbone]] = {
     "ir_18": partial(iresnet, depths=(2, 2, 2, 2)),
     "ir_34": partial(iresnet, depths=(3, 4, 6, 3)),
     "ir_50": partial(iresnet, depths=(3, 4, 14, 3)),
@@ -25,7 +24,7 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def build_model(arch: str, embedding_size: int = 512) -> nn.Module:
+def build_model(arch: str, embedding_size: int = 512) -> Backbone:
     """Return a backbone with freshly drawn weights.
 
     `model(images [B, 3, 112, 112])` gives `Features(embedding, norm, feature_map)`, and the model states its

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .backbone import Backbone
 from .registry import MODELS, build_model
 from .weight_file import WeightFile, read_state_dict
 
@@ -57,7 +58,7 @@ def infer_embedding_size(state_dict: Mapping[str, Tensor]) -> int:
     return state[LAST_LINEAR].shape[0]
 
 
-def load_weights(model: nn.Module, path: str | Path, color_space: str | None = None) -> None:
+def load_weights(model: Backbone, path: str | Path, color_space: str | None = None) -> None:
     """Load a backbone's weights from a file; afterwards the model expects RGB, whatever the file's order was.
 
     Every key and shape must agree. When anything does not, the model is left as it was.
@@ -99,7 +100,7 @@ def _color_space(file: WeightFile, given: str | None) -> str:
     return file.color_space or str(given)
 
 
-def _check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+def _check_fit(model: Backbone, state: Mapping[str, Tensor], path: Path) -> None:
     """Refuse a state dict that differs from the model's in keys or shapes, in one line."""
     expected, found = _shapes(model.state_dict()), _shapes(state)
     if expected == found:

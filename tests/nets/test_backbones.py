@@ -176,3 +176,11 @@ def test_split_norm_lifts_half_precision_to_float32() -> None:
     unit, norm = split_norm(torch.full((1, 4), 3e4, dtype=torch.float16))  # the length, 6e4, squares beyond float16
     assert unit.dtype == norm.dtype == torch.float32
     torch.testing.assert_close(unit, torch.full((1, 4), 0.5))
+
+
+def test_convolutions_start_with_the_kaiming_deviation_per_group() -> None:
+    torch.manual_seed(0)
+    model = nets.build_model("mobilefacenet")
+    pointwise, depthwise = model.body[6].layers[0], model.output_layer[0]
+    assert pointwise.weight.std().item() == pytest.approx((2 / pointwise.out_channels) ** 0.5, rel=0.03)
+    assert depthwise.weight.std().item() == pytest.approx((2 / 49) ** 0.5, rel=0.03)
