@@ -1,0 +1,26 @@
+"""What happens to an image between its file and the network: occlusion, augmentation, and the way to a tensor."""
+
+from transforms.augment import crop_with_padding, flip, low_resolution, photometric
+from transforms.landmarks import IMAGE_SIZE, TEMPLATE
+from transforms.occluders import OCCLUDER_FAMILIES, OCCLUDERS, occlude
+from transforms.tensor import to_image, to_tensor, visibility_map
+from transforms.training import TrainingTransform
+from transforms.view import Occluder, View
+
+__all__ = [
+    "IMAGE_SIZE",
+    "OCCLUDERS",
+    "OCCLUDER_FAMILIES",
+    "TEMPLATE",
+    "Occluder",
+    "TrainingTransform",
+    "View",
+    "crop_with_padding",
+    "flip",
+    "low_resolution",
+    "occlude",
+    "photometric",
+    "to_image",
+    "to_tensor",
+    "visibility_map",
+]

@@ -1,0 +1,84 @@
+"""The one transform of training images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from transforms.augment import crop_with_padding, flip, low_resolution, photometric
+from transforms.occluders import check_occluders, occlude
+from transforms.view import Image, View, check_image
+
+
+class TrainingTransform:
+    """Occlude, degrade and mirror an image at random, its visibility along with it.
+
+    The steps, in this order: flip, occlusion, crop with padding, low resolution, photometric (the last three in
+    AdaFace's order). Five uniform numbers are drawn first, in the same order, and decide which steps run; then each
+    step that runs draws from the same generator. So whether a step runs never depends on what another one drew, and a
+    view is a function of image and generator alone.
+    """
+
+    def __init__(
+        self,
+        occluders: Sequence[str] = (),
+        occlusion_prob: float = 0.0,
+        low_res_prob: float = 0.0,
+        crop_prob: float = 0.0,
+        photometric_prob: float = 0.0,
+        flip_prob: float = 0.5,
+    ) -> None:
+        """Check the settings.
+
+        Args:
+            occluders: keys of OCCLUDERS, each equally likely; needed when occlusion_prob > 0.
+            occlusion_prob: probability of an occluder. The other probabilities alike.
+            low_res_prob: of low_resolution.
+            crop_prob: of crop_with_padding.
+            photometric_prob: of photometric.
+            flip_prob: of a mirror image.
+        Raises:
+            ValueError: if a probability is outside [0, 1], an occluder is unknown, or none is named while
+                occlusion_prob is above 0.
+        """
+        probabilities = {
+            "flip_prob": flip_prob,
+            "occlusion_prob": occlusion_prob,
+            "crop_prob": crop_prob,
+            "low_res_prob": low_res_prob,
+            "photometric_prob": photometric_prob,
+        }
+        for name, probability in probabilities.items():
+            if not 0.0 <= probability <= 1.0:
+                raise ValueError(
+                    f"TrainingTransform: {name} must be in [0, 1], got {probability}: a share of the images."
+                )
+        check_occluders(occluders, "TrainingTransform")
+        if occlusion_prob > 0 and not occluders:
+            raise ValueError(
+                f"TrainingTransform: occlusion_prob is {occlusion_prob} but occluders is empty; name at least one."
+            )
+        self.occluders = tuple(occluders)
+        self._probabilities = np.array(list(probabilities.values()))
+
+    def __call__(self, image: Image, rng: np.random.Generator) -> View:
+        """Return a view of `image` uint8 [112, 112, 3] RGB, which stays unchanged; the view may share its memory.
+
+        Raises:
+            TypeError: if the image is not uint8. ValueError: if it has another shape.
+        """
+        check_image(image, "TrainingTransform")
+        flips, occludes, crops, degrades, recolours = (rng.random(5) < self._probabilities).tolist()
+        view = View(image, np.ones(image.shape[:2], np.uint8))
+        if flips:
+            view = flip(view)
+        if occludes:
+            view = occlude(view.image, rng, self.occluders)
+        if crops:
+            view = crop_with_padding(view, rng)
+        if degrades:
+            view = view._replace(image=low_resolution(view.image, rng))
+        if recolours:
+            view = view._replace(image=photometric(view.image, rng))
+        return view
