@@ -209,7 +209,7 @@ def _mosaic(rows: Sequence[UInt8Array], columns: int, caption: int) -> tuple[UIn
 
 
 def _tint(visibility: NDArray[np.generic]) -> UInt8Array:
-    """Return a white canvas of rows of cells [n, H, W, 3], caption pixels under each, and every (top, left)."""
+    """Return visibility [N, H, W] in [0, 1] as images uint8 [N, H, W, 3], from the hidden to the visible colour."""
     blend = visibility.astype(np.float64)[..., None]
     return np.rint(blend * _VISIBLE + (1 - blend) * _HIDDEN).astype(np.uint8)
 

@@ -131,22 +131,28 @@ def score_pairs(
 
 
 def score_pair_list(
-    descriptions: FaceDescriptions, pairs: ArrayLike, match_pairs: MatchPairs | None = None, batch_size: int = 256
+    descriptions: FaceDescriptions,
+    pairs: ArrayLike,
+    match_pairs: MatchPairs | None = None,
+    batch_size: int = 256,
+    others: FaceDescriptions | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Return scores float32 [M] of the listed pairs, as `score_pairs`, in blocks of batch_size pairs.
 
     Args:
         descriptions: of B images.
         pairs: int [M, 2], places in descriptions.
+        others: descriptions of other versions of the same B images, for the second place of each pair.
     Raises:
         ValueError: if pairs has another shape, leaves [0, B), or pairs an image with itself (which would score as
             genuine).
     """
     places = _check_pairs(pairs, descriptions.num_images)
+    others = descriptions if others is None else others
     blocks: list[dict[str, Tensor]] = []
     for block in places.split(batch_size):
         first, second = block.to(descriptions.embedding.device).unbind(1)
-        blocks.append(score_pairs(descriptions[first], descriptions[second], match_pairs))
+        blocks.append(score_pairs(descriptions[first], others[second], match_pairs))
     return {name: torch.cat([block[name] for block in blocks]).cpu().numpy() for name in blocks[0]}
 
 
@@ -156,7 +162,10 @@ def unordered_pairs(num_images: int) -> IntArray:
 
 
 def score_all_pairs(
-    descriptions: FaceDescriptions, match: Match | None = None, block_size: int = 64
+    descriptions: FaceDescriptions,
+    match: Match | None = None,
+    block_size: int = 64,
+    others: FaceDescriptions | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Return scores float32 [N * (N - 1) / 2] of every unordered pair i < j, in the order of np.triu_indices(N, 1).
 
@@ -167,18 +176,20 @@ def score_all_pairs(
         descriptions: of N >= 2 images.
         match: maps [P, ...], [G, ...] and their visibilities -> scores [P, G]; None leaves "qaconv" out.
         block_size: images on a side of a block.
+        others: descriptions of other versions (occluded, say) of the same images, for the second one of each pair.
     Raises:
         ValueError: if there are fewer than two images.
     """
     num_images = descriptions.num_images
     if num_images < 2:
         raise ValueError(f"score_all_pairs: at least two images are needed, got {num_images}.")
+    others = descriptions if others is None else others
     num_pairs = num_images * (num_images - 1) // 2
     names = ["adaface"] if match is None else ["adaface", "qaconv"]
     result = {name: np.empty(num_pairs, dtype=np.float32) for name in names}
     for rows, columns in _blocks_above_diagonal(num_images, block_size):
         above, places = _triangle_places(rows, columns, num_images)
-        for name, block in _score_block(descriptions[rows], descriptions[columns], match).items():
+        for name, block in _score_block(descriptions[rows], others[columns], match).items():
             result[name][places] = block.cpu().numpy()[above]
     return result
 
