@@ -82,8 +82,7 @@ def ranking_pairwise_loss(
     negatives gives 0 and is not to be averaged: see `valid_rows`. Arguments and errors as `pairwise_matching_loss`.
     """
     scores, pairs = find_scored_pairs(scores, labels, gallery_labels, is_self)
-    # The least number instead of -inf: a row without negatives then has loss and gradient 0, not NaN.
-    negatives = scores.masked_fill(~pairs.negative, torch.finfo(scores.dtype).min).logsumexp(dim=1, keepdim=True)
+    negatives = scores.masked_fill(~pairs.negative, -torch.inf).logsumexp(dim=1, keepdim=True)
     losses = F.softplus(negatives - scores).masked_fill(~pairs.positive, 0)
     return losses.sum(dim=1) / pairs.positive.sum(dim=1).clamp_min(1)
 

@@ -94,8 +94,9 @@ def naive_scores(matcher, probe, gallery, probe_visibility, gallery_visibility, 
     probe, gallery = probe.flatten(2), gallery.flatten(2)
     vps, vgs = probe_visibility.flatten(1), gallery_visibility.flatten(1)
     method = matcher.occlusion_method
-    forth = [[naive_matches(method, p, g, vp, vg) for g, vg in zip(gallery, vgs)] for p, vp in zip(probe, vps)]
-    back = [[naive_matches(method, g, p, vg, vp) for g, vg in zip(gallery, vgs)] for p, vp in zip(probe, vps)]
+    rows, columns = list(zip(probe, vps, strict=True)), list(zip(gallery, vgs, strict=True))
+    forth = [[naive_matches(method, p, g, vp, vg) for g, vg in columns] for p, vp in rows]
+    back = [[naive_matches(method, g, p, vg, vp) for g, vg in columns] for p, vp in rows]
     scores = torch.zeros(len(probe), len(gallery), dtype=torch.float64)
     if matcher.score == "weighted":
         for i, vp in enumerate(vps):
@@ -224,6 +225,21 @@ def test_transposed_blocked_pairwise_and_self_matching_agree(variant, sizes, sha
         both = min(sizes)
         pairs = matcher.match_pairs(p[:both], g[:both], vp[:both], vg[:both])
         torch.testing.assert_close(pairs, expected.diagonal())
+
+
+@pytest.mark.parametrize(("method", "score"), VARIANTS)
+def test_self_matching_in_training_equals_two_equal_sets_statistics_included(method, score):
+    own, general = build(method, score).train(), build(method, score).train()
+    p, v = maps(4, 1), visibilities(4, 2)
+    torch.testing.assert_close(own(p, p, v, v), general(p, p.clone(), v, v.clone()))
+    torch.testing.assert_close(dict(own.named_buffers()), dict(general.named_buffers()))
+
+
+@pytest.mark.parametrize(("method", "score"), WITH_VISIBILITY)
+def test_the_same_maps_seen_differently_are_not_self_matched(method, score):
+    matcher = build(method, score)
+    p, vp, vg = maps(3, 1), visibilities(3, 2), visibilities(3, 3)
+    torch.testing.assert_close(matcher(p, p, vp, vg), naive_scores(matcher, p, p, vp, vg))
 
 
 @pytest.mark.parametrize("is_self", [False, True])
