@@ -1,4 +1,4 @@
-"""Gradient of the best matches: only the matched cells take part, 2 of the S * R entries of a pair.
+"""Gradient of the best matches: S + R of a pair's S * R correlations take part.
 
 Legend of the shape suffixes: L groups (matched independently of each other), P probe maps, G gallery maps, S probe
 cells, R gallery cells, C channels. A direction has A maps that look, K cells, and B maps that are looked at.

@@ -81,7 +81,7 @@ def published_scores(
     """Return the scores [L, P, G] of QAConv v1.3; the two directions are added, so fc's bias counts twice.
 
     With "masking" the statistics are those of the matches that exist, each direction is renormalised by its visible
-    cells, and a pair without any match scores as if every match were the mean (fc's bias alone).
+    cells, and a direction without any match is fc's bias alone.
     With `use_batch_statistics` the norms normalise with this batch's moments and their running statistics move.
     """
     mean, variance = _running(layers.bn, maxima.probe)

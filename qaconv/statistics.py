@@ -45,10 +45,10 @@ class _MeanAndVariance(torch.autograd.Function):
 
 
 def moments(values: tuple[Tensor, ...], count: Tensor, copies: int = 1) -> Moments:
-    """Return the moments of the first `count` values.
+    """Return the moments of the `count` values that are matches.
 
     Args:
-        values: floating [L, A, K, B] tensors. Entries beyond `count` (cells without a match) must be 0; the gradient
+        values: floating [L, A, K, B] tensors. The others (cells without a match) must be 0; the gradient
             they receive is meaningless and to be ignored by whoever made them 0.
         count: scalar float64 on the values' device; how many entries count.
         copies: how often the values stand for themselves (2 for a set against itself, whose directions are equal).
