@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -80,3 +81,19 @@ def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float) -
     if name not in builders:
         raise ValueError(f"build_optimizer: unknown optimizer {name!r}; choose one of {', '.join(builders)}")
     return builders[name]()
+
+
+@torch.no_grad()
+def sparse_sgd_step(parameter: Tensor, lr: float, weight_decay: float) -> None:
+    """Apply one step of plain SGD with weight decay to the rows that the sparse gradient names, and to no other.
+
+    Args:
+        parameter: [N, D] with a sparse gradient [N, D], or with none.
+        lr: learning rate.
+        weight_decay: L2 penalty, charged to a row when it takes part in a step.
+    """
+    if parameter.grad is None:
+        return
+    gradient = parameter.grad.coalesce()
+    rows = gradient.indices()[0]
+    parameter[rows] -= lr * (gradient.values() + weight_decay * parameter[rows])

@@ -1,0 +1,189 @@
+"""The data module: datasets, samplers and transforms wired into loaders."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from config import Config
+from datasets import (
+    Benchmark,
+    IdentitySubset,
+    ImageFolderDataset,
+    PairDataset,
+    PairSample,
+    PKBatchSampler,
+    PlannedBatches,
+    Sample,
+    TrainingView,
+    cache_benchmark,
+    collate,
+    find_benchmarks,
+    shard_pairs,
+    split_identities,
+)
+from datasets.synthetic import SyntheticSpec, prepare_synthetic
+from transforms import TrainingTransform
+
+logger = logging.getLogger(__name__)
+
+
+class FaceDataModule(pl.LightningDataModule):
+    """Training faces and benchmark pairs for one run.
+
+    Attributes after `setup`:
+        num_classes: identities in training.
+        benchmarks: the sets that validation and test score, in a fixed order.
+        missing: the names of the five benchmarks that were not found.
+        synthetic: whether the embedded synthetic faces are used.
+        unreadable: paths of images that could not be read so far.
+
+    Raises:
+        ValueError, OSError: from `setup`, one line that says what is wrong with which path or flag.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.synthetic = config.data_root is None
+        self.unreadable: set[str] = set()
+        self.benchmarks: list[Benchmark] = []
+        self.missing: list[str] = []
+        self._num_workers = _at_most_cores(config.num_workers)
+        self._train: ImageFolderDataset | IdentitySubset | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Return the number of training identities."""
+        return len(self.train_dataset.class_names)
+
+    @property
+    def train_dataset(self) -> ImageFolderDataset | IdentitySubset:
+        """Return the training identities, without transforms."""
+        if self._train is None:
+            raise RuntimeError("FaceDataModule: call setup() before reading train_dataset")
+        return self._train
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the training folder and the benchmarks; identities for `own` are held out when there are none."""
+        if self._train is not None:
+            return
+        config = self.config
+        root = self._root()
+        folder = _training_folder(root, config.train_data_path)
+        dataset = ImageFolderDataset(folder, swap_color_channel=config.swap_color_channel)
+        present, self.missing = find_benchmarks(root / config.val_data_path if config.val_data_path else root)
+        self.benchmarks = list(present.values())
+        self._train = dataset
+        if not self.benchmarks:
+            self._hold_out(dataset)
+        self._check_classes()
+
+    def _root(self) -> Path:
+        config = self.config
+        if config.data_root is not None:
+            return Path(config.data_root)
+        spec = SyntheticSpec(config.synthetic_identities, config.synthetic_images)
+        return prepare_synthetic(spec=spec)
+
+    def _hold_out(self, dataset: ImageFolderDataset) -> None:
+        config = self.config
+        if config.val_identities == 0:
+            raise ValueError(
+                f"--val_identities: 0 and no benchmark set in {dataset.root}; hold a share of the identities out"
+            )
+        train, held_out = split_identities(len(dataset.class_names), config.val_identities, config.seed)
+        self._train = IdentitySubset(dataset, train)
+        self.benchmarks = [cache_benchmark(IdentitySubset(dataset, held_out), name="own", seed=config.seed)]
+        logger.info("no benchmark set found: %d identities are held out and validated as 'own'", len(held_out))
+
+    def _check_classes(self) -> None:
+        expected = self.config.custom_num_class
+        if expected is not None and expected != self.num_classes:
+            raise ValueError(f"--custom_num_class: {expected} given, but the training data hold {self.num_classes}")
+
+    # ---------------------------------------------------------------- loaders
+
+    def train_dataloader(self) -> DataLoader:
+        """Return the loader of PK batches; every random draw is keyed by its position in the epoch's plan."""
+        config = self.config
+        sampler = PKBatchSampler(
+            self.train_dataset.labels,
+            config.batch_size,
+            seed=config.seed,
+            rank=self._rank(),
+            world_size=self._world_size(),
+            epoch_by=config.epoch_by,
+        )
+        # The loader's workers are started before Lightning sets the epoch, so a resumed run would repeat epoch 0.
+        sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)
+        logger.info("training: %s", sampler.summary())
+        view = TrainingView(self.train_dataset, self.training_transform(), config.seed)
+        return DataLoader(
+            view, batch_sampler=PlannedBatches(sampler), collate_fn=collate, **self._loader_options(persistent=True)
+        )
+
+    def training_transform(self) -> TrainingTransform:
+        """Return the augmentation of the training images."""
+        c = self.config
+        return TrainingTransform(
+            occluders=c.occluders,
+            occlusion_prob=c.occlusion_prob,
+            low_res_prob=c.low_res_augmentation_prob,
+            crop_prob=c.crop_augmentation_prob,
+            photometric_prob=c.photometric_augmentation_prob,
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """Return the loader of all benchmark pairs, sharded over the ranks without padding."""
+        pairs = PairDataset(self.benchmarks, self.config.val_occlusion, self.config.seed)
+        # Three images a pair, each with its mirror image: a sixth of the training batch fills the same memory.
+        batch_size = max(1, self.config.batch_size // 6)
+        batches = shard_pairs(len(pairs), batch_size, self._rank(), self._world_size())
+        return DataLoader(pairs, batch_sampler=batches, **self._loader_options(persistent=False))
+
+    test_dataloader = val_dataloader
+
+    def _loader_options(self, persistent: bool) -> dict:
+        workers = self._num_workers
+        return {
+            "num_workers": workers,
+            "pin_memory": self.config.gpus > 0 and torch.cuda.is_available(),
+            "persistent_workers": persistent and workers > 0,
+            "prefetch_factor": 4 if workers else None,
+        }
+
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+    def on_before_batch_transfer(self, batch: Sample | PairSample, dataloader_idx: int) -> Sample | PairSample:
+        """Note the images that could not be read, while their indices are still on the host."""
+        if isinstance(batch, Sample):
+            for index in batch.unreadable[batch.unreadable >= 0].tolist():
+                path = str(self.train_dataset.paths[index])
+                if path not in self.unreadable:
+                    self.unreadable.add(path)
+                    logger.warning("unreadable image %s: another image of the identity took its place", path)
+        return batch
+
+
+def _training_folder(root: Path, train_data_path: str | None) -> Path:
+    """Return the folder of identities: the one given, else `train` inside the root, else the root itself."""
+    if train_data_path:
+        return root / train_data_path
+    return root / "train" if (root / "train").is_dir() else root
+
+
+def _at_most_cores(num_workers: int) -> int:
+    cores = os.cpu_count() or 1
+    if num_workers > cores:
+        logger.warning("--num_workers %d: this machine has %d cores; using %d", num_workers, cores, cores)
+    return min(num_workers, cores)

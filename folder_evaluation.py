@@ -1,0 +1,238 @@
+"""Evaluation of a checkpoint on images of the user's own: the program behind main_eval.py."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+import runs
+import transforms
+from checkpoints import load_pretrained_model
+from config import EvaluationConfig
+from datasets import ImageFolderDataset, Pairs, UnreadableImageError, all_pairs, read_pairs
+from evaluation import (
+    FLIP_FUSION,
+    FaceDescriptions,
+    MethodResult,
+    Resampling,
+    describe_batches,
+    evaluate_pairs,
+    score_all_pairs,
+    score_pair_list,
+    stratified_folds,
+)
+from evaluation.report import SCHEMA, Results, format_report
+from reporting import NUM_RESAMPLES, write_all
+from train_val import Recognizer
+from validation import used_weights
+
+logger = logging.getLogger(__name__)
+SET_NAME = "own"  # in the result dictionary, where benchmarks have their names
+
+
+def run(options: EvaluationConfig) -> None:
+    """Score the pairs, evaluate them and write the report into the output folder."""
+    folder = Path(options.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs.start_log(folder)
+    model = load_pretrained_model(options.model_path, options.arch, options.color_space)
+    dataset = ImageFolderDataset(options.data_path)
+    listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
+    images, places, unreadable = read_images(dataset, listed)
+    pairs = choose_pairs(dataset, places, listed)
+    scores = score_conditions(model, images, pairs, options, every_pair=listed is None)
+    results = evaluate_conditions(model, scores, pairs, dataset.labels[places], options)
+    save_scores(folder / "scores.npz", dataset, places, pairs, scores)
+    report = describe_results(results, model, options, unreadable)
+    write_all(folder, report)
+    Console().print(format_report(report), highlight=False, markup=False)
+    Console().print(f"report: {folder}")
+
+
+def read_images(
+    dataset: ImageFolderDataset, listed: Pairs | None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
+    """Read the images that take part.
+
+    Returns:
+        uint8 [N, 112, 112, 3] images, their places in the data set int64 [N], and what could not be read and why.
+
+    Raises:
+        ValueError: if fewer than two images are left.
+    """
+    wanted = np.arange(len(dataset)) if listed is None else np.unique(np.concatenate([listed.first, listed.second]))
+    images, places, unreadable = [], [], []
+    for index in track(wanted.tolist(), "reading images"):
+        try:
+            images.append(dataset.read(index))
+            places.append(index)
+        except UnreadableImageError as error:
+            unreadable.append(str(error))
+    if unreadable:
+        logger.warning("%d of %d images are left out; the first: %s", len(unreadable), len(wanted), unreadable[0])
+    if len(images) < 2:
+        raise ValueError(f"{dataset.root}: {len(images)} readable images; at least two are needed")
+    return np.stack(images), np.array(places), unreadable
+
+
+def choose_pairs(dataset: ImageFolderDataset, places: NDArray[np.int64], listed: Pairs | None) -> Pairs:
+    """Return the pairs to score by position among the images read: those listed, else every unordered pair once.
+
+    Raises:
+        ValueError: if there are no genuine or no impostor pairs.
+    """
+    if listed is None:
+        pairs = all_pairs(dataset.labels[places])
+    else:
+        kept = np.isin(listed.first, places) & np.isin(listed.second, places)
+        first, second = (np.searchsorted(places, side[kept]) for side in (listed.first, listed.second))
+        pairs = Pairs(first, second, listed.issame[kept], None if listed.folds is None else listed.folds[kept])
+    for kind, count in (("genuine", pairs.issame.sum()), ("impostor", (~pairs.issame).sum())):
+        if count == 0:
+            raise ValueError(f"{dataset.root}: no {kind} pair among {len(pairs.issame)}; nothing can be measured")
+    if pairs.folds is not None:
+        return pairs
+    num_folds = min(10, int(pairs.issame.sum()), int((~pairs.issame).sum()))
+    if num_folds < 2:
+        raise ValueError(f"{dataset.root}: two genuine and two impostor pairs are needed to cross-validate a threshold")
+    return pairs._replace(folds=stratified_folds(pairs.issame, num_folds))
+
+
+def score_conditions(
+    model: Recognizer, images: NDArray[np.uint8], pairs: Pairs, options: EvaluationConfig, every_pair: bool
+) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """Return {condition: {matcher: scores [N]}}: clean pairs, and with `--occlude` the same pairs occluded."""
+    device = torch.device("cuda" if options.gpus > 0 and torch.cuda.is_available() else "cpu")
+    model.to(device)
+    clean = describe(model, images, options, device)
+    sides = {"clean": (clean, clean)}
+    if options.occlude != "none":
+        hidden = describe(model, occlude_images(images, options), options, device)
+        sides["occluded"] = (clean if options.occlude == "one" else hidden, hidden)
+    matcher = model.matcher
+    scores = {}
+    with torch.inference_mode():
+        for condition, (first, second) in sides.items():
+            if every_pair:
+                scores[condition] = score_all_pairs(first, matcher, others=second)
+            else:
+                places = np.stack([pairs.first, pairs.second], axis=1)
+                match_pairs = None if matcher is None else matcher.match_pairs
+                scores[condition] = score_pair_list(first, places, match_pairs, others=second)
+    return scores
+
+
+def describe(
+    model: Recognizer, images: NDArray[np.uint8], options: EvaluationConfig, device: torch.device
+) -> FaceDescriptions:
+    """Return the descriptions of all images, with flip augmentation and a progress bar."""
+
+    def batches() -> Iterator[torch.Tensor]:
+        starts = range(0, len(images), options.batch_size)
+        for start in track(starts, "describing images"):
+            yield transforms.to_tensor(torch.from_numpy(images[start : start + options.batch_size]).to(device))
+
+    dtype = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[options.precision_on(device.type == "cuda")]
+    with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+        return describe_batches(model.describe, batches())
+
+
+def occlude_images(images: NDArray[np.uint8], options: EvaluationConfig) -> NDArray[np.uint8]:
+    """Return the images occluded; the occluder of an image follows the seed and its place."""
+    draws = (np.random.default_rng((options.seed, place)) for place in range(len(images)))
+    return np.stack(
+        [transforms.occlude(image, rng, options.occluders).image for image, rng in zip(images, draws, strict=True)]
+    )
+
+
+def evaluate_conditions(
+    model: Recognizer,
+    scores: dict[str, dict[str, NDArray[np.float32]]],
+    pairs: Pairs,
+    labels: NDArray[np.int64],
+    options: EvaluationConfig,
+) -> dict[str, dict[str, MethodResult]]:
+    """Return {condition: {method: result}}; scores are fused with the checkpoint's statistics where it has them."""
+    weights = {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight}
+    identities = np.stack([labels[pairs.first], labels[pairs.second]], axis=1)
+    # A list of the user's own may contradict the folders; then pairs are resampled.
+    consistent = np.array_equal(identities[:, 0] == identities[:, 1], pairs.issame)
+    resampling = Resampling(identities if consistent else None, NUM_RESAMPLES, options.seed)
+    fitted = model.fusion_statistics
+    how = (
+        {"statistics": replace(fitted, weights=weights)}
+        if fitted is not None
+        else {"weights": used_weights(weights, scores["clean"])}
+    )
+    return {
+        condition: evaluate_pairs(by_matcher, pairs.issame, folds=pairs.folds, resampling=resampling, **how)
+        for condition, by_matcher in scores.items()
+    }
+
+
+def save_scores(
+    path: Path,
+    dataset: ImageFolderDataset,
+    places: NDArray[np.int64],
+    pairs: Pairs,
+    scores: dict[str, dict[str, NDArray[np.float32]]],
+) -> None:
+    """Write the pairs and scores used: `paths` of the images, `first` and `second` into them, issame, folds, scores."""
+    assert pairs.folds is not None
+    arrays = {f"{condition}_{name}": values for condition, by in scores.items() for name, values in by.items()}
+    paths = np.array([str(dataset.paths[place]) for place in places.tolist()])
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez_compressed(
+        temporary,
+        paths=paths,
+        first=pairs.first.astype(np.int32),
+        second=pairs.second.astype(np.int32),
+        issame=pairs.issame,
+        folds=pairs.folds.astype(np.int8),
+        **arrays,
+    )
+    temporary.replace(path)
+
+
+def describe_results(
+    results: dict[str, dict[str, MethodResult]], model: Recognizer, options: EvaluationConfig, unreadable: list[str]
+) -> Results:
+    """Return the result dictionary of `evaluation.report`."""
+    statistics = model.fusion_statistics
+    return {
+        "schema": SCHEMA,
+        "synthetic": False,
+        "missing": [],
+        "protocol": {
+            "model": options.model_path,
+            "data": options.data_path,
+            "pairs": options.pairs or "all unordered pairs of images, each once, none with itself",
+            "occlude": options.occlude,
+            "occluders": options.occluders if options.occlude != "none" else (),
+            "unreadable": unreadable,
+            "flip_fusion": FLIP_FUSION,
+            "color_space": "rgb",
+            "folds": "stratified, seeded" if options.pairs is None else "of the pair list, else stratified",
+            "seed": options.seed,
+            "interval_method": Resampling(num_resamples=NUM_RESAMPLES).describe(),
+            "fusion_weights": {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight},
+            "fusion_source": "other folds of these pairs" if statistics is None else f"checkpoint: {statistics.source}",
+        },
+        "benchmarks": {
+            SET_NAME: {
+                "checksum": "see scores.npz",
+                "conditions": {
+                    condition: {method: result.to_dict() for method, result in methods.items()}
+                    for condition, methods in results.items()
+                },
+            }
+        },
+    }

@@ -1,0 +1,22 @@
+"""Evaluate a checkpoint on a folder of identities: `python main_eval.py --help`."""
+
+from __future__ import annotations
+
+import sys
+
+from config import get_eval_args
+from flags import user_errors
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program with `argv` (default: the command line's) and return the exit code."""
+    options = get_eval_args(argv)
+    from folder_evaluation import run  # torch is imported only after the options are known to be right
+
+    with user_errors("main_eval.py"):
+        run(options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

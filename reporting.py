@@ -1,0 +1,89 @@
+"""From evaluated pairs to the result dictionary that is written, printed and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datasets import Benchmark
+from evaluation import (
+    FLIP_FUSION,
+    Draws,
+    MethodResult,
+    Resampling,
+    accuracy_measure,
+    average,
+    paired_draws,
+    plots,
+    report,
+    summarise,
+)
+from validation import MethodResults, folds_of
+
+NUM_RESAMPLES = 400
+
+
+def benchmark_results(
+    results: Mapping[str, Mapping[str, MethodResults]], benchmarks: Sequence[Benchmark], protocol: Mapping[str, object]
+) -> report.Results:
+    """Return the result dictionary of `evaluation.report` for benchmarks.
+
+    Args:
+        results: {benchmark: {condition: {method: result}}}.
+        benchmarks: the sets scored.
+        protocol: facts of the run, among them `synthetic` and `missing`, which have keys of their own in the result.
+    """
+    facts = dict(protocol)
+    return {
+        "schema": report.SCHEMA,
+        "synthetic": bool(facts.pop("synthetic")),
+        "missing": list(facts.pop("missing")),  # type: ignore[call-overload]
+        "protocol": {
+            "flip_fusion": FLIP_FUSION,
+            "color_space": "rgb",
+            "folds": {b.name: "of the protocol" if b.folds is not None else folds_of(b) for b in benchmarks},
+            "interval_method": Resampling(num_resamples=NUM_RESAMPLES).describe(),
+            **facts,
+        },
+        "benchmarks": {
+            b.name: {
+                "checksum": b.checksum(),
+                "conditions": {
+                    condition: {method: result.to_dict() for method, result in methods.items()}
+                    for condition, methods in results[b.name].items()
+                },
+            }
+            for b in benchmarks
+        },
+        "comparisons": comparisons(results, benchmarks),
+    }
+
+
+def comparisons(
+    results: Mapping[str, Mapping[str, MethodResults]], benchmarks: Sequence[Benchmark]
+) -> dict[str, dict[str, float]]:
+    """Return the paired difference in accuracy of the combined score and the embedding alone, mean over the sets."""
+    found: dict[str, list[Draws]] = {}
+    for seed, benchmark in enumerate(benchmarks):
+        for condition, methods in results[benchmark.name].items():
+            if "combined" in methods:
+                draws = _difference(methods["combined"], methods["adaface"], benchmark, seed)
+                found.setdefault(f"combined minus AdaFace, accuracy, {condition}", []).append(draws)
+    return {name: dict(summarise(average(draws))._asdict()) for name, draws in found.items()}
+
+
+def _difference(first: MethodResult, second: MethodResult, benchmark: Benchmark, seed: int) -> Draws:
+    identities = None if benchmark.identities is None else benchmark.identities.reshape(-1, 2)
+    return paired_draws(
+        first.fold_scores,
+        second.fold_scores,
+        benchmark.issame,
+        accuracy_measure(folds_of(benchmark)),
+        Resampling(identities, NUM_RESAMPLES, seed),
+    )
+
+
+def write_all(folder: Path, results: report.Results) -> None:
+    """Write results.json, report.txt and the plots into a folder."""
+    report.write_report(folder, results)
+    plots.plot_report(folder, results)

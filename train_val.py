@@ -1,0 +1,377 @@
+"""The Recognizer: backbone, head, local matcher and occlusion head under weighted losses, and their validation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+import heads
+import losses
+import nets
+import optimization
+import qaconv
+import transforms
+import validation
+from config import Config
+from datasets import PairSample, Sample
+from evaluation import Description, FusionStatistics
+
+logger = logging.getLogger(__name__)
+
+MAIN_DATASET = "0"  # name of the only head so far; several data sets will have a head each
+
+
+class NonFiniteError(RuntimeError):
+    """A loss term or a gradient is NaN or infinite and the run is told to stop."""
+
+
+class Recognizer(pl.LightningModule):
+    """Face recogniser with a margin head, a QAConv matcher and an occlusion head.
+
+    The total loss is
+    w_head * head + w_qaconv * (pairwise + triplet_weight * (ranking + class entropy)) + w_occlusion * occlusion.
+
+    Args:
+        config: every option of the run, as `Config.to_dict()` gives it (primitives, so that a checkpoint loads
+            with weights_only).
+        num_classes: identities per data set, by the data set's name.
+    """
+
+    def __init__(self, config: Mapping[str, Any], num_classes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.save_hyperparameters({"config": dict(config), "num_classes": dict(num_classes)})
+        self.config = Config.from_dict(dict(config))
+        c = self.config
+        self.model = nets.build_model(c.arch, c.embedding_size)
+        self.heads = nn.ModuleDict(
+            {
+                name: heads.build_head(c.head, c.embedding_size, count, m=c.m, h=c.h, s=c.s, t_alpha=c.t_alpha)
+                for name, count in num_classes.items()
+            }
+        )
+        self.matcher = self._build_matcher(num_classes) if c.qaconv_loss_weight > 0 else None
+        self.occlusion_head = self._build_occlusion_head()
+        self.means = nn.ModuleDict()
+        self.fusion_weights = {"adaface": c.adaface_eval_weight, "qaconv": c.qaconv_eval_weight}
+        self.fusion_statistics: FusionStatistics | None = None
+        self.pair_scores = validation.PairScores()
+        self.last_scores: dict[str, dict[str, validation.Scores]] = {}
+        self.last_results: dict[str, dict[str, validation.MethodResults]] = {}
+        self.skipped_steps = 0
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _build_matcher(self, num_classes: Mapping[str, int]) -> qaconv.QAConv:
+        c = self.config
+        return qaconv.QAConv(
+            *self.model.map_shape,
+            occlusion_method=c.occlusion_method,
+            score=c.qaconv_score,
+            projection_channels=c.qaconv_channels or None,
+            num_classes=num_classes[MAIN_DATASET] if c.class_embeddings else None,
+            k_nearest=c.k_nearest,
+        )
+
+    def _build_occlusion_head(self) -> nets.OcclusionHead | None:
+        c = self.config
+        if c.occlusion_loss_weight == 0 and c.occlusion_method == "none":
+            return None
+        head = nets.OcclusionHead(self.model.map_shape[0])
+        # Without a loss of its own and cut off from the matcher's, the head has no gradient: DDP must not wait for it.
+        head.requires_grad_(c.occlusion_loss_weight > 0 or (self.matcher is not None and c.visibility_gradient))
+        return head
+
+    def memory_plan(self) -> list[str]:
+        """Return a line for each part whose memory grows with the number of identities."""
+        c = self.config
+        states = 2 if c.optimizer == "adamw" else int(c.momentum > 0)
+        kernel = sum(p.numel() for p in self.heads.parameters()) * 4
+        classes = sum(head.kernel.shape[1] for head in self.heads.values())
+        logits = c.batch_size * classes * 4
+        lines = [
+            f"head weights {_megabytes(kernel)}, their gradient {_megabytes(kernel)}, "
+            f"optimiser state {_megabytes(states * kernel)}, "
+            f"logits of a batch and their gradient {_megabytes(2 * logits)}"
+        ]
+        if c.class_embeddings and self.matcher is not None:
+            lines.append(
+                f"class embeddings {_megabytes(self.matcher.class_embedding_bytes(classes))}, updated sparsely"
+            )
+        return lines
+
+    # ---------------------------------------------------------------- description of images
+
+    def describe(self, images: Tensor) -> Description:
+        """Return what evaluation compares: embedding, norm, unit local map and predicted visibility.
+
+        Args:
+            images: [B, 3, 112, 112] float32 in [-1, 1], RGB.
+        Returns:
+            Description with float32 tensors; visibility is None without an occlusion head.
+        """
+        features = self.model(images)
+        visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
+        return Description(features.embedding, features.norm, unit_map(features.feature_map), visibility)
+
+    # ---------------------------------------------------------------- training
+
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor | None:
+        """Return the weighted loss of one batch, or None when it is skipped for not being finite."""
+        # Dropout draws depend on seed, step and rank alone, so a resumed run needs no generator state.
+        key = (self.config.seed, self.trainer.global_step, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        features = self.model(transforms.to_tensor(batch.image))
+        terms, accuracies = self._loss_terms(features, batch)
+        total = self._total(terms)
+        if not self._all_finite(total, terms):
+            return None
+        self._update_means({**{f"train_{k}_loss": v for k, v in terms.items()}, "train_loss": total, **accuracies})
+        if self._is_logging_step():
+            self._log_feature_statistics(features, terms)
+        self.log("loss", total, prog_bar=True, logger=False)
+        return total
+
+    def _loss_terms(self, features: nets.Features, batch: Sample) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the unweighted loss terms and the accuracies of one batch, each a scalar."""
+        head = self.heads[MAIN_DATASET]
+        head.margin_scale = self._margin_scale()
+        logits = head(features.embedding, features.norm, batch.label)
+        terms = {"head": F.cross_entropy(logits, batch.label)}
+        accuracies = {"train_head_acc": (logits.argmax(1) == batch.label).float().mean()}
+        visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
+        if self.matcher is not None:
+            matching, accuracies["train_pairwise_acc"] = self._matching_terms(features, visibility, batch.label)
+            terms.update(matching)
+        if visibility is not None and batch.visibility is not None and self.config.occlusion_loss_weight > 0:
+            target = transforms.visibility_map(batch.visibility, *visibility.shape[-2:])
+            terms["occlusion"] = losses.occlusion_loss(visibility, target)
+        return terms, accuracies
+
+    def _matching_terms(
+        self, features: nets.Features, visibility: Tensor | None, labels: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the losses over the one score matrix of the batch against itself, and the pair accuracy."""
+        assert self.matcher is not None
+        maps = unit_map(features.feature_map)
+        if visibility is not None and not self.config.visibility_gradient:
+            # The matching losses would rather hide hard cells than see them: they may read the map, not bend it.
+            visibility = visibility.detach()
+        scores = self.matcher(maps, maps, visibility, visibility)
+        pairwise = losses.PAIRWISE_REDUCTIONS[self.config.pairwise_reduction]
+        valid = losses.valid_rows(labels)
+        terms = {
+            "pairwise": losses.mean_over_valid(pairwise(scores, labels), valid),
+            "triplet": losses.mean_over_valid(losses.triplet_loss(scores, labels, self.config.triplet_margin), valid),
+        }
+        if self.config.class_embeddings:
+            class_logits = self.matcher.class_logits(maps, labels, visibility)
+            terms["class"] = F.cross_entropy(class_logits, torch.zeros_like(labels))
+        return terms, losses.mean_over_valid(losses.pairwise_accuracy(scores.detach(), labels).float(), valid)
+
+    def _loss_weights(self) -> dict[str, float]:
+        c = self.config
+        triplet = c.qaconv_loss_weight * c.triplet_weight
+        return {
+            "head": c.adaface_loss_weight,
+            "pairwise": c.qaconv_loss_weight,
+            "triplet": triplet,
+            "class": triplet,
+            "occlusion": c.occlusion_loss_weight,
+        }
+
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        weights = self._loss_weights()
+        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+    def _margin_scale(self) -> float:
+        """Return the share of the margin in force, rising linearly over the first margin_warmup_epochs."""
+        ramp = self.config.margin_warmup_epochs * self.trainer.estimated_stepping_batches / self.trainer.max_epochs
+        return min(1.0, self.trainer.global_step / ramp) if ramp else 1.0
+
+    # ---------------------------------------------------------------- guards
+
+    def _all_finite(self, total: Tensor, terms: dict[str, Tensor]) -> bool:
+        """Return whether the loss is finite on every rank; a run told to stop raises instead of returning False."""
+        finite = torch.isfinite(total.detach())
+        if self.trainer.world_size > 1:  # ranks must skip together, or the next all-reduce hangs
+            finite = self.trainer.strategy.reduce(finite.float(), reduce_op="sum") == self.trainer.world_size
+        if finite:
+            return True
+        bad = [name for name, term in terms.items() if not torch.isfinite(term)] or ["on another rank"]
+        self._handle_non_finite(f"loss term {', '.join(bad)}")
+        return False
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuse an update with a gradient that is not finite; log the gradient's length."""
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # Under fp16 the scaler itself finds and skips overflows, which are part of its search for a scale.
+        if self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
+            named = (n for n, p in self.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all())
+            self._handle_non_finite(f"gradient of {next(named)}")
+            for parameter in self.parameters():
+                parameter.grad = None
+            return
+        self._update_means({"grad_norm": norm})
+        self._step_class_embeddings(optimizer)
+
+    def _step_class_embeddings(self, optimizer: torch.optim.Optimizer) -> None:
+        """Update the class maps that took part in the step; the optimiser would touch those of every class."""
+        if self.matcher is None or self.matcher.class_embeddings is None:
+            return
+        weight = self.matcher.class_embeddings.weight
+        optimization.sparse_sgd_step(weight, optimizer.param_groups[0]["lr"], self.config.weight_decay)
+        weight.grad = None
+
+    def on_fit_start(self) -> None:
+        """Find each class's first neighbours; a resumed run has them in its checkpoint."""
+        if self.trainer.global_step == 0:
+            self._refresh_neighbours()
+
+    def on_train_epoch_end(self) -> None:
+        """Refresh the neighbour classes, before the checkpoint of the epoch is written."""
+        self._refresh_neighbours()
+
+    def _refresh_neighbours(self) -> None:
+        if self.matcher is not None and self.matcher.class_embeddings is not None:
+            self.matcher.set_neighbours(self.heads[MAIN_DATASET].kernel)
+
+    def _handle_non_finite(self, what: str) -> None:
+        message = f"step {self.trainer.global_step}: {what} is not finite"
+        if self.config.on_nonfinite == "stop":
+            raise NonFiniteError(f"{message}; lower --lr, use --warmup_steps, or --on_nonfinite skip")
+        self.skipped_steps += 1
+        logger.warning("%s; update skipped (%d so far)", message, self.skipped_steps)
+
+    # ---------------------------------------------------------------- logging
+
+    def _update_means(self, values: dict[str, Tensor]) -> None:
+        """Add to the running means, which stay on the device until they are logged."""
+        for name, value in values.items():
+            if name not in self.means:
+                self.means[name] = MeanMetric().to(self.device)
+            self.means[name].update(value.detach().float())
+
+    def _is_logging_step(self) -> bool:
+        return (self.trainer.global_step + 1) % self.config.log_every_n_steps == 0
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the means of the last steps every log_every_n_steps and at the end of an epoch."""
+        step = self.trainer.global_step
+        if step % self.config.log_every_n_steps == 0 or self.trainer.is_last_batch:
+            self._log_means(step)
+        if step % 1000 == 0 and self.occlusion_head is not None:
+            norms = {f"occlusion_head/{n}": float(p.norm()) for n, p in self.occlusion_head.named_parameters()}
+            self._log_now(norms, step)
+
+    def _log_means(self, step: int) -> None:
+        values = {name: float(mean.compute()) for name, mean in self.means.items() if mean.update_called}
+        for mean in self.means.values():
+            mean.reset()
+        if values:
+            values |= {"lr": self.optimizers().param_groups[0]["lr"], "epoch": self.trainer.current_epoch}
+            values |= {"skipped_steps": self.skipped_steps, "margin_scale": self.heads[MAIN_DATASET].margin_scale}
+            self._log_now(values, step)
+
+    def _log_now(self, values: Mapping[str, float], step: int) -> None:
+        for run_logger in self.loggers:
+            run_logger.log_metrics(dict(values), step=step)
+
+    def _log_feature_statistics(self, features: nets.Features, terms: dict[str, Tensor]) -> None:
+        """Log each weighted term's gradient norm at the feature map, and how long the features are."""
+        weights = self._loss_weights()
+        gradients = {
+            f"map_grad/{name}": torch.autograd.grad(
+                weights[name] * term, features.feature_map, retain_graph=True, allow_unused=True
+            )[0]
+            for name, term in terms.items()
+        }
+        values = {name: gradient.norm() for name, gradient in gradients.items() if gradient is not None}
+        values["embedding_norm"] = features.norm.mean()
+        values["map_norm"] = features.feature_map.float().norm(dim=1).mean()
+        self._update_means(values)
+
+    # ---------------------------------------------------------------- optimiser
+
+    def configure_optimizers(self) -> Any:
+        """Return optimiser and per-step schedule as the options say."""
+        c = self.config
+        groups = optimization.parameter_groups([self], c.weight_decay)
+        optimizer = optimization.build_optimizer(c.optimizer, groups, c.lr, c.momentum)
+        total = int(self.trainer.estimated_stepping_batches)
+        per_epoch = total / max(1, self.trainer.max_epochs or 1)
+        milestones = tuple(round(epoch * per_epoch) for epoch in c.lr_milestones)
+        plan = optimization.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma)
+        scheduler = optimization.build_scheduler(optimizer, c.lr_schedule, plan)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # ---------------------------------------------------------------- validation and test, the same code
+
+    def validation_step(self, batch: PairSample, batch_idx: int) -> None:
+        """Score one batch of benchmark pairs; nothing but the scores is kept."""
+        self.pair_scores.add(self.describe, self.matcher, batch, self.device)
+
+    test_step = validation_step
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the scores of the validation before."""
+        self.pair_scores.clear()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def on_validation_epoch_end(self) -> None:
+        """Evaluate all pairs of all ranks and log the accuracies under `val_`."""
+        self._finish_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Evaluate all pairs of all ranks and log the accuracies under `test_`."""
+        self._finish_evaluation("test")
+
+    def _finish_evaluation(self, stage: str) -> None:
+        if self.trainer.fast_dev_run:
+            return  # a single batch of pairs supports no ten folds
+        benchmarks = self.trainer.datamodule.benchmarks
+        self.last_scores = self.pair_scores.gather(benchmarks)
+        self.fusion_statistics = validation.pooled_statistics(self.last_scores, benchmarks, self.fusion_weights)
+        self.last_results = validation.evaluate(self.last_scores, benchmarks, self.fusion_weights)
+        metrics = validation.metrics(self.last_results, stage)
+        # Every rank has every score, so the value is equal everywhere and needs no reduction.
+        self.log_dict(metrics, logger=False)
+        self._log_now(metrics, self.trainer.global_step)
+
+    # ---------------------------------------------------------------- checkpoint
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what the weights alone do not tell: colour order, fusion statistics, steps skipped."""
+        checkpoint["color_space"] = "rgb"
+        statistics = self.fusion_statistics
+        checkpoint["fusion_statistics"] = None if statistics is None else statistics.to_dict()
+        checkpoint["skipped_steps"] = self.skipped_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore them; a checkpoint in another colour order is refused.
+
+        Raises:
+            ValueError: if the checkpoint does not say that it expects RGB.
+        """
+        if checkpoint.get("color_space") != "rgb":
+            raise ValueError(f"checkpoint: color_space is {checkpoint.get('color_space')!r}, expected 'rgb'")
+        statistics = checkpoint["fusion_statistics"]
+        self.fusion_statistics = None if statistics is None else FusionStatistics.from_dict(statistics)
+        self.skipped_steps = checkpoint.get("skipped_steps", 0)
+
+
+def unit_map(feature_map: Tensor) -> Tensor:
+    """Return the map with every cell's feature at unit length, float32 [B, C, h, w]; a zero cell stays zero."""
+    return F.normalize(feature_map.float(), dim=1)
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB"

@@ -1,0 +1,167 @@
+"""Scores of benchmark pairs, gathered from batches and ranks and evaluated once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import transforms
+from datasets import Benchmark, PairSample
+from evaluation import (
+    Describe,
+    FusionStatistics,
+    MethodResult,
+    describe_with_flip,
+    evaluate_pairs,
+    fit_statistics,
+    score_pairs,
+)
+
+CONDITIONS = ("clean", "occluded")
+# Published protocols define ten folds; a set with fewer pairs of a kind is cut into as many as it can fill.
+NUM_FOLDS = 10
+
+
+class ScoredBatch(NamedTuple):
+    """Scores of one batch of pairs under one condition."""
+
+    condition: str
+    benchmark: NDArray[np.int64]
+    index: NDArray[np.int64]
+    scores: dict[str, NDArray[np.float32]]
+
+
+Scores = dict[str, NDArray[np.float32]]  # by matcher, [N] in the benchmark's order
+MethodResults = dict[str, MethodResult]  # by method
+
+
+class PairScores:
+    """Collect the scores of one pass over all benchmark pairs.
+
+    A batch holds both images of its pairs, so nothing but scores leaves the device, and ranks exchange scores,
+    never maps.
+    """
+
+    def __init__(self) -> None:
+        self._batches: list[ScoredBatch] = []
+
+    def clear(self) -> None:
+        """Forget the scores collected so far."""
+        self._batches = []
+
+    def add(self, describe: Describe, matcher: nn.Module | None, batch: PairSample, device: torch.device) -> None:
+        """Score the pairs of one batch, clean and, where the batch holds a third image, occluded."""
+        images = torch.as_tensor(batch.images)
+        views = images.shape[1]
+        described = describe_with_flip(describe, transforms.to_tensor(images.to(device).flatten(0, 1)))
+        first, second, *occluded = (described[slice(view, None, views)] for view in range(views))
+        match_pairs = None if matcher is None else matcher.match_pairs
+        for condition, other in zip(CONDITIONS, [second, *occluded], strict=False):
+            scores = {name: _numpy(values) for name, values in score_pairs(first, other, match_pairs).items()}
+            self._batches.append(ScoredBatch(condition, _numpy(batch.benchmark), _numpy(batch.index), scores))
+
+    def gather(self, benchmarks: Sequence[Benchmark]) -> dict[str, dict[str, Scores]]:
+        """Return {benchmark: {condition: {matcher: scores [N]}}} of all ranks, pairs in the benchmark's order.
+
+        Raises:
+            RuntimeError: if a pair was scored by no rank or more than once.
+        """
+        batches = self._batches
+        if dist.is_available() and dist.is_initialized():
+            by_rank: list[list[ScoredBatch]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(by_rank, batches)
+            batches = [batch for rank in by_rank for batch in rank]
+        conditions = [name for name in CONDITIONS if any(batch.condition == name for batch in batches)]
+        return {
+            benchmark.name: {
+                condition: _assemble([b for b in batches if b.condition == condition], number, len(benchmark))
+                for condition in conditions
+            }
+            for number, benchmark in enumerate(benchmarks)
+        }
+
+
+def evaluate(
+    scores: Mapping[str, Mapping[str, Scores]], benchmarks: Sequence[Benchmark], weights: Mapping[str, float]
+) -> dict[str, dict[str, MethodResults]]:
+    """Return {benchmark: {condition: {method: result}}} for gathered scores."""
+    by_name = {benchmark.name: benchmark for benchmark in benchmarks}
+    return {
+        name: {
+            condition: evaluate_pairs(
+                by_matcher, by_name[name].issame, used_weights(weights, by_matcher), folds_of(by_name[name])
+            )
+            for condition, by_matcher in conditions.items()
+        }
+        for name, conditions in scores.items()
+    }
+
+
+def pooled_statistics(
+    scores: Mapping[str, Mapping[str, Scores]], benchmarks: Sequence[Benchmark], weights: Mapping[str, float]
+) -> FusionStatistics | None:
+    """Return the fusion statistics of all clean pairs together; None where there is nothing to fuse."""
+    clean = [scores[benchmark.name]["clean"] for benchmark in benchmarks]
+    if "qaconv" not in clean[0]:
+        return None
+    pooled = {name: np.concatenate([by_matcher[name] for by_matcher in clean]) for name in clean[0]}
+    issame = np.concatenate([benchmark.issame for benchmark in benchmarks])
+    source = f"clean pairs of {', '.join(benchmark.name for benchmark in benchmarks)}"
+    return fit_statistics(pooled, issame, used_weights(weights, pooled), source)
+
+
+def metrics(results: Mapping[str, Mapping[str, MethodResults]], stage: str) -> dict[str, float]:
+    """Return the accuracies to log, in [0, 1].
+
+    `{stage}_{method}_acc` is the mean over the clean sets; `{stage}_acc` is that of the combined score, or of the
+    embedding where there is no matcher. Single sets are `{set}_{condition}_{method}_acc`, with `test_` before in test.
+    """
+    prefix = "test_" if stage == "test" else ""
+    by_set = {
+        (name, condition, method): result.accuracy
+        for name, conditions in results.items()
+        for condition, methods in conditions.items()
+        for method, result in methods.items()
+    }
+    means: dict[str, list[float]] = {}
+    for (_, condition, method), accuracy in by_set.items():
+        key = f"{stage}_{method}_acc" if condition == "clean" else f"{stage}_{condition}_{method}_acc"
+        means.setdefault(key, []).append(accuracy)
+    logged = {key: float(np.mean(values)) for key, values in means.items()}
+    logged |= {f"{prefix}{'_'.join(key)}_acc": accuracy for key, accuracy in by_set.items()}
+    best = f"{stage}_combined_acc"
+    return {f"{stage}_acc": logged.get(best, logged[f"{stage}_adaface_acc"]), **logged}
+
+
+def used_weights(weights: Mapping[str, float], scores: Mapping[str, Any]) -> dict[str, float]:
+    """Return the weights of the matchers that there are scores of."""
+    return {name: weights[name] for name in scores}
+
+
+def folds_of(benchmark: Benchmark) -> NDArray[np.int64] | int:
+    """Return the folds of the protocol, else the number of contiguous folds."""
+    if benchmark.folds is not None:
+        return benchmark.folds
+    return min(NUM_FOLDS, len(benchmark))
+
+
+def _assemble(batches: Sequence[ScoredBatch], benchmark: int, num_pairs: int) -> Scores:
+    """Return the scores of one benchmark in its own order; every pair must have been scored exactly once."""
+    chosen = [(batch, batch.benchmark == benchmark) for batch in batches]
+    index = np.concatenate([batch.index[mask] for batch, mask in chosen])
+    if not np.array_equal(np.sort(index), np.arange(num_pairs)):
+        raise RuntimeError(f"validation: {len(index)} scores for {num_pairs} pairs; each pair must be scored once")
+    order = np.argsort(index)
+    return {
+        name: np.concatenate([batch.scores[name][mask] for batch, mask in chosen])[order] for name in batches[0].scores
+    }
+
+
+def _numpy(values: Any) -> NDArray[Any]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
