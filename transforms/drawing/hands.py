@@ -89,7 +89,7 @@ def fist() -> Template:
 def _hand(palm: list[Point], fingers: list[Finger], nails: bool = True) -> Template:
     """Return a hand: each finger lies over what was drawn before it and darkens it along its edge."""
     body = fill(spline(palm))
-    shade: Field = _rounded(body, 5.0)
+    shade = _rounded(body, 5.0)
     light = np.zeros_like(body)
     for knuckle, tip, width in fingers:
         line = np.linspace(knuckle, tip, 12)
@@ -98,7 +98,8 @@ def _hand(palm: list[Point], fingers: list[Finger], nails: bool = True) -> Templ
         shade = shade * (1 - 0.28 * contact * body)
         # The finger grows out of the hand: at the knuckle it takes the shade below it.
         rise = cover * _along(knuckle, tip)
-        shade = shade + rise * (_rounded(cover, 2.0) - 0.1 * _joints(knuckle, tip) - shade)
+        finger = _rounded(cover, 2.0) - 0.1 * _joints(knuckle, tip)
+        shade = (shade + rise * (finger - shade)).astype(np.float32)
         body = np.maximum(body, cover)
         if nails:
             light = np.maximum(light, 0.8 * _nail(line, width))
@@ -125,7 +126,8 @@ def _along(knuckle: Point, tip: Point) -> Field:
 def _joints(knuckle: Point, tip: Point) -> Field:
     position = _position(knuckle, tip)
     creases = [np.exp(-(((position - at) / 0.03) ** 2)) for at in (0.42, 0.47, 0.72)]
-    return np.max(creases, axis=0)
+    creased: Field = np.max(creases, axis=0)
+    return creased
 
 
 def _nail(line: NDArray[np.float64], width: float) -> Field:

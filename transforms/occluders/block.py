@@ -15,14 +15,14 @@ from transforms.occluders.palette import Colour, fabric_colour, hair_colour, ski
 from transforms.occluders.wear import draw_pattern
 from transforms.view import Image, Mask, View, check_image
 
-_AREAS: Final = (0.06, 0.30)  # of the image
+_AREAS: Final = (0.06, 0.30)  # of the rectangle, in images
 _ASPECTS: Final = (0.4, 2.5)
 _FRACTION_BITS: Final = 4
 Surface = NDArray[np.float32]
 
 
 def block(image: Image, rng: np.random.Generator) -> View:
-    """Cover a turned rectangle or ellipse of 6 to 30 % of the image's area, anywhere inside it.
+    """Cover a turned rectangle of 6 to 30 % of the image, or the ellipse inside it, anywhere in the image.
 
     Its surface is noise, one flat colour, skin, hair or a printed fabric.
     Draws: shape, then the surface.

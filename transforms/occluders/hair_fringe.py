@@ -19,5 +19,5 @@ def hair_fringe(image: Image, rng: np.random.Generator) -> View:
     check_image(image, "hair_fringe")
     layers = wear(_TEMPLATES, rng)
     hair = hair_colour(image, rng)
-    lighter = np.clip(hair * rng.uniform(1.0, 1.5) + 6, 0, 255)
+    lighter = hair * rng.uniform(1.0, 1.5) + 6
     return paint(image, layers, np.stack([hair, lighter, lighter]), rng, texture="strands", depth=0.45)

@@ -41,5 +41,5 @@ def hand(image: Image, rng: np.random.Generator) -> View:
     swing = rng.uniform(-_MAX_SWING, _MAX_SWING)
     layers = warp(load_template(name), free_placement(rng, anchor, target, swing))
     skin = skin_colour(image, rng)
-    nails = np.clip(skin * rng.uniform((1.0, 0.9, 0.9), (1.2, 1.1, 1.1)) + (10, 4, 4), 0, 255)
+    nails = skin * rng.uniform((1.0, 0.9, 0.9), (1.2, 1.1, 1.1)) + (10, 4, 4)
     return paint(image, layers, np.stack([1.08 * skin, nails, nails]), rng, texture="grain", depth=0.15)

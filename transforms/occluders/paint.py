@@ -33,7 +33,7 @@ def paint(
     Args:
         image: uint8 [112, 112, 3], RGB.
         layers: uint8 [112, 112, 4], contiguous: the shades of three materials, and alpha.
-        colours: floating [3, 3], one RGB row in [0, 255] for each material.
+        colours: floating [3, 3], one RGB row for each material, 255 = full; the painted values are clipped.
         rng: draws gradient (2), gain, texture place (2), edge softness, in this order.
         texture: the texture that modulates the shade.
         depth: how strongly; 0 = flat.

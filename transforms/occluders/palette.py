@@ -1,4 +1,4 @@
-"""Colours of occluders: float64 [3], RGB in [0, 255]."""
+"""Colours of occluders: float64 [3], RGB, 255 = full; painting clips what a variation takes beyond."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def fabric_colour(rng: np.random.Generator) -> Colour:
     Draws: neutral or not, then index and tint (3), or hue, saturation and value (3).
     """
     if rng.random() < 1 / 3:
-        return np.clip(_NEUTRALS[rng.integers(len(_NEUTRALS))] + rng.uniform(-10, 10, 3), 0, 255)
+        return _NEUTRALS[rng.integers(len(_NEUTRALS))] + rng.uniform(-10, 10, 3)
     hue, saturation, value = rng.uniform((0.0, 0.15, 0.2), (1.0, 0.95, 0.98))
     return np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255.0
 
@@ -83,7 +83,8 @@ def fabric_colour(rng: np.random.Generator) -> Colour:
 def exposure(image: Image) -> float:
     """Return how much light a scene has, 1 for a middle grey image: a dark image dims what is put into it."""
     red, green, blue, _ = cv2.mean(image)
-    return float(np.clip(0.4 + 0.6 * (0.299 * red + 0.587 * green + 0.114 * blue) / 118.0, 0.45, 1.15))
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+    return min(max(0.4 + 0.6 * luminance / 118.0, 0.45), 1.15)
 
 
 def _between(tones: Colour, rng: np.random.Generator) -> Colour:

@@ -77,7 +77,7 @@ def turn(
     target: NDArray[np.float64],
     tilt: NDArray[np.float64] | tuple[float, float] = (0.0, 0.0),
 ) -> Matrix:
-    """Return the homography that scales, turns (degrees, clockwise) and tilts about `centre` and moves it to `target`."""
+    """Return the homography that scales, turns (degrees, clockwise) and tilts about `centre`, moved to `target`."""
     cos, sin = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
     (x, y), (u, v), (p, q) = centre, target, tilt
     about_centre = np.array([[cos + u * p, u * q - sin, u], [sin + v * p, cos + v * q, v], [p, q, 1.0]])

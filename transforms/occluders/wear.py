@@ -61,4 +61,4 @@ def fabric_colours(image: Image, rng: np.random.Generator) -> NDArray[np.float64
 
 def one_of(colours: Colour, rng: np.random.Generator, spread: float = 12.0) -> Colour:
     """Return one row of `colours` [N, 3], each channel moved by up to `spread`. Draws: index, move (3)."""
-    return np.clip(colours[rng.integers(len(colours))] + rng.uniform(-spread, spread, 3), 0, 255)
+    return colours[rng.integers(len(colours))] + rng.uniform(-spread, spread, 3)
