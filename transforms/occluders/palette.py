@@ -65,7 +65,7 @@ def hair_colour(image: Image, rng: np.random.Generator) -> Colour:
     Draws: own or other, then place and gain, or tone and tint (3).
     """
     if rng.random() < 1 / 3:
-        return _patch(image, rng.uniform(16, 96), 4.0) * rng.uniform(0.85, 1.15)
+        return _patch(image, rng.uniform(40, 72), 7.0) * rng.uniform(0.85, 1.15)
     return exposure(image) * _between(HAIR_TONES, rng)
 
 
