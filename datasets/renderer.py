@@ -4,38 +4,25 @@ Drawing is 8-bit OpenCV with anti-aliasing; the result depends on nothing but th
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from datasets.face_geometry import (
-    SIDES,
-    Camera,
-    Curves,
-    age_identity,
-    align_camera,
-    face_curves,
-    project_curves,
-    unproject,
-)
+from datasets.canvas import Canvas, Image, Rgb, scalar
+from datasets.face_camera import Camera, Curves, align_camera, project_curves
+from datasets.face_lighting import Floats, Vector, light_direction, lit_skin, plane_shade
 from datasets.face_parameters import FaceIdentity, Nuisance
+from datasets.face_shape import SIDES, age_identity, face_curves
 from transforms.landmarks import IMAGE_SIZE
 
-Image = NDArray[np.uint8]
-Floats = NDArray[np.float32]
-Rgb = NDArray[np.float64]
-
 #: Part of the cache's name: raise it whenever a rendered pixel changes.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 
 LIGHT_SKIN, DARK_SKIN = np.array([240.0, 204.0, 180.0]), np.array([110.0, 74.0, 54.0])
 DARK_HAIR, FAIR_HAIR = np.array([26.0, 20.0, 18.0]), np.array([176.0, 138.0, 92.0])
 RED_HAIR, GREY_HAIR = np.array([128.0, 62.0, 34.0]), np.array([188.0, 186.0, 182.0])
 BROWN_IRIS, BLUE_IRIS = np.array([62.0, 40.0, 26.0]), np.array([96.0, 132.0, 152.0])
 LIP_RED = np.array([176.0, 70.0, 74.0])
-SHIFT = 4  # bits of sub-pixel precision in OpenCV's drawing calls
 
 
 @dataclass(frozen=True)
@@ -63,72 +50,19 @@ def _mix(first: Rgb, second: Rgb, share: float) -> Rgb:
     return first + (second - first) * share
 
 
-@lru_cache(maxsize=32)
-def _basis(num_points: int, closed: bool) -> NDArray[np.float64]:
-    """Return the matrix [samples, num_points] that makes a Catmull-Rom curve of control points, four samples a segment."""
-    segments = num_points if closed else num_points - 1
-    t = np.arange(4) / 4.0
-    weights = 0.5 * np.stack(
-        [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3], axis=1
-    )
-    matrix = np.zeros((4 * segments + (not closed), num_points))
-    for segment in range(segments):
-        for offset in range(4):
-            point = segment + offset - 1
-            column = point % num_points if closed else min(max(point, 0), num_points - 1)
-            matrix[4 * segment : 4 * segment + 4, column] += weights[:, offset]
-    if not closed:
-        matrix[-1, -1] = 1.0
-    return matrix
-
-
-def _fixed_point(points: NDArray[np.float64]) -> NDArray[np.int32]:
-    """Return positions as OpenCV's fixed-point integers."""
-    return np.round(points * 2**SHIFT).astype(np.int32)
-
-
-class Canvas:
-    """An 8-bit image that is drawn on with smooth, anti-aliased curves."""
-
-    def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.image = image
-
-    def fill(self, points: NDArray[np.float64], colour: Rgb | float) -> None:
-        """Fill the closed smooth curve through [n, 2] control points."""
-        self.polygon(_basis(len(points), True) @ points, colour)
-
-    def polygon(self, points: NDArray[np.float64], colour: Rgb | float) -> None:
-        """Fill a polygon."""
-        cv2.fillPoly(self.image, [_fixed_point(points)], _scalar(colour), cv2.LINE_AA, SHIFT)
-
-    def stroke(self, points: NDArray[np.float64], colour: Rgb | float, thickness: int = 1) -> None:
-        """Draw the open smooth curve through [n, 2] control points."""
-        curve = _fixed_point(_basis(len(points), False) @ points)
-        cv2.polylines(self.image, [curve], False, _scalar(colour), thickness, cv2.LINE_AA, SHIFT)
-
-    def disc(self, centre: NDArray[np.float64], radius: float, colour: Rgb | float) -> None:
-        """Fill a disc."""
-        x, y = _fixed_point(centre).tolist()
-        cv2.circle(self.image, (x, y), int(radius * 2**SHIFT), _scalar(colour), -1, cv2.LINE_AA, SHIFT)
-
-
-def _scalar(colour: Rgb | float) -> tuple[float, ...]:
-    return (float(colour),) if isinstance(colour, float | int) else tuple(np.clip(colour, 0.0, 255.0).tolist())
-
-
 def _draw_background(nuisance: Nuisance, rng: np.random.Generator) -> Image:
     """Return two colours that run into each other, with a few large blobs."""
     first, second = (np.array(colour) for colour in nuisance.background)
     corners = np.clip(np.stack([first, second, _mix(first, second, rng.random()), second * rng.random()]), 0, 255)
     image = cv2.resize(corners.reshape(2, 2, 3)[:, rng.permutation(2)].astype(np.uint8), (IMAGE_SIZE, IMAGE_SIZE))
     for x, y, radius, share in rng.uniform([0, 0, 5, -0.5], [112, 112, 40, 1.5], (4, 4)):
-        colour = _scalar(_mix(first, second, share))
+        colour = scalar(_mix(first, second, share))
         cv2.circle(image, (int(x), int(y)), int(radius), colour, -1)
     return image
 
 
 def _skin_mask(curves: Curves) -> Image:
-    """Return the visible skin of the face as an anti-aliased mask: the face's boundary, its bulge and the nose's silhouette."""
+    """Return the visible skin as an anti-aliased mask: the face's boundary, its bulge and the nose's silhouette."""
     canvas = Canvas(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8))
     canvas.fill(curves["face"], 255.0)
     for name in ("inner", "nose_side-1", "nose_side+1"):
@@ -140,7 +74,7 @@ def _skin_mask(curves: Curves) -> Image:
 def _draw_head(canvas: Canvas, curves: Curves, palette: Palette, face: FaceIdentity) -> None:
     """Draw neck, hair and ears, which the face is painted over."""
     hull = cv2.convexHull(curves["skull"].astype(np.float32))[:, 0].astype(np.float64)
-    canvas.polygon(hull, palette.hair)
+    canvas.fill(hull, palette.hair)
     canvas.polygon(curves["neck"], 0.8 * palette.skin)
     if face.outline.hair_length < 0.35:
         for side in SIDES:
@@ -199,16 +133,7 @@ def _draw_glasses(canvas: Canvas, curves: Curves) -> None:
     canvas.stroke(np.stack([centres[0] + [12.5, -1.0], centres[1] + [-12.5, -1.0]]), dark)
 
 
-def _plane_shade(normal: tuple[float, float, float], camera: Camera, light: NDArray[np.float64]) -> float:
-    """Return how bright a plane of the nose is against the face's front, as a value of the shade layer (128 = equal)."""
-    turned = camera.rotation @ (np.array(normal) / np.linalg.norm(normal))
-    front = camera.rotation @ np.array([0.0, 0.0, 1.0])
-    return float(np.clip(128.0 * (0.45 + turned @ light) / (0.45 + max(0.05, front @ light)), 60.0, 190.0))
-
-
-def _shade_layer(
-    curves: Curves, face: FaceIdentity, nuisance: Nuisance, camera: Camera, light: NDArray[np.float64]
-) -> Image:
+def _shade_layer(curves: Curves, face: FaceIdentity, nuisance: Nuisance, camera: Camera, light: Vector) -> Image:
     """Return local brightness, 128 = unchanged: nose planes, sockets, folds and wrinkles."""
     canvas = Canvas(np.full((IMAGE_SIZE, IMAGE_SIZE), 128, np.uint8))
     slope = 0.06 * face.nose.length + 0.05 * (10.0 - face.nose.width)
@@ -218,15 +143,15 @@ def _shade_layer(
             128.0 * (1.0 - 2.0 * face.eyes.socket),
         )
         canvas.stroke(curves["bag" + name], 128.0 * (1.0 - 1.6 * face.eyes.bags), 2)
-        canvas.polygon(curves["nose_side" + name], _plane_shade((side * slope, -0.1, 1.0), camera, light))
-        canvas.polygon(curves["nose_base" + name], _plane_shade((side * 0.3, 0.8, 0.8), camera, light))
+        canvas.polygon(curves["nose_side" + name], plane_shade((side * slope, -0.1, 1.0), camera, light))
+        canvas.polygon(curves["nose_base" + name], plane_shade((side * 0.3, 0.8, 0.8), camera, light))
         canvas.stroke(curves["cheek_fold" + name], 128.0 * (1.0 - 0.55 * face.mouth.fold), 2)
         canvas.stroke(curves["philtrum" + name], 128.0 * (1.0 - 0.5 * face.mouth.philtrum))
     canvas.stroke(curves["crease"], 128.0 * (1.0 - 0.8 * face.mouth.crease), 2)
     beard = face.colours.beard * nuisance.stubble
     if beard > 0.02:
         canvas.polygon(curves["beard"], 128.0 * (1.0 - beard))
-    image = cv2.GaussianBlur(canvas.image, (5, 5), 1.1)
+    image = cv2.GaussianBlur(canvas.image, (5, 5), 1.1).astype(np.uint8)
     wrinkles = min(1.0, max(0.0, nuisance.age - 0.35) * 0.75 * face.colours.wrinkles)
     if wrinkles > 0.03:
         _draw_wrinkles(Canvas(image), curves, 128.0 * (1.0 - wrinkles))
@@ -244,51 +169,6 @@ def _draw_wrinkles(canvas: Canvas, curves: Curves, value: float) -> None:
         canvas.stroke(feet[2:], value)
 
 
-@lru_cache(maxsize=128)
-def _texture(seed: int, relief: float, freckles: float) -> Floats:
-    """Return the skin over face coordinates -56..56 as float32 [112, 112, 3]: slope in x, slope in y, albedo (mean 1).
-
-    The relief is smooth noise of two wavelengths; it is what makes cheeks, forehead and chin one person's own.
-    """
-    rng = np.random.default_rng(seed)
-    height = sum(
-        amplitude
-        * cv2.resize(rng.standard_normal((cells, cells)).astype(np.float32), (112, 112), interpolation=cv2.INTER_CUBIC)
-        for cells, amplitude in ((7, 2.4), (13, 0.9))
-    )
-    slope_x, slope_y = cv2.Sobel(height, cv2.CV_32F, 1, 0) / 8.0, cv2.Sobel(height, cv2.CV_32F, 0, 1) / 8.0
-    tone = cv2.resize(rng.standard_normal((11, 11)).astype(np.float32), (112, 112), interpolation=cv2.INTER_CUBIC)
-    albedo = 1.0 + 0.05 * tone
-    if freckles > 0.0:
-        spots = (rng.random((112, 112)) < 0.02 * freckles).astype(np.float32)
-        albedo -= 0.9 * freckles * cv2.GaussianBlur(spots, (3, 3), 0.7)
-    return np.stack([relief * slope_x, relief * slope_y, albedo], axis=-1).astype(np.float32)
-
-
-def _lit_skin(camera: Camera, face: FaceIdentity, nuisance: Nuisance, light: NDArray[np.float64]) -> Floats:
-    """Return the skin's brightness, float32 [112, 112]: Lambert's law on the paraboloid with its relief, times the albedo."""
-    x, y = unproject(camera, face.outline, IMAGE_SIZE)
-    texture = cv2.remap(
-        _texture(face.texture_seed, face.colours.relief, face.colours.freckles),
-        x + 56.0,
-        y + 56.0,
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    slope_x = texture[..., 0] - np.float32(2.0 * face.outline.depth * 1.35 / face.outline.width**2) * x
-    slope_y = texture[..., 1] - np.float32(2.0 * face.outline.depth * 0.35 / 46.0**2) * y
-    lx, ly, lz = (camera.rotation.T @ light).astype(np.float32)
-    lambert = np.maximum(lz - lx * slope_x - ly * slope_y, 0.0) / np.sqrt(1.0 + slope_x**2 + slope_y**2)
-    ambient = np.float32(nuisance.ambient)
-    return (ambient + (1.2 - ambient) * lambert) * texture[..., 2]
-
-
-def _light(nuisance: Nuisance) -> NDArray[np.float64]:
-    """Return the unit vector towards the light, in the camera's axes."""
-    vector = np.array([nuisance.light_x, nuisance.light_y, 0.75])
-    return vector / np.linalg.norm(vector)
-
-
 def _expose(image: Floats, nuisance: Nuisance, rng: np.random.Generator) -> Image:
     """Return the image as a camera takes it: exposure, colour temperature, contrast, focus, noise."""
     warm, tint = nuisance.warmth, nuisance.tint
@@ -296,7 +176,7 @@ def _expose(image: Floats, nuisance: Nuisance, rng: np.random.Generator) -> Imag
     contrast = nuisance.contrast
     image = image * (gain * contrast).astype(np.float32) + np.float32(110.0 * (1.0 - contrast))
     if nuisance.blur > 0.2:
-        image = cv2.GaussianBlur(image, (0, 0), nuisance.blur)
+        image = cv2.GaussianBlur(image, (0, 0), nuisance.blur).astype(np.float32, copy=False)
     grain = rng.standard_normal((IMAGE_SIZE, IMAGE_SIZE, 1), np.float32) * np.float32(nuisance.noise)
     return np.clip(image + grain, 0.0, 255.0).astype(np.uint8)
 
@@ -308,7 +188,7 @@ def render_raw(identity: FaceIdentity, nuisance: Nuisance) -> Image:
     solid = face_curves(face, nuisance)
     camera = align_camera(solid, nuisance)
     curves = project_curves(camera, solid)
-    palette, light = _palette(face, nuisance.age), _light(nuisance)
+    palette, light = _palette(face, nuisance.age), light_direction(nuisance)
     canvas = Canvas(_draw_background(nuisance, rng))
     _draw_head(canvas, curves, palette, face)
     mask = _skin_mask(curves)
@@ -317,8 +197,8 @@ def render_raw(identity: FaceIdentity, nuisance: Nuisance) -> Image:
     shade = _shade_layer(curves, face, nuisance, camera, light).astype(np.float32) / 128.0
     cover = cv2.GaussianBlur(mask, (3, 3), 0.8).astype(np.float32) / 255.0
     flat = np.float32(nuisance.ambient + 0.5 * (1.2 - nuisance.ambient))
-    brightness = flat + cover * (_lit_skin(camera, face, nuisance, light) * shade - flat)
-    return _expose(canvas.image * brightness[..., None], nuisance, rng)
+    brightness = flat + cover * (lit_skin(camera, face, nuisance, light) * shade - flat)
+    return _expose((canvas.image * brightness[..., None]).astype(np.float32, copy=False), nuisance, rng)
 
 
 def encode_face(identity: FaceIdentity, nuisance: Nuisance) -> bytes:
@@ -334,5 +214,6 @@ def render_face(identity: FaceIdentity, nuisance: Nuisance) -> Image:
 
     Deterministic: equal arguments give equal pixels. The image has been through JPEG, as real ones have.
     """
-    buffer = np.frombuffer(encode_face(identity, nuisance), np.uint8)
-    return cv2.cvtColor(cv2.imdecode(buffer, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(np.frombuffer(encode_face(identity, nuisance), np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None, "OpenCV could not decode its own JPEG"
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)

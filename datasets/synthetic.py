@@ -24,8 +24,9 @@ from rich.progress import track
 
 from datasets.benchmark import Benchmark, save_benchmark
 from datasets.cache import cache_folder
+from datasets.canvas import Image
 from datasets.face_parameters import FaceIdentity, Nuisance, Range, sample_identity, sample_nuisance
-from datasets.renderer import RENDERER_VERSION, Image, encode_face, render_face
+from datasets.renderer import RENDERER_VERSION, encode_face, render_face
 
 NUM_FOLDS = 10
 
@@ -46,11 +47,11 @@ class PairKind(NamedTuple):
 
 
 PAIR_KINDS = {
-    "lfw": PairKind((0.0, 0.6), (0.0, 0.6), (0.1, 0.8), (0.1, 0.8)),
-    "cfp_fp": PairKind((0.0, 0.15), (0.65, 1.0), (0.1, 0.8), (0.1, 0.8)),
-    "agedb_30": PairKind((0.0, 0.5), (0.0, 0.5), (0.0, 0.25), (0.75, 1.0)),
+    "lfw": PairKind((0.0, 0.65), (0.0, 0.65), (0.1, 0.8), (0.1, 0.8)),
+    "cfp_fp": PairKind((0.0, 0.15), (0.7, 1.1), (0.1, 0.8), (0.1, 0.8)),
+    "agedb_30": PairKind((0.0, 0.6), (0.0, 0.6), (0.0, 0.25), (0.75, 1.0)),
     "calfw": PairKind((0.0, 0.6), (0.0, 0.6), (0.05, 0.35), (0.65, 0.95)),
-    "cplfw": PairKind((0.25, 0.7), (0.25, 0.7), (0.1, 0.8), (0.1, 0.8), opposite=True),
+    "cplfw": PairKind((0.35, 0.8), (0.35, 0.8), (0.1, 0.8), (0.1, 0.8), opposite=True),
 }
 
 

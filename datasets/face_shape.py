@@ -1,25 +1,17 @@
-"""The 3-D curves of a synthetic face and their projection into the aligned crop.
+"""The 3-D curves of a synthetic face, from its parameters, its age and its expression.
 
-A curve is a float64 [n, 3] array of control points; the renderer smooths it after projection. The face's surface is the
-paraboloid z = depth * (1 - 1.35 (x / width)^2 - 0.35 (y / 46)^2), which `unproject` inverts in closed form.
+A curve is a float64 [n, 3] array of control points; the renderer smooths it after projection.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from datasets.face_camera import Array, Curves, surface_depth
 from datasets.face_parameters import FaceIdentity, Nuisance, Outline
-from transforms.landmarks import TEMPLATE
-
-Array = NDArray[np.float64]
-Curves = dict[str, Array]
 
 SIDES = (-1.0, 1.0)
-SURFACE_X, SURFACE_Y = 1.35, 0.35 / 46.0**2
-CENTRE = np.array([56.0, 71.8])
-CAMERA_DISTANCE = 450.0
 
 
 def age_identity(identity: FaceIdentity, age: float) -> FaceIdentity:
@@ -54,9 +46,10 @@ def age_identity(identity: FaceIdentity, age: float) -> FaceIdentity:
 
 def _on_surface(outline: Outline, points: Array, lift: float | Array = 0.0) -> Array:
     """Return [n, 2] points as [n, 3], `lift` above the face's surface."""
-    x, y = points[:, 0], points[:, 1]
-    z = outline.depth * (1.0 - SURFACE_X * (x / outline.width) ** 2 - SURFACE_Y * y**2)
-    return np.column_stack([x, y, z + lift])
+    solid = np.empty((len(points), 3))
+    solid[:, :2] = points
+    solid[:, 2] = surface_depth(outline, points[:, 0], points[:, 1]) + lift
+    return solid
 
 
 @lru_cache(maxsize=1)
@@ -73,9 +66,8 @@ def _head(face: FaceIdentity, nuisance: Nuisance) -> Curves:
     o = face.outline
     w, top, length = o.width, o.hairline, o.chin_length
     half = np.array([[w * o.temple, -30.0], [w, o.cheek_height], [w * o.jaw, o.jaw_height], [w * o.chin, length - 5.0]])
-    right, left = half + [0.0, 0.0], half * [-1.0, 1.0]
-    right[2:, 0] += o.skew
-    left[2:, 0] += o.skew
+    skew = np.array([[0.0, 0.0], [0.0, 0.0], [o.skew, 0.0], [o.skew, 0.0]])
+    right, left = half + skew, half * [-1.0, 1.0] + skew
     fringe = 1.5 * nuisance.hair_change
     hairline = np.array(
         [
@@ -128,7 +120,7 @@ def _eye(face: FaceIdentity, nuisance: Nuisance, side: float) -> Curves:
     angles = np.linspace(0.0, 2.0 * np.pi, 8, endpoint=False)
     circle = np.column_stack([np.cos(angles), np.sin(angles)])
     look = np.array([2.2 * nuisance.gaze * side, -0.3])
-    fold = upper[:, :] * [1.05, 1.0] - [0.0, e.fold]
+    fold = upper * [1.05, 1.0] - [0.0, e.fold]
     bag = np.column_stack([t * e.width * 0.9, e.lower + 2.6 - 1.2 * t**2])
     feet = np.array([[e.width + 3.0, -3.0], [e.width + 8.5, -5.0], [e.width + 3.2, 0.0], [e.width + 9.0, 0.6]])
     return {
@@ -158,10 +150,9 @@ def _brow(face: FaceIdentity, nuisance: Nuisance, side: float) -> Array:
 def _nose(face: FaceIdentity) -> Curves:
     """Return the nose's planes, wings and nostrils."""
     n = face.nose
-    depth = face.outline.depth
 
     def at(x: float, y: float, lift: float) -> list[float]:
-        return [x, y, depth * (1.0 - SURFACE_X * (x / face.outline.width) ** 2 - SURFACE_Y * y**2) + lift]
+        return [x, y, surface_depth(face.outline, x, y) + lift]
 
     root, middle = at(0.0, -20.0, 1.0), at(0.6 * n.bend, -10.0, 0.5 * n.length + n.hump)
     tip, base = at(n.bend, n.tip, n.length), at(0.6 * n.bend, n.tip + 5.0, 0.45 * n.length)
@@ -261,82 +252,3 @@ def face_curves(face: FaceIdentity, nuisance: Nuisance) -> Curves:
         curves |= _eye(face, nuisance, side)
         curves[f"brow{side:+.0f}"] = _brow(face, nuisance, side)
     return curves | _nose(face) | _mouth(face, nuisance) | _skin(face, nuisance)
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A head pose and the similarity transform that aligns the posed face to the five-point template.
-
-    With rotation R = Rx(pitch) Ry(yaw), a point p goes to similarity * (R p).xy / (1 - (R p).z / distance) + offset, the plane
-    read as complex numbers.
-    """
-
-    rotation: Array
-    similarity: complex
-    offset: complex
-
-    def project(self, points: Array) -> Array:
-        """Return [n, 3] points of the head as [n, 2] positions in the crop."""
-        turned = points @ self.rotation.T
-        flat = (turned[:, 0] + 1j * turned[:, 1]) / (1.0 - turned[:, 2] / CAMERA_DISTANCE)
-        placed = self.similarity * flat + self.offset
-        return np.column_stack([placed.real, placed.imag])
-
-
-def rotation_matrix(yaw: float, pitch: float) -> Array:
-    """Return Rx(pitch) Ry(yaw) as [3, 3]; yaw > 0 turns the nose towards larger x, pitch > 0 towards larger y."""
-    cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
-    turn = np.array([[cy, 0.0, sy], [0.0, 1.0, 0.0], [-sy, 0.0, cy]])
-    return np.array([[1.0, 0.0, 0.0], [0.0, cp, sp], [0.0, -sp, cp]]) @ turn
-
-
-def align_camera(curves: Curves, nuisance: Nuisance) -> Camera:
-    """Return the camera whose five projected landmarks fit the template best, plus the image's own jitter.
-
-    The least-squares similarity of the plane is one complex division (Umeyama 1991 without reflections).
-    """
-    mouth = curves["lip_line"]
-    landmarks = np.stack(
-        [curves["eye-1"].mean(0), curves["eye+1"].mean(0), curves["nose_ridge"][-1], mouth[0], mouth[-1]]
-    )
-    camera = Camera(rotation_matrix(nuisance.yaw, nuisance.pitch), 1.0 + 0.0j, 0.0j)
-    source = camera.project(landmarks) @ [1.0, 1.0j]
-    target = TEMPLATE.astype(np.float64) @ [1.0, 1.0j]
-    centred = source - source.mean()
-    similarity = np.vdot(centred, target - target.mean()) / np.vdot(centred, centred).real
-    jitter = nuisance.scale * np.exp(1j * nuisance.rotation)
-    offset = target.mean() - jitter * similarity * source.mean() + complex(*nuisance.shift)
-    return Camera(camera.rotation, complex(jitter * similarity), complex(offset))
-
-
-def project_curves(camera: Camera, curves: Curves) -> Curves:
-    """Return every curve as [n, 2] positions in the crop, projected in one go."""
-    sizes = np.cumsum([len(points) for points in curves.values()])[:-1]
-    flat = camera.project(np.concatenate(list(curves.values())))
-    return dict(zip(curves, np.split(flat, sizes), strict=True))
-
-
-def unproject(camera: Camera, outline: Outline, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the face coordinates x and y, each float32 [size, size], that every pixel of the crop sees.
-
-    Exact for the paraboloid without perspective, up to two alternations between x (a quadratic, whose smaller root is the
-    visible one) and y; pixels beside the silhouette get the silhouette's coordinates.
-    """
-    grid = np.arange(size, dtype=np.float32)
-    inverse = 1.0 / camera.similarity
-    flat = (grid[None, :] + np.complex64(1j) * grid[:, None] - np.complex64(camera.offset)) * np.complex64(inverse)
-    across, down = flat.real.copy(), flat.imag.copy()
-    cy, sy = camera.rotation[0, 0], camera.rotation[0, 2]
-    cp, sp = camera.rotation[1, 1], camera.rotation[2, 1]
-    depth, bend = outline.depth, outline.depth * SURFACE_X / outline.width**2
-    y = down / np.float32(cp)
-    x = across
-    for _ in range(2):
-        ridge = np.float32(depth) * (1.0 - np.float32(SURFACE_Y) * y**2)
-        rest = across - np.float32(sy) * ridge
-        root = np.sqrt(np.maximum(np.float32(cy**2) - np.float32(4.0 * sy * bend) * rest, 1e-3))
-        x = 2.0 * rest / (np.float32(cy) + root)
-        z = ridge - np.float32(bend) * x**2
-        behind = np.float32(cy) * z - np.float32(sy) * x
-        y = (down + np.float32(sp) * behind) / np.float32(cp)
-    return x.astype(np.float32), y.astype(np.float32)
