@@ -123,7 +123,7 @@ def render_identities(stream: str, num: int, per_identity: int, seed: int = 0) -
     return np.stack([render_face(*face) for face in faces]), np.repeat(np.arange(num), per_identity)
 
 
-def _pair_nuisances(kind: PairKind, rng: np.random.Generator) -> tuple[Nuisance, Nuisance]:
+def pair_nuisances(kind: PairKind, rng: np.random.Generator) -> tuple[Nuisance, Nuisance]:
     """Return what tells the two images of a pair apart besides the person, in random order."""
     first = sample_nuisance(rng, kind.first_yaw, kind.first_age)
     second = sample_nuisance(rng, kind.second_yaw, kind.second_age)
@@ -144,7 +144,7 @@ def _render_fold(spec: SyntheticSpec, name: str, fold: int) -> Image:
     identities = _fold_identities(spec.benchmark_pairs // NUM_FOLDS, fold)
     images = []
     for pair, people in enumerate(identities.tolist()):
-        nuisances = _pair_nuisances(PAIR_KINDS[name], _rng(spec.seed, name, fold, 2, pair))
+        nuisances = pair_nuisances(PAIR_KINDS[name], _rng(spec.seed, name, fold, 2, pair))
         for person, nuisance in zip(people, nuisances, strict=True):
             images.append(render_face(stream_identity(spec.seed, name, person), nuisance))
     return np.stack(images)
