@@ -86,5 +86,5 @@ def _load_foreign(path: Path, state: Mapping[str, Tensor], arch: str | None, col
     recognizer = Recognizer(config.to_dict(), {MAIN_DATASET: 1 if kernel is None else int(kernel.shape[1])})
     nets.load_weights(recognizer.model, path, color_space)
     if kernel is not None:
-        recognizer.heads[MAIN_DATASET].kernel.data.copy_(kernel)
+        recognizer.head.kernel.data.copy_(kernel)
     return recognizer.eval()

@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 class FaceDataModule(pl.LightningDataModule):
     """Training faces and benchmark pairs for one run.
 
+    Args:
+        config: options of the run.
+        world_size: ranks that will share each batch.
     Attributes after `setup`:
         num_classes: identities in training.
         benchmarks: the sets that validation and test score, in a fixed order.
@@ -47,15 +51,17 @@ class FaceDataModule(pl.LightningDataModule):
         ValueError, OSError: from `setup`, one line that says what is wrong with which path or flag.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, world_size: int = 1) -> None:
         super().__init__()
         self.config = config
+        self.world_size = world_size
         self.synthetic = config.data_root is None
         self.unreadable: set[str] = set()
         self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []
         self._num_workers = _at_most_cores(config.num_workers)
         self._train: ImageFolderDataset | IdentitySubset | None = None
+        self._position: dict[str, int] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -83,6 +89,7 @@ class FaceDataModule(pl.LightningDataModule):
         if not self.benchmarks:
             self._hold_out(dataset)
         self._check_classes()
+        self._sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
 
     def _root(self) -> Path:
         config = self.config
@@ -97,7 +104,9 @@ class FaceDataModule(pl.LightningDataModule):
             raise ValueError(
                 f"--val_identities: 0 and no benchmark set in {dataset.root}; hold a share of the identities out"
             )
-        train, held_out = split_identities(len(dataset.class_names), config.val_identities, config.seed)
+        train, held_out = split_identities(
+            len(dataset.class_names), config.val_identities, config.seed, np.bincount(dataset.labels)
+        )
         self._train = IdentitySubset(dataset, train)
         self.benchmarks = [cache_benchmark(IdentitySubset(dataset, held_out), name="own", seed=config.seed)]
         logger.info("no benchmark set found: %d identities are held out and validated as 'own'", len(held_out))
@@ -112,21 +121,38 @@ class FaceDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """Return the loader of PK batches; every random draw is keyed by its position in the epoch's plan."""
         config = self.config
-        sampler = PKBatchSampler(
-            self.train_dataset.labels,
-            config.batch_size,
-            seed=config.seed,
-            rank=self._rank(),
-            world_size=self._world_size(),
-            epoch_by=config.epoch_by,
-        )
-        # The loader's workers are started before Lightning sets the epoch, so a resumed run would repeat epoch 0.
-        sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)
+        sampler = self._sampler(self.trainer.global_rank if self.trainer else 0)
+        # Lightning builds the loader, and its workers draw, before it restores the epoch: the position is ours to keep.
+        if self._position is not None:
+            sampler.load_state_dict(self._position)
         logger.info("training: %s", sampler.summary())
         view = TrainingView(self.train_dataset, self.training_transform(), config.seed)
         return DataLoader(
             view, batch_sampler=PlannedBatches(sampler), collate_fn=collate, **self._loader_options(persistent=True)
         )
+
+    def _sampler(self, rank: int) -> PKBatchSampler:
+        config = self.config
+        return PKBatchSampler(
+            self.train_dataset.labels,
+            config.batch_size,
+            seed=config.seed,
+            rank=rank,
+            world_size=self.world_size,
+            epoch_by=config.epoch_by,
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place in the data {seed, epoch, batches_done}; it depends on no rank and no worker."""
+        trainer = self.trainer
+        assert trainer is not None, "only a trainer saves checkpoints"
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        epoch, batches_done = divmod(done, int(trainer.num_training_batches))
+        return {"seed": self.config.seed, "epoch": epoch, "batches_done": batches_done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Start the next training loader where `state_dict` was taken."""
+        self._position = state_dict
 
     def training_transform(self) -> TrainingTransform:
         """Return the augmentation of the training images."""
@@ -144,7 +170,8 @@ class FaceDataModule(pl.LightningDataModule):
         pairs = PairDataset(self.benchmarks, self.config.val_occlusion, self.config.seed)
         # Three images a pair, each with its mirror image: a sixth of the training batch fills the same memory.
         batch_size = max(1, self.config.batch_size // 6)
-        batches = shard_pairs(len(pairs), batch_size, self._rank(), self._world_size())
+        rank = self.trainer.global_rank if self.trainer else 0
+        batches = shard_pairs(len(pairs), batch_size, rank, self.world_size)
         return DataLoader(pairs, batch_sampler=batches, **self._loader_options(persistent=False))
 
     test_dataloader = val_dataloader
@@ -157,12 +184,6 @@ class FaceDataModule(pl.LightningDataModule):
             "persistent_workers": persistent and workers > 0,
             "prefetch_factor": 4 if workers else None,
         }
-
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer else 0
-
-    def _world_size(self) -> int:
-        return self.trainer.world_size if self.trainer else 1
 
     def on_before_batch_transfer(self, batch: Sample | PairSample, dataloader_idx: int) -> Sample | PairSample:
         """Note the images that could not be read, while their indices are still on the host."""

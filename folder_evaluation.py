@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def run(options: EvaluationConfig) -> None:
     """Score the pairs, evaluate them and write the report into the output folder."""
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    runs.start_log(folder)
+    runs.log_into(folder, runs.start_log())
     model = load_pretrained_model(options.model_path, options.arch, options.color_space)
     dataset = ImageFolderDataset(options.data_path)
     listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
@@ -161,6 +162,7 @@ def evaluate_conditions(
     options: EvaluationConfig,
 ) -> dict[str, dict[str, MethodResult]]:
     """Return {condition: {method: result}}; scores are fused with the checkpoint's statistics where it has them."""
+    assert pairs.folds is not None, "choose_pairs gives every list of pairs its folds"
     weights = {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight}
     identities = np.stack([labels[pairs.first], labels[pairs.second]], axis=1)
     # A list of the user's own may contradict the folders; then pairs are resampled.
@@ -187,7 +189,9 @@ def save_scores(
 ) -> None:
     """Write the pairs and scores used: `paths` of the images, `first` and `second` into them, issame, folds, scores."""
     assert pairs.folds is not None
-    arrays = {f"{condition}_{name}": values for condition, by in scores.items() for name, values in by.items()}
+    arrays: dict[str, Any] = {
+        f"{condition}_{name}": values for condition, by in scores.items() for name, values in by.items()
+    }
     paths = np.array([str(dataset.paths[place]) for place in places.tolist()])
     temporary = path.with_suffix(".tmp.npz")
     np.savez_compressed(

@@ -9,12 +9,22 @@ import platform
 import shlex
 import subprocess
 import sys
+import warnings
 from datetime import datetime
 from importlib import metadata
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from config import Config
 
+# Warnings of Lightning about things that are so on purpose.
+QUIET_WARNINGS = (
+    "Checkpoint directory .* exists and is not empty",  # the run folder holds config.json before the first checkpoint
+    ".*LeafSpec.* is deprecated",
+    ".*does not have many workers.*",
+)
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+LOG_TIME = "%H:%M:%S"
 RECORDED_PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "opencv-python-headless", "scikit-learn")
 
 
@@ -61,19 +71,35 @@ def write_json(path: Path, value: object) -> None:
     temporary.replace(path)
 
 
-def start_log(folder: Path | None) -> None:
-    """Send log lines to the terminal, warnings of all and news of ours, and into `run.log` of the run folder."""
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
-    if folder is not None:
-        handlers.append(logging.FileHandler(folder / "run.log"))
+def start_log(is_main_process: bool = True) -> MemoryHandler:
+    """Send log lines to the terminal, and keep them until `log_into` names the run folder.
+
+    Ranks other than the first show warnings only.
+    """
+    kept = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
     logging.basicConfig(
-        level=logging.INFO if folder is not None else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s",
-        datefmt="%H:%M:%S",
-        handlers=handlers,
+        level=logging.INFO if is_main_process else logging.WARNING,
+        format=LOG_FORMAT,
+        datefmt=LOG_TIME,
+        handlers=[logging.StreamHandler(), kept],
         force=True,
     )
+    for name in ("pytorch_lightning", "lightning_fabric"):  # its news are settings of ours and advertisements
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    for message in QUIET_WARNINGS:
+        warnings.filterwarnings("ignore", message)
+    return kept
+
+
+def log_into(folder: Path, kept: MemoryHandler) -> None:
+    """Write the log lines kept so far, and all that follow, into `run.log` of the run folder."""
+    file = logging.FileHandler(folder / "run.log")
+    file.setFormatter(logging.Formatter(LOG_FORMAT, LOG_TIME))
+    kept.setTarget(file)
+    kept.close()
+    logging.getLogger().removeHandler(kept)
+    logging.getLogger().addHandler(file)
 
 
 def _environment() -> dict[str, object]:

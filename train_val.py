@@ -59,14 +59,14 @@ class Recognizer(pl.LightningModule):
         )
         self.matcher = self._build_matcher(num_classes) if c.qaconv_loss_weight > 0 else None
         self.occlusion_head = self._build_occlusion_head()
-        self.means = nn.ModuleDict()
+        self.means: dict[str, MeanMetric] = {}
         self.fusion_weights = {"adaface": c.adaface_eval_weight, "qaconv": c.qaconv_eval_weight}
         self.fusion_statistics: FusionStatistics | None = None
         self.pair_scores = validation.PairScores()
         self.last_scores: dict[str, dict[str, validation.Scores]] = {}
         self.last_results: dict[str, dict[str, validation.MethodResults]] = {}
         self.skipped_steps = 0
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def _build_matcher(self, num_classes: Mapping[str, int]) -> qaconv.QAConv:
         c = self.config
@@ -88,12 +88,19 @@ class Recognizer(pl.LightningModule):
         head.requires_grad_(c.occlusion_loss_weight > 0 or (self.matcher is not None and c.visibility_gradient))
         return head
 
+    @property
+    def head(self) -> heads.MarginHead:
+        """The margin head of the main data set."""
+        head = self.heads[MAIN_DATASET]
+        assert isinstance(head, heads.MarginHead)
+        return head
+
     def memory_plan(self) -> list[str]:
         """Return a line for each part whose memory grows with the number of identities."""
         c = self.config
         states = 2 if c.optimizer == "adamw" else int(c.momentum > 0)
         kernel = sum(p.numel() for p in self.heads.parameters()) * 4
-        classes = sum(head.kernel.shape[1] for head in self.heads.values())
+        classes = self.head.kernel.shape[1]
         logits = c.batch_size * classes * 4
         lines = [
             f"head weights {_megabytes(kernel)}, their gradient {_megabytes(kernel)}, "
@@ -140,9 +147,8 @@ class Recognizer(pl.LightningModule):
 
     def _loss_terms(self, features: nets.Features, batch: Sample) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the unweighted loss terms and the accuracies of one batch, each a scalar."""
-        head = self.heads[MAIN_DATASET]
-        head.margin_scale = self._margin_scale()
-        logits = head(features.embedding, features.norm, batch.label)
+        self.head.margin_scale = self._margin_scale()
+        logits = self.head(features.embedding, features.norm, batch.label)
         terms = {"head": F.cross_entropy(logits, batch.label)}
         accuracies = {"train_head_acc": (logits.argmax(1) == batch.label).float().mean()}
         visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
@@ -192,7 +198,7 @@ class Recognizer(pl.LightningModule):
 
     def _margin_scale(self) -> float:
         """Return the share of the margin in force, rising linearly over the first margin_warmup_epochs."""
-        ramp = self.config.margin_warmup_epochs * self.trainer.estimated_stepping_batches / self.trainer.max_epochs
+        ramp = self.config.margin_warmup_epochs * self.trainer.estimated_stepping_batches / self.config.epochs
         return min(1.0, self.trainer.global_step / ramp) if ramp else 1.0
 
     # ---------------------------------------------------------------- guards
@@ -241,7 +247,7 @@ class Recognizer(pl.LightningModule):
 
     def _refresh_neighbours(self) -> None:
         if self.matcher is not None and self.matcher.class_embeddings is not None:
-            self.matcher.set_neighbours(self.heads[MAIN_DATASET].kernel)
+            self.matcher.set_neighbours(self.head.kernel)
 
     def _handle_non_finite(self, what: str) -> None:
         message = f"step {self.trainer.global_step}: {what} is not finite"
@@ -276,8 +282,8 @@ class Recognizer(pl.LightningModule):
         for mean in self.means.values():
             mean.reset()
         if values:
-            values |= {"lr": self.optimizers().param_groups[0]["lr"], "epoch": self.trainer.current_epoch}
-            values |= {"skipped_steps": self.skipped_steps, "margin_scale": self.heads[MAIN_DATASET].margin_scale}
+            values |= {"lr": self.trainer.optimizers[0].param_groups[0]["lr"], "epoch": self.trainer.current_epoch}
+            values |= {"skipped_steps": self.skipped_steps, "margin_scale": self.head.margin_scale}
             self._log_now(values, step)
 
     def _log_now(self, values: Mapping[str, float], step: int) -> None:
@@ -306,7 +312,7 @@ class Recognizer(pl.LightningModule):
         groups = optimization.parameter_groups([self], c.weight_decay)
         optimizer = optimization.build_optimizer(c.optimizer, groups, c.lr, c.momentum)
         total = int(self.trainer.estimated_stepping_batches)
-        per_epoch = total / max(1, self.trainer.max_epochs or 1)
+        per_epoch = total / c.epochs
         milestones = tuple(round(epoch * per_epoch) for epoch in c.lr_milestones)
         plan = optimization.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma)
         scheduler = optimization.build_scheduler(optimizer, c.lr_schedule, plan)
@@ -316,7 +322,8 @@ class Recognizer(pl.LightningModule):
 
     def validation_step(self, batch: PairSample, batch_idx: int) -> None:
         """Score one batch of benchmark pairs; nothing but the scores is kept."""
-        self.pair_scores.add(self.describe, self.matcher, batch, self.device)
+        match_pairs = None if self.matcher is None else self.matcher.match_pairs
+        self.pair_scores.add(self.describe, match_pairs, batch, self.device)
 
     test_step = validation_step
 
@@ -335,9 +342,9 @@ class Recognizer(pl.LightningModule):
         self._finish_evaluation("test")
 
     def _finish_evaluation(self, stage: str) -> None:
-        if self.trainer.fast_dev_run:
+        if self.config.fast_dev_run:
             return  # a single batch of pairs supports no ten folds
-        benchmarks = self.trainer.datamodule.benchmarks
+        benchmarks = self.trainer.datamodule.benchmarks  # type: ignore[attr-defined]  # Lightning attaches it
         self.last_scores = self.pair_scores.gather(benchmarks)
         self.fusion_statistics = validation.pooled_statistics(self.last_scores, benchmarks, self.fusion_weights)
         self.last_results = validation.evaluate(self.last_scores, benchmarks, self.fusion_weights)

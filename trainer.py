@@ -24,11 +24,24 @@ def is_main_process() -> bool:
     return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
+def uses_gpu(config: Config) -> bool:
+    """Return whether the run uses GPUs: asked for, and there."""
+    return config.gpus > 0 and torch.cuda.is_available()
+
+
+def local_ranks(config: Config) -> int:
+    """Return the ranks on this machine: what torchrun started, else one per GPU, else `--num_processes`."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", config.gpus if uses_gpu(config) else config.num_processes))
+
+
+def world_size(config: Config) -> int:
+    """Return the ranks of the whole run."""
+    return int(os.environ.get("WORLD_SIZE", local_ranks(config)))
+
+
 def build_trainer(config: Config, folder: Path | None) -> pl.Trainer:
     """Return the trainer; `folder` is the run folder on rank 0 and None elsewhere."""
-    on_gpu = config.gpus > 0 and torch.cuda.is_available()
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", config.gpus if on_gpu else config.num_processes))
-    world = int(os.environ.get("WORLD_SIZE", devices))
+    on_gpu, devices, world = uses_gpu(config), local_ranks(config), world_size(config)
     return pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=devices,

@@ -20,7 +20,7 @@ from data import FaceDataModule
 from evaluation.report import format_table
 from reporting import benchmark_results, write_all
 from train_val import MAIN_DATASET, NonFiniteError, Recognizer
-from trainer import build_trainer, is_main_process
+from trainer import build_trainer, is_main_process, world_size
 
 logger = logging.getLogger(__name__)
 RUNS = Path("experiments")
@@ -43,14 +43,15 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str]) -> S
     Raises:
         ValueError, OSError: one line for the user about what is wrong with which flag or file.
     """
+    log = runs.start_log(is_main_process())
     resumes = given.resume_from_checkpoint is not None and not given.evaluate
     config = _resumed_config(given, explicit) if resumes else given
-    datamodule = FaceDataModule(config)
+    datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
     model = _build_model(config, datamodule)
     folder = _run_folder(config, resumes) if is_main_process() and not config.fast_dev_run else None
-    runs.start_log(folder)
     if folder is not None:
+        runs.log_into(folder, log)
         runs.write_record(folder, config, ["main.py", *argv])
     for line in model.memory_plan():
         logger.info("memory: %s", line)

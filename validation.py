@@ -9,13 +9,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 import transforms
 from datasets import Benchmark, PairSample
 from evaluation import (
     Describe,
     FusionStatistics,
+    MatchPairs,
     MethodResult,
     describe_with_flip,
     evaluate_pairs,
@@ -33,7 +34,7 @@ class ScoredBatch(NamedTuple):
 
     condition: str
     benchmark: NDArray[np.int64]
-    index: NDArray[np.int64]
+    pair: NDArray[np.int64]
     scores: dict[str, NDArray[np.float32]]
 
 
@@ -55,13 +56,12 @@ class PairScores:
         """Forget the scores collected so far."""
         self._batches = []
 
-    def add(self, describe: Describe, matcher: nn.Module | None, batch: PairSample, device: torch.device) -> None:
+    def add(self, describe: Describe, match_pairs: MatchPairs | None, batch: PairSample, device: torch.device) -> None:
         """Score the pairs of one batch, clean and, where the batch holds a third image, occluded."""
         images = torch.as_tensor(batch.images)
         views = images.shape[1]
         described = describe_with_flip(describe, transforms.to_tensor(images.to(device).flatten(0, 1)))
         first, second, *occluded = (described[slice(view, None, views)] for view in range(views))
-        match_pairs = None if matcher is None else matcher.match_pairs
         for condition, other in zip(CONDITIONS, [second, *occluded], strict=False):
             scores = {name: _numpy(values) for name, values in score_pairs(first, other, match_pairs).items()}
             self._batches.append(ScoredBatch(condition, _numpy(batch.benchmark), _numpy(batch.index), scores))
@@ -154,7 +154,7 @@ def folds_of(benchmark: Benchmark) -> NDArray[np.int64] | int:
 def _assemble(batches: Sequence[ScoredBatch], benchmark: int, num_pairs: int) -> Scores:
     """Return the scores of one benchmark in its own order; every pair must have been scored exactly once."""
     chosen = [(batch, batch.benchmark == benchmark) for batch in batches]
-    index = np.concatenate([batch.index[mask] for batch, mask in chosen])
+    index = np.concatenate([batch.pair[mask] for batch, mask in chosen])
     if not np.array_equal(np.sort(index), np.arange(num_pairs)):
         raise RuntimeError(f"validation: {len(index)} scores for {num_pairs} pairs; each pair must be scored once")
     order = np.argsort(index)

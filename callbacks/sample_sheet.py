@@ -31,7 +31,7 @@ class SampleSheet(Callback):
         from evaluation import plots  # matplotlib is needed for this one picture only
 
         assert isinstance(batch, Sample)
-        names = trainer.datamodule.train_dataset.class_names
+        names = trainer.datamodule.train_dataset.class_names  # type: ignore[attr-defined]  # Lightning attaches it
         labels = batch.label[:NUM_SAMPLES].tolist()
         masks = None if batch.visibility is None else np.asarray(batch.visibility[:NUM_SAMPLES].cpu())
         images = np.asarray(batch.image[:NUM_SAMPLES].cpu())

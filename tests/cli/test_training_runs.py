@@ -1,0 +1,146 @@
+"""Training, resuming and evaluating through the real command line."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from programs import ROOT, SMALL_RUN, program
+
+METHODS = ("adaface", "qaconv", "combined")
+SETS = ("lfw", "cfp_fp", "agedb_30", "calfw", "cplfw")
+
+
+def metrics(folder):
+    with (folder / "metrics.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_run_leaves_everything_needed_to_read_and_repeat_it(trained):
+    names = {entry.name for entry in trained.iterdir()}
+    expected = "config.json command.txt environment.json metrics.csv run.log samples.png last.ckpt best.ckpt report"
+    assert set(expected.split()) <= names
+    assert json.loads((trained / "config.json").read_text())["arch"] == "ir_tiny"
+    assert "--epochs 2" in (trained / "command.txt").read_text()
+    report = {entry.name for entry in (trained / "report").iterdir()}
+    assert {"results.json", "report.txt", "accuracy.png", "roc_lfw.png"} <= report
+    assert not any(name.endswith(".tmp") for name in names)
+
+
+def test_metrics_hold_every_step_once_and_every_documented_key(trained):
+    rows = metrics(trained)
+    steps = [int(row["step"]) for row in rows]
+    assert steps == list(range(1, 13))  # 12 identities x 8 images in batches of 16, twice
+    validated = [row for row in rows if row["val_acc"]]
+    assert [int(row["step"]) for row in validated] == [6, 12]
+    keys = {"val_acc", "val_adaface_acc", "val_qaconv_acc", "val_combined_acc", "test_acc", "test_combined_acc"}
+    keys |= {f"{name}_{cond}_{method}_acc" for name in SETS for cond in ("clean", "occluded") for method in METHODS}
+    keys |= {"test_lfw_occluded_combined_acc", "train_head_loss", "train_pairwise_loss", "train_occlusion_loss"}
+    keys |= {"lr", "grad_norm", "map_grad/head", "map_grad/pairwise", "map_norm", "epoch", "skipped_steps"}
+    assert keys <= set(rows[0])
+    last = validated[-1]
+    mean = np.mean([float(last[f"{name}_clean_combined_acc"]) for name in SETS])
+    assert float(last["val_acc"]) == float(last["val_combined_acc"]) == pytest.approx(mean)
+
+
+def test_a_synthetic_report_says_so_when_the_embedded_faces_are_used(trained):
+    results = json.loads((trained / "report" / "results.json").read_text())
+    assert results["missing"] == []
+    assert set(results["benchmarks"]) == set(SETS)
+    assert all(entry["checksum"].startswith("sha256:") for entry in results["benchmarks"].values())
+
+
+@pytest.mark.parametrize("occlude", ["none", "one"])
+def test_a_checkpoint_is_evaluated_on_a_folder_of_identities(trained, faces, tmp_path, occlude):
+    argv = ["--model-path", trained / "last.ckpt", "--data_path", faces / "train", "--output-dir", tmp_path / "out"]
+    done = program("main_eval.py", *argv, "--occlude", occlude, "--gpus", "0", cwd=tmp_path)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    conditions = results["benchmarks"]["own"]["conditions"]
+    assert list(conditions) == (["clean"] if occlude == "none" else ["clean", "occluded"])
+    for methods in conditions.values():
+        assert tuple(methods) == METHODS
+        entry = methods["combined"]
+        assert (entry["num_genuine"], entry["num_impostor"]) == (12 * 28, 96 * 95 // 2 - 12 * 28)
+        assert entry["tar_at_far"]["0.001"]["tar"] is not None
+        assert "needs at least 10,000 impostor pairs" in entry["tar_at_far"]["0.0001"]["note"]
+    assert "checkpoint: clean pairs of lfw" in results["protocol"]["fusion_source"]
+    assert "10,000 impostor pairs" in done.stdout
+    with np.load(tmp_path / "out" / "scores.npz") as saved:
+        assert (saved["first"] < saved["second"]).all()
+        assert len(saved["clean_qaconv"]) == 96 * 95 // 2
+
+
+def test_a_list_of_pairs_is_scored_as_given(trained, faces, tmp_path):
+    names = sorted(entry.name for entry in (faces / "train").iterdir())
+    images = {name: sorted(entry.name for entry in (faces / "train" / name).iterdir()) for name in names}
+    lines = ["first,second,label"]
+    for name, other in zip(names, names[1:] + names[:1], strict=True):
+        lines.append(f"{name}/{images[name][0]},{name}/{images[name][1]},1")
+        lines.append(f"{name}/{images[name][0]},{other}/{images[other][1]},0")
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    argv = ["--model_path", trained / "best.ckpt", "--data-path", faces / "train", "--pairs", tmp_path / "pairs.csv"]
+    program("main_eval.py", *argv, "--output_dir", tmp_path / "out", "--gpus", "0", cwd=tmp_path)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    entry = results["benchmarks"]["own"]["conditions"]["clean"]["combined"]
+    assert (entry["num_genuine"], entry["num_impostor"]) == (12, 12)
+
+
+def test_a_run_killed_inside_an_epoch_resumes_to_bit_identical_metrics(faces, tmp_path):
+    flags = [*SMALL_RUN, "--data_root", str(faces), "--epochs", "3", "--num_workers", "1"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir(), killed.mkdir()
+    program("main.py", *flags, cwd=whole)
+    _kill_after_step(9, [sys.executable, str(ROOT / "main.py"), *flags], killed)
+    (folder,) = (killed / "experiments").iterdir()
+    assert 0 < len(metrics(folder)) < 18
+    program("main.py", "--resume_from_checkpoint", folder / "last.ckpt", cwd=killed)
+    (reference,) = (whole / "experiments").iterdir()
+    assert metrics(folder) == metrics(reference)
+    assert len((folder / "command.txt").read_text().splitlines()) == 2
+
+
+def _kill_after_step(step, command, cwd):
+    """Start a run and send it SIGKILL once metrics.csv shows a step of the second epoch."""
+    with subprocess.Popen(
+        command, cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            files = list(cwd.glob("experiments/*/metrics.csv"))
+            if files and any(int(row["step"]) >= step for row in metrics(files[0].parent)):
+                break
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+
+
+def test_two_ranks_score_every_pair_once_and_report_the_numbers_of_one_process(trained, faces, tmp_path):
+    flags = ["--evaluate", "--resume_from_checkpoint", trained / "last.ckpt", "--data_root", faces, "--gpus", "0"]
+    flags += ["--batch_size", "16", "--num_workers", "0"]
+    reports = []
+    for ranks in (1, 2):
+        cwd = tmp_path / str(ranks)
+        cwd.mkdir()
+        program("main.py", *flags, "--num_processes", ranks, cwd=cwd)
+        (folder,) = (cwd / "experiments").iterdir()
+        reports.append(json.loads((folder / "report" / "results.json").read_text()))
+    one, two = (report["benchmarks"] for report in reports)
+    for name in SETS:
+        for condition, methods in one[name]["conditions"].items():
+            for method, entry in methods.items():
+                other = two[name]["conditions"][condition][method]
+                assert other["fold_accuracy"] == entry["fold_accuracy"]
+                assert other["auc"] == pytest.approx(entry["auc"], abs=1e-9)
+
+
+def test_two_ranks_train_and_write_one_run_folder(faces, tmp_path):
+    program("main.py", *SMALL_RUN, "--data_root", faces, "--epochs", "1", "--num_processes", "2", cwd=tmp_path)
+    (folder,) = (tmp_path / "experiments").iterdir()
+    assert [int(row["step"]) for row in metrics(folder)] == list(range(1, 7))
+    assert (folder / "last.ckpt").exists()

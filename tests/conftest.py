@@ -1,0 +1,22 @@
+"""A small synthetic data set and a short run over it, shared by several test folders."""
+
+import pytest
+from programs import SMALL_RUN, program
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory):
+    """Folder with synthetic training identities in `train` and the five benchmarks of 40 pairs."""
+    from datasets.synthetic import SyntheticSpec, prepare_synthetic
+
+    spec = SyntheticSpec(num_identities=12, images_per_identity=8, benchmark_pairs=40)
+    return prepare_synthetic(tmp_path_factory.mktemp("faces"), spec, jobs=1, progress=False)
+
+
+@pytest.fixture(scope="session")
+def trained(faces, tmp_path_factory):
+    """Run folder of two finished epochs."""
+    cwd = tmp_path_factory.mktemp("trained")
+    program("main.py", *SMALL_RUN, "--data_root", faces, "--epochs", "2", cwd=cwd)
+    (folder,) = (cwd / "experiments").iterdir()
+    return folder

@@ -1,0 +1,28 @@
+"""The programs run as a user runs them, for tests of several folders."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Small enough for seconds, large enough for a batch of 16 with 4 images each, ten folds and two ranks.
+SMALL_RUN = [
+    *("--arch", "ir_tiny", "--embedding_size", "32", "--batch_size", "16", "--optimizer", "adamw", "--lr", "1e-3"),
+    *("--num_workers", "0", "--log_every_n_steps", "1", "--gpus", "0"),
+]
+
+
+def program(name, *argv, cwd, check=True, **environment):
+    """Run `python name argv` in the folder cwd and return the finished process."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / name), *map(str, argv)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
