@@ -249,7 +249,7 @@ def _draw_colour(rng: np.random.Generator) -> Colour:
     return red, green, blue
 
 
-def sample_nuisance(rng: np.random.Generator, yaw: Range = (0.0, 0.9), age: Range = (0.0, 1.0)) -> Nuisance:
+def sample_nuisance(rng: np.random.Generator, yaw: Range = (0.0, 1.0), age: Range = (0.0, 1.0)) -> Nuisance:
     """Return what one image adds to a face.
 
     Args:

@@ -16,7 +16,7 @@ from datasets.face_shape import SIDES, age_identity, face_curves
 from transforms.landmarks import IMAGE_SIZE
 
 #: Part of the cache's name: raise it whenever a rendered pixel changes.
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 
 LIGHT_SKIN, DARK_SKIN = np.array([240.0, 204.0, 180.0]), np.array([110.0, 74.0, 54.0])
 DARK_HAIR, FAIR_HAIR = np.array([26.0, 20.0, 18.0]), np.array([176.0, 138.0, 92.0])
