@@ -14,7 +14,7 @@ Colour = tuple[float, float, float]
 Part = TypeVar("Part")
 
 #: Widens every range of an identity's parameters. Against the nuisance below it decides how hard the faces are: a small
-#: network verifies unseen people at about 91 % after 13,000 images.
+#: network verifies unseen people at about 91 % after 13,000 images and 96 % after 45,000.
 IDENTITY_SPREAD = 1.45
 
 

@@ -249,11 +249,16 @@ def prepare_synthetic(
     try:
         complete = temporary / target.name
         complete.mkdir()
-        _render_all(complete, spec, jobs or len(os.sched_getaffinity(0)), progress)
+        _render_all(complete, spec, jobs or _num_cores(), progress)
         _publish(complete, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _num_cores() -> int:
+    """Return the cores this process may use; systems without affinity count all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _publish(complete: Path, target: Path) -> None:
