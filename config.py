@@ -78,6 +78,7 @@ class TrainingOptions(Options):
     warmup_steps: int = flag(0, "optimiser steps of linear warm-up", within=NOT_NEGATIVE)
     seed: int = flag(42, "all that is random follows it", within=SEEDS)
     val_check_interval: float = flag(1.0, "share of an epoch between validations", within="(0, 1]")
+    check_val_every_n_epoch: int = flag(1, "epochs from validation to validation; divides --epochs", within=COUNT)
     epoch_by: str = flag("images", "an epoch: each image once, or 4 images of each identity", choices=EPOCH_UNITS)
     optimizer: str = flag("sgd", "optimiser", choices=OPTIMIZERS)
     lr_schedule: str = flag("multistep", "learning rate over time, after the warm-up", choices=LR_SCHEDULES)
@@ -243,6 +244,11 @@ class Config(
             raise ValueError(
                 f"--batch_size must be divisible by {IMAGES_PER_IDENTITY} (images of an identity), got"
                 f" {self.batch_size}; try {below} or {below + IMAGES_PER_IDENTITY}"
+            )
+        if self.epochs % self.check_val_every_n_epoch:
+            raise ValueError(
+                f"--check_val_every_n_epoch {self.check_val_every_n_epoch} does not divide --epochs {self.epochs}: the"
+                " last weights would never be validated"
             )
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ValueError(f"--lr_milestones must rise, got {','.join(map(str, self.lr_milestones))}")

@@ -146,7 +146,7 @@ class FaceDataModule(pl.LightningDataModule):
         """Return the place in the data {seed, epoch, batches_done}; it depends on no rank and no worker."""
         trainer = self.trainer
         assert trainer is not None, "only a trainer saves checkpoints"
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]  # typed as its base
         epoch, batches_done = divmod(done, int(trainer.num_training_batches))
         return {"seed": self.config.seed, "epoch": epoch, "batches_done": batches_done}
 

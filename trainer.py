@@ -9,10 +9,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
-from callbacks import AtomicCheckpointIO, MetricsLogger, SampleSheet
+from callbacks import AtomicCheckpointIO, MetricsLogger, SampleSheet, ScoreHistograms, start_wandb
 from config import Config
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -53,6 +53,7 @@ def build_trainer(config: Config, folder: Path | None) -> pl.Trainer:
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip_val or None,
         val_check_interval=config.val_check_interval,
+        check_val_every_n_epoch=config.check_val_every_n_epoch,
         limit_train_batches=TEST_RUN_BATCHES if config.test_run else 1.0,
         fast_dev_run=config.fast_dev_run,
         num_sanity_val_steps=0,
@@ -75,8 +76,7 @@ def _loggers(config: Config, folder: Path | None) -> list[Logger] | bool:
         return False
     loggers: list[Logger] = [MetricsLogger(folder)]
     if config.wandb != "disabled":
-        os.environ["WANDB_MODE"] = config.wandb
-        loggers.append(WandbLogger(name=folder.name, save_dir=folder, project="maskwise", config=config.to_dict()))
+        loggers.append(start_wandb(folder, config.wandb, config.to_dict()))
     return loggers
 
 
@@ -84,7 +84,7 @@ def _callbacks(config: Config, folder: Path | None) -> list[Callback]:
     callbacks: list[Callback] = [RichProgressBar(leave=True)]
     if config.fast_dev_run:
         return callbacks
-    callbacks.append(SampleSheet(folder))
+    callbacks += [SampleSheet(folder), ScoreHistograms(folder)]
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     best = ModelCheckpoint(filename="best", monitor=config.monitor, mode="max", save_top_k=1, **common)
     last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common)
