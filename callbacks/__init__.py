@@ -3,5 +3,14 @@
 from callbacks.checkpoint_io import AtomicCheckpointIO
 from callbacks.metrics_logger import MetricsLogger, truncate_metrics
 from callbacks.sample_sheet import SampleSheet
+from callbacks.score_histograms import ScoreHistograms
+from callbacks.wandb_run import start_wandb
 
-__all__ = ["AtomicCheckpointIO", "MetricsLogger", "SampleSheet", "truncate_metrics"]
+__all__ = [
+    "AtomicCheckpointIO",
+    "MetricsLogger",
+    "SampleSheet",
+    "ScoreHistograms",
+    "start_wandb",
+    "truncate_metrics",
+]

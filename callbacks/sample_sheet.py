@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from callbacks.wandb_run import log_picture
 from datasets import Sample
 
 NUM_SAMPLES = 32
@@ -36,3 +37,4 @@ class SampleSheet(Callback):
         masks = None if batch.visibility is None else np.asarray(batch.visibility[:NUM_SAMPLES].cpu())
         images = np.asarray(batch.image[:NUM_SAMPLES].cpu())
         plots.sample_sheet(self._path, images, masks, [f"{label}: {names[label]}" for label in labels])
+        log_picture(trainer, "samples", self._path)

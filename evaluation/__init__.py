@@ -16,7 +16,7 @@ from evaluation.bootstrap import (
 from evaluation.folds import fold_of_pairs, stratified_folds
 from evaluation.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
 from evaluation.identification import rank_accuracy, tpir_at_fpir
-from evaluation.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs
+from evaluation.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs, score_histogram
 from evaluation.roc import auc, operating_point, roc_curve, roc_points, tar_at_far
 from evaluation.scoring import (
     FLIP_FUSION,
@@ -75,6 +75,7 @@ __all__ = [
     "roc_curve",
     "roc_points",
     "score_all_pairs",
+    "score_histogram",
     "score_pair_list",
     "score_pairs",
     "stratified_folds",

@@ -39,6 +39,13 @@ def plot_report(folder: Path | str, results: Results) -> list[Path]:
     return drawn
 
 
+def score_histograms(path: Path | str, conditions: Mapping[str, Mapping[str, Entry]], title: str) -> None:
+    """Write the picture of `draw_histograms`; its folder is made where it is missing."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _save(draw_histograms(conditions, title), target)
+
+
 def draw_roc(conditions: Mapping[str, Mapping[str, Entry]], title: str) -> Figure:
     """Return the ROC of every method and condition on a log FAR axis that begins where the impostor pairs end."""
     figure, axes = _figure_with_axes(6.4, 4.4)
@@ -233,6 +240,13 @@ def _synthetic_mark(results: Results) -> str:
 
 
 def _save(figure: Figure, path: Path) -> Path:
+    """Write the figure as a whole: under a hidden name first, then renamed."""
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=_DPI, metadata={"Software": None} if path.suffix == ".png" else None)
+    temporary = path.with_name(f".{path.name}.tmp")
+    kind = path.suffix.removeprefix(".")
+    try:
+        figure.savefig(temporary, format=kind, dpi=_DPI, metadata={"Software": None} if kind == "png" else None)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path

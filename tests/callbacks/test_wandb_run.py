@@ -1,0 +1,72 @@
+"""W&B: refused in one line when it does not start, and handed the pictures of a run when it does."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pytorch_lightning.loggers import WandbLogger
+
+from callbacks import MetricsLogger, SampleSheet, start_wandb
+from callbacks.wandb_run import log_picture
+from datasets import Sample
+
+
+class RecordingLogger(WandbLogger):
+    """A W&B logger that keeps what it is given."""
+
+    def __init__(self):
+        self.images = []
+
+    def log_image(self, key, images, step=None, **kwargs):
+        self.images.append((key, images, step))
+
+
+def test_pictures_go_to_wandb_and_to_no_other_logger(tmp_path):
+    wandb_logger = RecordingLogger()
+    trainer = SimpleNamespace(loggers=[MetricsLogger(tmp_path), wandb_logger], global_step=7)
+    log_picture(trainer, "score_histograms", tmp_path / "step_7.png")
+    assert wandb_logger.images == [("score_histograms", [str(tmp_path / "step_7.png")], 7)]
+
+
+def test_the_sheet_of_samples_goes_to_wandb_once(tmp_path):
+    wandb_logger = RecordingLogger()
+    dataset = SimpleNamespace(class_names=["ann", "bea"])
+    trainer = SimpleNamespace(
+        loggers=[wandb_logger], global_step=0, current_epoch=0, datamodule=SimpleNamespace(train_dataset=dataset)
+    )
+    places = torch.arange(2)
+    batch = Sample(torch.zeros(2, 112, 112, 3, dtype=torch.uint8), places, places, None, places, places)
+    sheet = SampleSheet(tmp_path)
+    for batch_idx in (0, 1, 0):
+        sheet.on_train_batch_start(trainer, None, batch, batch_idx)
+    assert wandb_logger.images == [("samples", [str(tmp_path / "samples.png")], 0)]
+    assert (tmp_path / "samples.png").stat().st_size > 0
+
+
+def test_a_run_that_wandb_cannot_start_is_refused_in_one_line(tmp_path, monkeypatch):
+    import wandb
+
+    def refuse(**options):
+        raise wandb.errors.CommError("Timed out while retrying\nConsider increasing the init_timeout setting")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(ValueError, match=r"^--wandb online: .*\(Timed out while .*--wandb offline$") as raised:
+        start_wandb(tmp_path, "online", {"lr": 0.1})
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_mode_name_folder_and_options_reach_wandb(tmp_path, monkeypatch, mode):
+    import wandb
+
+    started = []
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "true")
+    monkeypatch.setattr(wandb, "init", lambda **options: started.append(options) or SimpleNamespace())
+    start_wandb(tmp_path, mode, {"lr": 0.1})
+    (options,) = started
+    assert (options["mode"], options["name"], options["config"]) == (mode, tmp_path.name, {"lr": 0.1})
+    assert Path(options["dir"]) == tmp_path
+    # The telemetry of the library is no part of the run: offline it stays at home too.
+    assert os.environ["WANDB_ERROR_REPORTING"] == ("false" if mode == "offline" else "true")
