@@ -74,6 +74,7 @@ class MethodResult:
             "tar_at_far": {f"{limit:g}": self._rate_entry(limit, point) for limit, point in self.rates.items()},
             "num_genuine": int(self.issame.sum()),
             "num_impostor": self.num_impostor,
+            "constant_accuracy": max(self.num_impostor, int(self.issame.sum())) / self.issame.size,
             "roc": {"far": far.round(8).tolist(), "tar": tar.round(6).tolist()},
             "histogram": score_histogram(self.scores, self.issame),
         }

@@ -11,9 +11,9 @@ Schema (every number may be null: it cannot be computed, or is infinite):
       checksum    of the benchmark's file, as text
       conditions  {"clean" | "occluded": {method: entry}}, methods "adaface", "qaconv", "combined"
         entry       what MethodResult.to_dict returns: accuracy, std, fold_accuracy, fold_threshold, auc, auc_interval
-        {estimate,
-                    lower, upper, num_resamples} or null, tar_at_far {FAR: {tar, far, threshold, num_false_accepts,
-                    note}}, num_genuine, num_impostor, roc {far, tar}, histogram {edges, genuine, impostor}
+                    ({estimate, lower, upper, num_resamples} or null), tar_at_far {FAR: {tar, far, threshold,
+                    num_false_accepts, note}}, num_genuine, num_impostor, constant_accuracy (that of giving every pair
+                    the more frequent answer), roc {far, tar}, histogram {edges, genuine, impostor}
     comparisons (optional) {text: {estimate, lower, upper, num_resamples}}, paired differences of measures
 """
 
@@ -94,6 +94,7 @@ def format_table(results: Results) -> str:
     ]
     header = [["", *conditions], ["benchmark", *(METHOD_NAMES[method] for _, method in columns)]]
     lines = [f"Verification accuracy in %, mean over folds{_synthetic_mark(results)}", "", *_aligned(header + rows)]
+    lines += [line for benchmark in benchmarks.items() for line in _imbalance(*benchmark)]
     if results["missing"]:
         lines += ["", f"missing sets: {', '.join(results['missing'])}"]
     return "\n".join(lines) + "\n"
@@ -138,6 +139,22 @@ def _mean_accuracy(results: Results, column: tuple[str, str]) -> float | None:
     return sum(present) / len(present) if len(present) == len(accuracies) else None
 
 
+def _imbalance(name: str, benchmark: BenchmarkResults) -> list[str]:
+    """Return a note for below the table where the mix of pairs decides much of the accuracy, whatever the method."""
+    entry = next(iter(next(iter(benchmark["conditions"].values())).values()))
+    if entry["num_genuine"] == entry["num_impostor"]:
+        return []
+    return ["", f"{name}: {_pairs(entry)}. AUC and TAR@FAR do not depend on the mix."]
+
+
+def _pairs(entry: Entry) -> str:
+    answer = "same" if entry["num_genuine"] > entry["num_impostor"] else "different"
+    return (
+        f"{entry['num_genuine']:,} genuine and {entry['num_impostor']:,} impostor pairs;"
+        f' always answering "{answer}" already gets {_percent(entry["constant_accuracy"])} %'
+    )
+
+
 def _details(title: str, entries: Mapping[str, Entry]) -> str:
     first = next(iter(entries.values()))
     fars = list(first["tar_at_far"])
@@ -147,8 +164,7 @@ def _details(title: str, entries: Mapping[str, Entry]) -> str:
         area = _number(entry["auc"], 4) if entry["auc_interval"] is None else _interval(entry["auc_interval"])
         rows.append([METHOD_NAMES[method], _percent(entry["accuracy"]), _percent(entry["std"]), area, *tars])
     notes = [first["tar_at_far"][far]["note"] for far in fars if first["tar_at_far"][far]["note"]]
-    heading = f"{title}: {first['num_genuine']:,} genuine and {first['num_impostor']:,} impostor pairs"
-    return "\n".join([heading, *(f"  {line}" for line in [*_aligned(rows), *notes]), ""])
+    return "\n".join([f"{title}: {_pairs(first)}", *(f"  {line}" for line in [*_aligned(rows), *notes]), ""])
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -71,6 +71,17 @@ def test_intervals_come_only_when_asked_for():
     assert result.auc_interval.lower < result.auc == result.auc_interval.estimate < result.auc_interval.upper
 
 
+@pytest.mark.parametrize("num_genuine", [10, 50, 90])
+def test_the_constant_accuracy_is_what_a_matcher_that_knows_nothing_reaches(num_genuine):
+    issame = np.random.default_rng(0).permutation(np.arange(100) < num_genuine)
+    folds = stratified_folds(issame, 5)
+    entry = evaluate_pairs({"adaface": np.zeros(100)}, issame, folds=folds)["adaface"].to_dict()
+    assert entry["constant_accuracy"] == max(num_genuine, 100 - num_genuine) / 100
+    if num_genuine != 50:
+        assert entry["constant_accuracy"] == entry["accuracy"]
+    assert (entry["num_genuine"], entry["num_impostor"]) == (num_genuine, 100 - num_genuine)
+
+
 def test_histogram_counts_every_pair_once_in_common_bins():
     scores, issame = drawn_scores()
     histogram = score_histogram(scores["qaconv"], issame)

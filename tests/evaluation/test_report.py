@@ -13,9 +13,10 @@ from evaluation.report import PROTOCOL_FACTS, Results, format_report, format_tab
 WEIGHTS = {"adaface": 0.5, "qaconv": 0.5}
 
 
-def entries(seed, with_matcher=True, resampling=None):
+def entries(seed, with_matcher=True, resampling=None, share=2):
+    """Return the entries of 400 pairs, of which one in `share` is genuine."""
     rng = np.random.default_rng(seed)
-    issame = np.arange(400) % 2 == 0
+    issame = np.arange(400) % share == 0
     scores = {name: rng.normal(size=400) + 2 * issame for name in (WEIGHTS if with_matcher else ["adaface"])}
     results = evaluate_pairs(scores, issame, WEIGHTS, fars=(0.01, 1e-3), resampling=resampling)
     return {method: result.to_dict() for method, result in results.items()}
@@ -56,6 +57,23 @@ def test_columns_line_up(results):
     lines = format_table(results).splitlines()[3:7]  # names of the columns, two sets, mean
     ends = [[match.end() for match in re.finditer(r"\S+", line)][1:] for line in lines]
     assert all(places == ends[0] for places in ends)
+
+
+def test_the_answer_that_needs_no_network_stands_beside_the_accuracy(results):
+    balanced = '200 genuine and 200 impostor pairs; always answering "different" already gets 50.00 %'
+    assert format_report(results).count(balanced) == 4  # two sets, clean and occluded
+    assert "always answering" not in format_table(results)
+    results["benchmarks"]["lfw"]["conditions"] = {"clean": entries(0, share=8)}
+    note = '50 genuine and 350 impostor pairs; always answering "different" already gets 87.50 %'
+    assert f"\nlfw: {note}. AUC and TAR@FAR" in format_table(results)
+    assert f"\nlfw, clean, synthetic faces: {note}\n" in format_report(results)
+
+
+def test_the_more_frequent_answer_may_be_same(results):
+    for entry in (clean := entries(0)).values():
+        entry |= {"num_genuine": 300, "num_impostor": 100, "constant_accuracy": 0.75}
+    results["benchmarks"]["lfw"]["conditions"] = {"clean": clean}
+    assert 'always answering "same" already gets 75.00 %' in format_table(results)
 
 
 def test_a_mean_over_unequal_sets_is_not_shown(results):
