@@ -1,29 +1,46 @@
-"""QAConv's training step against the plain formulation: time and extra memory, forward and backward.
+"""QAConv against the plain formulation, and against the matrix product that is its floor.
 
 Run as `python -m benchmarks.qaconv`. "Plain" is the published formulation on autograd: one einsum, the maximum over
-either side, batch norm, linear layer, batch norm. Both use the same parameters and inputs.
-
-- Time: one warm-up of each, then alternating runs in one process; medians, and the ratio of the medians.
-- Memory: how far the resident set peaks above its level before the step. Freed heap is handed back first (malloc_trim),
-  and the kernel's peak counter (VmHWM in /proc/self/status) is reset by writing 5 to /proc/self/clear_refs: Linux only.
+either side, batch norm, linear layer, batch norm; parameters and inputs are the same for both. "Product" is
+torch.matmul of the same operations into memory that is there already, so it pays for arithmetic alone.
 """
 
+from __future__ import annotations
+
 import argparse
-import ctypes
-import gc
-import json
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.measure import Step, compare, ratio
+from benchmarks.program import Benchmark, main, scaled
+from benchmarks.tables import Column, Row, Table
+from evaluation.scoring import FaceDescriptions, LocalView, score_all_pairs
 from qaconv import QAConv
 
-Step = Callable[[], None]
+MAPS_PER_PRODUCT = 16  # rows of the all-pairs product held at a time
+
+
+class Size(NamedTuple):
+    """Maps on a side of the match, and their shape."""
+
+    num_maps: int
+    channels: int
+    side: int  # cells along height and width
+
+
+class Case(NamedTuple):
+    """A row of the table."""
+
+    title: str
+    size: Size
+    build: Callable[[Size], dict[str, Step]]  # the steps "ours" and "reference"
+    reference: str
+    time_goal: float
+    memory_goal: float | None = None  # None: the reference's memory says nothing
 
 
 def plain_scores(matcher: QAConv, probe: Tensor, gallery: Tensor) -> Tensor:
@@ -36,107 +53,136 @@ def plain_scores(matcher: QAConv, probe: Tensor, gallery: Tensor) -> Tensor:
     return matcher.logit_bn(logits).view(sim.shape[:2])
 
 
-def build_steps(args: argparse.Namespace, against_itself: bool) -> dict[str, Step]:
-    """Return one forward and backward pass per formulation."""
+def _draw_maps(size: Size) -> Tensor:
+    return F.normalize(torch.randn(size.num_maps, size.channels, size.side, size.side), dim=1)
+
+
+def _matcher(size: Size) -> QAConv:
+    return QAConv(size.channels, size.side, size.side, "none")
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """Return maps [N, C, h, w] as the rows of a matrix product, [N * h * w, C]."""
+    return maps.flatten(2).transpose(1, 2).flatten(0, 1).contiguous()
+
+
+def training_steps(size: Size, against_itself: bool) -> dict[str, Step]:
+    """Return forward and backward pass of all pairs, by the matcher and by the plain formulation."""
     torch.manual_seed(0)
-    matcher = QAConv(args.channels, args.height, args.width, "none").train()
-    shape = (args.batch, args.channels, args.height, args.width)
-    probe = F.normalize(torch.randn(shape), dim=1).requires_grad_()
-    gallery = probe if against_itself else F.normalize(torch.randn(shape), dim=1).requires_grad_()
-    coefficients = torch.randn(args.batch, args.batch)
+    matcher = _matcher(size).train()
+    probe = _draw_maps(size).requires_grad_()
+    gallery = probe if against_itself else _draw_maps(size).requires_grad_()
+    coefficients = torch.randn(size.num_maps, size.num_maps)
 
     def step(scores: Callable[[Tensor, Tensor], Tensor]) -> None:
         (coefficients * scores(probe, gallery)).mean().backward()
         probe.grad = gallery.grad = None
         matcher.zero_grad()
 
-    return {"plain": lambda: step(lambda p, g: plain_scores(matcher, p, g)), "ours": lambda: step(matcher)}
+    return {"ours": lambda: step(matcher), "reference": lambda: step(lambda p, g: plain_scores(matcher, p, g))}
 
 
-def measure_seconds(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of alternating runs, after one warm-up of each step."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(repeats + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if repeat:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+def self_steps(size: Size) -> dict[str, Step]:
+    """Return a training step of a batch against itself."""
+    return training_steps(size, against_itself=True)
 
 
-def _status_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"benchmarks.qaconv: /proc/self/status has no {field}; memory is measured on Linux only.")
+def gallery_steps(size: Size) -> dict[str, Step]:
+    """Return a training step of a batch against another one."""
+    return training_steps(size, against_itself=False)
 
 
-def measure_extra_bytes(step: Step) -> int:
-    """Return how far the resident set peaks above its level before the step."""
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    before = _status_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    step()
-    return _status_bytes("VmHWM") - before
-
-
-def run_case(args: argparse.Namespace, against_itself: bool) -> dict[str, object]:
-    """Return medians, extremes, extra memory and the ratios of one case."""
-    steps = build_steps(args, against_itself)
-    seconds = measure_seconds(steps, args.repeats)
-    extra_bytes = {name: measure_extra_bytes(step) for name, step in steps.items()}
-    median = {name: statistics.median(values) for name, values in seconds.items()}
+def forward_steps(size: Size) -> dict[str, Step]:
+    """Return the matcher's evaluation of all pairs of two sets, and their one matrix product."""
+    torch.manual_seed(0)
+    matcher = _matcher(size).eval()
+    probe, gallery = _draw_maps(size), _draw_maps(size)
+    rows, columns = _rows(probe), _rows(gallery)
+    product = torch.empty(len(rows), len(columns))
     return {
-        "case": "batch against itself" if against_itself else "probe against gallery",
-        "size": f"{args.batch} x {args.batch}, {args.channels} x {args.height} x {args.width}",
-        "seconds": seconds,
-        "median_seconds": median,
-        "extra_mib": {name: value / 2**20 for name, value in extra_bytes.items()},
-        "time_ratio": median["ours"] / median["plain"],
-        "memory_ratio": extra_bytes["ours"] / extra_bytes["plain"],
+        "ours": torch.inference_mode()(lambda: matcher(probe, gallery)),
+        "reference": lambda: torch.matmul(rows, columns.T, out=product),
     }
 
 
-def to_markdown(cases: list[dict]) -> str:
-    """Return the cases as a table."""
-    lines = [
-        "| case | size | plain s | ours s | time | plain MiB | ours MiB | memory |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for case in cases:
-        median, extra = case["median_seconds"], case["extra_mib"]
-        lines.append(
-            f"| {case['case']} | {case['size']} | {median['plain']:.2f} | {median['ours']:.2f} "
-            f"| {case['time_ratio']:.2f}x | {extra['plain']:.0f} | {extra['ours']:.0f} | {case['memory_ratio']:.2f}x |"
-        )
-    return "\n".join(lines)
+def all_pairs_steps(size: Size) -> dict[str, Step]:
+    """Return the evaluation of every unordered pair, as main_eval.py does it, and the product of all ordered ones."""
+    torch.manual_seed(0)
+    matcher = _matcher(size).eval()
+    maps = _draw_maps(size)
+    faces = FaceDescriptions(F.normalize(maps.mean(dim=(2, 3)), dim=1), (LocalView(maps, None),))
+    rows = _rows(maps)
+    parts = rows.split(MAPS_PER_PRODUCT * size.side**2)
+    product = torch.empty(len(parts[0]), len(rows))
+
+    def multiply() -> None:
+        for part in parts:
+            torch.matmul(part, rows.T, out=product[: len(part)])
+
+    return {"ours": torch.inference_mode()(lambda: score_all_pairs(faces, matcher)), "reference": multiply}
 
 
-def get_parser() -> argparse.ArgumentParser:
-    """Return the command line's parser; defaults are the training batch of the goal."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--channels", type=int, default=512)
-    parser.add_argument("--height", type=int, default=7)
-    parser.add_argument("--width", type=int, default=7)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--output", type=Path, help="where to write the figures as JSON")
-    return parser
+# Goals are those of the project's plan: at most this share of the reference's time and memory.
+CASES = {
+    "self_7x7": Case("batch against itself, forward + backward", Size(256, 512, 7), self_steps, "plain", 0.4, 0.15),
+    "self_14x14": Case("batch against itself, forward + backward", Size(64, 256, 14), self_steps, "plain", 0.3, 0.1),
+    "gallery_7x7": Case("probe x gallery, forward + backward", Size(256, 512, 7), gallery_steps, "plain", 0.65, 0.2),
+    "forward_7x7": Case("probe x gallery, forward", Size(256, 512, 7), forward_steps, "product", 1.15),
+    "forward_14x14": Case("probe x gallery, forward", Size(64, 256, 14), forward_steps, "product", 1.15),
+    "all_pairs": Case("all unordered pairs, forward", Size(1000, 512, 7), all_pairs_steps, "product", 0.7),
+}
+
+TABLE = Table(
+    "qaconv",
+    (
+        Column("what", "what", width=41),
+        Column("size", "size", width=25),
+        Column("against", "against", width=9),
+        Column("time", "time_ratio", "{:.2f}x"),
+        Column("goal", "time_goal", "<= {:.2f}x"),
+        Column("memory", "memory_ratio", "{:.2f}x"),
+        Column("goal", "memory_goal", "<= {:.2f}x"),
+        Column("ours s", "ours_seconds", "{:.3f}"),
+        Column("other s", "reference_seconds", "{:.3f}"),
+        Column("ours MiB", "ours_mib", "{:,.0f}"),
+        Column("other MiB", "reference_mib", "{:,.0f}"),
+    ),
+)
 
 
-def main() -> None:
-    """Measure both cases, print the table, write the JSON."""
-    args = get_parser().parse_args()
-    torch.set_num_threads(args.threads)
-    cases = [run_case(args, against_itself) for against_itself in (True, False)]
-    print(to_markdown(cases))
-    if args.output is not None:
-        result = {"torch": torch.__version__, "threads": args.threads, "repeats": args.repeats, "cases": cases}
-        args.output.write_text(json.dumps(result, indent=2) + "\n")
+def measure_case(case: Case, scale: float, repeats: int) -> Row:
+    """Return time and extra memory of a case and of what it is compared with."""
+    size = case.size._replace(num_maps=scaled(case.size.num_maps, scale, least=4))
+    costs = compare(case.build(size), repeats)
+    ours, reference = costs["ours"], costs["reference"]
+    reference_mib = None if case.memory_goal is None else reference.extra_mib
+    return {
+        "what": case.title,
+        "size": f"{size.num_maps}, {size.channels} x {size.side} x {size.side}",
+        "against": case.reference,
+        "time_ratio": ratio(ours.seconds, reference.seconds),
+        "time_goal": case.time_goal,
+        "memory_ratio": ratio(ours.extra_mib, reference_mib),
+        "memory_goal": case.memory_goal,
+        "ours_seconds": ours.seconds,
+        "reference_seconds": reference.seconds,
+        "ours_mib": ours.extra_mib,
+        "reference_mib": reference_mib,
+        "ours_runs": ours.runs,
+        "reference_runs": reference.runs,
+    }
 
+
+def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
+    for name in args.rows:
+        yield TABLE, measure_case(CASES[name], args.scale, args.repeats)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", nargs="+", choices=CASES, default=list(CASES), help="which ones to measure (all)")
+
+
+BENCHMARK = Benchmark("qaconv", __doc__, (TABLE,), _measure, add_arguments=_add_arguments)
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

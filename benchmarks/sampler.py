@@ -1,6 +1,6 @@
 """Time of the PK sampler at the scale of MS1MV2: construction and plan of one epoch, against a plain Python loop.
 
-Run `python -m benchmarks.sampler`. The labels are drawn; no image is needed.
+Run as `python -m benchmarks.sampler`. The labels are drawn; no image is needed.
 """
 
 from __future__ import annotations
@@ -8,19 +8,35 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.samplers import EPOCH_MODES, PKBatchSampler
+from benchmarks.measure import Step, alternate, ratio
+from benchmarks.program import Benchmark, main, scaled
+from benchmarks.tables import Column, Row, Table
+from datasets.samplers import PKBatchSampler
 
-REPEATS = 3
 INSTANCES = 4
 # The plain loop takes minutes at full scale: it runs on this share of the identities, and times are per image.
 PLAIN_SHARE = 0.02
+PLAIN = "plan by images, plain loop"
+BY_IMAGES = "plan by images"
+
+TABLE = Table(
+    "sampler",
+    (
+        Column("what", "what", width=28),
+        Column("time", "time_ratio", "{:.3f}x"),
+        Column("seconds", "seconds", "{:.3f}"),
+        Column("images", "num_images", "{:,}", width=11),
+        Column("identities", "num_identities", "{:,}"),
+        Column("batch", "batch_size"),
+    ),
+)
 
 
 def long_tailed_labels(num_images: int, num_identities: int) -> NDArray[np.int64]:
@@ -51,47 +67,56 @@ def plain_epoch(labels: list[int], per_batch: int) -> list[list[int]]:
     return batches
 
 
-def median_seconds(run: Callable[[], object]) -> float:
-    """Return the median duration of a few calls."""
-    durations = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        run()
-        durations.append(time.perf_counter() - start)
-    return statistics.median(durations)
+def plan_next_epoch(sampler: PKBatchSampler) -> None:
+    """Plan an epoch anew; the plan of the current one would be remembered."""
+    sampler.set_epoch(sampler.epoch + 1)
+    sampler.plan()
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_steps(labels: NDArray[np.int64], small: list[int], batch_size: int) -> dict[str, Step]:
+    """Return construction and planning of the sampler, and the plain loop over the small set."""
+    shuffled = np.random.default_rng(1).permutation(labels)
+    by_images = PKBatchSampler(labels, batch_size, epoch_by="images")
+    by_identities = PKBatchSampler(labels, batch_size, epoch_by="identities")
+    return {
+        "construct, labels sorted": lambda: PKBatchSampler(labels, batch_size),
+        "construct, labels shuffled": lambda: PKBatchSampler(shuffled, batch_size),
+        "plan by identities": partial(plan_next_epoch, by_identities),
+        BY_IMAGES: partial(plan_next_epoch, by_images),
+        PLAIN: lambda: plain_epoch(small, batch_size // INSTANCES),
+    }
+
+
+def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
+    num_identities = scaled(args.identities, args.scale, least=args.batch_size)
+    num_images = scaled(args.images, args.scale, least=INSTANCES * num_identities)
+    labels = long_tailed_labels(num_images, num_identities)
+    # Twice a batch's identities, or the loop would stop before its first batches.
+    small = labels[labels < max(PLAIN_SHARE * num_identities, args.batch_size // 2)].tolist()
+    runs = alternate(build_steps(labels, small, args.batch_size), args.repeats)
+    runs[PLAIN] = [num_images / len(small) * seconds for seconds in runs[PLAIN]]
+    plain = statistics.median(runs[PLAIN])
+    for name, values in runs.items():
+        seconds = statistics.median(values)
+        row: Row = {
+            "what": name,
+            "time_ratio": ratio(seconds, plain) if name in (BY_IMAGES, PLAIN) else None,
+            "seconds": seconds,
+            "num_images": num_images,
+            "num_identities": num_identities,
+            "batch_size": args.batch_size,
+            "runs": values,
+        }
+        yield TABLE, row
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=5_800_000)
     parser.add_argument("--identities", type=int, default=85_742)
     parser.add_argument("--batch_size", type=int, default=256)
-    args = parser.parse_args()
-    labels = long_tailed_labels(args.images, args.identities)
-    shuffled = np.random.default_rng(1).permutation(labels)
-    small = labels[labels < PLAIN_SHARE * args.identities].tolist()
-    plain = median_seconds(lambda: plain_epoch(small, args.batch_size // INSTANCES)) / len(small) * args.images
-    print(f"{args.images} images, {args.identities} identities, batches of {args.batch_size}, median of {REPEATS}")
-    print(f"{'':24} {'seconds':>9} {'plain loop / this':>18}")
-    for order, chosen in (("sorted", labels), ("shuffled", shuffled)):
-        build = median_seconds(lambda chosen=chosen: PKBatchSampler(chosen, args.batch_size))  # type: ignore[misc]
-        print(f"{'construct, ' + order:24} {build:9.3f} {'-':>18}")
-    for mode in EPOCH_MODES:
-        sampler = PKBatchSampler(labels, args.batch_size, epoch_by=mode)
-        plan = median_seconds(
-            lambda sampler=sampler: (
-                sampler.load_state_dict(  # type: ignore[misc]
-                    {"seed": 0, "epoch": sampler.epoch + 1, "batches_done": 0}
-                )
-                or sampler.plan()
-            )
-        )
-        ratio = f"{plain / plan:.0f}" if mode == "images" else "-"
-        print(f"{'plan, by ' + mode:24} {plan:9.3f} {ratio:>18}")
-        print(f"  {sampler.summary()}")
-    print(f"{'plain loop, scaled up':24} {plain:9.3f} {'1':>18}")
 
+
+BENCHMARK = Benchmark("sampler", __doc__, (TABLE,), _measure, repeats=3, add_arguments=_add_arguments)
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

@@ -1,6 +1,6 @@
 """Speed of the synthetic faces: images a second on one core, drawing of the parameters and JPEG included.
 
-Run `python -m benchmarks.synthetic`.
+Run as `python -m benchmarks.synthetic`. Processor time is counted, not wall time: other programs do not matter.
 """
 
 from __future__ import annotations
@@ -8,32 +8,44 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Iterator
 
 import cv2
 
+from benchmarks.program import Benchmark, main, scaled
+from benchmarks.tables import Column, Row, Table
 from datasets.synthetic import render_identities
 
-REPEATS = 5
+IDENTITIES = 15
 IMAGES_PER_IDENTITY = 20
+GOAL = 300
+
+TABLE = Table(
+    "synthetic",
+    (
+        Column("what", "what", width=26),
+        Column("images/s", "images_per_second", "{:,.0f}"),
+        Column("goal", "goal", ">= {}"),
+    ),
+)
 
 
 def images_per_second(num_identities: int) -> float:
-    """Return the speed of rendering training images, over processor time: other programs do not count."""
+    """Return the speed of rendering training images, over processor time."""
     start = time.process_time()
     images, _ = render_identities("benchmark", num_identities, IMAGES_PER_IDENTITY)
     return len(images) / (time.process_time() - start)
 
 
-def main() -> None:
-    """Print the median of a few runs."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num_identities", type=int, default=15)
-    arguments = parser.parse_args()
+def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
     cv2.setNumThreads(1)
     images_per_second(1)
-    speeds = [images_per_second(arguments.num_identities) for _ in range(REPEATS)]
-    print(f"synthetic faces: {statistics.median(speeds):.0f} images/s on one core (median of {REPEATS}), goal >= 300")
+    speeds = [images_per_second(scaled(IDENTITIES, args.scale, least=1)) for _ in range(args.repeats)]
+    median = statistics.median(speeds)
+    yield TABLE, {"what": "synthetic faces, one core", "images_per_second": median, "goal": GOAL, "runs": speeds}
 
+
+BENCHMARK = Benchmark("synthetic", __doc__, (TABLE,), _measure)
 
 if __name__ == "__main__":
-    main()
+    main(BENCHMARK)

@@ -1,0 +1,96 @@
+"""How every benchmark measures: medians of alternating runs, peak extra memory, the facts of the machine.
+
+- Time: one warm-up of each step, then the steps in turn, in one process: what slows the machine slows them alike.
+- Memory: how far the resident set peaks above its level before the step. Freed heap is handed back first (malloc_trim),
+  and the kernel's peak counter (VmHWM in /proc/self/status) is reset by writing 5 to /proc/self/clear_refs: Linux only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+Step = Callable[[], object]
+MIB = 2**20
+_RESET_PEAK = Path("/proc/self/clear_refs")
+
+
+class Cost(NamedTuple):
+    """What a step costs."""
+
+    runs: list[float]  # seconds of each run
+    extra_mib: float | None  # peak of the resident set above its level before; None where it cannot be measured
+
+    @property
+    def seconds(self) -> float:
+        """Median of the runs."""
+        return statistics.median(self.runs)
+
+
+def alternate(steps: Mapping[str, Step], repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of `repeats` alternating runs of each step, after one warm-up of each."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for repeat in range(repeats + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if repeat:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def measure_extra_mib(step: Step) -> float | None:
+    """Return how far the resident set peaks above its level before the step, in MiB; None where Linux is not."""
+    if not _RESET_PEAK.exists():
+        return None
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    before = _status_bytes("VmRSS")
+    _RESET_PEAK.write_text("5")
+    step()
+    return (_status_bytes("VmHWM") - before) / MIB
+
+
+def _status_bytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def compare(steps: Mapping[str, Step], repeats: int) -> dict[str, Cost]:
+    """Return time and memory of each step, measured as the head of this module says."""
+    runs = alternate(steps, repeats)
+    return {name: Cost(runs[name], measure_extra_mib(step)) for name, step in steps.items()}
+
+
+def ratio(value: float | None, reference: float | None) -> float | None:
+    """Return value over reference; None where one of them is missing or the reference is 0."""
+    return value / reference if value is not None and reference else None
+
+
+def machine() -> dict[str, str | int | None]:
+    """Return what a figure depends on besides the code."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
