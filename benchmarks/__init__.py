@@ -1,1 +1,1 @@
-"""Speed and memory, as ratios against a plain formulation in the same run; each module runs with python -m."""
+"""Speed and memory, as ratios of what was measured in one run; `python -m benchmarks` runs them all."""
