@@ -1,0 +1,137 @@
+"""Every benchmark at a tiny size: it runs, prints its rows and writes its JSON. No figure is judged here."""
+
+import json
+
+import cv2
+import pytest
+import torch
+
+from benchmarks import __main__ as all_benchmarks
+from benchmarks import help as help_benchmark
+from benchmarks import qaconv, sampler, step, synthetic
+from benchmarks.program import run
+from benchmarks.step_clock import StepClock, Stretch
+from benchmarks.tables import row_cells
+from config import Config
+
+TINY = ["--scale", "0.005", "--repeats", "1"]
+
+
+@pytest.fixture(autouse=True)
+def opencv_threads():
+    threads = cv2.getNumThreads()
+    yield
+    cv2.setNumThreads(threads)
+
+
+def run_tiny(module, folder, capsys, *argv):
+    """Return the tables' rows, by table, after a run that printed each of them."""
+    path = run(module.BENCHMARK, [*TINY, "--output", str(folder), *argv])
+    assert path == folder / f"{module.BENCHMARK.name}.json" and [*folder.iterdir()] == [path]
+    result = json.loads(path.read_text())
+    assert result["machine"]["cpu"] and result["machine"]["torch"] == torch.__version__
+    assert result["options"]["repeats"] == 1 and result["options"]["scale"] == 0.005
+    printed = capsys.readouterr().out
+    for table, written in zip(module.BENCHMARK.tables, result["tables"], strict=True):
+        assert written["name"] == table.name and written["rows"]
+        for row in written["rows"]:
+            cells = row_cells(table.columns, row)
+            assert any(line.split() == " ".join(cells).split() for line in printed.splitlines())
+            assert cells[0] != "-" and any(cell != "-" for cell in cells[1:])
+    return {table["name"]: table["rows"] for table in result["tables"]}
+
+
+def test_qaconv(tmp_path, capsys):
+    rows = run_tiny(qaconv, tmp_path, capsys)["qaconv"]
+    assert [row["what"] for row in rows] == [case.title for case in qaconv.CASES.values()]
+    assert all(row["time_ratio"] > 0 for row in rows)
+    with_memory = [row["memory_goal"] is not None for row in rows]
+    assert [row["memory_ratio"] is not None for row in rows] == with_memory == 3 * [True] + 3 * [False]
+
+
+def test_qaconv_rows_are_chosen_by_name(tmp_path, capsys):
+    rows = run_tiny(qaconv, tmp_path, capsys, "--rows", "forward_14x14")["qaconv"]
+    assert [(row["against"], row["size"]) for row in rows] == [("product", "4, 256 x 14 x 14")]
+
+
+def test_qaconv_sees_the_memory_of_the_plain_formulation():
+    case = qaconv.CASES["self_7x7"]._replace(size=qaconv.Size(num_maps=32, channels=8, side=7))
+    row = qaconv.measure_case(case, scale=1.0, repeats=1)
+    assert row["reference_mib"] >= 32 * 32 * 49 * 49 * 4 / 2**20  # the correlation alone
+    assert row["memory_ratio"] < 1
+
+
+def test_qaconv_compares_the_same_pairs():
+    size = qaconv.Size(num_maps=20, channels=8, side=3)
+    forward, all_pairs = qaconv.forward_steps(size), qaconv.all_pairs_steps(size)
+    assert forward["ours"]().shape == (20, 20)
+    assert forward["reference"]().shape == (20 * 9, 20 * 9)
+    assert all_pairs["ours"]()["qaconv"].shape == (190,)
+
+
+def test_step(tmp_path, capsys, faces):
+    options = ("--arch", "ir_tiny", "--batch_size", "4", "--shares_steps", "2", "--data_root", str(faces))
+    rows = run_tiny(step, tmp_path, capsys, *options)
+    assert [row["variant"] for row in rows["step"]] == list(step.VARIANTS)
+    assert rows["step"][0]["time_ratio"] == 1
+    *parts, whole = rows["step_shares"]
+    assert sum(row["share"] for row in parts) == pytest.approx(1) == whole["share"]
+    assert sum(row["milliseconds"] for row in parts) == pytest.approx(whole["milliseconds"])
+
+
+def test_the_clock_follows_a_step_through_its_parts_in_order(faces):
+    config = Config(arch="ir_tiny", batch_size=16, data_root=str(faces), num_workers=0, gpus=0)
+    clock = step.time_steps(config, num_steps=2)
+    forward = ["data", "backbone", "losses", "margin head", "occlusion head", "QAConv"]
+    backward = ["losses", "QAConv", "occlusion head", "margin head", "backbone"]
+    expected = [*map(Stretch, forward), *(Stretch(part, backward=True) for part in backward), Stretch("optimiser")]
+    assert [list(seconds) for seconds in clock.steps] == [expected, expected]
+    assert all(value > 0 for seconds in clock.steps for value in seconds.values())
+
+
+def test_the_clock_leaves_warm_up_out_and_takes_medians():
+    clock, part = StepClock(), Stretch("backbone")
+    clock.steps = [{part: seconds} for seconds in (9.0, 1.0, 3.0, 2.0)]
+    assert clock.medians(num_warmup=1) == {part: 2.0}
+
+
+def test_sampler(tmp_path, capsys):
+    rows = run_tiny(sampler, tmp_path, capsys)["sampler"]
+    assert [row["what"] for row in rows if row["time_ratio"] is not None] == [sampler.BY_IMAGES, sampler.PLAIN]
+    assert rows[-1]["time_ratio"] == 1 and rows[0]["num_images"] == 29_000
+
+
+def test_synthetic(tmp_path, capsys):
+    (row,) = run_tiny(synthetic, tmp_path, capsys)["synthetic"]
+    assert row["images_per_second"] > 0 and len(row["runs"]) == 1
+
+
+def test_help(tmp_path, capsys):
+    ours, bare = run_tiny(help_benchmark, tmp_path, capsys)["help"]
+    assert ours["time_ratio"] > 1 == bare["time_ratio"]
+
+
+def test_all_of_them_run_by_name_and_the_docs_follow(tmp_path, capfd):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- help -->\n<!-- /help -->\n")
+    folder = tmp_path / "results"
+    assert all_benchmarks.main(["help", "--repeats=1", f"--output={folder}", f"--docs={page}", "--update-docs"]) == 0
+    assert [path.name for path in folder.iterdir()] == ["help.json"]
+    assert "| python main.py --help |" in page.read_text() and "medians of 1 runs." in page.read_text()
+    assert "== help" in capfd.readouterr().out
+
+
+def test_a_failed_benchmark_is_named_and_the_docs_stay(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(all_benchmarks, "BENCHMARKS", ("absent",))
+    page = tmp_path / "page.md"
+    page.write_text("as it was")
+    assert all_benchmarks.main([f"--docs={page}", "--update-docs", f"--output={tmp_path}"]) == 1
+    assert "failed: absent" in capfd.readouterr().err
+    assert page.read_text() == "as it was"
+
+
+def test_an_unknown_benchmark_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        all_benchmarks.main(["qaconf"])
+    assert stop.value.code == 2
+    assert "unknown benchmark qaconf; choose from qaconv, step" in capsys.readouterr().err
