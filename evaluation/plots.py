@@ -139,7 +139,14 @@ def sample_sheet(
     _save(figure, Path(path))
 
 
-def prediction_panel(path: Path | str, images: UInt8Array, masks: UInt8Array, visibility: NDArray[np.floating]) -> None:
+def prediction_panel(
+    path: Path | str,
+    images: UInt8Array,
+    masks: UInt8Array,
+    visibility: NDArray[np.floating],
+    captions: Sequence[str] = (),
+    title: str = "",
+) -> None:
     """Write a panel with a column per image: the image, its true visibility mask, and the predicted visibility.
 
     Args:
@@ -147,19 +154,27 @@ def prediction_panel(path: Path | str, images: UInt8Array, masks: UInt8Array, vi
         images: uint8 [N, H, W, 3] RGB.
         masks: uint8 [N, H, W], 1 = visible.
         visibility: floating [N, h, w] in [0, 1], enlarged bilinearly for the picture.
+        captions: N texts above the columns, or none; long ones are cut.
+        title: text above everything; empty: none.
     Raises:
         ValueError: if the lengths differ or there are no images.
     """
-    if not 0 < len(images) == len(masks) == len(visibility):
+    if not 0 < len(images) == len(masks) == len(visibility) == len(captions or images):
         raise ValueError(
-            "prediction_panel: as many masks and visibility maps as images are needed, got"
-            f" {len(images)}, {len(masks)} and {len(visibility)} for images, masks and maps."
+            "prediction_panel: as many masks, visibility maps and captions as images are needed, got"
+            f" {len(images)}, {len(masks)}, {len(visibility)} and {len(captions)} for images, masks, maps and captions."
         )
     predicted = np.stack([_enlarge(shown, *images.shape[1:3]) for shown in visibility])
     canvas, places = _mosaic([images, _tint(masks), _tint(predicted)], len(images), caption=0)
-    figure, axes = _pixel_figure(np.pad(canvas, ((0, 0), (_CAPTION, 0), (0, 0)), constant_values=255))
+    above = _CAPTION * (bool(title) + bool(captions))
+    figure, axes = _pixel_figure(np.pad(canvas, ((above, 0), (_CAPTION, 0), (0, 0)), constant_values=255))
     for ((top, _), *_), name in zip(places, ("image", "true visibility", "predicted visibility"), strict=True):
-        axes.text(_CAPTION / 2, top + images.shape[1] / 2, name, rotation=90, ha="center", va="center", fontsize=7.5)
+        centre = above + top + images.shape[1] / 2
+        axes.text(_CAPTION / 2, centre, name, rotation=90, ha="center", va="center", fontsize=7.5)
+    for (_, left), text in zip(places[0], captions, strict=False):
+        axes.text(_CAPTION + left + images.shape[2] / 2, above - 1, _shorten(text), ha="center", fontsize=7.5)
+    if title:
+        axes.text(_CAPTION + _GUTTER, _CAPTION - 4, title, fontsize=8.5)
     _save(figure, Path(path))
 
 

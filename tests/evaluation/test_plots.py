@@ -113,6 +113,16 @@ def test_prediction_panel_enlarges_the_visibility(tmp_path):
     assert 150 < predicted[64, 50] < 600  # between the rows of cells
 
 
+def test_captions_and_title_of_a_panel_stand_above_it_and_move_nothing_else(tmp_path):
+    images = np.full((2, 112, 112, 3), 90, dtype=np.uint8)
+    masks, visibility = np.ones((2, 112, 112), dtype=np.uint8), np.ones((2, 7, 7))
+    prediction_panel(tmp_path / "bare.png", images, masks, visibility)
+    prediction_panel(tmp_path / "full.png", images, masks, visibility, ["scarf", "hand"], "synthetic faces")
+    bare, full = read_rgb(tmp_path / "bare.png"), read_rgb(tmp_path / "full.png")
+    np.testing.assert_array_equal(full[36:, 24:], bare[:, 24:])  # two lines of text; names of the rows are at the left
+    assert full[:18].min() < 128 and full[18:36].min() < 128
+
+
 def test_unequal_lengths_are_refused(tmp_path):
     images, masks = np.zeros((2, 8, 8, 3), dtype=np.uint8), np.zeros((2, 8, 8), dtype=np.uint8)
     for arguments in ((images, masks[:1], ["a", "b"]), (images, None, ["a"]), (images[:0], None, [])):
@@ -120,6 +130,8 @@ def test_unequal_lengths_are_refused(tmp_path):
             sample_sheet(tmp_path / "x.png", *arguments)
     with pytest.raises(ValueError, match="prediction_panel: as many"):
         prediction_panel(tmp_path / "x.png", images, masks, np.zeros((1, 2, 2)))
+    with pytest.raises(ValueError, match="prediction_panel: as many"):
+        prediction_panel(tmp_path / "x.png", images, masks, np.zeros((2, 2, 2)), ["a"])
     assert not list(tmp_path.iterdir())
 
 
