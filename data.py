@@ -22,6 +22,7 @@ from datasets import (
     PlannedBatches,
     Sample,
     TrainingView,
+    UnreadableImageError,
     cache_benchmark,
     collate,
     find_benchmarks,
@@ -45,7 +46,7 @@ class FaceDataModule(pl.LightningDataModule):
         benchmarks: the sets that validation and test score, in a fixed order.
         missing: the names of the five benchmarks that were not found.
         synthetic: whether the embedded synthetic faces are used.
-        unreadable: paths of images that could not be read so far.
+        unreadable: why an image could not be read, by its path, of those that training met so far.
 
     Raises:
         ValueError, OSError: from `setup`, one line that says what is wrong with which path or flag.
@@ -56,7 +57,7 @@ class FaceDataModule(pl.LightningDataModule):
         self.config = config
         self.world_size = world_size
         self.synthetic = config.data_root is None
-        self.unreadable: set[str] = set()
+        self.unreadable: dict[str, str] = {}
         self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []
         self._num_workers = _at_most_cores(config.num_workers)
@@ -191,9 +192,17 @@ class FaceDataModule(pl.LightningDataModule):
             for index in batch.unreadable[batch.unreadable >= 0].tolist():
                 path = str(self.train_dataset.paths[index])
                 if path not in self.unreadable:
-                    self.unreadable.add(path)
-                    logger.warning("unreadable image %s: another image of the identity took its place", path)
+                    self.unreadable[path] = self._why_unreadable(index)
+                    logger.warning("unreadable image %s: another image took its place", path)
         return batch
+
+    def _why_unreadable(self, index: int) -> str:
+        # The worker that met it handed over its position alone.
+        try:
+            self.train_dataset.read(index)
+        except UnreadableImageError as error:
+            return error.reason
+        return "could be read at the second attempt"
 
 
 def _training_folder(root: Path, train_data_path: str | None) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,18 +18,13 @@ import nets
 import optimization
 import qaconv
 import transforms
+import updates
 import validation
 from config import Config
 from datasets import PairSample, Sample
 from evaluation import Description, FusionStatistics
 
-logger = logging.getLogger(__name__)
-
 MAIN_DATASET = "0"  # name of the only head so far; several data sets will have a head each
-
-
-class NonFiniteError(RuntimeError):
-    """A loss term or a gradient is NaN or infinite and the run is told to stop."""
 
 
 class Recognizer(pl.LightningModule):
@@ -65,7 +59,11 @@ class Recognizer(pl.LightningModule):
         self.pair_scores = validation.PairScores()
         self.last_scores: dict[str, dict[str, validation.Scores]] = {}
         self.last_results: dict[str, dict[str, validation.MethodResults]] = {}
-        self.skipped_steps = 0
+        self.guard = updates.UpdateGuard(c.on_nonfinite)
+        self._applied_lr = 0.0
+        self._finished_step = 0
+        # NCCL cannot reduce a sparse gradient: it is averaged here, not by DDP.
+        self._ddp_params_and_buffers_to_ignore = ["matcher.class_embeddings.weight"]
         self.to(memory_format=torch.channels_last)
 
     def _build_matcher(self, num_classes: Mapping[str, int]) -> qaconv.QAConv:
@@ -129,16 +127,18 @@ class Recognizer(pl.LightningModule):
 
     # ---------------------------------------------------------------- training
 
-    def training_step(self, batch: Sample, batch_idx: int) -> Tensor | None:
-        """Return the weighted loss of one batch, or None when it is skipped for not being finite."""
+    def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
+        """Return the weighted loss of one batch; one that is not finite ends the run or is noted for the update."""
         # Dropout draws depend on seed, step and rank alone, so a resumed run needs no generator state.
         key = (self.config.seed, self.trainer.global_step, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        step = self.trainer.global_step + 1  # as metrics.csv counts them
+        self.guard.watch(self)
         features = self.model(transforms.to_tensor(batch.image))
         terms, accuracies = self._loss_terms(features, batch)
         total = self._total(terms)
-        if not self._all_finite(total, terms):
-            return None
+        if not self.guard.accepts_loss(total, terms, step):
+            return total
         self._update_means({**{f"train_{k}_loss": v for k, v in terms.items()}, "train_loss": total, **accuracies})
         if self._is_logging_step():
             self._log_feature_statistics(features, terms)
@@ -201,43 +201,35 @@ class Recognizer(pl.LightningModule):
         ramp = self.config.margin_warmup_epochs * self.trainer.estimated_stepping_batches / self.config.epochs
         return min(1.0, self.trainer.global_step / ramp) if ramp else 1.0
 
-    # ---------------------------------------------------------------- guards
-
-    def _all_finite(self, total: Tensor, terms: dict[str, Tensor]) -> bool:
-        """Return whether the loss is finite on every rank; a run told to stop raises instead of returning False."""
-        finite = torch.isfinite(total.detach())
-        if self.trainer.world_size > 1:  # ranks must skip together, or the next all-reduce hangs
-            finite = self.trainer.strategy.reduce(finite.float(), reduce_op="sum") == self.trainer.world_size
-        if finite:
-            return True
-        bad = [name for name, term in terms.items() if not torch.isfinite(term)] or ["on another rank"]
-        self._handle_non_finite(f"loss term {', '.join(bad)}")
-        return False
+    # ---------------------------------------------------------------- update
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Refuse an update with a gradient that is not finite; log the gradient's length."""
-        gradients = [p.grad for p in self.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        # Under fp16 the scaler itself finds and skips overflows, which are part of its search for a scale.
-        if self.trainer.precision != "16-mixed" and not torch.isfinite(norm):
-            named = (n for n, p in self.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all())
-            self._handle_non_finite(f"gradient of {next(named)}")
-            for parameter in self.parameters():
-                parameter.grad = None
+        """Measure and clip the gradient, and update what the optimiser does not; refuse what is not finite."""
+        self._applied_lr = optimizer.param_groups[0]["lr"]
+        weight = self._class_maps()
+        if weight is not None and weight.grad is not None:
+            weight.grad = updates.mean_over_ranks(weight.grad)
+        named = {name: p for name, p in self.named_parameters() if p.grad is not None}
+        parameters = list(named.values())
+        norm = updates.gradient_norm(parameters)
+        scaled = self.trainer.precision == "16-mixed"
+        if not self.guard.accepts_gradient(named, norm, self.trainer.global_step + 1, scaled):
             return
         self._update_means({"grad_norm": norm})
-        self._step_class_embeddings(optimizer)
+        if self.config.gradient_clip_val:
+            updates.clip_gradients(parameters, self.config.gradient_clip_val, norm)
+        if weight is not None:
+            # The optimiser would touch the maps of every class; those that took part in the step are enough.
+            optimization.sparse_sgd_step(weight, self._applied_lr, self.config.weight_decay)
+            weight.grad = None
 
-    def _step_class_embeddings(self, optimizer: torch.optim.Optimizer) -> None:
-        """Update the class maps that took part in the step; the optimiser would touch those of every class."""
-        if self.matcher is None or self.matcher.class_embeddings is None:
-            return
-        weight = self.matcher.class_embeddings.weight
-        optimization.sparse_sgd_step(weight, optimizer.param_groups[0]["lr"], self.config.weight_decay)
-        weight.grad = None
+    def _class_maps(self) -> Tensor | None:
+        embeddings = None if self.matcher is None else self.matcher.class_embeddings
+        return None if embeddings is None else embeddings.weight
 
-    def on_fit_start(self) -> None:
+    def on_train_start(self) -> None:
         """Find each class's first neighbours; a resumed run has them in its checkpoint."""
+        self._finished_step = self.trainer.global_step
         if self.trainer.global_step == 0:
             self._refresh_neighbours()
 
@@ -248,13 +240,6 @@ class Recognizer(pl.LightningModule):
     def _refresh_neighbours(self) -> None:
         if self.matcher is not None and self.matcher.class_embeddings is not None:
             self.matcher.set_neighbours(self.head.kernel)
-
-    def _handle_non_finite(self, what: str) -> None:
-        message = f"step {self.trainer.global_step}: {what} is not finite"
-        if self.config.on_nonfinite == "stop":
-            raise NonFiniteError(f"{message}; lower --lr, use --warmup_steps, or --on_nonfinite skip")
-        self.skipped_steps += 1
-        logger.warning("%s; update skipped (%d so far)", message, self.skipped_steps)
 
     # ---------------------------------------------------------------- logging
 
@@ -271,6 +256,9 @@ class Recognizer(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the means of the last steps every log_every_n_steps and at the end of an epoch."""
         step = self.trainer.global_step
+        if step == self._finished_step:
+            return  # gradients are still being accumulated
+        self._finished_step = step
         if step % self.config.log_every_n_steps == 0 or self.trainer.is_last_batch:
             self._log_means(step)
         if step % 1000 == 0 and self.occlusion_head is not None:
@@ -281,10 +269,9 @@ class Recognizer(pl.LightningModule):
         values = {name: float(mean.compute()) for name, mean in self.means.items() if mean.update_called}
         for mean in self.means.values():
             mean.reset()
-        if values:
-            values |= {"lr": self.trainer.optimizers[0].param_groups[0]["lr"], "epoch": self.trainer.current_epoch}
-            values |= {"skipped_steps": self.skipped_steps, "margin_scale": self.head.margin_scale}
-            self._log_now(values, step)
+        values |= {"lr": self._applied_lr, "epoch": self.trainer.current_epoch}
+        values |= {"skipped_steps": self.guard.skipped, "margin_scale": self.head.margin_scale}
+        self._log_now(values, step)
 
     def _log_now(self, values: Mapping[str, float], step: int) -> None:
         for run_logger in self.loggers:
@@ -360,7 +347,7 @@ class Recognizer(pl.LightningModule):
         checkpoint["color_space"] = "rgb"
         statistics = self.fusion_statistics
         checkpoint["fusion_statistics"] = None if statistics is None else statistics.to_dict()
-        checkpoint["skipped_steps"] = self.skipped_steps
+        checkpoint["skipped_steps"] = self.guard.skipped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them; a checkpoint in another colour order is refused.
@@ -372,7 +359,7 @@ class Recognizer(pl.LightningModule):
             raise ValueError(f"checkpoint: color_space is {checkpoint.get('color_space')!r}, expected 'rgb'")
         statistics = checkpoint["fusion_statistics"]
         self.fusion_statistics = None if statistics is None else FusionStatistics.from_dict(statistics)
-        self.skipped_steps = checkpoint.get("skipped_steps", 0)
+        self.guard.skipped = checkpoint.get("skipped_steps", 0)
 
 
 def unit_map(feature_map: Tensor) -> Tensor:

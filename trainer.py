@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressB
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
-from callbacks import AtomicCheckpointIO, MetricsLogger, SampleSheet, ScoreHistograms, start_wandb
+from callbacks import AtomicCheckpointIO, MetricsLogger, SampleSheet, ScoreHistograms, UnreadableList, start_wandb
 from config import Config
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -51,7 +51,6 @@ def build_trainer(config: Config, folder: Path | None) -> pl.Trainer:
         precision=PRECISIONS[config.precision_on(on_gpu)],  # type: ignore[arg-type]
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate_grad_batches,
-        gradient_clip_val=config.gradient_clip_val or None,
         val_check_interval=config.val_check_interval,
         check_val_every_n_epoch=config.check_val_every_n_epoch,
         limit_train_batches=TEST_RUN_BATCHES if config.test_run else 1.0,
@@ -84,7 +83,7 @@ def _callbacks(config: Config, folder: Path | None) -> list[Callback]:
     callbacks: list[Callback] = [RichProgressBar(leave=True)]
     if config.fast_dev_run:
         return callbacks
-    callbacks += [SampleSheet(folder), ScoreHistograms(folder)]
+    callbacks += [SampleSheet(folder), ScoreHistograms(folder), UnreadableList(folder)]
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     best = ModelCheckpoint(filename="best", monitor=config.monitor, mode="max", save_top_k=1, **common)
     last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common)

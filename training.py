@@ -19,8 +19,9 @@ from config import Config, merge_for_resume
 from data import FaceDataModule
 from evaluation.report import format_table
 from reporting import benchmark_results, write_all
-from train_val import MAIN_DATASET, NonFiniteError, Recognizer
+from train_val import MAIN_DATASET, Recognizer
 from trainer import build_trainer, is_main_process, world_size
+from updates import NonFiniteError
 
 logger = logging.getLogger(__name__)
 RUNS = Path("experiments")

@@ -26,7 +26,7 @@ LAYERS = (
     {"trainer", "checkpoints"},
     {"train_val", "data", "callbacks", "pretrain"},
     {"reporting"},
-    {"validation", "optimization", "runs"},
+    {"validation", "optimization", "updates", "runs"},
     LEAVES,
     GROUND,
     {"config"},
