@@ -19,8 +19,9 @@ class TrainingView(Dataset[Sample[Image, int]]):
     The generator of an augmentation is keyed by (seed, epoch, position), so that it depends neither on the worker, nor
     on the rank, nor on whether the run was resumed.
 
-    An unreadable image is replaced by another image of its identity: the next readable one after it, going round. Its
-    position is then in `Sample.unreadable`.
+    An unreadable image is replaced by another image of its identity: the next readable one after it, going round; where
+    the identity has none, by the next of any identity, with that one's label. Its position is then in
+    `Sample.unreadable`.
 
     Args:
         dataset: where images are read.
@@ -53,7 +54,7 @@ class TrainingView(Dataset[Sample[Image, int]]):
         """Return the augmented sample of a draw.
 
         Raises:
-            UnreadableImageError: if no image of the identity can be read.
+            UnreadableImageError: if no image of the data set can be read.
         """
         index, image = self._read(draw.index)
         rng = np.random.default_rng((self.seed, draw.epoch, draw.position))
@@ -63,20 +64,22 @@ class TrainingView(Dataset[Sample[Image, int]]):
         return Sample(view.image, label, self.dataset_id, view.visibility, index, unreadable)
 
     def _read(self, index: int) -> tuple[int, Image]:
-        """Return the first readable image of the identity, starting with `index`, and its position."""
-        failures: list[UnreadableImageError] = []
-        for candidate in self._same_identity(index):
+        """Return the first readable image, starting with `index`, and its position."""
+        first: UnreadableImageError | None = None
+        for candidate in self._candidates(index):
             try:
                 return candidate, self.dataset.read(candidate)
             except UnreadableImageError as error:
-                failures.append(error)
-        first = failures[0]
-        reason = f"{first.reason}; nor can any other of the {len(failures)} images of its identity be read"
+                first = first or error
+        assert first is not None
+        reason = f"{first.reason}; nor can any other of the {len(self)} images be read"
         raise UnreadableImageError(first.path, reason) from first
 
-    def _same_identity(self, index: int) -> Iterator[int]:
+    def _candidates(self, index: int) -> Iterator[int]:
+        """Yield every position: `index`, the others of its identity, all others, each going round from `index`."""
         yield index  # before any search: nearly every image is readable
         labels = self.dataset.labels
-        members = np.flatnonzero(labels == labels[index])
-        place = int(np.searchsorted(members, index))
-        yield from np.roll(members, -place)[1:].tolist()
+        others = np.roll(np.arange(len(labels)), -index)[1:]
+        same = labels[others] == labels[index]
+        yield from others[same].tolist()
+        yield from others[~same].tolist()

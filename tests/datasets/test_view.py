@@ -65,10 +65,18 @@ def test_an_unreadable_image_is_replaced_by_the_next_of_its_identity(dataset):
     assert view[Draw(6, 0, 0)].index == 5
 
 
-def test_an_identity_without_a_readable_image_is_an_error(dataset):
-    for index in (7, 8):
+def test_an_identity_without_a_readable_image_is_replaced_by_the_next_one(dataset):
+    for index in (4, 5, 6, 7):
         dataset.paths[index].write_bytes(b"")
-    with pytest.raises(UnreadableImageError, match=r"1\.png: the file is empty; nor can any other of the 2 images"):
+    view = TrainingView(dataset, stamp, seed=0)
+    sample = view[Draw(5, 0, 0)]
+    assert (sample.index, sample.unreadable, sample.label) == (8, 5, 2)
+
+
+def test_a_data_set_without_a_readable_image_is_an_error(dataset):
+    for index in range(9):
+        dataset.paths[index].write_bytes(b"")
+    with pytest.raises(UnreadableImageError, match=r"1\.png: the file is empty; nor can any other of the 9 images"):
         TrainingView(dataset, stamp, seed=0)[Draw(8, 0, 0)]
 
 
