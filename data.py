@@ -160,7 +160,7 @@ class FaceDataModule(pl.LightningDataModule):
         c = self.config
         return TrainingTransform(
             occluders=c.occluders,
-            occlusion_prob=c.occlusion_prob,
+            occlusion_prob=c.occlusion_prob if c.occluders else 0.0,
             low_res_prob=c.low_res_augmentation_prob,
             crop_prob=c.crop_augmentation_prob,
             photometric_prob=c.photometric_augmentation_prob,

@@ -89,7 +89,9 @@ def _callbacks(config: Config, folder: Path | None) -> list[Callback]:
     last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common)
     callbacks += [best, last]
     if config.save_all_models:
-        every = ModelCheckpoint(filename="epoch_{epoch:03d}", auto_insert_metric_name=False, save_top_k=-1,
+        # Nothing is monitored, so the mode means nothing; but two callbacks with equal settings share a key in the
+        # checkpoint, which Lightning refuses, and `last` has the other mode.
+        every = ModelCheckpoint(filename="epoch_{epoch:03d}", auto_insert_metric_name=False, save_top_k=-1, mode="max",
                                 save_on_train_epoch_end=True, **common)  # fmt: skip
         callbacks.append(every)
     return callbacks

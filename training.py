@@ -17,11 +17,13 @@ from callbacks import truncate_metrics
 from checkpoints import load_pretrained_model, read_checkpoint
 from config import Config, merge_for_resume
 from data import FaceDataModule
+from evaluation import METHODS
 from evaluation.report import format_table
 from reporting import benchmark_results, write_all
 from train_val import MAIN_DATASET, Recognizer
 from trainer import build_trainer, is_main_process, world_size
 from updates import NonFiniteError
+from validation import CONDITIONS, metric_names
 
 logger = logging.getLogger(__name__)
 RUNS = Path("experiments")
@@ -50,6 +52,7 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str]) -> S
     datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
     model = _build_model(config, datamodule)
+    _check_monitor(config, datamodule, has_matcher=model.matcher is not None)
     folder = _run_folder(config, resumes) if is_main_process() and not config.fast_dev_run else None
     if folder is not None:
         runs.log_into(folder, log)
@@ -81,6 +84,14 @@ def _resumed_config(given: Config, explicit: AbstractSet[str]) -> Config:
     assert given.resume_from_checkpoint is not None
     saved = read_checkpoint(given.resume_from_checkpoint)["hyper_parameters"]["config"]
     return merge_for_resume(saved, given, explicit)
+
+
+def _check_monitor(config: Config, datamodule: FaceDataModule, has_matcher: bool) -> None:
+    """Refuse now what the first validation would not find."""
+    conditions = CONDITIONS if config.val_occlusion else CONDITIONS[:1]
+    names = metric_names(datamodule.benchmarks, conditions, METHODS if has_matcher else METHODS[:1])
+    if config.monitor not in names:
+        raise ValueError(f"--monitor: no metric will be called {config.monitor!r}; choose one of {', '.join(names)}")
 
 
 def _run_folder(config: Config, resumes: bool) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,13 +123,23 @@ def metrics(results: Mapping[str, Mapping[str, MethodResults]], stage: str) -> d
     `{stage}_{method}_acc` is the mean over the clean sets; `{stage}_acc` is that of the combined score, or of the
     embedding where there is no matcher. Single sets are `{set}_{condition}_{method}_acc`, with `test_` before in test.
     """
-    prefix = "test_" if stage == "test" else ""
     by_set = {
         (name, condition, method): result.accuracy
         for name, conditions in results.items()
         for condition, methods in conditions.items()
         for method, result in methods.items()
     }
+    return _name_metrics(by_set, stage)
+
+
+def metric_names(benchmarks: Sequence[Benchmark], conditions: Sequence[str], methods: Sequence[str]) -> list[str]:
+    """Return the names under which a validation of these will log."""
+    return list(_name_metrics({key: 0.0 for key in product((b.name for b in benchmarks), conditions, methods)}, "val"))
+
+
+def _name_metrics(by_set: Mapping[tuple[str, str, str], float], stage: str) -> dict[str, float]:
+    """Return the accuracies of (set, condition, method), and their means over sets, under the names of `metrics`."""
+    prefix = "test_" if stage == "test" else ""
     means: dict[str, list[float]] = {}
     for (_, condition, method), accuracy in by_set.items():
         key = f"{stage}_{method}_acc" if condition == "clean" else f"{stage}_{condition}_{method}_acc"

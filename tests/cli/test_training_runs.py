@@ -30,6 +30,8 @@ def test_a_run_leaves_everything_needed_to_read_and_repeat_it(trained):
     report = {entry.name for entry in (trained / "report").iterdir()}
     assert {"results.json", "report.txt", "accuracy.png", "roc_lfw.png"} <= report
     assert not any(name.endswith(".tmp") for name in names)
+    assert {entry.name for entry in (trained / "histograms").iterdir()} == {"step_6.png", "step_12.png"}
+    assert "wandb" not in names  # off by default
 
 
 def test_metrics_hold_every_step_once_and_every_documented_key(trained):
