@@ -1,15 +1,15 @@
-"""What is computed once and kept in the user's cache folder."""
+"""The benchmark of held-out identities, drawn once and kept in the user's cache folder."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
-from datasets.benchmark import Benchmark, load_benchmark, save_benchmark
+from datasets.benchmark_folder import Benchmark, read_folder, save_benchmark
+from datasets.cache_folder import cache_folder, publish
+from datasets.converted import open_cached
 from datasets.pairs import make_benchmark
 from datasets.sample import FaceDataset
 
@@ -17,14 +17,6 @@ logger = logging.getLogger(__name__)
 
 # Raised whenever the same images and seed would give another benchmark.
 _VERSION = 1
-
-
-def cache_folder() -> Path:
-    """Return the user's cache folder: $MASKWISE_CACHE, else maskwise in $XDG_CACHE_HOME, else in ~/.cache."""
-    own = os.environ.get("MASKWISE_CACHE")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskwise"
 
 
 def cache_benchmark(
@@ -42,33 +34,16 @@ def cache_benchmark(
         ValueError: from `make_benchmark`.
     """
     folder = (cache or cache_folder()) / "benchmarks" / _key(dataset, name, max_pairs, seed)
-    if folder.exists():
-        try:
-            return load_benchmark(folder, name)
-        except ValueError as error:
-            logger.warning("%s; it is made again", error)
-            shutil.rmtree(folder)
+    ready = open_cached(folder, name)
+    if ready is not None:
+        return ready
     benchmark = make_benchmark(dataset, name, max_pairs, seed)
     try:
-        _publish(benchmark, folder)
+        publish(folder, lambda temporary: save_benchmark(benchmark, temporary))
     except OSError as error:
         logger.warning("%s: cannot cache the benchmark (%s); it stays in memory", folder, error.strerror)
         return benchmark
-    return load_benchmark(folder, name)
-
-
-def _publish(benchmark: Benchmark, folder: Path) -> None:
-    """Save a benchmark in a new folder that appears complete; where another rank was faster, its folder stays."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        save_benchmark(benchmark, temporary)
-        temporary.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return read_folder(folder / name, name)
 
 
 def _key(dataset: FaceDataset, name: str, max_pairs: int, seed: int) -> str:

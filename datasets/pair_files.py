@@ -44,7 +44,7 @@ def read_pairs(path: str | os.PathLike[str], dataset: FaceDataset) -> Pairs:
         pairs = list(_csv_pairs(file, lines, dataset))
     else:
         heading = lines[0][1].split()
-        has_heading = len(heading) <= 2 and all(word.isdecimal() for word in heading)
+        has_heading = len(heading) <= 2 and all(_is_number(word) for word in heading)
         pairs = list(_lfw_pairs(file, lines[has_heading:], dataset))
         if has_heading:
             folds = _lfw_folds(file, heading, len(pairs))
@@ -69,7 +69,10 @@ def _csv_pairs(file: Path, lines: Lines, dataset: FaceDataset) -> Iterator[Pair]
     positions = {dataset.paths.relative(index): index for index in range(len(dataset))}
     for position, (number, line) in enumerate(lines):
         place = f"{file}, line {number}"
-        fields = [field.strip() for field in next(csv.reader([line]))]
+        try:
+            fields = [field.strip() for field in next(csv.reader([line]))]
+        except csv.Error as error:
+            raise ValueError(f"{place}: not a line of CSV ({error})") from error
         if len(fields) != 3:
             raise ValueError(f"{place}: expected path1,path2,label, got {line.strip()!r}")
         answer = _ANSWERS.get(fields[2].lower())
@@ -99,11 +102,16 @@ def _lfw_pairs(file: Path, lines: Lines, dataset: FaceDataset) -> Iterator[Pair]
         words = [word.strip() for word in line.strip().split("\t" if "\t" in line.strip() else None)]
         if len(words) == 3:
             words.insert(2, words[0])
-        if len(words) != 4 or not (words[1].isdecimal() and words[3].isdecimal()):
+        if len(words) != 4 or not (_is_number(words[1]) and _is_number(words[3])):
             raise ValueError(f"{place}: expected {_LFW_FORMS}, got {line.strip()!r}")
         first = _by_number(words[0], int(words[1]), positions, place)
         second = _by_number(words[2], int(words[3]), positions, place)
         yield _checked(first, second, words[0] == words[2], place)
+
+
+def _is_number(word: str) -> bool:
+    # Of a length that int() takes; no folder has as many images.
+    return word.isdecimal() and len(word) < 10
 
 
 def _by_number(name: str, number: int, positions: dict[str, int], place: str) -> int:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datasets.benchmark import Benchmark
+from datasets.benchmark_folder import Benchmark
 from datasets.grouping import Groups, Indices, check_labels, group_by_label
 from datasets.images import UnreadableImageError
 from datasets.sample import FaceDataset, Image

@@ -36,7 +36,7 @@ LAYERS = (
 OURS = {name: {"ops"} for name in LEAVES | GROUND} | {"datasets": {"transforms"}, "transforms": set(), "ops": set()}
 OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "transforms": {"cv2", "numpy", "torch"},
-    "datasets": {"cv2", "numpy", "rich", "torch"},  # rich shows how far the writing of a cache is
+    "datasets": {"cv2", "numcodecs", "numpy", "rich", "torch"},  # rich shows how far the writing of a cache is
     "nets": {"safetensors", "torch"},
     "evaluation": {"matplotlib", "numpy", "rich", "sklearn", "torch"},
     "config": set(),

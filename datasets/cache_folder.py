@@ -1,0 +1,36 @@
+"""The user's cache folder, and how a folder gets into it: complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder: $MASKWISE_CACHE, else maskwise in $XDG_CACHE_HOME, else in ~/.cache."""
+    own = os.environ.get("MASKWISE_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskwise"
+
+
+def publish(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Make a folder appear with what `fill` writes into it; where another rank was faster, its folder stays.
+
+    Raises:
+        OSError: if it cannot be written; then nothing of it is left.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Hidden, so that a reader who lists the parent does not take it for a finished folder.
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        fill(temporary)
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,47 @@
+"""A benchmark set as a folder of identities with the list of its pairs, as LFW is published."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from datasets.benchmark_folder import PairStream
+from datasets.converted import Source
+from datasets.image_folder import ImageFolderDataset
+from datasets.pair_files import read_pairs
+from datasets.pairs import Pairs
+
+PAIR_FILES = ("pairs.txt", "pairs.csv")
+
+
+def is_pair_folder(folder: Path) -> bool:
+    """Return whether a list of pairs lies in a folder."""
+    return any((folder / name).is_file() for name in PAIR_FILES)
+
+
+def open_pair_folder(folder: Path) -> Source:
+    """Return the set in `<folder>/<identity>/<image>` whose pairs are in `pairs.txt` or `pairs.csv`; see `read_pairs`.
+
+    Folds that the list defines are kept. Images are decoded to RGB and resized where they are not 112 x 112. One that
+    cannot be decoded raises UnreadableImageError when its turn comes.
+
+    Raises:
+        ValueError: naming file and line, if the folder or the list is damaged.
+    """
+    name = next(name for name in PAIR_FILES if (folder / name).is_file())
+    dataset = ImageFolderDataset(folder)
+    pairs = read_pairs(folder / name, dataset)
+    used = np.union1d(pairs.first, pairs.second).tolist()
+    names = [name, *(dataset.paths.relative(index) for index in used)]
+    return Source(folder, names, [name], partial(_read, dataset, pairs))
+
+
+def _read(dataset: ImageFolderDataset, pairs: Pairs) -> PairStream:
+    members = np.stack([pairs.first, pairs.second], axis=1)
+    identities = dataset.labels[members]
+    # The list decides; where it contradicts the folders, these say nothing about who is who.
+    consistent = np.array_equal(identities[:, 0] == identities[:, 1], pairs.issame)
+    images = (dataset.read(index) for index in members.ravel().tolist())
+    return PairStream(images, members.size, pairs.issame, pairs.folds, identities.ravel() if consistent else None)
