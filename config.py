@@ -45,7 +45,9 @@ SEEDS = "[0, 4294967295]"
 class DataOptions(Options):
     """Data."""
 
-    data_root: str | None = flag(None, "folder of the data; else the embedded synthetic faces", on_resume=MAY_CHANGE)
+    data_root: str | None = flag(
+        None, "folder of the data; without it and train_data_path: the embedded synthetic faces", on_resume=MAY_CHANGE
+    )
     train_data_path: str | None = flag(
         None, "folder of identity folders, absolute or in data_root; else `train` there, or data_root itself",
         on_resume=MAY_CHANGE,
@@ -171,7 +173,7 @@ class DeviceOptions(Options):
     """Device."""
 
     gpus: int = flag(1, "number of GPUs; 0, or a machine without one: CPU", within=NOT_NEGATIVE, on_resume=MAY_CHANGE)
-    num_workers: int = flag(2, "processes that read images", within=NOT_NEGATIVE, on_resume=MAY_CHANGE)
+    num_workers: int = flag(2, "workers that read images", within=NOT_NEGATIVE, on_resume=MAY_CHANGE)
     precision: str | None = flag(None, "float32 (the default) or mixed precision", choices=("32", "bf16", "16"))
     use_16bit: bool = flag(False, "mixed precision: fp16 on a GPU, bf16 on the CPU")
 
@@ -212,7 +214,7 @@ class SystemOptions(Options):
     save_all_models: bool = flag(False, "keep a checkpoint of every epoch", on_resume=MAY_CHANGE)
     wandb: str = flag("disabled", "also log to Weights & Biases", choices=WANDB_MODES, on_resume=MAY_CHANGE)
     resume_from_checkpoint: str | None = flag(None, "go on with the run of this last.ckpt", on_resume=INVOCATION)
-    start_from_model_statedict: str | None = flag(None, "start with the weights of this file", on_resume=INVOCATION)
+    start_from_model_statedict: str | None = flag(None, "start with this file's backbone", on_resume=INVOCATION)
     evaluate: bool = flag(False, "test only, with the checkpoint given", on_resume=INVOCATION)
     fast_dev_run: bool = flag(False, "one batch of everything, nothing saved", on_resume=INVOCATION)
     test_run: bool = flag(False, "50 batches an epoch", on_resume=INVOCATION)
@@ -307,6 +309,8 @@ class EvaluationConfig(DeviceOptions, EvaluationOptions):
         for name in ("model_path", "data_path", "output_dir"):
             if not getattr(self, name):
                 raise ValueError(f"--{name.replace('_', '-')} is missing")
+        if self.gpus > 1:
+            raise ValueError(f"--gpus must be 0 or 1, got {self.gpus}: an evaluation uses one device")
         if self.occlude != "none" and not self.occluders:
             raise ValueError(f"--occlude {self.occlude} needs --occluders")
         if self.adaface_weight + self.qaconv_weight == 0:

@@ -56,11 +56,11 @@ class FaceDataModule(pl.LightningDataModule):
         super().__init__()
         self.config = config
         self.world_size = world_size
-        self.synthetic = config.data_root is None
+        self.synthetic = config.data_root is None and config.train_data_path is None
         self.unreadable: dict[str, str] = {}
         self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []
-        self._num_workers = _at_most_cores(config.num_workers)
+        self._num_workers = at_most_cores(config.num_workers)
         self._train: ImageFolderDataset | IdentitySubset | None = None
         self._position: dict[str, int] | None = None
 
@@ -80,11 +80,11 @@ class FaceDataModule(pl.LightningDataModule):
         """Open the training folder and the benchmarks; identities for `own` are held out when there are none."""
         if self._train is not None:
             return
-        config = self.config
-        root = self._root()
-        folder = _training_folder(root, config.train_data_path)
-        dataset = ImageFolderDataset(folder, swap_color_channel=config.swap_color_channel)
-        present, self.missing = find_benchmarks(root / config.val_data_path if config.val_data_path else root)
+        training, sets = self._folders()
+        dataset = ImageFolderDataset(training, swap_color_channel=self.config.swap_color_channel)
+        present, self.missing = find_benchmarks(sets)
+        if self.config.val_data_path and not present:
+            raise ValueError(f"--val_data_path: {sets} holds none of the sets {', '.join(self.missing)}")
         self.benchmarks = list(present.values())
         self._train = dataset
         if not self.benchmarks:
@@ -92,12 +92,20 @@ class FaceDataModule(pl.LightningDataModule):
         self._check_classes()
         self._sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
 
-    def _root(self) -> Path:
+    def _folders(self) -> tuple[Path, Path]:
+        """Return the folder of the training identities and the folder of the benchmark sets."""
         config = self.config
-        if config.data_root is not None:
-            return Path(config.data_root)
-        spec = SyntheticSpec(config.synthetic_identities, config.synthetic_images)
-        return prepare_synthetic(spec=spec)
+        given = Path(config.data_root or "")
+        if self.synthetic:
+            spec = SyntheticSpec(config.synthetic_identities, config.synthetic_images)
+            root = prepare_synthetic(spec=spec)
+        else:
+            root = given if config.data_root else given / str(config.train_data_path)
+        if config.train_data_path:
+            training = given / config.train_data_path
+        else:
+            training = root / "train" if (root / "train").is_dir() else root
+        return training, given / config.val_data_path if config.val_data_path else root
 
     def _hold_out(self, dataset: ImageFolderDataset) -> None:
         config = self.config
@@ -205,14 +213,8 @@ class FaceDataModule(pl.LightningDataModule):
         return "could be read at the second attempt"
 
 
-def _training_folder(root: Path, train_data_path: str | None) -> Path:
-    """Return the folder of identities: the one given, else `train` inside the root, else the root itself."""
-    if train_data_path:
-        return root / train_data_path
-    return root / "train" if (root / "train").is_dir() else root
-
-
-def _at_most_cores(num_workers: int) -> int:
+def at_most_cores(num_workers: int) -> int:
+    """Return the workers to use; more than the machine has cores are too many, which a warning says."""
     cores = os.cpu_count() or 1
     if num_workers > cores:
         logger.warning("--num_workers %d: this machine has %d cores; using %d", num_workers, cores, cores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import runs
 import transforms
 from checkpoints import load_pretrained_model
 from config import EvaluationConfig
+from data import at_most_cores
 from datasets import ImageFolderDataset, Pairs, UnreadableImageError, all_pairs, read_pairs
 from evaluation import (
     FLIP_FUSION,
@@ -47,7 +49,7 @@ def run(options: EvaluationConfig) -> None:
     model = load_pretrained_model(options.model_path, options.arch, options.color_space)
     dataset = ImageFolderDataset(options.data_path)
     listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
-    images, places, unreadable = read_images(dataset, listed)
+    images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
     pairs = choose_pairs(dataset, places, listed)
     scores = score_conditions(model, images, pairs, options, every_pair=listed is None)
     results = evaluate_conditions(model, scores, pairs, dataset.labels[places], options)
@@ -59,9 +61,9 @@ def run(options: EvaluationConfig) -> None:
 
 
 def read_images(
-    dataset: ImageFolderDataset, listed: Pairs | None
+    dataset: ImageFolderDataset, listed: Pairs | None, num_workers: int = 1
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
-    """Read the images that take part.
+    """Read the images that take part, in threads: decoding lets go of Python's lock.
 
     Returns:
         uint8 [N, 112, 112, 3] images, their places in the data set int64 [N], and what could not be read and why.
@@ -70,13 +72,22 @@ def read_images(
         ValueError: if fewer than two images are left.
     """
     wanted = np.arange(len(dataset)) if listed is None else np.unique(np.concatenate([listed.first, listed.second]))
-    images, places, unreadable = [], [], []
-    for index in track(wanted.tolist(), "reading images"):
+
+    def read(index: int) -> NDArray[np.uint8] | UnreadableImageError:
         try:
-            images.append(dataset.read(index))
-            places.append(index)
+            return dataset.read(index)
         except UnreadableImageError as error:
-            unreadable.append(str(error))
+            return error
+
+    images, places, unreadable = [], [], []
+    with ThreadPool(max(1, num_workers)) as pool:
+        answers = track(pool.imap(read, wanted.tolist()), "reading images", len(wanted))
+        for index, answer in zip(wanted.tolist(), answers, strict=True):
+            if isinstance(answer, UnreadableImageError):
+                unreadable.append(str(answer))
+            else:
+                images.append(answer)
+                places.append(index)
     if unreadable:
         logger.warning("%d of %d images are left out; the first: %s", len(unreadable), len(wanted), unreadable[0])
     if len(images) < 2:
@@ -107,11 +118,16 @@ def choose_pairs(dataset: ImageFolderDataset, places: NDArray[np.int64], listed:
     return pairs._replace(folds=stratified_folds(pairs.issame, num_folds))
 
 
+def choose_device(options: EvaluationConfig) -> torch.device:
+    """Return the GPU if one is asked for and there, else the CPU."""
+    return torch.device("cuda" if options.gpus > 0 and torch.cuda.is_available() else "cpu")
+
+
 def score_conditions(
     model: Recognizer, images: NDArray[np.uint8], pairs: Pairs, options: EvaluationConfig, every_pair: bool
 ) -> dict[str, dict[str, NDArray[np.float32]]]:
     """Return {condition: {matcher: scores [N]}}: clean pairs, and with `--occlude` the same pairs occluded."""
-    device = torch.device("cuda" if options.gpus > 0 and torch.cuda.is_available() else "cpu")
+    device = choose_device(options)
     model.to(device)
     clean = describe(model, images, options, device)
     sides = {"clean": (clean, clean)}

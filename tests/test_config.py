@@ -362,6 +362,7 @@ def test_evaluation_defaults():
         ("--model-path m --data-path d --occlude two", "none, one, both"),
         ("--model-path m --data-path d --qaconv-weight 0 --adaface-weight 0", "--qaconv-weight"),
         ("--model-path m --data-path d --batch-size 0", "--batch_size"),
+        ("--model-path m --data-path d --gpus 2", "--gpus must be 0 or 1"),
         ("--model-path m --data-path d --lr 1", "--lr"),
     ],
 )
