@@ -33,15 +33,17 @@ class UpdateGuard:
         self.skipped = 0
         self._stops = on_nonfinite == "stop"
         self._statistics: list[tuple[Tensor, Tensor]] = []
+        self._spoilt: list[tuple[Tensor, Tensor]] = []
         self._bad_loss: str | None = None
 
     def watch(self, module: nn.Module) -> None:
         """Keep the running statistics as they are before a forward pass, which may put a NaN into them for ever."""
         if not self._stops:
+            self._put_back()
             self._statistics = [(b, b.detach().clone()) for b in module.buffers() if b.is_floating_point()]
 
     def accepts_loss(self, total: Tensor, terms: Mapping[str, Tensor], step: int) -> bool:
-        """Return whether the loss is finite on every rank; else put the statistics back and refuse the next update.
+        """Return whether the loss is finite on every rank; else refuse the next update.
 
         Raises:
             NonFiniteError: instead, if the run is told to stop.
@@ -54,8 +56,7 @@ class UpdateGuard:
         bad = [name for name, term in terms.items() if not torch.isfinite(term)]
         elsewhere = "the loss on another rank" if torch.isfinite(total) else "the sum of the loss terms"
         self._bad_loss = f"loss term {', '.join(bad)}" if bad else elsewhere
-        for buffer, before in self._statistics:
-            buffer.copy_(before)
+        self._spoilt = self._statistics  # put back after the backward pass, which may need them as they are
         if self._stops:
             self._refuse(self._bad_loss, step)
         return False
@@ -72,6 +73,7 @@ class UpdateGuard:
         Raises:
             NonFiniteError: if the gradient is not finite and the run is told to stop.
         """
+        self._put_back()
         if self._bad_loss is None and torch.isfinite(norm):
             return True
         if self._bad_loss or not scaled:
@@ -80,6 +82,11 @@ class UpdateGuard:
         for parameter in parameters.values():
             parameter.grad = None
         return False
+
+    def _put_back(self) -> None:
+        for buffer, before in self._spoilt:
+            buffer.copy_(before)
+        self._spoilt = []
 
     def _refuse(self, what: str, step: int) -> None:
         message = f"step {step}: {what} is not finite"
@@ -116,7 +123,8 @@ def mean_over_ranks(gradient: Tensor) -> Tensor:
         return gradient
     rows = torch.cat(gather_all_tensors(gradient.indices()[0]))
     values = torch.cat(gather_all_tensors(gradient.values())) / dist.get_world_size()
-    return torch.sparse_coo_tensor(rows[None], values, gradient.shape).coalesce()
+    total = torch.sparse_coo_tensor(rows[None], values, gradient.shape, check_invariants=False)
+    return total.coalesce()
 
 
 def _gradient(parameter: Tensor) -> Tensor:
