@@ -1,0 +1,77 @@
+"""Run the ablation and write its tables: `make ablation`.
+
+Finished runs are kept, so the program can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+from rich.progress import track
+
+from benchmarks.ablation.report import write_tables
+from benchmarks.ablation.runner import ROOT, Run, perform
+from benchmarks.ablation.scores import GROUPS, People, render_people
+from benchmarks.ablation.variants import EPOCHS, HEAD, IDENTITIES, IMAGES, SEEDS, VARIANTS
+from datasets.synthetic import SyntheticSpec, prepare_synthetic
+
+_people: dict[str, People] = {}  # of a worker process
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train what is missing, then write the tables."""
+    parser = argparse.ArgumentParser("python -m benchmarks.ablation", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of every run (%(default)s)")
+    parser.add_argument("--people", type=int, default=100, help="of each group that is scored (%(default)s)")
+    parser.add_argument("--only", nargs="*", help="names of variants (all)")
+    parser.add_argument("--output", type=Path, default=Path("experiments/ablation"), help="(%(default)s)")
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs/ablation.md", help="page whose tables are rewritten")
+    args = parser.parse_args(argv)
+    chosen = [variant for variant in VARIANTS if args.only is None or variant.name in args.only]
+    data = prepare_synthetic(spec=SyntheticSpec(IDENTITIES, IMAGES, benchmark_pairs=40))
+    for same_steps in (True, False):  # equal time is known once the others have run
+        stage = [variant for variant in chosen if (variant.time_of is None) == same_steps]
+        run_all([Run.of(variant, seed, args.output) for variant in stage for seed in variant.seeds], args, data)
+    write_tables(args.docs, args.output, args.people)
+
+
+def run_all(planned: list[Run], args: argparse.Namespace, data: Path) -> None:
+    """Perform the runs that are not done, `--jobs` at a time."""
+    missing = [run for run in planned if not run.is_done]
+    if not missing:
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, context, initializer=_prepare, initargs=(args.people,)) as pool:
+        futures: list[Future[None]] = [pool.submit(_perform, run, data, epochs_of(run, args)) for run in missing]
+        for future in track(as_completed(futures), "training and scoring", len(futures)):
+            future.result()
+
+
+def epochs_of(run: Run, args: argparse.Namespace) -> int:
+    """Return `--epochs`, or as many as fit into the processor time of the variant that the run is to equal."""
+    if run.variant.time_of is None:
+        return int(args.epochs)
+    variants = run.variant.time_of, HEAD
+    longer, own = (Run.of(variant, run.seed, args.output).record()["processor_seconds"] for variant in variants)
+    return round(args.epochs * longer / own)
+
+
+def _prepare(num_people: int) -> None:
+    torch.set_num_threads(1)
+    _people.update({group: render_people(group, num_people) for group in GROUPS})
+
+
+def _perform(run: Run, data: Path, epochs: int) -> None:
+    # A variant with one seed is there to choose from: nobody looks at its test people.
+    groups = GROUPS if run.variant.seeds == SEEDS else GROUPS[:1]
+    perform(run, data, epochs, {group: _people[group] for group in groups})
+
+
+if __name__ == "__main__":
+    main()

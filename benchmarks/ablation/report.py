@@ -1,0 +1,136 @@
+"""The tables of docs/ablation.md, from the saved scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import runs
+from benchmarks.ablation.measures import (
+    Comparison,
+    Figures,
+    Pairs,
+    Side,
+    by_method,
+    compare,
+    decide,
+    figures,
+    scores_of,
+)
+from benchmarks.ablation.runner import Run
+from benchmarks.ablation.scores import CONDITIONS, IMAGES_PER_PERSON
+from benchmarks.ablation.variants import CLAIMS, VARIANTS, Claim, Method, Variant
+from benchmarks.docs import replace_block
+from benchmarks.tables import Column, to_markdown
+from evaluation import Interval, Resampling, unordered_pairs
+
+RESAMPLING = Resampling(num_resamples=400)
+WIDE = 40
+Cells = dict[str, str | float | list[float] | None]
+
+
+class Measured(NamedTuple):
+    """A claim under one condition: mean over seeds with its interval, and each seed alone, in points."""
+
+    intervals: dict[str, Interval]
+    by_seed: dict[str, list[float]]
+
+
+def write_tables(page: Path, output: Path, num_people: int) -> None:
+    """Rewrite the page's tables with what finished runs show, and `summary.json` beside the runs."""
+    pairs = all_pairs(num_people)
+    finished = [(variant, run) for variant in VARIANTS if (run := first_run(variant, output)).is_done]
+    development = {variant.name: development_figures(run, pairs) for variant, run in finished}
+    claims = {claim.title: measure(claim, output, pairs) for claim in CLAIMS if is_measurable(claim, output)}
+    text = page.read_text(encoding="utf-8")
+    text = replace_block(text, "development", development_table(finished, development), page)
+    text = replace_block(text, "claims", claims_table(claims), page)
+    page.write_text(text, encoding="utf-8")
+    runs.write_json(output / "summary.json", {"development": development, "claims": claims})
+
+
+def all_pairs(num_people: int) -> Pairs:
+    """Return every unordered pair of a group's images."""
+    labels = np.repeat(np.arange(num_people), IMAGES_PER_PERSON)
+    identities = labels[unordered_pairs(len(labels))]
+    return Pairs(identities[:, 0] == identities[:, 1], identities)
+
+
+def first_run(variant: Variant, output: Path) -> Run:
+    """Return the run of a variant's first seed."""
+    return Run.of(variant, variant.seeds[0], output)
+
+
+def development_figures(run: Run, pairs: Pairs) -> dict[str, dict[str, Figures]]:
+    """Return {condition: {method: figures}} on development people, with thresholds chosen on the same people."""
+    saved, result = run.scores("dev"), {}
+    for condition in CONDITIONS:
+        scores = scores_of(saved, condition)
+        decision = decide(scores, pairs)
+        methods = by_method(scores, decision.statistics)
+        result[condition] = {name: figures(v, decision.thresholds[name], pairs.issame) for name, v in methods.items()}
+    return result
+
+
+def development_table(
+    finished: Sequence[tuple[Variant, Run]], development: Mapping[str, Mapping[str, Mapping[str, Figures]]]
+) -> str:
+    """Return a row per variant: accuracy and TAR of embedding, matcher and fusion under each condition."""
+    columns = [Column("variant", "name", width=WIDE), Column("s", "seconds", "{:.0f}")]
+    columns += [Column(f"{condition}: {method}", f"{condition}/{method}", width=12) for condition in CONDITIONS
+                for method in ("adaface", "combined")]  # fmt: skip
+    rows = []
+    for variant, run in finished:
+        cells: Cells = {"name": f"`{variant.name}`", "seconds": run.record()["processor_seconds"]}
+        for condition, methods in development[variant.name].items():
+            cells |= {f"{condition}/{name}": f"{f.accuracy:.1f} / {f.tar:.1f}" for name, f in methods.items()}
+        rows.append(cells)
+    return to_markdown(columns, rows)
+
+
+def is_measurable(claim: Claim, output: Path) -> bool:
+    """Return whether every run of both sides is there."""
+    return all(Run.of(side.variant, seed, output).is_done for side in claim.sides for seed in claim.seeds)
+
+
+def measure(claim: Claim, output: Path, pairs: Pairs) -> dict[str, Measured]:
+    """Return the claim's differences on test people by condition; all choices come from development people."""
+    result = {}
+    for condition in CONDITIONS:
+        first, second = ([_side(side, seed, condition, output, pairs) for seed in claim.seeds] for side in claim.sides)
+        mean = compare(Comparison(first, second), pairs, RESAMPLING)
+        alone = [compare(Comparison([a], [b]), pairs, RESAMPLING._replace(num_resamples=1))
+                 for a, b in zip(first, second, strict=True)]  # fmt: skip
+        result[condition] = Measured(mean, {name: [one[name].estimate for one in alone] for name in mean})
+    return result
+
+
+def _side(side: Method, seed: int, condition: str, output: Path, pairs: Pairs) -> Side:
+    run = Run.of(side.variant, seed, output)
+    decision = decide(scores_of(run.scores("dev"), condition), pairs)
+    scores = by_method(scores_of(run.scores("test"), condition), decision.statistics)
+    return Side(scores[side.method], decision.thresholds[side.method])
+
+
+def claims_table(claims: Mapping[str, Mapping[str, Measured]]) -> str:
+    """Return a row per claim and condition: the differences with intervals, and each seed's."""
+    columns = [
+        Column("difference", "title", width=WIDE),
+        Column("pairs", "condition", width=12),
+        Column("accuracy", "accuracy", width=24),
+        Column("each seed", "accuracy_seeds", width=24),
+        Column("TAR@FAR 1e-2", "tar", width=24),
+        Column("each seed", "tar_seeds", width=24),
+    ]
+    rows: list[Cells] = []
+    for title, by_condition in claims.items():
+        for condition, measured in by_condition.items():
+            cells: Cells = {"title": title, "condition": condition}
+            for name, interval in measured.intervals.items():
+                cells[name] = f"{interval.estimate:+.2f} [{interval.lower:+.2f}, {interval.upper:+.2f}]"
+                cells[f"{name}_seeds"] = ", ".join(f"{value:+.1f}" for value in measured.by_seed[name])
+            rows.append(cells)
+    return to_markdown(columns, rows)

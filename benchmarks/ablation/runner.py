@@ -1,0 +1,88 @@
+"""One run of the ablation: main.py in a process of its own, then the scores of its last checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import runs
+from benchmarks.ablation.scores import People, score_people
+from benchmarks.ablation.variants import Variant, training_flags
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORD = "run.json"  # written last: a folder without it is begun again
+
+
+class Run(NamedTuple):
+    """One variant with one seed, and where its results lie."""
+
+    variant: Variant
+    seed: int
+    folder: Path
+
+    @classmethod
+    def of(cls, variant: Variant, seed: int, output: Path) -> Run:
+        """Return the run of a variant with a seed below the ablation's output folder."""
+        return cls(variant, seed, output / f"{variant.name}-{seed}")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether scores and record are there, of the flags as they are now."""
+        path = self.folder / RECORD
+        return path.exists() and json.loads(path.read_text())["flags"] == self.variant.flags
+
+    def record(self) -> dict[str, float]:
+        """Return {"epochs", "processor_seconds", ...} of a finished run."""
+        return json.loads((self.folder / RECORD).read_text())
+
+    def scores(self, group: str) -> dict[str, NDArray[np.float32]]:
+        """Return the saved scores of a group of people."""
+        with np.load(self.folder / f"{group}.npz") as saved:
+            return dict(saved)
+
+
+def perform(run: Run, data: Path, epochs: int, people: dict[str, People]) -> None:
+    """Train, score every group of people, and leave scores, run folder and record in the run's folder.
+
+    Raises:
+        RuntimeError: if the training fails; its output is named.
+    """
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    if run.folder.exists():
+        shutil.rmtree(run.folder)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{run.folder.name}-", dir=run.folder.parent))
+    seconds = _train(run, data, epochs, temporary)
+    (checkpoint,) = temporary.glob("experiments/*/last.ckpt")
+    for group, members in people.items():
+        np.savez(temporary / f"{group}.npz", **score_people(checkpoint, members))  # type: ignore[arg-type]
+    record = {"flags": run.variant.flags, "seed": run.seed, "epochs": epochs, "processor_seconds": seconds}
+    runs.write_json(temporary / RECORD, record)
+    temporary.rename(run.folder)
+
+
+def _train(run: Run, data: Path, epochs: int, folder: Path) -> float:
+    """Run main.py and return its processor seconds: other programs on the machine do not count."""
+    words = [sys.executable, str(ROOT / "main.py"), "--data_root", str(data), "--prefix", run.variant.name]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with (folder / "output.txt").open("w") as output:
+        done = subprocess.run(
+            [*words, *training_flags(run.variant, run.seed, epochs)],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    if done.returncode:
+        raise RuntimeError(f"{run.variant.name}, seed {run.seed}: training failed, see {folder / 'output.txt'}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -1,0 +1,82 @@
+"""The protocol of the ablation: people never trained on, every pair of their images, clean and behind occluders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import transforms
+from checkpoints import load_pretrained_model
+from datasets.synthetic import render_identities
+from evaluation import FaceDescriptions, describe_batches, score_all_pairs, unordered_pairs
+from train_val import Recognizer
+
+SEEN = ("surgical", "cloth", "respirator", "sunglasses", "cap", "fringe", "block")
+UNSEEN = ("hand", "niqab", "scarf")  # no member of the families hand and veil takes part in training
+CONDITIONS = {"clean": (), "seen": SEEN, "unseen": UNSEEN}
+GROUPS = ("dev", "test")  # choices are made on one, claims on the other
+IMAGES_PER_PERSON = 6
+
+Images = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class People:
+    """Images of a group of people, as they are and with an occluder.
+
+    Attributes:
+        labels: int64 [N].
+        images: by condition, uint8 [N, 112, 112, 3] RGB.
+    """
+
+    labels: NDArray[np.int64]
+    images: dict[str, Images]
+
+    @property
+    def pair_identities(self) -> NDArray[np.int64]:
+        """People int64 [N * (N - 1) / 2, 2] of every unordered pair of images."""
+        return self.labels[unordered_pairs(len(self.labels))]
+
+
+def render_people(group: str, num: int) -> People:
+    """Draw a group of GROUPS; its occluders follow the image's place alone."""
+    images, labels = render_identities(f"ablation-{group}", num, IMAGES_PER_PERSON)
+    occluded = {name: _occlude(images, occluders) for name, occluders in CONDITIONS.items()}
+    return People(labels, occluded)
+
+
+def _occlude(images: Images, occluders: tuple[str, ...]) -> Images:
+    if not occluders:
+        return images
+    generators = (np.random.default_rng([len(occluders), place]) for place in range(len(images)))
+    views = [transforms.occlude(image, rng, occluders) for image, rng in zip(images, generators, strict=True)]
+    return np.stack([view.image for view in views])
+
+
+def score_people(checkpoint: Path, people: People) -> dict[str, NDArray[np.float32]]:
+    """Return the scores of every pair i < j, "<condition>/<matcher>" -> float32 [N * (N - 1) / 2].
+
+    Image i is clean, image j as the condition says. Precision is that of the training: bf16.
+    """
+    model = load_pretrained_model(checkpoint)
+    scores = {}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        clean = _describe(model, people.images["clean"])
+        for condition, images in people.images.items():
+            others = clean if condition == "clean" else _describe(model, images)
+            for matcher, values in score_all_pairs(clean, model.matcher, others=others).items():
+                scores[f"{condition}/{matcher}"] = values
+    return scores
+
+
+def _describe(model: Recognizer, images: Images, batch_size: int = 64) -> FaceDescriptions:
+    def batches() -> Iterator[torch.Tensor]:
+        for start in range(0, len(images), batch_size):
+            yield transforms.to_tensor(torch.from_numpy(images[start : start + batch_size]))
+
+    return describe_batches(model.describe, batches())

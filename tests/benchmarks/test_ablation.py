@@ -1,0 +1,131 @@
+"""The ablation's measures, its tables, and one tiny run of the program."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from benchmarks.ablation import __main__ as program
+from benchmarks.ablation import report
+from benchmarks.ablation.measures import Comparison, Side, balanced_accuracy, by_method, compare, decide, figures
+from benchmarks.ablation.runner import RECORD, Run
+from benchmarks.ablation.scores import CONDITIONS, SEEN, UNSEEN, render_people
+from benchmarks.ablation.variants import CLAIMS, VARIANTS, Variant, training_flags
+from config import get_args
+from evaluation import Resampling
+from transforms import OCCLUDER_FAMILIES, OCCLUDERS
+
+PEOPLE = 12
+PAGE = "<!-- development -->\n<!-- /development -->\n\n<!-- claims -->\n<!-- /claims -->\n"
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return report.all_pairs(PEOPLE)
+
+
+def scores(pairs, gap, seed=0):
+    drawn = np.random.default_rng(seed).normal(size=pairs.issame.size)
+    return (drawn + gap * pairs.issame).astype(np.float32)
+
+
+def test_unseen_occluders_share_no_family_with_those_of_the_training():
+    families = {name: family for family, names in OCCLUDER_FAMILIES.items() for name in names}
+    assert not {families[name] for name in SEEN} & {families[name] for name in UNSEEN}
+    assert set(SEEN) | set(UNSEEN) == set(OCCLUDERS)
+
+
+def test_people_of_the_groups_differ_and_only_the_conditions_change_an_image():
+    dev, test = render_people("dev", 2), render_people("test", 2)
+    assert not np.array_equal(dev.images["clean"], test.images["clean"])
+    for condition in ("seen", "unseen"):
+        assert (dev.images[condition] != dev.images["clean"]).any((1, 2, 3)).all()
+    np.testing.assert_array_equal(render_people("dev", 2).images["unseen"], dev.images["unseen"])
+
+
+def test_every_variant_is_a_valid_command():
+    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
+    for variant in VARIANTS:
+        config = get_args(training_flags(variant, seed=3, epochs=5))
+        assert config.seed == 3 and config.epochs == 5 and config.margin_warmup_epochs == 2
+        assert config.occluders == SEEN
+
+
+def test_balanced_accuracy_counts_both_kinds_equally(pairs):
+    rejects_all = np.full(pairs.issame.size, -1.0)
+    ones = np.ones((1, pairs.issame.size))
+    assert balanced_accuracy(rejects_all, pairs.issame)(ones) == pytest.approx(0.5)
+    assert balanced_accuracy(np.where(pairs.issame, 1.0, -1.0), pairs.issame)(ones) == pytest.approx(1.0)
+
+
+def test_two_independent_matchers_are_better_fused(pairs):
+    two = {"adaface": scores(pairs, 2.0), "qaconv": scores(pairs, 2.0, seed=1)}
+    decision = decide(two, pairs)
+    shown = {
+        name: figures(values, decision.thresholds[name], pairs.issame)
+        for name, values in by_method(two, decision.statistics).items()
+    }
+    assert list(shown) == ["adaface", "qaconv", "combined"]
+    assert shown["combined"].accuracy > max(shown["adaface"].accuracy, shown["qaconv"].accuracy) + 2
+    assert shown["combined"].tar > shown["adaface"].tar
+
+
+def test_a_comparison_of_a_run_with_itself_is_zero(pairs):
+    side = Side(scores(pairs, 2.0).astype(np.float64), 1.0)
+    better = Side(scores(pairs, 4.0).astype(np.float64), 2.0)
+    resampling = Resampling(num_resamples=20)
+    nothing = compare(Comparison([side, side], [side, side]), pairs, resampling)
+    assert nothing["accuracy"][:3] == nothing["tar"][:3] == (0.0, 0.0, 0.0)
+    gain = compare(Comparison([better], [side]), pairs, resampling)
+    assert gain["accuracy"].lower > 5 and gain["tar"].lower > 5
+
+
+def fake_run(variant, seed, output, pairs, gap):
+    run = Run.of(variant, seed, output)
+    run.folder.mkdir(parents=True)
+    for number, group in enumerate(("dev", "test")):
+        values = {
+            f"{condition}/{matcher}": scores(pairs, gap, seed=100 * seed + 10 * number + place)
+            for condition in CONDITIONS
+            for place, matcher in enumerate(("adaface", "qaconv"))
+        }
+        np.savez(run.folder / f"{group}.npz", **values)
+    record = {"flags": variant.flags, "seed": seed, "epochs": 1, "processor_seconds": 60.0}
+    (run.folder / RECORD).write_text(json.dumps(record))
+
+
+def test_tables_show_finished_runs_and_measurable_claims_only(tmp_path, pairs, monkeypatch):
+    monkeypatch.setattr(report, "RESAMPLING", Resampling(num_resamples=10))
+    claim = CLAIMS[0]
+    for side, gap in zip(claim.sides, (3.0, 2.0), strict=True):
+        for seed in claim.seeds:
+            fake_run(side.variant, seed, tmp_path, pairs, gap)
+    page = tmp_path / "ablation.md"
+    page.write_text(PAGE)
+    report.write_tables(page, tmp_path, PEOPLE)
+    text = page.read_text()
+    shown = set(re.findall(r"^\| `(\S+)`", text, re.MULTILINE))
+    assert shown == {side.variant.name for side in claim.sides}
+    assert text.count(f"| {claim.title} |") == len(CONDITIONS)
+    assert set(json.loads((tmp_path / "summary.json").read_text())["development"]) == shown
+
+
+def test_a_run_with_other_flags_is_not_done(tmp_path, pairs):
+    variant = VARIANTS[0]
+    fake_run(variant, 1, tmp_path, pairs, 1.0)
+    assert Run.of(variant, 1, tmp_path).is_done
+    assert not Run.of(variant._replace(flags="--lr 1"), 1, tmp_path).is_done
+    assert not Run.of(Variant("other", ""), 1, tmp_path).is_done
+
+
+@pytest.mark.slow
+def test_the_program_trains_scores_and_keeps_what_is_done(tmp_path):
+    page = tmp_path / "ablation.md"
+    page.write_text(PAGE)
+    words = ["--only", "head", "--epochs", "1", "--people", "8", "--output", str(tmp_path / "out"), "--docs", str(page)]
+    program.main(words)
+    assert "| `head` |" in page.read_text()
+    records = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
+    program.main(words)
+    assert records == {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)} != {}
