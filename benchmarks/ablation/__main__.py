@@ -11,16 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-import torch
 from rich.progress import track
 
 from benchmarks.ablation.report import write_tables
-from benchmarks.ablation.runner import ROOT, Run, perform
-from benchmarks.ablation.scores import GROUPS, People, render_people
-from benchmarks.ablation.variants import EPOCHS, HEAD, IDENTITIES, IMAGES, SEEDS, VARIANTS
+from benchmarks.ablation.runner import ROOT, Run, perform_in_worker, prepare_worker
+from benchmarks.ablation.variants import EPOCHS, HEAD, IDENTITIES, IMAGES, VARIANTS
 from datasets.synthetic import SyntheticSpec, prepare_synthetic
-
-_people: dict[str, People] = {}  # of a worker process
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,8 +43,10 @@ def run_all(planned: list[Run], args: argparse.Namespace, data: Path) -> None:
     if not missing:
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.jobs, context, initializer=_prepare, initargs=(args.people,)) as pool:
-        futures: list[Future[None]] = [pool.submit(_perform, run, data, epochs_of(run, args)) for run in missing]
+    with ProcessPoolExecutor(args.jobs, context, prepare_worker, (args.people,)) as pool:
+        futures: list[Future[None]] = [
+            pool.submit(perform_in_worker, run, data, epochs_of(run, args)) for run in missing
+        ]
         for future in track(as_completed(futures), "training and scoring", len(futures)):
             future.result()
 
@@ -60,17 +58,6 @@ def epochs_of(run: Run, args: argparse.Namespace) -> int:
     variants = run.variant.time_of, HEAD
     longer, own = (Run.of(variant, run.seed, args.output).record()["processor_seconds"] for variant in variants)
     return round(args.epochs * longer / own)
-
-
-def _prepare(num_people: int) -> None:
-    torch.set_num_threads(1)
-    _people.update({group: render_people(group, num_people) for group in GROUPS})
-
-
-def _perform(run: Run, data: Path, epochs: int) -> None:
-    # A variant with one seed is there to choose from: nobody looks at its test people.
-    groups = GROUPS if run.variant.seeds == SEEDS else GROUPS[:1]
-    perform(run, data, epochs, {group: _people[group] for group in groups})
 
 
 if __name__ == "__main__":

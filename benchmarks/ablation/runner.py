@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import runs
-from benchmarks.ablation.scores import People, score_people
-from benchmarks.ablation.variants import Variant, training_flags
+from benchmarks.ablation.scores import GROUPS, People, render_people, score_people
+from benchmarks.ablation.variants import SEEDS, Variant, training_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = "run.json"  # written last: a folder without it is begun again
@@ -86,3 +87,20 @@ def _train(run: Run, data: Path, epochs: int, folder: Path) -> float:
         raise RuntimeError(f"{run.variant.name}, seed {run.seed}: training failed, see {folder / 'output.txt'}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+# A module of its own name, unlike __main__, can be found by worker processes that are spawned.
+_people: dict[str, People] = {}
+
+
+def prepare_worker(num_people: int) -> None:
+    """Render the people that the runs of this process are scored on."""
+    torch.set_num_threads(1)
+    _people.update({group: render_people(group, num_people) for group in GROUPS})
+
+
+def perform_in_worker(run: Run, data: Path, epochs: int) -> None:
+    """Perform a run with the people of this process."""
+    # A variant with one seed is there to choose from: nobody looks at its test people.
+    groups = GROUPS if run.variant.seeds == SEEDS else GROUPS[:1]
+    perform(run, data, epochs, {group: _people[group] for group in groups})
