@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -328,7 +329,8 @@ def get_args(argv: Sequence[str] | None = None) -> Config:
     add_task_arguments(parser)
     with user_errors(parser.prog):
         config = Config(**parser.read(argv))
-    if config.distributed_backend != "ddp":
+    # torchrun, and Lightning for its further ranks, start the same command once more for each rank.
+    if config.distributed_backend != "ddp" and os.environ.get("LOCAL_RANK", "0") == "0":
         logger.warning(
             "--distributed_backend %s no longer exists in Lightning 2: ddp is used", config.distributed_backend
         )

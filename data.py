@@ -155,8 +155,11 @@ class FaceDataModule(pl.LightningDataModule):
         """Return the place in the data {seed, epoch, batches_done}; it depends on no rank and no worker."""
         trainer = self.trainer
         assert trainer is not None, "only a trainer saves checkpoints"
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]  # typed as its base
-        epoch, batches_done = divmod(done, int(trainer.num_training_batches))
+        loop = trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]  # typed as its base
+        # With --test_run an epoch ends before its plan does.
+        ended, batches_done = divmod(done, int(trainer.num_training_batches))
+        epoch = loop.epoch_progress.current.started - 1 + ended
         return {"seed": self.config.seed, "epoch": epoch, "batches_done": batches_done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

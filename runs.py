@@ -22,6 +22,9 @@ QUIET_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",  # the run folder holds config.json before the first checkpoint
     ".*LeafSpec.* is deprecated",
     ".*does not have many workers.*",
+    ".*your dataloader is not resumable.*",  # the data module keeps its place
+    ".*smaller than the logging interval.*",  # the last step of an epoch is logged too
+    ".*sync_dist=True.*",  # every rank computes the same accuracies from all scores
 )
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_TIME = "%H:%M:%S"

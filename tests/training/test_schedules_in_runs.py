@@ -4,7 +4,6 @@ import math
 
 import pytest
 import pytorch_lightning as pl
-import torch
 from short_runs import fit, metrics
 
 WEIGHT = "model.input_layer.0.weight"

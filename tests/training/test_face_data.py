@@ -1,0 +1,160 @@
+"""The data module: held-out identities, missing benchmarks, unreadable images, the place in the data."""
+
+import logging
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from short_runs import SMALL, Recorder, fit, state, write_faces
+
+from config import Config
+from data import FaceDataModule
+from datasets import PKBatchSampler
+
+FIVE = ["lfw", "cfp_fp", "agedb_30", "calfw", "cplfw"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
+
+
+def set_up(root, **options):
+    datamodule = FaceDataModule(Config(**{**SMALL, "data_root": str(root), **options}))
+    datamodule.setup()
+    return datamodule
+
+
+def test_without_benchmarks_identities_are_held_out_and_never_trained_on(tmp_path):
+    root = write_faces(tmp_path / "data", identities=12, pairs=0)
+    recorder = Recorder()
+    options = {"data_root": str(root), "val_identities": 0.25}
+    model, datamodule, _ = fit(tmp_path, recorder, **options)
+    assert datamodule.missing == FIVE
+    assert [benchmark.name for benchmark in datamodule.benchmarks] == ["own"]
+    assert list(model.last_results) == ["own"]
+    assert len(datamodule.train_dataset.class_names) == datamodule.num_classes == model.head.kernel.shape[1] == 9
+
+    trained = {image.tobytes() for image in map(datamodule.train_dataset.read, range(len(datamodule.train_dataset)))}
+    validated = {image.tobytes() for image in np.asarray(datamodule.benchmarks[0].images)}
+    assert len(trained) == 9 * 4 and validated and not trained & validated
+    used = {index for indices in recorder.indices for index in indices}
+    assert {datamodule.train_dataset.paths[index].parent.name for index in used} <= set(
+        datamodule.train_dataset.class_names
+    )
+
+
+def test_the_division_follows_the_seed_alone(tmp_path):
+    root = write_faces(tmp_path / "data", identities=12, pairs=0)
+
+    def names(seed):
+        return set_up(root, seed=seed, val_identities=0.25).train_dataset.class_names
+
+    assert names(1) == names(1)
+    assert len({tuple(names(seed)) for seed in range(5)}) > 1
+
+
+def test_sets_that_are_there_are_used_and_the_others_listed_as_missing(noise_faces):
+    datamodule = set_up(noise_faces)
+    assert [benchmark.name for benchmark in datamodule.benchmarks] == ["lfw"]
+    assert datamodule.missing == FIVE[1:]
+    assert datamodule.num_classes == 8, "nobody is held out"
+
+
+def test_nothing_to_validate_on_is_refused(tmp_path):
+    root = write_faces(tmp_path / "data", pairs=0)
+    with pytest.raises(ValueError, match="--val_identities: 0 and no benchmark set"):
+        set_up(root, val_identities=0.0)
+
+
+def test_the_number_of_classes_is_that_of_the_training_identities(tmp_path):
+    root = write_faces(tmp_path / "data", pairs=0)
+    with pytest.raises(ValueError, match="--custom_num_class: 8 given, but the training data hold 6"):
+        set_up(root, custom_num_class=8, val_identities=0.25)
+    assert set_up(root, custom_num_class=6, val_identities=0.25).num_classes == 6
+
+
+def test_unreadable_images_are_replaced_listed_once_and_kept_in_the_list_when_resumed(tmp_path, caplog):
+    root = write_faces(tmp_path / "data", identities=4)
+    first, second = root / "train/person_01/2.png", root / "train/person_00/0.png"
+    first.write_bytes(b"")
+    recorder = Recorder()
+    options = {"data_root": str(root), "epochs": 2}
+    _, datamodule, _ = fit(tmp_path, recorder, **options)
+    assert datamodule.unreadable == {str(first): "the file is empty"}
+    assert (tmp_path / "unreadable.txt").read_text() == f"{first}\tthe file is empty\n"
+    used = [index for indices in recorder.indices for index in indices]
+    assert len(used) == 2 * 16 and 4 + 2 not in used
+    warnings = [record.getMessage() for record in caplog.records if "unreadable" in record.getMessage()]
+    assert warnings == [f"unreadable image {first}: another image took its place"]
+
+    second.write_bytes(b"no image")
+    first.unlink()
+    fit(tmp_path, ckpt_path=tmp_path / "last.ckpt", **{**options, "epochs": 3})
+    lines = (tmp_path / "unreadable.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == [str(second), str(first)]
+    assert lines[0].endswith("\tnot an image that OpenCV reads, or damaged")
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_an_identity_whose_only_image_is_unreadable_does_not_end_the_run(tmp_path):
+    root = write_faces(tmp_path / "data", identities=4)
+    for number in (1, 2, 3):
+        (root / f"train/person_03/{number}.png").unlink()
+    (root / "train/person_03/0.png").write_bytes(b"")
+    _, datamodule, trainer = fit(tmp_path, data_root=str(root))
+    assert trainer.global_step == 1
+    assert list(datamodule.unreadable) == [str(root / "train/person_03/0.png")]
+
+
+def test_a_run_without_unreadable_images_writes_no_list(noise_faces, tmp_path):
+    fit(tmp_path, data_root=noise_faces)
+    assert not (tmp_path / "unreadable.txt").exists()
+
+
+class KeepEach(pl.Callback):
+    """Save a checkpoint after each batch or each validation, under the number of finished steps."""
+
+    def __init__(self, folder, hook):
+        save = lambda trainer, *_: trainer.save_checkpoint(folder / f"{trainer.global_step}.ckpt")  # noqa: E731
+        setattr(self, hook, save)
+
+
+@pytest.mark.parametrize(("hook", "workers"), [("on_train_batch_end", 0), ("on_validation_end", 1)])
+def test_a_run_resumed_inside_an_epoch_draws_the_batches_that_are_left_and_ends_with_the_same_bits(
+    noise_faces, tmp_path, hook, workers
+):
+    whole, rest = Recorder(), Recorder()
+    options = {"data_root": noise_faces, "epochs": 3, "batch_size": 8, "num_workers": workers}
+    options["val_check_interval"] = 0.5
+    uninterrupted, _, _ = fit(tmp_path, whole, KeepEach(tmp_path, hook), **options)
+    (tmp_path / "resumed").mkdir()
+    resumed, datamodule, trainer = fit(tmp_path / "resumed", rest, ckpt_path=tmp_path / "6.ckpt", **options)
+    assert trainer.global_step == 12
+    assert rest.indices == whole.indices[6:]
+    for values, expected in zip(state(resumed).values(), state(uninterrupted).values(), strict=True):
+        assert values.equal(expected)
+    # What is saved next is the place after both runs' batches.
+    place = torch.load(tmp_path / "resumed" / "last.ckpt", weights_only=True)[type(datamodule).__qualname__]
+    assert place == {"seed": 42, "epoch": 3, "batches_done": 0}
+
+
+def test_a_short_test_run_does_not_confuse_the_place_in_the_data(noise_faces, tmp_path, monkeypatch):
+    """The place is an epoch and a batch of the plan, whatever share of an epoch was used before."""
+    monkeypatch.setattr("trainer.TEST_RUN_BATCHES", 3)
+    options = {"data_root": noise_faces, "batch_size": 8, "num_workers": 1}  # a worker draws before the epoch is set
+    fit(tmp_path, epochs=2, test_run=True, **options)
+    fit(tmp_path, epochs=3, ckpt_path=tmp_path / "last.ckpt", **options)
+    recorder = Recorder()
+    _, datamodule, _ = fit(tmp_path, recorder, epochs=4, ckpt_path=tmp_path / "last.ckpt", **options)
+    sampler = PKBatchSampler(datamodule.train_dataset.labels, 8, seed=42)
+    sampler.set_epoch(3)
+    assert recorder.indices == list(sampler)
+
+
+def test_too_many_workers_are_clamped_with_one_warning(noise_faces, caplog):
+    with caplog.at_level(logging.WARNING):
+        datamodule = set_up(noise_faces, num_workers=9999)
+    assert datamodule.train_dataloader().num_workers < 9999
+    assert len([record for record in caplog.records if "--num_workers" in record.getMessage()]) == 1
