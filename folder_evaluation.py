@@ -52,12 +52,13 @@ def run(options: EvaluationConfig) -> None:
     images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
     pairs = choose_pairs(dataset, places, listed)
     scores = score_conditions(model, images, pairs, options, every_pair=listed is None)
-    results = evaluate_conditions(model, scores, pairs, dataset.labels[places], options)
+    resampling = choose_resampling(pairs, dataset.labels[places], options)
+    results = evaluate_conditions(model, scores, pairs, resampling, options)
     save_scores(folder / "scores.npz", dataset, places, pairs, scores)
-    report = describe_results(results, model, options, unreadable)
+    report = describe_results(results, model, resampling, options, unreadable)
     write_all(folder, report)
-    Console().print(format_report(report), highlight=False, markup=False)
-    Console().print(f"report: {folder}")
+    Console().print(format_report(report), highlight=False, markup=False, soft_wrap=True)
+    Console().print(f"report: {folder}", soft_wrap=True)
 
 
 def read_images(
@@ -170,20 +171,23 @@ def occlude_images(images: NDArray[np.uint8], options: EvaluationConfig) -> NDAr
     )
 
 
+def choose_resampling(pairs: Pairs, labels: NDArray[np.int64], options: EvaluationConfig) -> Resampling:
+    """Return how intervals are found: over people, unless a list of pairs contradicts the folders."""
+    identities = np.stack([labels[pairs.first], labels[pairs.second]], axis=1)
+    consistent = np.array_equal(identities[:, 0] == identities[:, 1], pairs.issame)
+    return Resampling(identities if consistent else None, NUM_RESAMPLES, options.seed)
+
+
 def evaluate_conditions(
     model: Recognizer,
     scores: dict[str, dict[str, NDArray[np.float32]]],
     pairs: Pairs,
-    labels: NDArray[np.int64],
+    resampling: Resampling,
     options: EvaluationConfig,
 ) -> dict[str, dict[str, MethodResult]]:
     """Return {condition: {method: result}}; scores are fused with the checkpoint's statistics where it has them."""
     assert pairs.folds is not None, "choose_pairs gives every list of pairs its folds"
     weights = {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight}
-    identities = np.stack([labels[pairs.first], labels[pairs.second]], axis=1)
-    # A list of the user's own may contradict the folders; then pairs are resampled.
-    consistent = np.array_equal(identities[:, 0] == identities[:, 1], pairs.issame)
-    resampling = Resampling(identities if consistent else None, NUM_RESAMPLES, options.seed)
     fitted = model.fusion_statistics
     how = (
         {"statistics": replace(fitted, weights=weights)}
@@ -223,7 +227,11 @@ def save_scores(
 
 
 def describe_results(
-    results: dict[str, dict[str, MethodResult]], model: Recognizer, options: EvaluationConfig, unreadable: list[str]
+    results: dict[str, dict[str, MethodResult]],
+    model: Recognizer,
+    resampling: Resampling,
+    options: EvaluationConfig,
+    unreadable: list[str],
 ) -> Results:
     """Return the result dictionary of `evaluation.report`."""
     statistics = model.fusion_statistics
@@ -242,7 +250,7 @@ def describe_results(
             "color_space": "rgb",
             "folds": "stratified, seeded" if options.pairs is None else "of the pair list, else stratified",
             "seed": options.seed,
-            "interval_method": Resampling(num_resamples=NUM_RESAMPLES).describe(),
+            "interval_method": resampling.describe(),
             "fusion_weights": {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight},
             "fusion_source": "other folds of these pairs" if statistics is None else f"checkpoint: {statistics.source}",
         },

@@ -42,7 +42,8 @@ def benchmark_results(
             "flip_fusion": FLIP_FUSION,
             "color_space": "rgb",
             "folds": {b.name: "of the protocol" if b.folds is not None else folds_of(b) for b in benchmarks},
-            "interval_method": Resampling(num_resamples=NUM_RESAMPLES).describe(),
+            "interval_method": "; ".join(sorted({_resampling(b).describe() for b in benchmarks}))
+            + " plus the set's place in the list",
             **facts,
         },
         "benchmarks": {
@@ -73,14 +74,18 @@ def comparisons(
 
 
 def _difference(first: MethodResult, second: MethodResult, benchmark: Benchmark, seed: int) -> Draws:
-    identities = None if benchmark.identities is None else benchmark.identities.reshape(-1, 2)
     return paired_draws(
         first.fold_scores,
         second.fold_scores,
         benchmark.issame,
         accuracy_measure(folds_of(benchmark)),
-        Resampling(identities, NUM_RESAMPLES, seed),
+        _resampling(benchmark, seed),
     )
+
+
+def _resampling(benchmark: Benchmark, seed: int = 0) -> Resampling:
+    identities = None if benchmark.identities is None else benchmark.identities.reshape(-1, 2)
+    return Resampling(identities, NUM_RESAMPLES, seed)
 
 
 def write_all(folder: Path, results: report.Results) -> None:

@@ -138,9 +138,10 @@ def _report(session: Session, folder: Path) -> None:
     }
     results = benchmark_results(model.last_results, datamodule.benchmarks, facts)
     write_all(folder / "report", results)
-    Console().print(format_table(results), highlight=False, markup=False)
+    console = Console(soft_wrap=True)
+    console.print(format_table(results), highlight=False, markup=False)
     for name, entry in results["comparisons"].items():
-        Console().print(
+        console.print(
             f"{name}: {100 * entry['estimate']:+.2f} points [{100 * entry['lower']:+.2f}, {100 * entry['upper']:+.2f}]"
         )
-    Console().print(f"run folder: {folder}")
+    console.print(f"run folder: {folder}")

@@ -54,6 +54,7 @@ def test_a_synthetic_report_says_so_when_the_embedded_faces_are_used(trained):
     results = json.loads((trained / "report" / "results.json").read_text())
     assert results["missing"] == []
     assert set(results["benchmarks"]) == set(SETS)
+    assert "over identities" in results["protocol"]["interval_method"]
     assert all(entry["checksum"].startswith("sha256:") for entry in results["benchmarks"].values())
 
 
@@ -71,6 +72,7 @@ def test_a_checkpoint_is_evaluated_on_a_folder_of_identities(trained, faces, tmp
         assert entry["tar_at_far"]["0.001"]["tar"] is not None
         assert "needs at least 10,000 impostor pairs" in entry["tar_at_far"]["0.0001"]["note"]
     assert "checkpoint: clean pairs of lfw" in results["protocol"]["fusion_source"]
+    assert "over identities" in results["protocol"]["interval_method"]
     assert "10,000 impostor pairs" in done.stdout
     assert 'own: 336 genuine and 4,224 impostor pairs; always answering "different" already gets 92.63 %' in done.stdout
     with np.load(tmp_path / "out" / "scores.npz") as saved:
