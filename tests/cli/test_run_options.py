@@ -72,7 +72,7 @@ def test_prefix_names_the_run_folder(run):
     assert run[1].name.startswith("trial_")
 
 
-def test_val_check_interval_validates_within_the_epoch_and_every_validation_draws_its_scores(run):
+def test_val_check_interval_validates_within_the_epoch(run):
     rows = metrics(run[1])
     assert [int(row["step"]) for row in rows if row["val_acc"]] == [2, 4]
     assert sorted(path.name for path in (run[1] / "histograms").iterdir()) == ["step_2.png", "step_4.png"]
