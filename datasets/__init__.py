@@ -7,6 +7,9 @@ from datasets.images import UnreadableImageError
 from datasets.pair_dataset import PairDataset, PairSample, shard_pairs
 from datasets.pair_files import read_pairs
 from datasets.pairs import Pairs, all_pairs, make_benchmark
+from datasets.record import RecordDataset
+from datasets.record_format import RecordError
+from datasets.record_writer import RecordWriter, write_faces
 from datasets.sample import Draw, FaceDataset, Image, Sample, collate
 from datasets.samplers import PKBatchSampler, PlannedBatches, PlannedSampler, PlanSummary
 from datasets.subset import IdentitySubset, split_identities
@@ -27,6 +30,9 @@ __all__ = [
     "PlanSummary",
     "PlannedBatches",
     "PlannedSampler",
+    "RecordDataset",
+    "RecordError",
+    "RecordWriter",
     "Sample",
     "TrainingView",
     "UnreadableImageError",
@@ -41,4 +47,5 @@ __all__ = [
     "save_benchmark",
     "shard_pairs",
     "split_identities",
+    "write_faces",
 ]

@@ -1,0 +1,114 @@
+"""What was found out about a record file, kept beside it or in the user's cache folder, so that it opens at once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import mmap
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from datasets.cache import cache_folder
+from datasets.record_labels import Samples
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".maskwise-index"
+# Raised whenever the same files would give other samples.
+_VERSION = 1
+_END_BYTES = 2**16
+# Fingerprint of the sources, number of images, number of identities, checksum of the arrays that follow.
+_HEAD = struct.Struct("<32sqqQ")
+
+
+def fingerprint(files: Iterable[Path]) -> bytes:
+    """Return 32 bytes that follow name, size, time and a checksum of both ends of each file that exists.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    states = [_state(file) for file in files if file.exists()]
+    return hashlib.sha256(repr((_VERSION, states)).encode()).digest()
+
+
+def open_samples(record: Path, sources: bytes, find: Callable[[], Samples]) -> Samples:
+    """Return the samples of a record file from its sidecar, else from `find`, and then leave a sidecar.
+
+    The sidecar lies beside the record file; where that cannot be written, in the user's cache folder; and where neither
+    can, one warning says so and the samples stay in memory. It appears complete or not at all.
+
+    Args:
+        record: the record file.
+        sources: fingerprint of all files that the samples depend on; a sidecar of others is not used.
+    """
+    # Two links to one file share the sidecar of the cache folder.
+    key = hashlib.sha256(os.fsencode(record.resolve())).hexdigest()[:16]
+    places = (record.with_suffix(SUFFIX), cache_folder() / "records" / f"{record.stem}-{key}{SUFFIX}")
+    for place in places:
+        if (samples := _load(place, sources)) is not None:
+            return samples
+    samples = find()
+    for place in places:
+        try:
+            _save(samples, sources, place)
+        except OSError as error:
+            logger.info("%s: cannot be written (%s)", place, error.strerror)
+        else:
+            # Mapped instead of kept: processes share the pages, and the system may drop them.
+            return _load(place, sources) or samples
+    logger.warning("%s: cannot keep its index in %s or %s; every run will find it again", record, *places)
+    return samples
+
+
+def _state(file: Path) -> tuple[str, int, int, int]:
+    status = file.stat()
+    with file.open("rb") as stream:
+        checksum = zlib.crc32(stream.read(_END_BYTES))
+        stream.seek(max(0, status.st_size - _END_BYTES))
+        checksum = zlib.crc32(stream.read(_END_BYTES), checksum)
+    return file.name, status.st_size, status.st_mtime_ns, checksum
+
+
+def _checksum(samples: Samples) -> int:
+    return int(np.bitwise_xor.reduce([np.bitwise_xor.reduce(array) for array in samples])) % 2**64
+
+
+def _save(samples: Samples, sources: bytes, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{place.name}-", dir=place.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(_HEAD.pack(sources, len(samples.keys), len(samples.identities), _checksum(samples)))
+            for array in samples:
+                stream.write(np.ascontiguousarray(array, "<i8").data)
+        # For whoever reads the data, which a temporary file is not.
+        temporary.chmod(0o644)
+        # Not synced: after a power cut the checksum tells.
+        temporary.replace(place)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load(place: Path, sources: bytes) -> Samples | None:
+    """Return the samples mapped from a sidecar, None if there is none, or one that is damaged or of other files."""
+    try:
+        with place.open("rb") as stream:
+            head = stream.read(_HEAD.size)
+            if len(head) < _HEAD.size:
+                return None
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError:
+        return None
+    stated, num, num_identities, checksum = _HEAD.unpack(head)
+    words = np.frombuffer(mapped, "<i8", (len(mapped) - _HEAD.size) // 8, _HEAD.size)
+    if stated != sources or num < 1 or num_identities < 1 or 3 * num + num_identities != len(words):
+        return None
+    samples = Samples(words[:num], words[num : 2 * num], words[2 * num : 3 * num], words[3 * num :])
+    return samples if _checksum(samples) == checksum else None

@@ -1,0 +1,175 @@
+import os
+import resource
+
+import numpy as np
+import pytest
+from record_files import faces, picture, record, write_records
+
+from datasets import record as record_module
+from datasets.record import RecordDataset
+
+SIDECAR = "train.maskwise-index"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "records"
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "data"
+    write_records(folder, faces([3, 2]))
+    return folder
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """One entry for each time that the samples are searched instead of taken from a sidecar."""
+    done, find = [], record_module.find_samples
+    monkeypatch.setattr(record_module, "find_samples", lambda *args: done.append(1) or find(*args))
+    return done
+
+
+def names(folder):
+    return sorted(path.name for path in folder.rglob("*")) if folder.exists() else []
+
+
+def check(dataset):
+    assert dataset.labels.tolist() == [0, 0, 0, 1, 1] and dataset.keys.tolist() == [1, 2, 3, 4, 5]
+    assert dataset.class_names == ["0", "1"]
+    assert np.ptp(dataset.read(4)) > 0
+
+
+def test_the_second_opening_takes_everything_from_the_sidecar(root, cache, searches):
+    check(RecordDataset(root))
+    assert names(root) == ["train.idx", SIDECAR, "train.rec"] and names(cache) == []
+    (root / SIDECAR).chmod(0o444)
+    dataset = RecordDataset(root)
+    check(dataset)
+    assert len(searches) == 1
+    # Mapped, so that forked processes share it; a file that lies beside the data is for all who read them.
+    assert not dataset.labels.flags.owndata and not dataset.labels.flags.writeable
+    assert (root / SIDECAR).stat().st_mode & 0o777 == 0o444
+
+
+def test_a_new_sidecar_can_be_read_by_others(root):
+    RecordDataset(root)
+    assert (root / SIDECAR).stat().st_mode & 0o777 == 0o644
+
+
+def at(position, byte):
+    """Replace one byte."""
+    return lambda data: data[:position] + byte + data[len(data) + position + 1 if position < 0 else position + 1 :]
+
+
+# What changes nothing in the samples, so that only the fingerprint can notice it.
+CHANGES = [
+    ("train.rec", at(16, b"\7")),  # the header record's id
+    ("train.rec", at(-17, b"\7")),  # the last record's second id
+    ("train.rec", lambda data: data + data[-40:]),
+    ("train.idx", at(1, b" ")),
+    ("train.idx", at(-1, b" ")),
+    ("train.idx", lambda data: data + b"\n"),
+    ("train.lst", at(0, b"2")),
+    ("train.lst", at(-1, b" ")),
+    ("train.lst", lambda data: data + b"\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "edit"), CHANGES)
+def test_a_change_of_size_or_at_an_end_of_a_source_is_noticed(root, searches, name, edit):
+    (root / "train.lst").write_text("1\ta\t0\n")
+    RecordDataset(root)
+    path = root / name
+    status, data = path.stat(), path.read_bytes()
+    path.write_bytes(edit(data))
+    assert path.read_bytes() != data
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for _ in range(2):
+        check(RecordDataset(root))
+        assert len(searches) == 2
+
+
+@pytest.mark.parametrize("name", ["train.rec", "train.idx", "train.lst"])
+def test_a_source_of_another_time_is_noticed(root, searches, name):
+    (root / "train.lst").write_text("1\ta\t0\n")
+    RecordDataset(root)
+    status = (root / name).stat()
+    os.utime(root / name, ns=(status.st_atime_ns, status.st_mtime_ns + 1000))
+    check(RecordDataset(root))
+    assert len(searches) == 2
+
+
+def test_files_that_appear_or_go_are_noticed(root, searches):
+    RecordDataset(root)
+    (root / "train.idx").rename(root / "train.idx.away")
+    check(RecordDataset(root))
+    (root / "train.lst").write_text("")
+    check(RecordDataset(root))
+    assert len(searches) == 3
+
+
+def test_a_damaged_sidecar_is_made_again(root, searches):
+    RecordDataset(root)
+    intact = (root / SIDECAR).read_bytes()
+    damaged = [intact[:length] for length in (0, 10, 56, 57, len(intact) - 8, len(intact) - 1)]
+    damaged += [intact + bytes(8), intact[:32] + bytes(24) + intact[56:]]
+    for position in range(0, len(intact), 7):
+        flipped = bytearray(intact)
+        flipped[position] ^= 0x40
+        damaged.append(bytes(flipped))
+    for number, data in enumerate(damaged, start=2):
+        (root / SIDECAR).write_bytes(data)
+        check(RecordDataset(root))
+        assert len(searches) == number
+        assert (root / SIDECAR).read_bytes() == intact
+
+
+def block(place):
+    """Let a folder stand where the sidecar should: nothing can be renamed to it, not even by root."""
+    place.mkdir(parents=True)
+
+
+def test_the_cache_folder_takes_it_where_the_data_cannot_be_written(root, cache, searches):
+    block(root / SIDECAR)
+    check(RecordDataset(root))
+    check(RecordDataset(root))
+    assert len(searches) == 1
+    assert names(root) == ["train.idx", SIDECAR, "train.rec"]
+    (kept,) = names(cache)
+    assert kept.startswith("train-") and kept.endswith(".maskwise-index")
+
+
+def test_equal_names_in_different_folders_do_not_share_the_cache(tmp_path, root, cache):
+    other = tmp_path / "other"
+    write_records(other, [(key, record(0.0, picture(key))) for key in range(2)])
+    for folder in (root, other):
+        block(folder / SIDECAR)
+    check(RecordDataset(root))
+    assert RecordDataset(other).labels.tolist() == [0, 0]
+    assert len(names(cache)) == 2
+
+
+def test_without_any_place_the_samples_stay_in_memory_and_one_line_says_so(root, cache, searches, caplog):
+    block(root / SIDECAR)
+    cache.parent.write_text("a file, not a folder")
+    check(RecordDataset(root))
+    check(RecordDataset(root))
+    assert len(searches) == 2
+    (message, _) = [entry.getMessage() for entry in caplog.records if "cannot keep its index" in entry.getMessage()]
+    assert str(root / "train.rec") in message and "\n" not in message
+
+
+def test_a_full_disk_leaves_no_partial_sidecar(root, cache, searches):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        dataset = RecordDataset(root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    check(dataset)
+    assert names(root) == ["train.idx", "train.rec"] and names(cache) == []
+    check(RecordDataset(root))
+    assert len(searches) == 2 and names(root) == ["train.idx", SIDECAR, "train.rec"]
