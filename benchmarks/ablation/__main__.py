@@ -8,14 +8,15 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 from rich.progress import track
 
 from benchmarks.ablation.report import write_tables
-from benchmarks.ablation.runner import ROOT, Run, perform_in_worker, prepare_worker
-from benchmarks.ablation.variants import EPOCHS, HEAD, IDENTITIES, IMAGES, VARIANTS
+from benchmarks.ablation.runner import FUSED_MAPS, ROOT, Run, perform_in_worker, prepare_worker, score_fused_maps
+from benchmarks.ablation.variants import EPOCHS, FULL, HEAD, IDENTITIES, IMAGES, VARIANTS, Variant
 from datasets.synthetic import SyntheticSpec, prepare_synthetic
 
 
@@ -34,21 +35,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     for same_steps in (True, False):  # equal time is known once the others have run
         stage = [variant for variant in chosen if (variant.time_of is None) == same_steps]
         run_all([Run.of(variant, seed, args.output) for variant in stage for seed in variant.seeds], args, data)
+    in_parallel([partial(score_fused_maps, run) for run in unfused_runs(chosen, args.output)], args)
     write_tables(args.docs, args.output, args.people)
 
 
 def run_all(planned: list[Run], args: argparse.Namespace, data: Path) -> None:
     """Perform the runs that are not done, `--jobs` at a time."""
     missing = [run for run in planned if not run.is_done]
-    if not missing:
+    in_parallel([partial(perform_in_worker, run, data, epochs_of(run, args)) for run in missing], args)
+
+
+def in_parallel(tasks: list[partial[None]], args: argparse.Namespace) -> None:
+    """Carry out the tasks, `--jobs` at a time."""
+    if not tasks:
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, context, prepare_worker, (args.people,)) as pool:
-        futures: list[Future[None]] = [
-            pool.submit(perform_in_worker, run, data, epochs_of(run, args)) for run in missing
-        ]
+        futures = [pool.submit(task) for task in tasks]
         for future in track(as_completed(futures), "training and scoring", len(futures)):
             future.result()
+
+
+def unfused_runs(chosen: Sequence[Variant], output: Path) -> list[Run]:
+    """Return the runs of FULL on which map fusion has not been tried."""
+    planned = [Run.of(FULL, seed, output) for seed in FULL.seeds if FULL in chosen]
+    return [run for run in planned if not (run.folder / f"{FUSED_MAPS}.npz").exists()]
 
 
 def epochs_of(run: Run, args: argparse.Namespace) -> int:

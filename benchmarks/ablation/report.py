@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 import runs
 from benchmarks.ablation.measures import (
@@ -20,9 +21,9 @@ from benchmarks.ablation.measures import (
     figures,
     scores_of,
 )
-from benchmarks.ablation.runner import Run
+from benchmarks.ablation.runner import FUSED_MAPS, Run
 from benchmarks.ablation.scores import CONDITIONS, IMAGES_PER_PERSON
-from benchmarks.ablation.variants import CLAIMS, VARIANTS, Claim, Method, Variant
+from benchmarks.ablation.variants import CLAIMS, FULL, VARIANTS, Claim, Method, Variant
 from benchmarks.docs import replace_block
 from benchmarks.tables import Column, to_markdown
 from evaluation import Interval, Resampling, unordered_pairs
@@ -44,12 +45,14 @@ def write_tables(page: Path, output: Path, num_people: int) -> None:
     pairs = all_pairs(num_people)
     finished = [(variant, run) for variant in VARIANTS if (run := first_run(variant, output)).is_done]
     development = {variant.name: development_figures(run, pairs) for variant, run in finished}
+    flips = flip_figures(output, pairs)
     claims = {claim.title: measure(claim, output, pairs) for claim in CLAIMS if is_measurable(claim, output)}
     text = page.read_text(encoding="utf-8")
     text = replace_block(text, "development", development_table(finished, development), page)
     text = replace_block(text, "claims", claims_table(claims), page)
+    text = replace_block(text, "flips", flips_table(flips), page)
     page.write_text(text, encoding="utf-8")
-    runs.write_json(output / "summary.json", {"development": development, "claims": claims})
+    runs.write_json(output / "summary.json", {"development": development, "claims": claims, "flips": flips})
 
 
 def all_pairs(num_people: int) -> Pairs:
@@ -65,8 +68,13 @@ def first_run(variant: Variant, output: Path) -> Run:
 
 
 def development_figures(run: Run, pairs: Pairs) -> dict[str, dict[str, Figures]]:
-    """Return {condition: {method: figures}} on development people, with thresholds chosen on the same people."""
-    saved, result = run.scores("dev"), {}
+    """Return {condition: {method: figures}} on development people."""
+    return figures_of(run.scores("dev"), pairs)
+
+
+def figures_of(saved: Mapping[str, NDArray[np.float32]], pairs: Pairs) -> dict[str, dict[str, Figures]]:
+    """Return {condition: {method: figures}} of saved scores, thresholds chosen on the same pairs."""
+    result = {}
     for condition in CONDITIONS:
         scores = scores_of(saved, condition)
         decision = decide(scores, pairs)
@@ -85,10 +93,45 @@ def development_table(
     rows = []
     for variant, run in finished:
         cells: Cells = {"name": f"`{variant.name}`", "seconds": run.record()["processor_seconds"]}
-        for condition, methods in development[variant.name].items():
-            cells |= {f"{condition}/{name}": f"{f.accuracy:.1f} / {f.tar:.1f}" for name, f in methods.items()}
+        cells |= _cells(development[variant.name])
         rows.append(cells)
     return to_markdown(columns, rows)
+
+
+def flip_figures(output: Path, pairs: Pairs) -> dict[str, dict[str, dict[str, Figures]]]:
+    """Return {fusion of flips: {condition: {method: figures}}}, means over the seeds of FULL that were tried."""
+    tried = [run for seed in FULL.seeds if ((run := Run.of(FULL, seed, output)).folder / f"{FUSED_MAPS}.npz").exists()]
+    by_fusion = {"scores averaged": "dev", "maps fused": FUSED_MAPS}
+    return {
+        name: _mean([figures_of(run.scores(file), pairs) for run in tried]) for name, file in by_fusion.items() if tried
+    }
+
+
+def _mean(by_seed: Sequence[dict[str, dict[str, Figures]]]) -> dict[str, dict[str, Figures]]:
+    return {
+        condition: {
+            method: Figures(*np.mean([figures[condition][method] for figures in by_seed], axis=0).tolist())
+            for method in methods
+        }
+        for condition, methods in by_seed[0].items()
+    }
+
+
+def flips_table(flips: Mapping[str, Mapping[str, Mapping[str, Figures]]]) -> str:
+    """Return a row per way to fuse image and mirror image: accuracy and TAR of matcher and fusion."""
+    shown = ("qaconv", "combined")
+    columns = [Column("flips", "name", width=WIDE)]
+    columns += [Column(f"{c}: {method}", f"{c}/{method}", width=12) for c in CONDITIONS for method in shown]
+    rows: list[Cells] = [{"name": name, **_cells(by_condition)} for name, by_condition in flips.items()]
+    return to_markdown(columns, rows)
+
+
+def _cells(by_condition: Mapping[str, Mapping[str, Figures]]) -> Cells:
+    return {
+        f"{condition}/{name}": f"{f.accuracy:.1f} / {f.tar:.1f}"
+        for condition, methods in by_condition.items()
+        for name, f in methods.items()
+    }
 
 
 def is_measurable(claim: Claim, output: Path) -> bool:

@@ -21,6 +21,7 @@ from benchmarks.ablation.scores import GROUPS, People, render_people, score_peop
 from benchmarks.ablation.variants import SEEDS, Variant, training_flags
 
 ROOT = Path(__file__).resolve().parents[2]
+FUSED_MAPS = "dev-fused-maps"  # scores beside those of the groups
 RECORD = "run.json"  # written last: a folder without it is begun again
 
 
@@ -63,12 +64,27 @@ def perform(run: Run, data: Path, epochs: int, people: dict[str, People]) -> Non
         shutil.rmtree(run.folder)
     temporary = Path(tempfile.mkdtemp(prefix=f".{run.folder.name}-", dir=run.folder.parent))
     seconds = _train(run, data, epochs, temporary)
-    (checkpoint,) = temporary.glob("experiments/*/last.ckpt")
     for group, members in people.items():
-        np.savez(temporary / f"{group}.npz", **score_people(checkpoint, members))  # type: ignore[arg-type]
+        np.savez(temporary / f"{group}.npz", **score_people(checkpoint_in(temporary), members))  # type: ignore[arg-type]
     record = {"flags": run.variant.flags, "seed": run.seed, "epochs": epochs, "processor_seconds": seconds}
     runs.write_json(temporary / RECORD, record)
     temporary.rename(run.folder)
+
+
+def checkpoint_in(folder: Path) -> Path:
+    """Return the last checkpoint of the run in an ablation folder."""
+    (checkpoint,) = folder.glob("experiments/*/last.ckpt")
+    return checkpoint
+
+
+def score_fused_maps(run: Run) -> None:
+    """Score development people with image and mirror image fused into one map, which evaluation does not do."""
+    path = run.folder / f"{FUSED_MAPS}.npz"
+    if not path.exists():
+        scores = score_people(checkpoint_in(run.folder), _people["dev"], "map")
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, **scores)  # type: ignore[arg-type]
+        temporary.replace(path)
 
 
 def _train(run: Run, data: Path, epochs: int, folder: Path) -> float:

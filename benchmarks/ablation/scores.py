@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 import transforms
 from checkpoints import load_pretrained_model
 from datasets.synthetic import render_identities
-from evaluation import FaceDescriptions, describe_batches, score_all_pairs, unordered_pairs
+from evaluation import (
+    FLIP_FUSION,
+    FaceDescriptions,
+    FlipFusion,
+    describe_batches,
+    score_all_pairs,
+    unordered_pairs,
+)
 from train_val import Recognizer
 
 SEEN = ("surgical", "cloth", "respirator", "sunglasses", "cap", "fringe", "block")
@@ -21,6 +28,7 @@ UNSEEN = ("hand", "niqab", "scarf")  # no member of the families hand and veil t
 CONDITIONS = {"clean": (), "seen": SEEN, "unseen": UNSEEN}
 GROUPS = ("dev", "test")  # choices are made on one, claims on the other
 IMAGES_PER_PERSON = 6
+BATCH_SIZE = 64
 
 Images = NDArray[np.uint8]
 
@@ -58,7 +66,9 @@ def _occlude(images: Images, occluders: tuple[str, ...]) -> Images:
     return np.stack([view.image for view in views])
 
 
-def score_people(checkpoint: Path, people: People) -> dict[str, NDArray[np.float32]]:
+def score_people(
+    checkpoint: Path, people: People, flip_fusion: FlipFusion = FLIP_FUSION
+) -> dict[str, NDArray[np.float32]]:
     """Return the scores of every pair i < j, "<condition>/<matcher>" -> float32 [N * (N - 1) / 2].
 
     Image i is clean, image j as the condition says. Precision is that of the training: bf16.
@@ -66,17 +76,17 @@ def score_people(checkpoint: Path, people: People) -> dict[str, NDArray[np.float
     model = load_pretrained_model(checkpoint)
     scores = {}
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        clean = _describe(model, people.images["clean"])
+        clean = _describe(model, people.images["clean"], flip_fusion)
         for condition, images in people.images.items():
-            others = clean if condition == "clean" else _describe(model, images)
+            others = clean if condition == "clean" else _describe(model, images, flip_fusion)
             for matcher, values in score_all_pairs(clean, model.matcher, others=others).items():
                 scores[f"{condition}/{matcher}"] = values
     return scores
 
 
-def _describe(model: Recognizer, images: Images, batch_size: int = 64) -> FaceDescriptions:
+def _describe(model: Recognizer, images: Images, flip_fusion: FlipFusion) -> FaceDescriptions:
     def batches() -> Iterator[torch.Tensor]:
-        for start in range(0, len(images), batch_size):
-            yield transforms.to_tensor(torch.from_numpy(images[start : start + batch_size]))
+        for start in range(0, len(images), BATCH_SIZE):
+            yield transforms.to_tensor(torch.from_numpy(images[start : start + BATCH_SIZE]))
 
-    return describe_batches(model.describe, batches())
+    return describe_batches(model.describe, batches(), flip_fusion)

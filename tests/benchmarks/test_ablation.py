@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,15 +10,15 @@ import pytest
 from benchmarks.ablation import __main__ as program
 from benchmarks.ablation import report
 from benchmarks.ablation.measures import Comparison, Side, balanced_accuracy, by_method, compare, decide, figures
-from benchmarks.ablation.runner import RECORD, Run
+from benchmarks.ablation.runner import FUSED_MAPS, RECORD, Run
 from benchmarks.ablation.scores import CONDITIONS, SEEN, UNSEEN, render_people
-from benchmarks.ablation.variants import CLAIMS, VARIANTS, Variant, training_flags
+from benchmarks.ablation.variants import CLAIMS, FULL, VARIANTS, Variant, training_flags
 from config import get_args
 from evaluation import Resampling
 from transforms import OCCLUDER_FAMILIES, OCCLUDERS
 
 PEOPLE = 12
-PAGE = "<!-- development -->\n<!-- /development -->\n\n<!-- claims -->\n<!-- /claims -->\n"
+PAGE = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n\n" for name in ("development", "claims", "flips"))
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +102,16 @@ def test_tables_show_finished_runs_and_measurable_claims_only(tmp_path, pairs, m
     for side, gap in zip(claim.sides, (3.0, 2.0), strict=True):
         for seed in claim.seeds:
             fake_run(side.variant, seed, tmp_path, pairs, gap)
+    tried = Run.of(FULL, FULL.seeds[0], tmp_path).folder
+    shutil.copy(tried / "dev.npz", tried / f"{FUSED_MAPS}.npz")
     page = tmp_path / "ablation.md"
     page.write_text(PAGE)
     report.write_tables(page, tmp_path, PEOPLE)
     text = page.read_text()
+    averaged, fused = (
+        re.search(rf"^\| {name} \| (.*)$", text, re.MULTILINE)[1] for name in ("scores averaged", "maps fused")
+    )
+    assert averaged == fused
     shown = set(re.findall(r"^\| `(\S+)`", text, re.MULTILINE))
     assert shown == {side.variant.name for side in claim.sides}
     assert text.count(f"| {claim.title} |") == len(CONDITIONS)
@@ -123,9 +130,22 @@ def test_a_run_with_other_flags_is_not_done(tmp_path, pairs):
 def test_the_program_trains_scores_and_keeps_what_is_done(tmp_path):
     page = tmp_path / "ablation.md"
     page.write_text(PAGE)
-    words = ["--only", "head", "--epochs", "1", "--people", "8", "--output", str(tmp_path / "out"), "--docs", str(page)]
+    words = [
+        "--only",
+        "head",
+        "full",
+        "--epochs",
+        "1",
+        "--people",
+        "8",
+        "--output",
+        str(tmp_path / "out"),
+        "--docs",
+        str(page),
+    ]
     program.main(words)
-    assert "| `head` |" in page.read_text()
+    text = page.read_text()
+    assert "| `head` |" in text and "| maps fused |" in text and "| fused minus head only |" in text
     records = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
     program.main(words)
     assert records == {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)} != {}
