@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import nets
 from config import Config
 from train_val import MAIN_DATASET, Recognizer
 
-OWN_KEYS = ("state_dict", "hyper_parameters", "color_space")
+OWN_KEYS = ("state_dict", "hyper_parameters", "color_space", "fusion_statistics")
+HYPER_PARAMETERS = ("config", "num_classes")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -32,11 +34,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0][:120]
         raise ValueError(f"{path}: damaged or not a checkpoint ({reason})") from error
-    if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in OWN_KEYS):
+    missing = [key for key in OWN_KEYS if key not in checkpoint] if isinstance(checkpoint, dict) else list(OWN_KEYS)
+    if not missing:
+        missing = [f"hyper_parameters: {key}" for key in HYPER_PARAMETERS if key not in checkpoint["hyper_parameters"]]
+    if missing:
         raise ValueError(
-            f"{path}: not a checkpoint of a maskwise run; load foreign weights by --start_from_model_statedict"
+            f"{path}: not a checkpoint of a maskwise run ({', '.join(missing)} missing); load foreign weights by "
+            "--start_from_model_statedict"
         )
     return checkpoint
+
+
+def check_identities(path: str | Path, num_classes: int) -> None:
+    """Refuse to go on with a checkpoint that was trained on another number of identities.
+
+    Raises:
+        ValueError: one line with both numbers.
+    """
+    saved = read_checkpoint(path)["hyper_parameters"]["num_classes"][MAIN_DATASET]
+    if saved != num_classes:
+        raise ValueError(
+            f"{path}: was trained on {saved} identities, but the training data hold {num_classes}; resume with the "
+            "data of that run"
+        )
 
 
 def load_pretrained_model(path: str | Path, arch: str | None = None, color_space: str | None = None) -> Recognizer:
@@ -69,16 +89,20 @@ def _load_own(path: Path, arch: str | None, color_space: str | None) -> Recogniz
         raise ValueError(f"{path}: holds {saved_arch}, but --arch says {arch}")
     if color_space not in (None, checkpoint["color_space"]):
         raise ValueError(f"{path}: expects {checkpoint['color_space']}, but --color_space says {color_space}")
-    recognizer = Recognizer(parameters["config"], parameters["num_classes"])
-    recognizer.load_state_dict(checkpoint["state_dict"])
-    recognizer.on_load_checkpoint(checkpoint)
+    with _errors_name(path):
+        recognizer = Recognizer(parameters["config"], parameters["num_classes"])
+        recognizer.load_state_dict(checkpoint["state_dict"])
+        recognizer.on_load_checkpoint(checkpoint)
     return recognizer.eval()
 
 
 def _load_foreign(path: Path, state: Mapping[str, Tensor], arch: str | None, color_space: str | None) -> Recognizer:
-    arch = arch or nets.infer_arch(state)
-    size = nets.infer_embedding_size(state)
+    with _errors_name(path):
+        arch = arch or nets.infer_arch(state)
+        size = nets.infer_embedding_size(state)
     kernel = state.get("head.kernel")
+    if kernel is not None and (kernel.ndim != 2 or kernel.shape[0] != size):
+        raise ValueError(f"{path}: head.kernel must be [{size}, classes] to match the embedding, is {[*kernel.shape]}")
     # Foreign weights know neither matcher nor occlusion head: scores come from the embedding alone.
     config = Config(
         arch=arch, embedding_size=size, qaconv_loss_weight=0.0, occlusion_loss_weight=0.0, occlusion_method="none"
@@ -88,3 +112,12 @@ def _load_foreign(path: Path, state: Mapping[str, Tensor], arch: str | None, col
     if kernel is not None:
         recognizer.head.kernel.data.copy_(kernel)
     return recognizer.eval()
+
+
+@contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with the content of a file into one line that names the file."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, LookupError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())[:300]}") from error

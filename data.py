@@ -159,7 +159,7 @@ class FaceDataModule(pl.LightningDataModule):
         done = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]  # typed as its base
         # With --test_run an epoch ends before its plan does.
         ended, batches_done = divmod(done, int(trainer.num_training_batches))
-        epoch = loop.epoch_progress.current.started - 1 + ended
+        epoch = loop.epoch_progress.current.started - 1 + ended  # type: ignore[attr-defined]  # likewise
         return {"seed": self.config.seed, "epoch": epoch, "batches_done": batches_done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

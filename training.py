@@ -14,7 +14,7 @@ from rich.console import Console
 import nets
 import runs
 from callbacks import truncate_metrics
-from checkpoints import load_pretrained_model, read_checkpoint
+from checkpoints import check_identities, load_pretrained_model, read_checkpoint
 from config import Config, merge_for_resume
 from data import FaceDataModule
 from evaluation import METHODS
@@ -51,6 +51,8 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str]) -> S
     config = _resumed_config(given, explicit) if resumes else given
     datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
+    if resumes:
+        check_identities(str(config.resume_from_checkpoint), datamodule.num_classes)
     model = _build_model(config, datamodule)
     _check_monitor(config, datamodule, has_matcher=model.matcher is not None)
     folder = _run_folder(config, resumes) if is_main_process() and not config.fast_dev_run else None
