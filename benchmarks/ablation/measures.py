@@ -25,7 +25,7 @@ from evaluation import (
 from evaluation.weighted import WeightedMeasure
 
 FAR = 1e-2
-EQUAL_WEIGHTS = {"adaface": 0.5, "qaconv": 0.5}
+WEIGHTS = {"adaface": 0.7, "qaconv": 0.3}  # of the fused score, chosen on development people
 
 Scores = Mapping[str, NDArray[np.float32]]  # by matcher, of one condition
 
@@ -64,7 +64,7 @@ def by_method(scores: Scores, statistics: FusionStatistics | None) -> dict[str, 
     return {name: methods[name] for name in METHODS if name in methods}
 
 
-def decide(scores: Scores, pairs: Pairs, weights: Mapping[str, float] = EQUAL_WEIGHTS) -> Decision:
+def decide(scores: Scores, pairs: Pairs, weights: Mapping[str, float] = WEIGHTS) -> Decision:
     """Fit normalisation and thresholds on development people."""
     statistics = fit_statistics(scores, pairs.issame, weights, "development people") if "qaconv" in scores else None
     methods = by_method(scores, statistics)

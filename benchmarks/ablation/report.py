@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 import runs
 from benchmarks.ablation.measures import (
+    WEIGHTS,
     Comparison,
     Figures,
     Pairs,
@@ -30,6 +31,8 @@ from evaluation import Interval, Resampling, unordered_pairs
 
 RESAMPLING = Resampling(num_resamples=400)
 WIDE = 40
+TRIED_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+ByCondition = dict[str, dict[str, Figures]]
 Cells = dict[str, str | float | list[float] | None]
 
 
@@ -45,14 +48,17 @@ def write_tables(page: Path, output: Path, num_people: int) -> None:
     pairs = all_pairs(num_people)
     finished = [(variant, run) for variant in VARIANTS if (run := first_run(variant, output)).is_done]
     development = {variant.name: development_figures(run, pairs) for variant, run in finished}
-    flips = flip_figures(output, pairs)
+    flips, weights = flip_figures(output, pairs), weight_figures(output, pairs)
     claims = {claim.title: measure(claim, output, pairs) for claim in CLAIMS if is_measurable(claim, output)}
     text = page.read_text(encoding="utf-8")
     text = replace_block(text, "development", development_table(finished, development), page)
     text = replace_block(text, "claims", claims_table(claims), page)
-    text = replace_block(text, "flips", flips_table(flips), page)
+    text = replace_block(text, "flips", rows_table("flips", flips, ("qaconv", "combined")), page)
+    text = replace_block(text, "weights", rows_table("weight of the matcher", weights, ("combined",)), page)
     page.write_text(text, encoding="utf-8")
-    runs.write_json(output / "summary.json", {"development": development, "claims": claims, "flips": flips})
+    runs.write_json(
+        output / "summary.json", {"development": development, "claims": claims, "flips": flips, "weights": weights}
+    )
 
 
 def all_pairs(num_people: int) -> Pairs:
@@ -67,25 +73,25 @@ def first_run(variant: Variant, output: Path) -> Run:
     return Run.of(variant, variant.seeds[0], output)
 
 
-def development_figures(run: Run, pairs: Pairs) -> dict[str, dict[str, Figures]]:
+def development_figures(run: Run, pairs: Pairs) -> ByCondition:
     """Return {condition: {method: figures}} on development people."""
     return figures_of(run.scores("dev"), pairs)
 
 
-def figures_of(saved: Mapping[str, NDArray[np.float32]], pairs: Pairs) -> dict[str, dict[str, Figures]]:
+def figures_of(
+    saved: Mapping[str, NDArray[np.float32]], pairs: Pairs, weights: Mapping[str, float] = WEIGHTS
+) -> ByCondition:
     """Return {condition: {method: figures}} of saved scores, thresholds chosen on the same pairs."""
     result = {}
     for condition in CONDITIONS:
         scores = scores_of(saved, condition)
-        decision = decide(scores, pairs)
+        decision = decide(scores, pairs, weights)
         methods = by_method(scores, decision.statistics)
         result[condition] = {name: figures(v, decision.thresholds[name], pairs.issame) for name, v in methods.items()}
     return result
 
 
-def development_table(
-    finished: Sequence[tuple[Variant, Run]], development: Mapping[str, Mapping[str, Mapping[str, Figures]]]
-) -> str:
+def development_table(finished: Sequence[tuple[Variant, Run]], development: Mapping[str, ByCondition]) -> str:
     """Return a row per variant: accuracy and TAR of embedding, matcher and fusion under each condition."""
     columns = [Column("variant", "name", width=WIDE), Column("s", "seconds", "{:.0f}")]
     columns += [Column(f"{condition}: {method}", f"{condition}/{method}", width=12) for condition in CONDITIONS
@@ -98,16 +104,31 @@ def development_table(
     return to_markdown(columns, rows)
 
 
-def flip_figures(output: Path, pairs: Pairs) -> dict[str, dict[str, dict[str, Figures]]]:
-    """Return {fusion of flips: {condition: {method: figures}}}, means over the seeds of FULL that were tried."""
-    tried = [run for seed in FULL.seeds if ((run := Run.of(FULL, seed, output)).folder / f"{FUSED_MAPS}.npz").exists()]
+def flip_figures(output: Path, pairs: Pairs) -> dict[str, ByCondition]:
+    """Return, by the fusion of flips, the mean over those seeds of FULL on which both were tried."""
+    tried = [run for run in full_runs(output) if (run.folder / f"{FUSED_MAPS}.npz").exists()]
     by_fusion = {"scores averaged": "dev", "maps fused": FUSED_MAPS}
     return {
         name: _mean([figures_of(run.scores(file), pairs) for run in tried]) for name, file in by_fusion.items() if tried
     }
 
 
-def _mean(by_seed: Sequence[dict[str, dict[str, Figures]]]) -> dict[str, dict[str, Figures]]:
+def weight_figures(output: Path, pairs: Pairs) -> dict[str, ByCondition]:
+    """Return, by the matcher's weight in the fused score, the mean over the seeds of FULL."""
+    saved = [run.scores("dev") for run in full_runs(output)]
+    return {
+        f"{weight:g}": _mean([figures_of(one, pairs, {"adaface": 1 - weight, "qaconv": weight}) for one in saved])
+        for weight in TRIED_WEIGHTS
+        if saved
+    }
+
+
+def full_runs(output: Path) -> list[Run]:
+    """Return the finished runs of FULL."""
+    return [run for seed in FULL.seeds if (run := Run.of(FULL, seed, output)).is_done]
+
+
+def _mean(by_seed: Sequence[ByCondition]) -> ByCondition:
     return {
         condition: {
             method: Figures(*np.mean([figures[condition][method] for figures in by_seed], axis=0).tolist())
@@ -117,16 +138,14 @@ def _mean(by_seed: Sequence[dict[str, dict[str, Figures]]]) -> dict[str, dict[st
     }
 
 
-def flips_table(flips: Mapping[str, Mapping[str, Mapping[str, Figures]]]) -> str:
-    """Return a row per way to fuse image and mirror image: accuracy and TAR of matcher and fusion."""
-    shown = ("qaconv", "combined")
-    columns = [Column("flips", "name", width=WIDE)]
-    columns += [Column(f"{c}: {method}", f"{c}/{method}", width=12) for c in CONDITIONS for method in shown]
-    rows: list[Cells] = [{"name": name, **_cells(by_condition)} for name, by_condition in flips.items()]
-    return to_markdown(columns, rows)
+def rows_table(heading: str, rows: Mapping[str, ByCondition], methods: Sequence[str]) -> str:
+    """Return a row per name: accuracy and TAR of the methods under each condition."""
+    columns = [Column(heading, "name", width=WIDE)]
+    columns += [Column(f"{c}: {method}", f"{c}/{method}", width=12) for c in CONDITIONS for method in methods]
+    return to_markdown(columns, [{"name": name, **_cells(by_condition)} for name, by_condition in rows.items()])
 
 
-def _cells(by_condition: Mapping[str, Mapping[str, Figures]]) -> Cells:
+def _cells(by_condition: ByCondition) -> Cells:
     return {
         f"{condition}/{name}": f"{f.accuracy:.1f} / {f.tar:.1f}"
         for condition, methods in by_condition.items()

@@ -18,7 +18,7 @@ from evaluation import Resampling
 from transforms import OCCLUDER_FAMILIES, OCCLUDERS
 
 PEOPLE = 12
-PAGE = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n\n" for name in ("development", "claims", "flips"))
+PAGE = "".join(f"<!-- {name} -->\n<!-- /{name} -->\n\n" for name in ("development", "claims", "flips", "weights"))
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,7 @@ def test_tables_show_finished_runs_and_measurable_claims_only(tmp_path, pairs, m
         re.search(rf"^\| {name} \| (.*)$", text, re.MULTILINE)[1] for name in ("scores averaged", "maps fused")
     )
     assert averaged == fused
+    assert all(f"\n| {weight:g} | " in text for weight in report.TRIED_WEIGHTS)
     shown = set(re.findall(r"^\| `(\S+)`", text, re.MULTILINE))
     assert shown == {side.variant.name for side in claim.sides}
     assert text.count(f"| {claim.title} |") == len(CONDITIONS)
