@@ -134,7 +134,7 @@ def _checked(source: Source, progress: bool, name: str) -> PairStream:
     """Open the files; their images come with a progress bar, and as many as announced."""
     stream = source.read()
     if stream.num_images > _MAX_IMAGES:
-        raise ValueError(f"{source.root}/{source.names[0]}: {stream.num_images} images; {_MAX_IMAGES} are possible")
+        raise ValueError(f"{source.root}/{source.names[0]}: {stream.num_images} images; at most {_MAX_IMAGES} are read")
     console = Console(stderr=True)
     hidden = not (progress and console.is_terminal)
     images = track(stream.images, f"converting {name}", stream.num_images, console=console, disable=hidden)

@@ -74,7 +74,7 @@ def _csv_pairs(file: Path, lines: Lines, dataset: FaceDataset) -> Iterator[Pair]
         except csv.Error as error:
             raise ValueError(f"{place}: not a line of CSV ({error})") from error
         if len(fields) != 3:
-            raise ValueError(f"{place}: expected path1,path2,label, got {line.strip()!r}")
+            raise ValueError(f"{place}: expected path1,path2,label, got {line.strip()[:80]!r}")
         answer = _ANSWERS.get(fields[2].lower())
         if answer is None:
             if position == 0:
@@ -103,7 +103,7 @@ def _lfw_pairs(file: Path, lines: Lines, dataset: FaceDataset) -> Iterator[Pair]
         if len(words) == 3:
             words.insert(2, words[0])
         if len(words) != 4 or not (_is_number(words[1]) and _is_number(words[3])):
-            raise ValueError(f"{place}: expected {_LFW_FORMS}, got {line.strip()!r}")
+            raise ValueError(f"{place}: expected {_LFW_FORMS}, got {line.strip()[:80]!r}")
         first = _by_number(words[0], int(words[1]), positions, place)
         second = _by_number(words[2], int(words[3]), positions, place)
         yield _checked(first, second, words[0] == words[2], place)

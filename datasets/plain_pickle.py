@@ -19,8 +19,8 @@ from mmap import mmap
 from pathlib import Path
 from typing import NoReturn
 
-# An honest file needs at most 11 instructions an image: this is room for ten times the largest public sets.
-MAX_INSTRUCTIONS = 2**21
+# An honest file needs at most 11 instructions an image: this is room for seven times the largest public sets.
+MAX_INSTRUCTIONS = 2**20
 _MAX_PROTOCOL = 5
 # Bytes of a number, a memo key or a name. 2**63 has 19 digits.
 _MAX_WORD = 64
@@ -111,16 +111,22 @@ class _Machine:
 
     # ---------------------------------------------------------------- reading
 
-    def _skip(self, length: int) -> Span:
-        """Step over that many bytes, and say where they are."""
+    def _check(self, length: int) -> None:
         left = len(self._data) - self._position
         if length > left:
             self._refuse(f"{length} bytes are announced and {left} follow; the file is cut off or damaged")
-        start, self._position = self._position, self._position + length
-        return Span(start, self._position)
+
+    def _skip(self, length: int) -> Span:
+        """Step over that many bytes, and say where they are."""
+        self._check(length)
+        self._position += length
+        return Span(self._position - length, self._position)
 
     def _take(self, length: int) -> bytes:
-        return self._skip(length).read(self._data)
+        """Return the next bytes, a handful."""
+        self._check(length)
+        self._position += length
+        return self._data[self._position - length : self._position]
 
     def _number(self, size: int, signed: bool = False) -> int:
         return int.from_bytes(self._take(size), "little", signed=signed)
@@ -134,10 +140,10 @@ class _Machine:
         return line
 
     def _word(self, span: Span) -> bytes:
-        """Return a short string, a name or a number."""
+        """Return a short string as it is written: a name or a number, which are ASCII."""
         if span.end - span.start > _MAX_WORD:
             self._refuse(f"a name or number of {span.end - span.start} bytes")
-        return span.read(self._data)
+        return self._data[span.start : span.end]
 
     def _decimal(self) -> int:
         word = self._word(self._line()).removesuffix(b"L")
