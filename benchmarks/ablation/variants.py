@@ -94,6 +94,7 @@ VARIANTS = (
     Variant("bn_fc-row-sum", f"{PUBLISHED} row_sum"),
     Variant("full-qaconv-0.35", f"{MASKING} --qaconv_loss_weight 0.35"),
     Variant("full-qaconv-1.4", f"{MASKING} --qaconv_loss_weight 1.4"),
+    Variant("full-qaconv-2.8", f"{MASKING} --qaconv_loss_weight 2.8"),
     Variant("full-head-0.1", f"{MASKING} --adaface_loss_weight 0.1"),
 )
 
