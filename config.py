@@ -33,6 +33,7 @@ COLOR_SPACES = ("rgb", "bgr")
 BACKENDS = ("ddp", "dp", "ddp2")
 WANDB_MODES = ("online", "offline", "disabled")
 IMAGES_PER_IDENTITY = 4  # in a batch: the K of the PK sampler
+MS1MV2_SUBSET = "assets/ms1mv2_train_subset_index.txt"
 
 
 COUNT = "[1, inf)"
@@ -57,12 +58,23 @@ class DataOptions(Options):
         None, "folder of the benchmark sets, absolute or in data_root; else data_root", on_resume=MAY_CHANGE
     )
     swap_color_channel: bool = flag(False, "the training files hold red and blue the other way round")
+    use_mxrecord: bool = flag(
+        False, "the training data are a RecordIO file, train.rec with train.idx, as InsightFace's"
+    )
+    train_data_subset: str | None = flag(
+        None, "file of the positions of the images to train on; identities with fewer than 5 of them drop out",
+        const=MS1MV2_SUBSET, on_resume=MAY_CHANGE,
+    )  # fmt: skip
     custom_num_class: int | None = flag(None, "number of training identities, checked against the data", within=COUNT)
     val_identities: float = flag(
         0.1, "share of the identities held out for validation where there are no benchmark sets", within="[0, 1)"
     )
     synthetic_identities: int = flag(200, "training identities of the embedded faces", within="[2, inf)")
     synthetic_images: int = flag(20, "images of each of them", within="[2, inf)")
+    max_bad_fraction: float = flag(
+        0.001, "share of the training images that may be unreadable, one image at least unless it is 0; more: stop",
+        within=SHARE, on_resume=MAY_CHANGE,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

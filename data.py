@@ -11,21 +11,25 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from config import Config
+from config import MS1MV2_SUBSET, Config
 from datasets import (
     Benchmark,
+    FaceDataset,
     IdentitySubset,
     ImageFolderDataset,
+    ImageSubset,
     PairDataset,
     PairSample,
     PKBatchSampler,
     PlannedBatches,
+    RecordDataset,
     Sample,
     TrainingView,
     UnreadableImageError,
     cache_benchmark,
     collate,
     find_benchmarks,
+    read_indices,
     shard_pairs,
     split_identities,
 )
@@ -33,6 +37,7 @@ from datasets.synthetic import SyntheticSpec, prepare_synthetic
 from transforms import TrainingTransform
 
 logger = logging.getLogger(__name__)
+MIN_SUBSET_IMAGES = 5  # of an identity in --train_data_subset, as AdaFace's ablations have it
 
 
 class FaceDataModule(pl.LightningDataModule):
@@ -61,7 +66,7 @@ class FaceDataModule(pl.LightningDataModule):
         self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []
         self._num_workers = at_most_cores(config.num_workers)
-        self._train: ImageFolderDataset | IdentitySubset | None = None
+        self._train: FaceDataset | None = None
         self._position: dict[str, int] | None = None
 
     @property
@@ -70,25 +75,23 @@ class FaceDataModule(pl.LightningDataModule):
         return len(self.train_dataset.class_names)
 
     @property
-    def train_dataset(self) -> ImageFolderDataset | IdentitySubset:
+    def train_dataset(self) -> FaceDataset:
         """Return the training identities, without transforms."""
         if self._train is None:
             raise RuntimeError("FaceDataModule: call setup() before reading train_dataset")
         return self._train
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the training folder and the benchmarks; identities for `own` are held out when there are none."""
+        """Open the training data and the benchmarks; identities for `own` are held out when there are none."""
         if self._train is not None:
             return
         training, sets = self._folders()
-        dataset = ImageFolderDataset(training, swap_color_channel=self.config.swap_color_channel)
+        dataset = self._open(training)
         present, self.missing = find_benchmarks(sets)
         if self.config.val_data_path and not present:
             raise ValueError(f"--val_data_path: {sets} holds none of the sets {', '.join(self.missing)}")
         self.benchmarks = list(present.values())
-        self._train = dataset
-        if not self.benchmarks:
-            self._hold_out(dataset)
+        self._train = dataset if self.benchmarks else self._hold_out(dataset, training)
         self._check_classes()
         self._sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
 
@@ -107,18 +110,43 @@ class FaceDataModule(pl.LightningDataModule):
             training = root / "train" if (root / "train").is_dir() else root
         return training, given / config.val_data_path if config.val_data_path else root
 
-    def _hold_out(self, dataset: ImageFolderDataset) -> None:
+    def _open(self, training: Path) -> FaceDataset:
+        """Return the training images, those of the subset if one is given."""
+        config = self.config
+        reader = RecordDataset if config.use_mxrecord else ImageFolderDataset
+        try:
+            dataset: FaceDataset = reader(training, swap_color_channel=config.swap_color_channel)
+        except ValueError as error:
+            if not config.use_mxrecord and (training / "train.rec").exists():
+                raise ValueError(f"{training} holds a record file, train.rec: --use_mxrecord reads it") from error
+            raise
+        if config.train_data_subset is None:
+            return dataset
+        path = Path(config.train_data_subset)
+        if config.train_data_subset == MS1MV2_SUBSET and not path.exists():
+            raise ValueError(
+                f"--train_data_subset: {path} is missing; it lists the MS1MV2 images of AdaFace's ablations and lies "
+                "in AdaFace's repository (mk-minchul/AdaFace) under the same name: put it there, or name your own file"
+            )
+        try:
+            subset = ImageSubset(dataset, read_indices(path), MIN_SUBSET_IMAGES)
+        except ValueError as error:
+            raise ValueError(f"--train_data_subset {path}: {error}") from error
+        logger.info("--train_data_subset: %d images of %d identities", len(subset), len(subset.class_names))
+        return subset
+
+    def _hold_out(self, dataset: FaceDataset, training: Path) -> FaceDataset:
         config = self.config
         if config.val_identities == 0:
             raise ValueError(
-                f"--val_identities: 0 and no benchmark set in {dataset.root}; hold a share of the identities out"
+                f"--val_identities: 0 and no benchmark set in {training}; hold a share of the identities out"
             )
         train, held_out = split_identities(
             len(dataset.class_names), config.val_identities, config.seed, np.bincount(dataset.labels)
         )
-        self._train = IdentitySubset(dataset, train)
         self.benchmarks = [cache_benchmark(IdentitySubset(dataset, held_out), name="own", seed=config.seed)]
         logger.info("no benchmark set found: %d identities are held out and validated as 'own'", len(held_out))
+        return IdentitySubset(dataset, train)
 
     def _check_classes(self) -> None:
         expected = self.config.custom_num_class

@@ -37,6 +37,7 @@ class Spec(NamedTuple):
     within: str
     on_resume: str
     parse: Callable[[str], object] | None
+    const: object
 
 
 class Option(NamedTuple):
@@ -58,6 +59,7 @@ def flag(
     within: str = "",
     on_resume: str = FIXED,
     parse: Callable[[str], object] | None = None,
+    const: object = None,
 ) -> T:
     """Return a dataclass field that is also a command-line flag of the same name.
 
@@ -68,8 +70,9 @@ def flag(
         within: an interval such as "(0, 1]" or "[0, inf)" for a number. One that is not finite is always refused.
         on_resume: FIXED, MAY_CHANGE or INVOCATION.
         parse: turns the word of the command line into the value, where the field's type does not say how.
+        const: the value when the flag is given without a word; None: it needs one.
     """
-    spec = Spec(help, tuple(choices), within, on_resume, parse)
+    spec = Spec(help, tuple(choices), within, on_resume, parse, const)
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 
@@ -196,10 +199,12 @@ def _add_flag(group: argparse._ArgumentGroup, option: Option, separator: str, de
         for negation in _spellings(f"no_{option.name}"):
             add_hidden(negation, action="store_false")
         return
-    word, convert = _metavar(option), _converter(option)
-    group.add_argument(shown, dest=option.name, type=convert, metavar=word, default=default, help=_help(option))
+    one_word: dict[str, Any] = {"type": _converter(option), "metavar": _metavar(option)}
+    if option.spec.const is not None:
+        one_word |= {"nargs": "?", "const": option.spec.const}
+    group.add_argument(shown, dest=option.name, default=default, help=_help(option), **one_word)
     for twin in twins:
-        add_hidden(twin, type=convert, metavar=word)
+        add_hidden(twin, **one_word)
 
 
 def _spellings(name: str) -> set[str]:
@@ -233,6 +238,8 @@ def _metavar(option: Option) -> str:
 
 def _help(option: Option) -> str:
     text, default = option.spec.help, option.default
+    if option.spec.const is not None:
+        text += f" (without a word: {option.spec.const})"
     if default and default == option.spec.choices:
         text += " (default: all)"
     elif default is not None and default is not False and default != "":

@@ -83,7 +83,7 @@ def _callbacks(config: Config, folder: Path | None) -> list[Callback]:
     callbacks: list[Callback] = [RichProgressBar(leave=True)]
     if config.fast_dev_run:
         return callbacks
-    callbacks += [SampleSheet(folder), ScoreHistograms(folder), UnreadableList(folder)]
+    callbacks += [SampleSheet(folder), ScoreHistograms(folder), UnreadableList(folder, config.max_bad_fraction)]
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
     best = ModelCheckpoint(filename="best", monitor=config.monitor, mode="max", save_top_k=1, **common)
     last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import nets
 import runs
-from callbacks import truncate_metrics
+from callbacks import TooManyUnreadableError, truncate_metrics
 from checkpoints import check_identities, load_pretrained_model, read_checkpoint
 from config import Config, merge_for_resume
 from data import FaceDataModule
@@ -72,7 +72,7 @@ def run(session: Session) -> int:
             trainer.fit(
                 model, datamodule=datamodule, ckpt_path=session.config.resume_from_checkpoint, weights_only=True
             )
-        except NonFiniteError as error:
+        except (NonFiniteError, TooManyUnreadableError) as error:
             logger.error("%s", error)
             return 1
     # The report is about the last weights: choosing the best epoch on the same pairs would flatter it.

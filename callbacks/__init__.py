@@ -4,7 +4,7 @@ from callbacks.checkpoint_io import AtomicCheckpointIO
 from callbacks.metrics_logger import MetricsLogger, truncate_metrics
 from callbacks.sample_sheet import SampleSheet
 from callbacks.score_histograms import ScoreHistograms
-from callbacks.unreadable_list import UnreadableList
+from callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
 from callbacks.wandb_run import start_wandb
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "MetricsLogger",
     "SampleSheet",
     "ScoreHistograms",
+    "TooManyUnreadableError",
     "UnreadableList",
     "start_wandb",
     "truncate_metrics",

@@ -1,4 +1,4 @@
-"""A list of the images that training could not read."""
+"""A list of the images that training could not read, and an end to the run when they are too many."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import os
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
 
+_COUNT_EVERY = 50
 _ERRORS = "surrogateescape"  # file names are bytes: those that are no UTF-8 survive too
+
+
+class TooManyUnreadableError(RuntimeError):
+    """A larger share of the training images than allowed cannot be read."""
 
 
 class UnreadableList(Callback):
@@ -20,14 +26,34 @@ class UnreadableList(Callback):
 
     Args:
         folder: the run folder, None on the ranks that write nothing.
+        max_bad_fraction: share of the training images that may be unreadable; unless it is 0, one always may.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, max_bad_fraction: float) -> None:
         self._path = None if folder is None else Path(folder) / "unreadable.txt"
+        self._max_bad_fraction = max_bad_fraction
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Count what all ranks found so far, every 50 batches: counting makes them wait for each other."""
+        if (batch_idx + 1) % _COUNT_EVERY == 0:
+            count = torch.tensor(float(len(_found(trainer))), device=module.device)
+            # An image is drawn by one rank of an epoch; of several epochs it may be counted twice, which errs little.
+            self._stop_above_limit(int(trainer.strategy.reduce(count, reduce_op="sum")), trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Give every rank the findings of all, and write them."""
-        found: dict[str, str] = trainer.datamodule.unreadable  # type: ignore[attr-defined]  # Lightning attaches it
+        found = self._gather(trainer)
+        self._stop_above_limit(len(found), trainer)
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Write what this rank found before the run ended."""
+        if self._path is not None and (found := _found(trainer)):
+            _write(self._path, _read(self._path) | found)
+
+    def _gather(self, trainer: pl.Trainer) -> dict[str, str]:
+        found = _found(trainer)
         if dist.is_available() and dist.is_initialized():
             by_rank: list[dict[str, str]] = [{} for _ in range(dist.get_world_size())]
             dist.all_gather_object(by_rank, found)
@@ -35,6 +61,21 @@ class UnreadableList(Callback):
                 found.update(findings)
         if self._path is not None and found:
             _write(self._path, _read(self._path) | found)
+        return found
+
+    def _stop_above_limit(self, count: int, trainer: pl.Trainer) -> None:
+        total = len(trainer.datamodule.train_dataset)  # type: ignore[attr-defined]  # Lightning attaches it
+        allowed = max(1, int(self._max_bad_fraction * total)) if self._max_bad_fraction else 0
+        if count > allowed:
+            raise TooManyUnreadableError(
+                f"--max_bad_fraction {self._max_bad_fraction:g}: {count} of {total} training images cannot be read, "
+                f"{allowed} may; unreadable.txt in the run folder lists them. Repair the data or raise the flag"
+            )
+
+
+def _found(trainer: pl.Trainer) -> dict[str, str]:
+    found: dict[str, str] = trainer.datamodule.unreadable  # type: ignore[attr-defined]  # Lightning attaches it
+    return found
 
 
 def _read(path: Path) -> dict[str, str]:

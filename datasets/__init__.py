@@ -12,7 +12,7 @@ from datasets.record_format import RecordError
 from datasets.record_writer import RecordWriter, write_faces
 from datasets.sample import Draw, FaceDataset, Image, Sample, collate
 from datasets.samplers import PKBatchSampler, PlannedBatches, PlannedSampler, PlanSummary
-from datasets.subset import IdentitySubset, split_identities
+from datasets.subset import IdentitySubset, ImageSubset, Subset, read_indices, split_identities
 from datasets.view import TrainingView
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "IdentitySubset",
     "Image",
     "ImageFolderDataset",
+    "ImageSubset",
     "PKBatchSampler",
     "PairDataset",
     "PairSample",
@@ -34,6 +35,7 @@ __all__ = [
     "RecordError",
     "RecordWriter",
     "Sample",
+    "Subset",
     "TrainingView",
     "UnreadableImageError",
     "all_pairs",
@@ -43,6 +45,7 @@ __all__ = [
     "find_benchmarks",
     "load_benchmark",
     "make_benchmark",
+    "read_indices",
     "read_pairs",
     "save_benchmark",
     "shard_pairs",

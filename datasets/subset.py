@@ -1,6 +1,8 @@
-"""Some of the identities of a data set, and the division into training and held-out identities."""
+"""Some of a data set: some identities, some images, and the division into training and held-out identities."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,17 +11,46 @@ from datasets.sample import FaceDataset, Image, Sample
 
 # Two to train on and two to tell apart: with fewer there is nothing to learn or to validate.
 _MIN_PART = 2
+_SEPARATORS = str.maketrans(",", " ")
 
 
-class IdentitySubset:
-    """The images of some identities of a data set, with contiguous labels and the original names.
+class Subset:
+    """Some images of a data set, with contiguous labels and the original names.
 
     Args:
         dataset: where images are read.
-        identities: labels of `dataset` to keep; the new labels follow their ascending order.
+        indices: int64 [N], position of every kept image in `dataset`, ascending.
     Attributes:
-        labels, class_names, paths, decoding: as of the data set, for the kept images.
-        indices: int64 [N], position of every kept image in `dataset`.
+        labels, class_names, paths, decoding: as of the data set, for the kept images; labels in the old order.
+        indices: as given.
+    """
+
+    def __init__(self, dataset: FaceDataset, indices: NDArray[np.int64]) -> None:
+        kept, labels = np.unique(dataset.labels[indices], return_inverse=True)
+        self.dataset = dataset
+        self.indices = indices
+        self.labels: NDArray[np.int64] = labels.astype(np.int64, copy=False)
+        self.class_names = [dataset.class_names[identity] for identity in kept.tolist()]
+        self.paths = dataset.paths.take(indices)
+        self.decoding = dataset.decoding
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> Image:
+        """Return one image as uint8 [112, 112, 3] RGB; raises UnreadableImageError."""
+        return self.dataset.read(int(self.indices[index]))
+
+    def __getitem__(self, index: int) -> Sample[Image, int]:
+        return Sample(self.read(index), int(self.labels[index]), 0, None, index)
+
+
+class IdentitySubset(Subset):
+    """The images of some identities of a data set.
+
+    Args:
+        dataset: where images are read.
+        identities: labels of `dataset` to keep.
     Raises:
         ValueError: if no identity is given, one is given twice or does not exist.
     """
@@ -32,25 +63,54 @@ class IdentitySubset:
                 f"IdentitySubset: identities must be distinct and in [0, {num_classes}), got {np.size(identities)} "
                 f"with {kept.size} distinct from {kept.min(initial=0)} to {kept.max(initial=0)}"
             )
-        new_label = np.full(num_classes, -1, np.int64)
-        new_label[kept] = np.arange(kept.size)
-        labels = new_label[dataset.labels]
-        self.dataset = dataset
-        self.indices: NDArray[np.int64] = np.flatnonzero(labels >= 0)
-        self.labels: NDArray[np.int64] = labels[self.indices]
-        self.class_names = [dataset.class_names[identity] for identity in kept]
-        self.paths = dataset.paths.take(self.indices)
-        self.decoding = dataset.decoding
+        is_kept = np.zeros(num_classes, bool)
+        is_kept[kept] = True
+        super().__init__(dataset, np.flatnonzero(is_kept[dataset.labels]))
 
-    def __len__(self) -> int:
-        return len(self.labels)
 
-    def read(self, index: int) -> Image:
-        """Return one image as uint8 [112, 112, 3] RGB; raises UnreadableImageError."""
-        return self.dataset.read(int(self.indices[index]))
+class ImageSubset(Subset):
+    """Some images of a data set, without the identities that keep too few of theirs.
 
-    def __getitem__(self, index: int) -> Sample[Image, int]:
-        return Sample(self.read(index), int(self.labels[index]), 0, None, index)
+    Args:
+        dataset: where images are read.
+        indices: distinct positions in `dataset`, in any order.
+        min_images: identities with fewer of these images drop out.
+    Raises:
+        ValueError: if an index is given twice or lies outside the data set, or nothing is left.
+    """
+
+    def __init__(self, dataset: FaceDataset, indices: ArrayLike, min_images: int = 1) -> None:
+        kept = np.unique(np.asarray(indices, np.int64))
+        if kept.size != np.size(indices):
+            raise ValueError(f"{np.size(indices) - kept.size} of {np.size(indices)} indices are given more than once")
+        if kept.size and not 0 <= kept[0] <= kept[-1] < len(dataset):
+            wrong = kept[0] if kept[0] < 0 else kept[-1]
+            raise ValueError(f"index {wrong} lies outside the data set of {len(dataset)} images")
+        counts = np.bincount(dataset.labels[kept], minlength=len(dataset.class_names))
+        kept = kept[counts[dataset.labels[kept]] >= min_images]
+        if not kept.size:
+            raise ValueError(f"no identity has {min_images} images or more among the {np.size(indices)} chosen")
+        super().__init__(dataset, kept)
+
+
+def read_indices(path: Path) -> NDArray[np.int64]:
+    """Return the positions listed in a text file, int64, separated by commas, spaces or line ends.
+
+    Raises:
+        ValueError: if the file cannot be read, is empty, or holds anything else than whole numbers.
+    """
+    try:
+        words = path.read_text("ascii").translate(_SEPARATORS).split()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: byte {error.start} is no text; expected whole numbers") from error
+    if not words:
+        raise ValueError(f"{path}: holds no index")
+    wrong = next((word for word in words if not word.isdigit() or len(word) > 18), None)
+    if wrong is not None:
+        raise ValueError(f"{path}: expected whole numbers from 0, got {wrong[:40]!r}")
+    return np.array(words, np.int64)
 
 
 def split_identities(

@@ -15,7 +15,8 @@ from flags import FIXED, INVOCATION, MAY_CHANGE
 # The contract of the command line: every flag with its default. Written out, so that a changed default is noticed.
 DEFAULTS = {
     "data_root": None, "train_data_path": None, "val_data_path": None, "swap_color_channel": False,
-    "custom_num_class": None, "val_identities": 0.1, "synthetic_identities": 200, "synthetic_images": 20,
+    "use_mxrecord": False, "train_data_subset": None, "max_bad_fraction": 0.001, "custom_num_class": None,
+    "val_identities": 0.1, "synthetic_identities": 200, "synthetic_images": 20,
     "epochs": 24, "batch_size": 256, "lr": 0.1, "lr_milestones": (8, 12, 14), "lr_gamma": 0.1, "momentum": 0.9,
     "weight_decay": 5e-4, "accumulate_grad_batches": 1, "gradient_clip_val": 0.0, "warmup_steps": 0, "seed": 42,
     "val_check_interval": 1.0, "check_val_every_n_epoch": 1, "epoch_by": "images", "optimizer": "sgd",
@@ -37,6 +38,7 @@ DEFAULTS = {
 # A word for each flag that takes one, and the value it must become; every one differs from the default.
 GIVEN = {
     "data_root": ("faces", "faces"), "train_data_path": ("train", "train"), "val_data_path": ("sets", "sets"),
+    "train_data_subset": ("some.txt", "some.txt"), "max_bad_fraction": ("0.01", 0.01),
     "custom_num_class": ("85742", 85742), "val_identities": ("0.25", 0.25), "synthetic_identities": ("40", 40),
     "synthetic_images": ("8", 8), "epochs": ("26", 26), "batch_size": ("64", 64), "lr": ("2e-3", 0.002),
     "lr_milestones": ("12,20,24", (12, 20, 24)), "lr_gamma": ("0.5", 0.5), "momentum": ("0.8", 0.8),
@@ -322,7 +324,8 @@ def test_resume_refuses_a_conflicting_flag_by_name_but_not_an_equal_one():
 def test_what_may_change_on_resume_is_listed():
     kinds = {option.name: option.spec.on_resume for option in Config.options()}
     assert {name for name, kind in kinds.items() if kind == MAY_CHANGE} == {
-        "data_root", "train_data_path", "val_data_path", "epochs", "on_nonfinite", "gpus", "num_workers",
+        "data_root", "train_data_path", "val_data_path", "train_data_subset", "max_bad_fraction",
+        "epochs", "on_nonfinite", "gpus", "num_workers",
         "num_processes", "distributed_backend", "compile", "log_every_n_steps", "save_all_models", "wandb",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == INVOCATION} == {

@@ -22,15 +22,16 @@ import heads
 import losses
 import training
 from checkpoints import load_pretrained_model
-from config import EPOCH_UNITS, HEADS, OCCLUSION_METHODS, PAIRWISE_REDUCTIONS, Config, EvaluationConfig
+from config import EPOCH_UNITS, HEADS, OCCLUSION_METHODS, PAIRWISE_REDUCTIONS, Config, EvaluationConfig, get_args
 from data import FaceDataModule
-from datasets import Benchmark, ImageFolderDataset, Sample, save_benchmark
+from datasets import Benchmark, ImageFolderDataset, Sample, save_benchmark, write_faces
 from train_val import MAIN_DATASET, Recognizer
 from trainer import build_trainer, local_ranks, uses_gpu
 from updates import NonFiniteError
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS, OPTIONS = "tests/cli/test_training_runs.py", "tests/cli/test_run_options.py"
+DATA = "tests/training/test_face_data.py"
 NUM_PEOPLE, NUM_IMAGES = 8, 6
 
 EFFECTS = {
@@ -38,6 +39,9 @@ EFFECTS = {
     "train_data_path": "test_paths_choose_the_training_faces_and_the_benchmarks",
     "val_data_path": "test_paths_choose_the_training_faces_and_the_benchmarks",
     "swap_color_channel": f"{OPTIONS}::test_swap_color_channel_makes_training_and_validation_images_rgb",
+    "use_mxrecord": "test_use_mxrecord_trains_on_a_record_file",
+    "train_data_subset": "test_train_data_subset_keeps_the_listed_images_of_identities_with_five",
+    "max_bad_fraction": f"{DATA}::test_more_unreadable_images_than_max_bad_fraction_stop_the_run",
     "custom_num_class": "test_custom_num_class_must_be_the_number_of_training_identities",
     "val_identities": "test_val_identities_is_the_share_held_out",
     "synthetic_identities": "test_synthetic_sizes_reach_the_renderer",
@@ -268,6 +272,34 @@ def test_paths_choose_the_training_faces_and_the_benchmarks(faces, monkeypatch):
 def test_swap_color_channel_turns_the_files_of_the_training_set(faces):
     plain = {"data_root": str(faces), "occlusion_prob": 0.0}
     assert torch.equal(training_batch(**plain, swap_color_channel=True).image, training_batch(**plain).image.flip(-1))
+
+
+def test_use_mxrecord_trains_on_a_record_file(faces, tmp_path):
+    folder = ImageFolderDataset(faces / "train")
+    write_faces(tmp_path, (path.read_bytes() for path in folder.paths), folder.labels)
+    (tmp_path / "calfw").symlink_to(faces / "elsewhere" / "sets" / "calfw")
+    module = datamodule(data_root=str(tmp_path), use_mxrecord=True)
+    assert module.train_dataset.labels.tolist() == folder.labels.tolist()
+    assert np.array_equal(module.train_dataset.read(7), folder.read(7))
+    with pytest.raises(ValueError, match=r"train.rec: --use_mxrecord reads it"):
+        datamodule(data_root=str(tmp_path))
+
+
+def test_train_data_subset_keeps_the_listed_images_of_identities_with_five(faces, tmp_path, monkeypatch):
+    listed = tmp_path / "listed.txt"
+    listed.write_text("47, 46,45,44\n43 " + ",".join(map(str, range(12, 18))) + " 0 1 2 3\n")
+    options = {"data_root": str(faces), "train_data_subset": str(listed)}
+    kept = datamodule(**options).train_dataset
+    assert kept.indices.tolist() == [*range(12, 18), *range(43, 48)]
+    assert kept.labels.tolist() == [0] * 6 + [1] * 5
+    assert kept.class_names == ["2", "7"]
+
+    listed.write_text("48")
+    with pytest.raises(ValueError, match=f"--train_data_subset {listed}: index 48 lies outside the data set of 48"):
+        datamodule(**options)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"ms1mv2_train_subset_index.txt is missing.*AdaFace's repository"):
+        datamodule(data_root=str(faces), train_data_subset=get_args(["--train_data_subset"]).train_data_subset)
 
 
 def test_custom_num_class_must_be_the_number_of_training_identities(faces):
@@ -657,9 +689,9 @@ def test_evaluation_weights_decide_the_combined_score(evaluation, weights, decid
     issame = evaluation.pairs.issame
     rng = np.random.default_rng(0)
     scores = {"clean": {name: rng.normal(size=len(issame)) + issame for name in ("adaface", "qaconv")}}
-    results = folder_evaluation.evaluate_conditions(
-        evaluation.model, scores, evaluation.pairs, evaluation.labels, options
-    )["clean"]
+    resampling = folder_evaluation.choose_resampling(evaluation.pairs, evaluation.labels, options)
+    results = folder_evaluation.evaluate_conditions(evaluation.model, scores, evaluation.pairs, resampling, options)
+    results = results["clean"]
     assert results["combined"].accuracy == results[decider].accuracy
     assert results["adaface"].auc != results["qaconv"].auc
 

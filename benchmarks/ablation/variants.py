@@ -95,6 +95,9 @@ VARIANTS = (
     Variant("full-qaconv-0.35", f"{MASKING} --qaconv_loss_weight 0.35"),
     Variant("full-qaconv-1.4", f"{MASKING} --qaconv_loss_weight 1.4"),
     Variant("full-qaconv-2.8", f"{MASKING} --qaconv_loss_weight 2.8"),
+    Variant("no-triplet-1.4", f"{MASKING} --triplet_weight 0 --qaconv_loss_weight 1.4"),
+    Variant("no-triplet-2.8", f"{MASKING} --triplet_weight 0 --qaconv_loss_weight 2.8"),
+    Variant("no-triplet-2.8-lr-8e-3", f"{MASKING} --triplet_weight 0 --qaconv_loss_weight 2.8 --lr 8e-3"),
     Variant("full-head-0.1", f"{MASKING} --adaface_loss_weight 0.1"),
 )
 

@@ -1,16 +1,19 @@
 """The data module: held-out identities, missing benchmarks, unreadable images, the place in the data."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from short_runs import SMALL, Recorder, fit, state, write_faces
+from short_runs import SMALL, Recorder, fit, metrics, state, write_faces
 
+from callbacks import TooManyUnreadableError
 from config import Config
 from data import FaceDataModule
-from datasets import PKBatchSampler
+from datasets import ImageFolderDataset, PKBatchSampler
+from datasets import write_faces as write_records
 
 FIVE = ["lfw", "cfp_fp", "agedb_30", "calfw", "cplfw"]
 
@@ -91,7 +94,7 @@ def test_unreadable_images_are_replaced_listed_once_and_kept_in_the_list_when_re
 
     second.write_bytes(b"no image")
     first.unlink()
-    fit(tmp_path, ckpt_path=tmp_path / "last.ckpt", **{**options, "epochs": 3})
+    fit(tmp_path, ckpt_path=tmp_path / "last.ckpt", **{**options, "epochs": 3, "max_bad_fraction": 0.2})
     lines = (tmp_path / "unreadable.txt").read_text().splitlines()
     assert [line.split("\t")[0] for line in lines] == [str(second), str(first)]
     assert lines[0].endswith("\tnot an image that OpenCV reads, or damaged")
@@ -106,6 +109,45 @@ def test_an_identity_whose_only_image_is_unreadable_does_not_end_the_run(tmp_pat
     _, datamodule, trainer = fit(tmp_path, data_root=str(root))
     assert trainer.global_step == 1
     assert list(datamodule.unreadable) == [str(root / "train/person_03/0.png")]
+
+
+def test_more_unreadable_images_than_max_bad_fraction_stop_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("callbacks.unreadable_list._COUNT_EVERY", 1)
+    root = write_faces(tmp_path / "data", identities=8)
+    broken = [root / f"train/person_0{identity}/1.png" for identity in (1, 4, 6)]
+    for path in broken:
+        path.write_bytes(b"no image")
+    options = {"data_root": str(root), "epochs": 2}
+    with pytest.raises(TooManyUnreadableError, match=r"--max_bad_fraction 0.07: 3 of 32 training images .* 2 may"):
+        fit(tmp_path, **options, max_bad_fraction=0.07)
+    assert [line.split("\t")[0] for line in (tmp_path / "unreadable.txt").read_text().splitlines()] == [
+        *map(str, broken)
+    ]
+    fit(tmp_path, **options, max_bad_fraction=0.1)
+
+    for path in broken[1:]:
+        path.write_bytes((root / "train/person_00/1.png").read_bytes())
+    fit(tmp_path, **options)  # one image is no share worth a flag
+    with pytest.raises(TooManyUnreadableError, match=r"1 of 32 .* 0 may"):
+        fit(tmp_path, **options, max_bad_fraction=0.0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_same_images_as_folder_and_as_records_give_the_same_losses(noise_faces, tmp_path, workers):
+    folder = ImageFolderDataset(Path(noise_faces) / "train")
+    (tmp_path / "records").mkdir()
+    write_records(tmp_path / "records", (path.read_bytes() for path in folder.paths), folder.labels)
+    options = {"val_data_path": noise_faces, "epochs": 10, "num_workers": workers, "occlusion_prob": 0.5}
+    losses = []
+    for name, source in (
+        ("folder", {"train_data_path": f"{noise_faces}/train"}),
+        ("records", {"train_data_path": str(tmp_path / "records"), "use_mxrecord": True}),
+    ):
+        (tmp_path / name).mkdir(exist_ok=True)
+        fit(tmp_path / name, **options, **source)
+        losses.append([{k: v for k, v in row.items() if "loss" in k} for row in metrics(tmp_path / name)])
+    assert len(losses[0]) >= 20
+    assert losses[0] == losses[1]
 
 
 def test_a_run_without_unreadable_images_writes_no_list(noise_faces, tmp_path):

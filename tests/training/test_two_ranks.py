@@ -17,6 +17,7 @@ from updates import mean_over_ranks
 
 NUM_PAIRS = 7  # odd, so that the ranks cannot have equally many
 OPTIONS = {"epochs": 2, "class_embeddings": True, "k_nearest": 2, "val_occlusion": ("block",), "log_every_n_steps": 50}
+OPTIONS["max_bad_fraction"] = 0.1
 BROKEN = ("train/person_02/1.png", "train/person_05/3.png")
 
 
@@ -89,7 +90,7 @@ def test_unreadable_images_of_all_ranks_are_listed_once(two_ranks, faces):
 
 def test_torchrun_trains_and_validates_as_one_process_does(faces, tmp_path):
     flags = "--arch ir_tiny --embedding_size 16 --batch_size 16 --gpus 0 --num_workers 0 --epochs 1 --lr 0.01"
-    flags += " --val_occlusion block --distributed_backend DP --log_every_n_steps 1"
+    flags += " --val_occlusion block --distributed_backend DP --log_every_n_steps 1 --max_bad_fraction 0.1"
     launcher = "-m torch.distributed.run --standalone --nproc_per_node 2".split()
     command = [sys.executable, *launcher, str(ROOT / "main.py"), *flags.split(), "--data_root", faces]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
