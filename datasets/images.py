@@ -66,12 +66,12 @@ def decode_image(data: bytes, path: Path | str) -> Image:
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise UnreadableImageError(path, f"{size[0]} x {size[1]} pixels, more than {MAX_PIXELS}")
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise UnreadableImageError(path, f"OpenCV refuses it ({error.err})") from error
     if decoded is None:
         raise UnreadableImageError(path, "not an image that OpenCV reads, or damaged")
-    return np.asarray(cv2.cvtColor(_fit(np.asarray(decoded, np.uint8)), cv2.COLOR_BGR2RGB), np.uint8)
+    return _fit(np.asarray(decoded, np.uint8))
 
 
 def _fit(image: Image) -> Image:
