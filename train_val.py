@@ -262,7 +262,7 @@ class Recognizer(pl.LightningModule):
         if step % self.config.log_every_n_steps == 0 or self.trainer.is_last_batch:
             self._log_means(step)
         if step % 1000 == 0 and self.occlusion_head is not None:
-            norms = {f"occlusion_head/{n}": float(p.norm()) for n, p in self.occlusion_head.named_parameters()}
+            norms = {f"occlusion_head/{n}": float(p.detach().norm()) for n, p in self.occlusion_head.named_parameters()}
             self._log_now(norms, step)
 
     def _log_means(self, step: int) -> None:

@@ -38,10 +38,16 @@ class Run(NamedTuple):
         return cls(variant, seed, output / f"{variant.name}-{seed}")
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        """The people it is scored on. Nobody looks at the test people of a variant that is there to choose from."""
+        return GROUPS if self.variant.seeds == SEEDS else GROUPS[:1]
+
+    @property
     def is_done(self) -> bool:
         """Whether scores and record are there, of the flags as they are now."""
         path = self.folder / RECORD
-        return path.exists() and json.loads(path.read_text())["flags"] == self.variant.flags
+        scored = all((self.folder / f"{group}.npz").exists() for group in self.groups)
+        return scored and path.exists() and json.loads(path.read_text())["flags"] == self.variant.flags
 
     def record(self) -> dict[str, float]:
         """Return {"epochs", "processor_seconds", ...} of a finished run."""
@@ -117,6 +123,4 @@ def prepare_worker(num_people: int) -> None:
 
 def perform_in_worker(run: Run, data: Path, epochs: int) -> None:
     """Perform a run with the people of this process."""
-    # A variant with one seed is there to choose from: nobody looks at its test people.
-    groups = GROUPS if run.variant.seeds == SEEDS else GROUPS[:1]
-    perform(run, data, epochs, {group: _people[group] for group in groups})
+    perform(run, data, epochs, {group: _people[group] for group in run.groups})
