@@ -70,7 +70,7 @@ class SyntheticSpec:
 
     num_identities: int = 200
     images_per_identity: int = 20
-    benchmark_pairs: int = 600
+    benchmark_pairs: int = 1000
     seed: int = 0
 
     def __post_init__(self) -> None:
