@@ -1,0 +1,1 @@
+"""Conversions between the formats of data sets; `python -m datasets.convert` is their program."""
