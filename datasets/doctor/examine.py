@@ -1,0 +1,127 @@
+"""Look at every image of a data set and of benchmark sets once, in any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from datasets.benchmark import Benchmark, load_benchmark
+from datasets.doctor.alignment import MIN_SAMPLE, AlignmentModel, Discriminants, fit, half_of
+from datasets.doctor.measure import Measured, measure_images, measure_portion
+from datasets.image_folder import ImageFolderDataset
+from datasets.images import UnreadableImageError
+from datasets.parallel import ordered_results
+from datasets.payloads import PORTION, portions
+from datasets.record import RecordDataset
+from datasets.sample import Image
+
+FaceSource = ImageFolderDataset | RecordDataset
+Task = TypeVar("Task")
+
+# Images from which the faces' usual place is learnt, spread evenly over the set: 50 MB with their moved copies.
+_SAMPLE = 2000
+
+
+class Unreadable(NamedTuple):
+    """An image of the set that cannot be read: its position, where it is, and why."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index
+    location: str
+    reason: str
+
+
+class Looked(NamedTuple):
+    """What was seen of a data set.
+
+    Attributes:
+        rows: ROW [N], see `measure.ROW`.
+        alignment: float32 [N], scores, 0 is usual; all 0 without a model.
+        unreadable: the images that cannot be read.
+        model: where its faces lie; None if it has too few.
+    """
+
+    rows: NDArray[np.void]
+    alignment: NDArray[np.float32]
+    unreadable: list[Unreadable]
+    model: AlignmentModel | None
+
+
+class LookedSet(NamedTuple):
+    """What was seen of a benchmark set; rows and alignment as in `Looked`."""
+
+    benchmark: Benchmark
+    rows: NDArray[np.void]
+    alignment: NDArray[np.float32]
+
+
+def look_at(dataset: FaceSource, jobs: int) -> Looked:
+    """Measure every image of a data set; see `measure`. It needs 80 bytes of memory an image."""
+    model = _learn(dataset)
+    work = partial(measure_portion, model=None if model is None else model.discriminants)
+    rows, found = _collect(work, portions(dataset, range(len(dataset))), len(dataset), jobs, str(dataset.root))
+    own = rows["alignment"][np.arange(len(rows)), half_of(np.arange(len(rows)))]
+    return Looked(rows, own, found, model)
+
+
+def look_at_set(path: Path, name: str, model: Discriminants | None, jobs: int) -> LookedSet:
+    """Open a benchmark set and measure its images, their alignment by the model of another set.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    benchmark = load_benchmark(path, name)
+    num = len(benchmark.images)
+    parts = (np.asarray(benchmark.images[start : start + PORTION]) for start in range(0, num, PORTION))
+    rows, _ = _collect(partial(measure_images, model=model), parts, num, jobs, name)
+    return LookedSet(benchmark, rows, rows["alignment"].mean(axis=1))
+
+
+def _collect(
+    work: Callable[[Task], Measured], tasks: Iterable[Task], num: int, jobs: int, name: str
+) -> tuple[NDArray[np.void], list[Unreadable]]:
+    unreadable: list[Unreadable] = []
+    rows: NDArray[np.void] | None = None
+    start = 0
+    console = Console(stderr=True)
+    num_tasks = -(-num // PORTION)
+    with ordered_results(work, tasks, jobs) as results:
+        for part in track(
+            results, f"Looking at {name}", num_tasks, console=console, disable=not console.is_terminal, transient=True
+        ):
+            rows = np.empty(num, part.rows.dtype) if rows is None else rows
+            rows[start : start + len(part.rows)] = part.rows
+            unreadable += [Unreadable(start + place, location, reason) for place, location, reason in part.unreadable]
+            start += len(part.rows)
+    assert rows is not None and start == num
+    return rows, unreadable
+
+
+def _learn(dataset: FaceSource) -> AlignmentModel | None:
+    """Return where the faces of a set lie, learnt from a sample of it; None if too few can be read."""
+    indices = np.unique(np.linspace(0, len(dataset) - 1, _SAMPLE).astype(np.int64))
+    console = Console(stderr=True)
+    shown = track(
+        indices.tolist(), "Learning where the faces are", console=console, disable=not console.is_terminal,
+        transient=True,
+    )  # fmt: skip
+    readable = list(_read_greys(dataset, shown))
+    if len(readable) < MIN_SAMPLE:
+        return None
+    return fit([grey for _, grey in readable], np.array([index for index, _ in readable]))
+
+
+def _read_greys(dataset: FaceSource, indices: Iterable[int]) -> Iterator[tuple[int, Image]]:
+    for index in indices:
+        try:
+            image = dataset.read(index)
+        except UnreadableImageError:
+            continue
+        yield index, np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
