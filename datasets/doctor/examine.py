@@ -28,6 +28,8 @@ Task = TypeVar("Task")
 
 # Images from which the faces' usual place is learnt, spread evenly over the set: 50 MB with their moved copies.
 _SAMPLE = 2000
+# Images that are worth a process of their own.
+_A_PROCESS = 4096
 
 
 class Unreadable(NamedTuple):
@@ -80,7 +82,9 @@ def look_at_set(path: Path, name: str, model: Discriminants | None, jobs: int) -
     benchmark = load_benchmark(path, name)
     num = len(benchmark.images)
     parts = (np.asarray(benchmark.images[start : start + PORTION]) for start in range(0, num, PORTION))
-    rows, _ = _collect(partial(measure_images, model=model), parts, num, jobs, name)
+    # Processes take longer to start than a small set takes.
+    processes = min(jobs, 1 + num // _A_PROCESS)
+    rows, _ = _collect(partial(measure_images, model=model), parts, num, processes, name)
     return LookedSet(benchmark, rows, rows["alignment"].mean(axis=1))
 
 
