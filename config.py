@@ -25,6 +25,7 @@ HEADS = ("adaface", "arcface", "cosface")
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("multistep", "cosine")
 EPOCH_UNITS = ("images", "identities")
+SAMPLERS = ("pk", "graph")
 QACONV_SCORES = ("bn_fc", "weighted")
 OCCLUSION_METHODS = ("none", "scaling", "masking")
 PAIRWISE_REDUCTIONS = ("ranking", "balanced", "mean", "row_sum")
@@ -94,7 +95,12 @@ class TrainingOptions(Options):
     seed: int = flag(42, "all that is random follows it", within=SEEDS)
     val_check_interval: float = flag(1.0, "share of an epoch between validations", within="(0, 1]")
     check_val_every_n_epoch: int = flag(1, "epochs from validation to validation; divides --epochs", within=COUNT)
-    epoch_by: str = flag("images", "an epoch: each image once, or 4 images of each identity", choices=EPOCH_UNITS)
+    sampler: str = flag(
+        "pk", "identities of a batch: random ones, or each identity once with its nearest neighbours", choices=SAMPLERS
+    )
+    epoch_by: str = flag(
+        "images", "an epoch of --sampler pk: each image once, or 4 images of each identity", choices=EPOCH_UNITS
+    )
     optimizer: str = flag("sgd", "optimiser", choices=OPTIMIZERS)
     lr_schedule: str = flag("multistep", "learning rate over time, after the warm-up", choices=LR_SCHEDULES)
     margin_warmup_epochs: float = flag(0.0, "epochs over which the margin rises from 0", within=NOT_NEGATIVE)
@@ -265,6 +271,8 @@ class Config(
                 f"--check_val_every_n_epoch {self.check_val_every_n_epoch} does not divide --epochs {self.epochs}: the"
                 " last weights would never be validated"
             )
+        if self.sampler == "graph" and self.epoch_by != "images":
+            raise ValueError(f"--epoch_by {self.epoch_by} belongs to --sampler pk; leave it out")
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ValueError(f"--lr_milestones must rise, got {','.join(map(str, self.lr_milestones))}")
         if self.h is not None and self.head != "adaface":

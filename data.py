@@ -15,6 +15,7 @@ from config import MS1MV2_SUBSET, Config
 from datasets import (
     Benchmark,
     FaceDataset,
+    GraphBatchSampler,
     IdentitySubset,
     ImageFolderDataset,
     ImageSubset,
@@ -67,6 +68,7 @@ class FaceDataModule(pl.LightningDataModule):
         self.missing: list[str] = []
         self._num_workers = at_most_cores(config.num_workers)
         self._train: FaceDataset | None = None
+        self._train_sampler: PKBatchSampler | GraphBatchSampler | None = None
         self._position: dict[str, int] | None = None
 
     @property
@@ -157,27 +159,29 @@ class FaceDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return the loader of PK batches; every random draw is keyed by its position in the epoch's plan."""
-        config = self.config
-        sampler = self._sampler(self.trainer.global_rank if self.trainer else 0)
-        # Lightning builds the loader, and its workers draw, before it restores the epoch: the position is ours to keep.
-        if self._position is not None:
-            sampler.load_state_dict(self._position)
+        sampler = self.train_sampler
         logger.info("training: %s", sampler.summary())
-        view = TrainingView(self.train_dataset, self.training_transform(), config.seed)
+        view = TrainingView(self.train_dataset, self.training_transform(), self.config.seed)
         return DataLoader(
             view, batch_sampler=PlannedBatches(sampler), collate_fn=collate, **self._loader_options(persistent=True)
         )
 
-    def _sampler(self, rank: int) -> PKBatchSampler:
-        config = self.config
-        return PKBatchSampler(
-            self.train_dataset.labels,
-            config.batch_size,
-            seed=config.seed,
-            rank=rank,
-            world_size=self.world_size,
-            epoch_by=config.epoch_by,
-        )
+    @property
+    def train_sampler(self) -> PKBatchSampler | GraphBatchSampler:
+        """Return this rank's sampler, at the place where training goes on."""
+        if self._train_sampler is None:
+            self._train_sampler = self._sampler(self.trainer.global_rank if self.trainer else 0)
+            # Lightning builds the loader, and its workers draw, before it restores the epoch: the place is ours.
+            if self._position is not None:
+                self._train_sampler.load_state_dict(self._position)
+        return self._train_sampler
+
+    def _sampler(self, rank: int) -> PKBatchSampler | GraphBatchSampler:
+        config, labels = self.config, self.train_dataset.labels
+        sharding = {"seed": config.seed, "rank": rank, "world_size": self.world_size}
+        if config.sampler == "graph":
+            return GraphBatchSampler(labels, config.batch_size, **sharding)
+        return PKBatchSampler(labels, config.batch_size, epoch_by=config.epoch_by, **sharding)
 
     def state_dict(self) -> dict[str, int]:
         """Return the place in the data {seed, epoch, batches_done}; it depends on no rank and no worker."""
@@ -193,6 +197,8 @@ class FaceDataModule(pl.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Start the next training loader where `state_dict` was taken."""
         self._position = state_dict
+        if self._train_sampler is not None:
+            self._train_sampler.load_state_dict(state_dict)
 
     def training_transform(self) -> TrainingTransform:
         """Return the augmentation of the training images."""

@@ -12,7 +12,15 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressB
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 
-from callbacks import AtomicCheckpointIO, MetricsLogger, SampleSheet, ScoreHistograms, UnreadableList, start_wandb
+from callbacks import (
+    AtomicCheckpointIO,
+    MetricsLogger,
+    NeighbourTable,
+    SampleSheet,
+    ScoreHistograms,
+    UnreadableList,
+    start_wandb,
+)
 from config import Config
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -81,6 +89,10 @@ def _loggers(config: Config, folder: Path | None) -> list[Logger] | bool:
 
 def _callbacks(config: Config, folder: Path | None) -> list[Callback]:
     callbacks: list[Callback] = [RichProgressBar(leave=True)]
+    if config.sampler == "graph":
+        # Random weights know no neighbours: their first epoch has random identities.
+        first_epoch = 0 if config.start_from_model_statedict else 1
+        callbacks.append(NeighbourTable(first_epoch, num_workers=min(config.num_workers, os.cpu_count() or 1)))
     if config.fast_dev_run:
         return callbacks
     callbacks += [SampleSheet(folder), ScoreHistograms(folder), UnreadableList(folder, config.max_bad_fraction)]

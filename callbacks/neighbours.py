@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,9 @@ class NeighbourTable(Callback):
     eval mode under the run's autocast; an unreadable image is replaced as `TrainingView` does. Images and rows of the
     table are dealt to the ranks. Nothing but the sampler changes: no mode, running statistic or generator.
 
-    The table of an epoch is found before any batch of it is drawn, which workers do early: for the epoch that a run
-    starts or goes on with before its loader exists, for the others at the end of the epoch before, ahead of its
-    checkpoint. Checkpoints hold the table of their epoch, so that a run resumed inside an epoch goes on with the table
+    The table of an epoch is found before any batch of it is drawn: for the epoch that a run starts or goes on with when
+    the sampler is asked for the first batch, which Lightning does as early as when it counts the steps of a schedule;
+    for the others at the end of the epoch before, ahead of its checkpoint. Checkpoints hold the table of their epoch, so that a run resumed inside an epoch goes on with the table
     it was planned by; one that was saved between the last batch and the new table finds that again.
 
     The data module must have `train_dataset` and `train_sampler`, the `GraphBatchSampler` of this rank, with a resumed
@@ -62,9 +63,10 @@ class NeighbourTable(Callback):
         """Keep the table until the run starts, which takes it if it goes on in that table's epoch."""
         self._epoch, self._table = state_dict["epoch"], state_dict["table"].numpy()
 
-    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Provide for the first epoch of this process, before its loader and the loader's workers exist."""
-        self._provide(trainer, module, _sampler(trainer).epoch)
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Let the sampler ask before the first epoch of this process: by then weights, table and place are restored."""
+        if stage == "fit":
+            _sampler(trainer).before_epoch = partial(self._provide, trainer, module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Provide for the next epoch, if there is one, before the checkpoint of this one is written."""

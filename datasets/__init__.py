@@ -2,6 +2,7 @@
 
 from datasets.benchmark import BENCHMARKS, Benchmark, find_benchmarks, load_benchmark, save_benchmark
 from datasets.cache import cache_benchmark, cache_folder
+from datasets.graph_sampler import GraphBatchSampler
 from datasets.image_folder import ImageFolderDataset
 from datasets.images import UnreadableImageError
 from datasets.pair_dataset import PairDataset, PairSample, shard_pairs
@@ -20,6 +21,7 @@ __all__ = [
     "Benchmark",
     "Draw",
     "FaceDataset",
+    "GraphBatchSampler",
     "IdentitySubset",
     "Image",
     "ImageFolderDataset",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +40,8 @@ class GraphBatchSampler(PlannedSampler):
         num_identities: rows of a table, and batches of an epoch.
         num_neighbours: P - 1.
         neighbours: the table in use, int32 [num_identities, num_neighbours], or None.
+        before_epoch: None, or called with the epoch when its first batch, or the first that is left, is asked for: the
+            last moment for `set_neighbours`, however early a loader and its workers draw.
     Raises:
         ValueError: if the sizes do not divide, or there are fewer than P identities.
         TypeError: if labels are not integers.
@@ -67,6 +69,7 @@ class GraphBatchSampler(PlannedSampler):
         self.num_identities = len(self._groups.counts)
         self.num_neighbours = batch_size // instances - 1
         self.neighbours: NDArray[np.int32] | None = None
+        self.before_epoch: Callable[[int], None] | None = None
         if self.num_identities <= self.num_neighbours:
             raise ValueError(
                 f"GraphBatchSampler: a batch of {batch_size} needs {self.num_neighbours + 1} identities with "
@@ -107,6 +110,8 @@ class GraphBatchSampler(PlannedSampler):
 
     def _batches(self) -> Iterator[tuple[int, int, list[int]]]:
         epoch = self.epoch
+        if self.before_epoch is not None:
+            self.before_epoch(epoch)
         for batch, images in enumerate(self._rows(self._start), self._start):
             self._done = batch + 1
             yield epoch, batch * self.batch_size + self._columns.start, images[self._columns].tolist()

@@ -19,7 +19,7 @@ DEFAULTS = {
     "val_identities": 0.1, "synthetic_identities": 200, "synthetic_images": 20,
     "epochs": 24, "batch_size": 256, "lr": 0.1, "lr_milestones": (8, 12, 14), "lr_gamma": 0.1, "momentum": 0.9,
     "weight_decay": 5e-4, "accumulate_grad_batches": 1, "gradient_clip_val": 0.0, "warmup_steps": 0, "seed": 42,
-    "val_check_interval": 1.0, "check_val_every_n_epoch": 1, "epoch_by": "images", "optimizer": "sgd",
+    "val_check_interval": 1.0, "check_val_every_n_epoch": 1, "sampler": "pk", "epoch_by": "images", "optimizer": "sgd",
     "lr_schedule": "multistep", "margin_warmup_epochs": 0.0, "on_nonfinite": "stop", "arch": "ir_50",
     "embedding_size": 512, "head": "adaface",
     "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "color_space": None, "qaconv_channels": 0,
@@ -45,7 +45,8 @@ GIVEN = {
     "weight_decay": ("0", 0.0), "accumulate_grad_batches": ("2", 2), "gradient_clip_val": ("5", 5.0),
     "warmup_steps": ("100", 100), "seed": ("7", 7), "val_check_interval": ("0.5", 0.5),
     "check_val_every_n_epoch": ("2", 2),
-    "epoch_by": ("identities", "identities"), "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"),
+    "sampler": ("graph", "graph"), "epoch_by": ("identities", "identities"),
+    "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"),
     "margin_warmup_epochs": ("1.5", 1.5), "on_nonfinite": ("skip", "skip"), "arch": ("ir_tiny", "ir_tiny"),
     "embedding_size": ("128", 128), "head": ("arcface", "arcface"), "m": ("0.3", 0.3), "h": ("0", 0.0),
     "s": ("32", 32.0), "t_alpha": ("0.99", 0.99), "color_space": ("bgr", "bgr"), "qaconv_channels": ("64", 64),
@@ -159,6 +160,7 @@ def test_help_names_every_flag_once_and_says_what_h_does(capsys):
         ("--lr_milestones 12,8", ("--lr_milestones", "12,8")),
         ("--lr_milestones 8,x", ("--lr_milestones", "8,x")),
         ("--head arcface --h 0.3", ("--h", "adaface", "arcface")),
+        ("--sampler graph --epoch_by identities", ("--epoch_by identities", "--sampler pk")),
         ("--adaface_loss_weight 0 --qaconv_loss_weight 0 --occlusion_loss_weight 0", ("--qaconv_loss_weight", "0")),
         ("--adaface_eval_weight 0 --qaconv_eval_weight 0", ("--adaface_eval_weight", "--qaconv_eval_weight")),
         ("--prefix a/b", ("--prefix", "'a/b'")),
@@ -253,7 +255,8 @@ def test_precision_by_device(options, on_gpu, on_cpu):
 
 # ---------------------------------------------------------------- saving and resuming
 
-everything = {name: value for name, (_, value) in GIVEN.items() if name not in ("h", "start_from_model_statedict")}
+conflicting = ("h", "sampler", "start_from_model_statedict")
+everything = {name: value for name, (_, value) in GIVEN.items() if name not in conflicting}
 everything |= dict.fromkeys((name for name in SWITCHES if name != "fast_dev_run"), True)
 
 

@@ -69,6 +69,8 @@ class FaceData(pl.LightningDataModule):
 
     def load_state_dict(self, state_dict):
         self.position = state_dict
+        if self.sampler is not None:
+            self.sampler.load_state_dict(state_dict)
 
     @property
     def train_sampler(self):
@@ -123,16 +125,17 @@ class Net(pl.LightningModule):
 
 
 class Watcher(pl.Callback):
-    """Keep the batches, and the backbone and the table at the start of each epoch."""
+    """Keep the batches, the backbone at the start of each epoch and the table at its first batch."""
 
     def __init__(self):
         self.batches, self.backbones, self.tables = [], [], []
 
     def on_train_epoch_start(self, trainer, module):
         self.backbones.append(copy.deepcopy(module.model))
-        self.tables.append(trainer.datamodule.train_sampler.neighbours)
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if len(self.tables) < len(self.backbones):
+            self.tables.append(trainer.datamodule.train_sampler.neighbours)
         self.batches.append(batch.index.tolist())
 
 
@@ -234,14 +237,8 @@ def test_one_picture_of_each_identity_is_read_and_an_unreadable_one_replaced_by_
     sampler = GraphBatchSampler(LABELS, **BATCH, seed=SEED)
     drawn = sampler.draw_pictures(0).tolist()
     faces = Faces(broken=drawn[:2])
-    callback = NeighbourTable(first_epoch=0, batch_size=4)
-    seen = []
-
-    class Stop(pl.Callback):
-        def on_fit_start(self, trainer, module):
-            seen.extend(faces.read_so_far)
-
-    fit(Stop(), callback=callback, faces=faces, epochs=1)
+    fit(callback=NeighbourTable(first_epoch=0, batch_size=4), faces=faces, epochs=1)
+    seen = faces.read_so_far[:NUM_IDENTITIES]  # before any image of a batch
     assert seen[2:] == drawn[2:]
     assert LABELS[seen].tolist() == list(range(NUM_IDENTITIES)) and not set(seen) & set(drawn[:2])
 

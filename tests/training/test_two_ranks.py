@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from programs import ROOT
-from short_runs import Recorder, build, fit, metrics, on_two_ranks, plain_scores, trained_state, write_faces
+from short_runs import Recorder, build, fit, metrics, on_two_ranks, plain_scores, state, trained_state, write_faces
 
 from checkpoints import load_pretrained_model
+from datasets import ImageFolderDataset
+from datasets import write_faces as write_records
 from updates import mean_over_ranks
 
 NUM_PAIRS = 7  # odd, so that the ranks cannot have equally many
@@ -86,6 +89,42 @@ def test_unreadable_images_of_all_ranks_are_listed_once(two_ranks, faces):
     assert ranks[0]["unreadable"] == ranks[1]["unreadable"] == expected
     lines = (folder / "unreadable.txt").read_text().splitlines()
     assert lines == [f"{path}\t{reason}" for path, reason in sorted(expected.items())]
+
+
+class KeepSixth(pl.Callback):
+    """Save a checkpoint after the sixth step."""
+
+    def __init__(self, folder):
+        self.path = folder / "sixth.ckpt"
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 6:
+            trainer.save_checkpoint(self.path)
+
+
+def rank_from_records(folder, options, ckpt_path):
+    """Train on this rank, perhaps from a checkpoint, and return the batches and the last weights."""
+    recorder = Recorder()
+    model, _, _ = fit(Path(folder), recorder, KeepSixth(Path(folder)), ckpt_path=ckpt_path, **options)
+    return {"indices": recorder.indices, "weights": state(model)}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_two_ranks_stopped_inside_an_epoch_resume_with_the_remaining_records(faces, tmp_path, workers):
+    """The identity split, the sampler and the reader all come from a record file."""
+    folder = ImageFolderDataset(Path(faces) / "train")
+    for name in ("records", "whole", "resumed"):
+        (tmp_path / name).mkdir()
+    write_records(tmp_path / "records", (path.read_bytes() for path in folder.paths), folder.labels)
+    options = {"train_data_path": str(tmp_path / "records"), "use_mxrecord": True, "val_data_path": faces}
+    options |= {"batch_size": 8, "epochs": 2, "num_workers": workers, "max_bad_fraction": 0.1}
+    whole = on_two_ranks(rank_from_records, str(tmp_path / "whole"), options, None)
+    checkpoint = str(tmp_path / "whole" / "sixth.ckpt")
+    resumed = on_two_ranks(rank_from_records, str(tmp_path / "resumed"), options, checkpoint)
+    for uninterrupted, rest in zip(whole, resumed, strict=True):
+        assert len(uninterrupted["indices"]) == 8
+        assert rest["indices"] == uninterrupted["indices"][6:]
+        torch.testing.assert_close(rest["weights"], uninterrupted["weights"], rtol=0, atol=0)
 
 
 def test_torchrun_trains_and_validates_as_one_process_does(faces, tmp_path):
