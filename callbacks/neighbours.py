@@ -36,9 +36,9 @@ class NeighbourTable(Callback):
 
     The table of an epoch is found before any batch of it is drawn: for the epoch that a run starts or goes on with when
     the sampler is asked for the first batch, which Lightning does as early as when it counts the steps of a schedule;
-    for the others at the end of the epoch before, ahead of its checkpoint. Checkpoints hold the table of their epoch, so
-    that a run resumed inside an epoch goes on with the table it was planned by; one that was saved between the last
-    batch and the new table finds that again.
+    for the others at the end of the epoch before, ahead of its checkpoint. Checkpoints hold the table of their epoch:
+    a run resumed inside an epoch goes on with the table it was planned by; one that was saved between the last batch
+    and the new table finds that again.
 
     The data module must have `train_dataset` and, from its setup on, `train_sampler`, the `GraphBatchSampler` of this
     rank; the module `model`, a backbone.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import transforms
@@ -46,12 +46,14 @@ def visible_share(view: View, point: int) -> int:
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS)
+@example(seed=274)  # a glaring block: clipped channels show less of the image than its transparency says
 def test_mask_is_exactly_where_less_than_half_of_the_image_shows_through(name: str, seed: int) -> None:
     # The same occluder over two images that differ everywhere: the share of the difference that is left is 1 - alpha.
     images = [make_checkerboard(phase) for phase in (0, 1)]
     first, second = (draw(name, seed, image) for image in images)
     np.testing.assert_array_equal(first.visibility, second.visibility)
     left = (first.image.astype(float) - second.image) / (images[0].astype(float) - images[1])
+    left[((first.image == 255) | (second.image == 255)).any(axis=2)] = 0.5
     # Colours taken from the image itself differ a little between the two, hence the band around one half.
     assert (first.visibility[left.max(axis=2) < 0.44] == 0).all()
     assert (first.visibility[left.min(axis=2) > 0.56] == 1).all()
