@@ -1,19 +1,15 @@
-"""Time and memory of opening a record file at the scale of MS1MV2, against a plain Python loop over a sample of it.
+"""A simulated record file at the scale of MS1MV2, and what opening it costs a process.
 
-Run `python -m benchmarks.records`. The file is simulated: 5.8 M images of a few bytes in InsightFace's layout, built in
-a temporary folder. Each row is a process of its own; imports are not counted. Anonymous memory is what a process
-cannot share or give back (RssAnon, Linux only): before opening, at its peak while opening, and after.
+Its images are a few bytes each, in InsightFace's layout. Anonymous memory is what a process cannot share or give back
+(RssAnon, Linux only).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -26,8 +22,6 @@ from datasets.record import RecordDataset
 from datasets.record_format import HEADER_BYTES, MAGIC, PART_BYTES
 
 PAYLOAD_BYTES = 8
-# The plain loop takes long at full scale: it runs on this share of the images, and times are per image.
-PLAIN_SHARE = 0.05
 RECORD = np.dtype(
     [
         ("magic", "<u4"),
@@ -115,45 +109,11 @@ def measure_opening(folder: Path) -> None:
     print(json.dumps({**figures, "before": before, "after": anonymous_mib(), "images": len(opened[0])}))
 
 
-def in_process(folder: Path) -> dict[str, float]:
+def open_in_process(folder: Path) -> dict[str, float]:
     """Return the figures of one opening in a new process."""
-    command = [sys.executable, "-m", "benchmarks.records", "--open", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.records", str(folder)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=5_800_000)
-    parser.add_argument("--identities", type=int, default=85_742)
-    parser.add_argument("--open", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.open:
-        measure_opening(args.open)
-        return
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.environ["MASKWISE_CACHE"] = str(folder / "cache")
-        write_simulated(folder, args.images, args.identities)
-        sample = max(1, int(PLAIN_SHARE * args.images))
-        plain = plain_loop(folder, sample) / sample * args.images
-        print(f"{args.images} images, {args.identities} identities, {(folder / 'train.rec').stat().st_size} bytes")
-        print(f"{'':28} {'seconds':>8} {'cpu':>8} {'plain loop / this':>18}   anonymous MiB: before, peak, after")
-        print(f"{'plain loop, scaled up':28} {plain:8.3f} {'-':>8} {'1':>18}")
-        for title, prepare in (
-            ("first, identity ranges", lambda: None),
-            ("with the sidecar", lambda: None),
-            ("first, labels in headers", lambda: keep_images_only(folder / "train.idx", args.images)),
-            ("first, no .idx: a scan", lambda: (folder / "train.idx").unlink()),
-        ):
-            prepare()
-            # What was just written must not compete with what is measured.
-            os.sync()
-            row = in_process(folder)
-            assert row["images"] == args.images
-            memory = "  ".join(f"{row[key]:.0f}" for key in ("before", "peak", "after"))
-            print(f"{title:28} {row['seconds']:8.3f} {row['cpu']:8.3f} {plain / row['seconds']:18.1f}   {memory}")
-
-
 if __name__ == "__main__":
-    main()
+    measure_opening(Path(sys.argv[1]))
