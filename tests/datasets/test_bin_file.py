@@ -150,8 +150,11 @@ def mutate(data, rng):
     """Return a copy with some bytes flipped, replaced, removed, inserted or repeated, mostly outside of the images."""
     data = bytearray(data)
     for _ in range(rng.integers(1, 4)):
+        if not data:
+            break
         # The structure of the pickle is in its first and last bytes.
         place = int(rng.choice([rng.integers(len(data)), rng.integers(60), len(data) - 1 - rng.integers(60)]))
+        place = min(max(place, 0), len(data) - 1)  # an earlier mutation may have left little
         kind = rng.integers(6)
         if kind == 0:
             data[place] ^= 1 << int(rng.integers(8))
