@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_benchmarks
+from benchmarks import data, qaconv, sampler, step, synthetic
 from benchmarks import help as help_benchmark
-from benchmarks import qaconv, sampler, step, synthetic
 from benchmarks.program import run
 from benchmarks.step_clock import StepClock, Stretch
 from benchmarks.tables import row_cells
@@ -99,6 +99,16 @@ def test_sampler(tmp_path, capsys):
     rows = run_tiny(sampler, tmp_path, capsys)["sampler"]
     assert [row["what"] for row in rows if row["time_ratio"] is not None] == [sampler.BY_IMAGES, sampler.PLAIN]
     assert rows[-1]["time_ratio"] == 1 and rows[0]["num_images"] == 29_000
+
+
+def test_data(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("MASKWISE_CACHE", "")  # the program sets it
+    rows = run_tiny(data, tmp_path, capsys)
+    plain, *openings = rows["opening"]
+    assert plain["time_ratio"] == 1 and plain["num_images"] == 29_000
+    assert all(row["anonymous_mib"] > 0 and row["seconds"] > 0 for row in openings)
+    assert [row["goal"] for row in rows["loader"]] == [None, 0.9, 0.7]
+    assert rows["benchmark_sets"][0]["num_images"] == 60
 
 
 def test_synthetic(tmp_path, capsys):
