@@ -13,9 +13,10 @@ def test_steps_alternate_after_one_warm_up_of_each():
 
 
 def test_memory_counts_the_peak_of_what_is_freed_again_and_not_what_was_there():
-    held = torch.ones(64 * MIB // 4)
-    extra = measure_extra_mib(lambda: [torch.ones(32 * MIB // 4).sum() for _ in range(3)])
-    assert len(held) and 30 < extra < 48  # the kernel's counters lag by some pages
+    # Above 32 MiB, glibc gives freed memory back at once whatever the process did before.
+    held = torch.ones(128 * MIB // 4)
+    extra = measure_extra_mib(lambda: [torch.ones(64 * MIB // 4).sum() for _ in range(3)])
+    assert len(held) and 62 < extra < 80  # the kernel's counters lag by some pages
 
 
 def test_compare_gives_time_and_memory_of_each_step():
