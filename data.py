@@ -252,7 +252,12 @@ class FaceDataModule(pl.LightningDataModule):
 
 def at_most_cores(num_workers: int) -> int:
     """Return the workers to use; more than the machine has cores are too many, which a warning says."""
-    cores = os.cpu_count() or 1
-    if num_workers > cores:
-        logger.warning("--num_workers %d: this machine has %d cores; using %d", num_workers, cores, cores)
-    return min(num_workers, cores)
+    usable = usable_workers(num_workers)
+    if usable < num_workers:
+        logger.warning("--num_workers %d: this machine has %d cores; using %d", num_workers, usable, usable)
+    return usable
+
+
+def usable_workers(num_workers: int) -> int:
+    """Return the workers to use, at most one for each core."""
+    return min(num_workers, os.cpu_count() or 1)

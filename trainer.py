@@ -22,6 +22,7 @@ from callbacks import (
     start_wandb,
 )
 from config import Config
+from data import usable_workers
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 TEST_RUN_BATCHES = 50
@@ -92,7 +93,7 @@ def _callbacks(config: Config, folder: Path | None) -> list[Callback]:
     if config.sampler == "graph":
         # Random weights know no neighbours: their first epoch has random identities.
         first_epoch = 0 if config.start_from_model_statedict else 1
-        callbacks.append(NeighbourTable(first_epoch, num_workers=min(config.num_workers, os.cpu_count() or 1)))
+        callbacks.append(NeighbourTable(first_epoch, num_workers=usable_workers(config.num_workers)))
     if config.fast_dev_run:
         return callbacks
     callbacks += [SampleSheet(folder), ScoreHistograms(folder), UnreadableList(folder, config.max_bad_fraction)]

@@ -87,6 +87,11 @@ def find_benchmarks(
     )
 
 
+def opener_of(path: Path) -> Callable[[Path], Source] | None:
+    """Return what opens a benchmark set in the format of others; None if the path is no such set."""
+    return next((form.open for form in _FORMATS if form.open is not None and form.matches(path)), None)
+
+
 def _find_inside(folder: Path, name: str) -> tuple[_Format, Path] | None:
     candidates = ((form, folder / f"{name}{form.suffix}") for form in _FORMATS)
     return next(((form, path) for form, path in candidates if _matches(form, path)), None)

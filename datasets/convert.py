@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.benchmark import opener_of
 from datasets.conversion.encoding import ENCODINGS, Encoding
 from datasets.conversion.outcome import Job, Outcome
 from datasets.conversion.to_bin import folder_to_bin
@@ -14,7 +15,6 @@ from datasets.conversion.to_folder import records_to_folder
 from datasets.conversion.to_memmap import sets_to_memmap
 from datasets.conversion.to_records import folder_to_records
 from datasets.counted import counted
-from datasets.sets import opener_of
 from flags import FlagParser, Options, add_flags, flag, user_errors
 
 PROGRAM = "python -m datasets.convert"

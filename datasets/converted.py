@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from datasets.benchmark_folder import IMAGE_SHAPE, Benchmark, PairStream, read_folder, write_folder
 from datasets.cache_folder import cache_folder, publish
+from datasets.progress import tracked
 
 T = TypeVar("T")
 
@@ -135,10 +134,7 @@ def _checked(source: Source, progress: bool, name: str) -> PairStream:
     stream = source.read()
     if stream.num_images > _MAX_IMAGES:
         raise ValueError(f"{source.root}/{source.names[0]}: {stream.num_images} images; at most {_MAX_IMAGES} are read")
-    console = Console(stderr=True)
-    hidden = not (progress and console.is_terminal)
-    images = track(stream.images, f"converting {name}", stream.num_images, console=console, disable=hidden)
-    return stream._replace(images=images)
+    return stream._replace(images=tracked(stream.images, f"converting {name}", stream.num_images, hidden=not progress))
 
 
 def _check_space(folder: Path, num_images: int) -> None:

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from datasets.bcolz_folder import is_bcolz, open_bcolz
+from datasets.benchmark import opener_of
 from datasets.benchmark_folder import check_name, is_own_layout
-from datasets.bin_file import open_bin
-from datasets.converted import Source
-from datasets.pair_folder import is_pair_folder, open_pair_folder
 
 _EXPECTED = (
     "no benchmark set; expected <name>.bin, a bcolz folder <name>/ beside <name>_list.npy, a folder of identities with "
     "pairs.txt or pairs.csv, or a folder that holds some of these"
 )
-
-
-def opener_of(path: Path) -> Callable[[Path], Source] | None:
-    """Return what opens a benchmark set in the format of others; None if the path is no such set."""
-    if path.suffix == ".bin" and path.is_file():
-        return open_bin
-    if is_bcolz(path):
-        return open_bcolz
-    return open_pair_folder if is_pair_folder(path) else None
 
 
 def find_sets(path: Path, own: bool = False) -> dict[str, Path]:

@@ -11,13 +11,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from datasets.image_folder import ImageFolderDataset
 from datasets.image_header import image_size
 from datasets.parallel import ordered_results
 from datasets.payloads import Payload, Portion, decode_payload, portions
+from datasets.progress import tracked
 from datasets.record import RecordDataset
 from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE
@@ -92,10 +91,9 @@ def worked(
         jobs: processes.
         description: text beside the bar; none is shown where stderr is no terminal.
     """
-    console = Console(stderr=True)
     with ordered_results(work, portions(dataset, indices), jobs) as results:
         images = chain.from_iterable(results)
-        yield iter(track(images, description, len(indices), console=console, disable=not console.is_terminal))
+        yield iter(tracked(images, description, len(indices)))
 
 
 def face_work(encoding: Encoding) -> Callable[[Portion], list[Payload]]:

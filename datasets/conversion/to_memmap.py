@@ -6,15 +6,14 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
+from datasets.benchmark import opener_of
 from datasets.benchmark_folder import check_name, is_own_layout, read_folder, write_folder
 from datasets.conversion.outcome import Job, Outcome, named_by_earlier_run
 from datasets.conversion.workspace import open_workspace
 from datasets.counted import counted
 from datasets.parallel import ordered_results
-from datasets.sets import find_sets, opener_of
+from datasets.progress import tracked
+from datasets.sets import find_sets
 
 _RESULT = "result"
 
@@ -42,10 +41,8 @@ def sets_to_memmap(job: Job, name: str | None = None) -> list[Outcome]:
         sets = {name: job.source}
     single = len(sets) == 1
     convert = partial(_convert, output=job.output, overwrite=job.overwrite, progress=single)
-    console = Console(stderr=True)
     with ordered_results(convert, list(sets.items()), min(job.jobs, len(sets))) as outcomes:
-        hidden = single or not console.is_terminal
-        return list(track(outcomes, "Converting sets", len(sets), console=console, disable=hidden))
+        return list(tracked(outcomes, "Converting sets", len(sets), hidden=single))
 
 
 def _convert(item: tuple[str, Path], output: Path, overwrite: bool, progress: bool) -> Outcome:
@@ -62,9 +59,7 @@ def _convert(item: tuple[str, Path], output: Path, overwrite: bool, progress: bo
         # What an interrupted run left of it cannot be continued.
         shutil.rmtree(workspace.folder / _RESULT, ignore_errors=True)
         stream = source.read()
-        console = Console(stderr=True)
-        hidden = not (progress and console.is_terminal)
-        images = track(stream.images, f"Converting {name}", stream.num_images, console=console, disable=hidden)
+        images = tracked(stream.images, f"Converting {name}", stream.num_images, hidden=not progress)
         write_folder(stream._replace(images=images), workspace.folder / _RESULT, checksum)
         workspace.publish([(_RESULT, target)])
     return Outcome(f"{target}: {counted(len(stream.issame), 'pair')}")

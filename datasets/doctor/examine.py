@@ -10,8 +10,6 @@ from typing import NamedTuple, TypeVar
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from datasets.benchmark import Benchmark, load_benchmark
 from datasets.doctor.alignment import MIN_SAMPLE, AlignmentModel, Discriminants, fit, half_of
@@ -20,6 +18,7 @@ from datasets.image_folder import ImageFolderDataset
 from datasets.images import UnreadableImageError
 from datasets.parallel import ordered_results
 from datasets.payloads import PORTION, portions
+from datasets.progress import tracked
 from datasets.record import RecordDataset
 from datasets.sample import Image
 
@@ -94,12 +93,9 @@ def _collect(
     unreadable: list[Unreadable] = []
     rows: NDArray[np.void] | None = None
     start = 0
-    console = Console(stderr=True)
     num_tasks = -(-num // PORTION)
     with ordered_results(work, tasks, jobs) as results:
-        for part in track(
-            results, f"Looking at {name}", num_tasks, console=console, disable=not console.is_terminal, transient=True
-        ):
+        for part in tracked(results, f"Looking at {name}", num_tasks, transient=True):
             rows = np.empty(num, part.rows.dtype) if rows is None else rows
             rows[start : start + len(part.rows)] = part.rows
             unreadable += [Unreadable(start + place, location, reason) for place, location, reason in part.unreadable]
@@ -111,11 +107,7 @@ def _collect(
 def _learn(dataset: FaceSource) -> AlignmentModel | None:
     """Return where the faces of a set lie, learnt from a sample of it; None if too few can be read."""
     indices = np.unique(np.linspace(0, len(dataset) - 1, _SAMPLE).astype(np.int64))
-    console = Console(stderr=True)
-    shown = track(
-        indices.tolist(), "Learning where the faces are", console=console, disable=not console.is_terminal,
-        transient=True,
-    )  # fmt: skip
+    shown = tracked(indices.tolist(), "Learning where the faces are", len(indices), transient=True)
     readable = list(_read_greys(dataset, shown))
     if len(readable) < MIN_SAMPLE:
         return None

@@ -1,0 +1,20 @@
+"""The progress bar of long work on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+T = TypeVar("T")
+
+
+def tracked(
+    items: Iterable[T], description: str, total: int, *, hidden: bool = False, transient: bool = False
+) -> Iterable[T]:
+    """Hand items on under a progress bar on stderr; there is none where that is no terminal, or if it is `hidden`."""
+    console = Console(stderr=True)
+    disable = hidden or not console.is_terminal
+    return track(items, description, total, console=console, disable=disable, transient=transient)
