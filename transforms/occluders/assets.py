@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 ASSETS: Final = Path(__file__).resolve().parents[2] / "assets"
 TILE: Final = 128  # side of a texture file
+_LIGHT_KNOTS: Final = 5
+_LIGHT_CHANGE: Final = 0.2
 
 
 @cache
@@ -20,13 +22,31 @@ def load_template(name: str) -> NDArray[np.uint8]:
 
     Its colour channels are not colours but the shades of up to three materials, painted at run time; A is the coverage.
     """
-    return _read_only(np.ascontiguousarray(_decode(ASSETS / "occluders" / f"{name}.png")[..., [2, 1, 0, 3]]))
+    return read_only(np.ascontiguousarray(_decode(ASSETS / "occluders" / f"{name}.png")[..., [2, 1, 0, 3]]))
 
 
 @cache
 def load_texture(name: str) -> NDArray[np.uint8]:
     """Return the seamless tile assets/textures/<name>.png, 4 x 4 times: uint8 [512, 512], read-only."""
-    return _read_only(np.tile(_decode(ASSETS / "textures" / f"{name}.png"), (4, 4)))
+    return read_only(np.tile(_decode(ASSETS / "textures" / f"{name}.png"), (4, 4)))
+
+
+@cache
+def load_relief(name: str, depth: float) -> NDArray[np.uint8]:
+    """Return a sheet of a texture in uneven light, as a shading about 128: uint8 [384, 384, 3], read-only.
+
+    Between points 112 pixels apart the light changes by a fifth; which way depends on the part of the sheet.
+
+    Args:
+        name: of the texture.
+        depth: how strongly it modulates the light; 0 = not at all.
+    """
+    side = 3 * TILE
+    texture = load_texture(name)[:side, :side].astype(np.float32)
+    knots = np.random.default_rng(0).uniform(-1, 1, (_LIGHT_KNOTS, _LIGHT_KNOTS)).astype(np.float32)
+    light = 1 + _LIGHT_CHANGE * cv2.resize(knots, (side, side), interpolation=cv2.INTER_CUBIC)
+    shading = light * (128 + depth * (texture - 128))
+    return read_only(np.repeat(np.rint(shading).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))
 
 
 def _decode(path: Path) -> NDArray[np.uint8]:
@@ -36,6 +56,7 @@ def _decode(path: Path) -> NDArray[np.uint8]:
     return np.asarray(image, np.uint8)
 
 
-def _read_only(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def read_only(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the image itself, which nobody can change any more: many views share it."""
     image.flags.writeable = False
     return image

@@ -7,18 +7,21 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from transforms.landmarks import IMAGE_SIZE
-from transforms.occluders.paint import blend, draw_light, draw_relief, is_grey
-from transforms.occluders.palette import Colour, fabric_colour, hair_colour, skin_colour
-from transforms.occluders.wear import draw_pattern
-from transforms.view import Image, Mask, View, check_image
+from transforms.occluders.cutout import Cutout
+from transforms.occluders.dice import Dice
+from transforms.occluders.paint import cover, paint
+from transforms.occluders.palette import fabric_colour, hair_colour, skin_colour
+from transforms.occluders.placement import box_around
+from transforms.occluders.scene import Scene, look_at
+from transforms.occluders.wear import printed
+from transforms.view import Image, View
 
 _AREAS: Final = (0.06, 0.30)  # of the rectangle, in images
 _ASPECTS: Final = (0.4, 2.5)
 _FRACTION_BITS: Final = 4
-Surface = NDArray[np.float32]
+_NOISE_SIDES: Final = (8, IMAGE_SIZE)
 
 
 def block(image: Image, rng: np.random.Generator) -> View:
@@ -27,69 +30,69 @@ def block(image: Image, rng: np.random.Generator) -> View:
     Its surface is noise, one flat colour, skin, hair or a printed fabric.
     Draws: shape, then the surface.
     """
-    check_image(image, "block")
-    alpha = _shape(rng)
-    surface = _SURFACES[rng.integers(len(_SURFACES))](image, rng)
-    if is_grey(image):
-        luminance = cv2.cvtColor(surface, cv2.COLOR_RGB2GRAY)
-        surface = np.asarray(cv2.cvtColor(luminance, cv2.COLOR_GRAY2RGB), np.float32)
-    return blend(image, surface, alpha)
+    scene = look_at(image, rng, "block")
+    return _SURFACES[scene.dice.index(len(_SURFACES))](scene, _shape(scene.dice), rng)
 
 
-def _shape(rng: np.random.Generator) -> Mask:
-    """Draw an anti-aliased shape: uint8 [112, 112]. Draws: area, aspect, angle, place (2), rectangle or ellipse."""
-    area = IMAGE_SIZE**2 * rng.uniform(*_AREAS)
-    aspect = math.exp(rng.uniform(math.log(_ASPECTS[0]), math.log(_ASPECTS[1])))
+def _noise(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
+    """Cover with squares of random colours, as many to the box as they would be to the image."""
+    side = round(scene.dice.uniform(*_NOISE_SIDES))
+    size = shape.box.size
+    width, height = (math.ceil(length * side / IMAGE_SIZE) for length in size)
+    channels = 1 if scene.is_grey else 3
+    noise = np.frombuffer(rng.bytes(height * width * channels), np.uint8).reshape(height, width, channels)
+    squares = cv2.resize(noise, size, interpolation=cv2.INTER_NEAREST)
+    if scene.is_grey:
+        squares = cv2.cvtColor(squares, cv2.COLOR_GRAY2RGB)
+    covering = cv2.multiply(squares, cv2.cvtColor(shape.alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+    return cover(scene.image, shape.box, np.asarray(covering, np.uint8), shape.alpha)
+
+
+def _flat(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
+    return paint(scene, shape, [fabric_colour(scene.dice)] * 3, "grain", 0.0)
+
+
+def _skin(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
+    return paint(scene, shape, [skin_colour(scene)] * 3, "grain", 0.25)
+
+
+def _hair(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
+    return paint(scene, shape, [hair_colour(scene)] * 3, "strands", 0.5)
+
+
+def _fabric(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
+    dice = scene.dice
+    return paint(scene, printed(shape, dice, probability=1), [fabric_colour(dice) for _ in range(3)], "folds", 0.3)
+
+
+def _shape(dice: Dice) -> Cutout:
+    """Draw an anti-aliased shape of one material.
+
+    Draws: area, aspect, angle, place (2), rectangle or ellipse.
+    """
+    area = IMAGE_SIZE**2 * dice.uniform(*_AREAS)
+    aspect = math.exp(dice.uniform(math.log(_ASPECTS[0]), math.log(_ASPECTS[1])))
     width, height = math.sqrt(area * aspect), math.sqrt(area / aspect)
-    angle = rng.uniform(-90.0, 90.0)
+    angle = dice.uniform(-90.0, 90.0)
     cos, sin = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
-    reach = 0.5 * np.array([width * cos + height * sin, width * sin + height * cos])
-    margin = np.minimum(reach, IMAGE_SIZE / 2 - 1)
-    centre = rng.uniform(margin, IMAGE_SIZE - 1 - margin)
-    box = (tuple(centre.tolist()), (width, height), angle)
-    alpha = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-    if rng.random() < 0.7:
-        vertices = np.rint(cv2.boxPoints(box) * 2**_FRACTION_BITS).astype(np.int32)
-        cv2.fillConvexPoly(alpha, vertices, 255, cv2.LINE_AA, _FRACTION_BITS)
+    x = _place(0.5 * (width * cos + height * sin), dice)
+    y = _place(0.5 * (width * sin + height * cos), dice)
+    vertices = cv2.boxPoints(((x, y), (width, height), angle))
+    box = box_around(vertices.tolist())
+    alpha = np.zeros(box.size[::-1], np.uint8)
+    if dice.chance(0.7):
+        inside = np.rint((vertices - (box.left, box.top)) * 2**_FRACTION_BITS).astype(np.int32)
+        cv2.fillConvexPoly(alpha, inside, 255, cv2.LINE_AA, _FRACTION_BITS)
     else:
-        cv2.ellipse(alpha, box, 255, -1, cv2.LINE_AA)
-    return alpha
+        cv2.ellipse(alpha, ((x - box.left, y - box.top), (width, height), angle), 255, -1, cv2.LINE_AA)
+    nothing = np.zeros_like(alpha)
+    return Cutout(np.asarray(cv2.merge([alpha, nothing, nothing]), np.uint8), alpha, box)
 
 
-def _noise(image: Image, rng: np.random.Generator) -> Surface:
-    side = int(rng.integers(8, IMAGE_SIZE + 1))
-    noise = np.frombuffer(rng.bytes(side * side * 3), np.uint8).reshape(side, side, 3)
-    return cv2.resize(noise, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_NEAREST).astype(np.float32)
-
-
-def _flat(image: Image, rng: np.random.Generator) -> Surface:
-    return _filled(fabric_colour(rng))
-
-
-def _skin(image: Image, rng: np.random.Generator) -> Surface:
-    return _textured(skin_colour(image, rng), rng, "grain", 0.25)
-
-
-def _hair(image: Image, rng: np.random.Generator) -> Surface:
-    return _textured(hair_colour(image, rng), rng, "strands", 0.5)
-
-
-def _fabric(image: Image, rng: np.random.Generator) -> Surface:
-    pattern = draw_pattern(rng)
-    ground, ink = fabric_colour(rng), fabric_colour(rng)
-    ramp = np.linspace(ground, ink, 256)[None].astype(np.float32)
-    return np.asarray(cv2.LUT(cv2.merge([pattern, pattern, pattern]), ramp)) * draw_relief(rng, "folds", 0.3)
-
-
-def _textured(colour: Colour, rng: np.random.Generator, texture: str, depth: float) -> Surface:
-    surface = _filled(colour)
-    surface *= draw_relief(rng, texture, depth)
-    surface *= draw_light(rng)
-    return surface
-
-
-def _filled(colour: Colour) -> Surface:
-    return np.full((IMAGE_SIZE, IMAGE_SIZE, 3), colour, np.float32)
+def _place(reach: float, dice: Dice) -> float:
+    """Draw the centre of a shape that reaches so far along one axis and stays inside, where it can."""
+    margin = min(reach, IMAGE_SIZE / 2 - 1)
+    return dice.uniform(margin, IMAGE_SIZE - 1 - margin)
 
 
 _SURFACES: Final = (_noise, _flat, _skin, _hair, _fabric)

@@ -7,15 +7,16 @@ from typing import Final
 import numpy as np
 
 from transforms.occluders.paint import paint
-from transforms.occluders.wear import add_pattern, fabric_colours, wear
-from transforms.view import Image, View, check_image
+from transforms.occluders.scene import look_at
+from transforms.occluders.wear import fabric_colours, printed, wear
+from transforms.view import Image, View
 
 _TEMPLATES: Final = ("cloth", "bandana", "gaiter")
 
 
 def cloth_mask(image: Image, rng: np.random.Generator) -> View:
     """Cover nose, mouth and chin with a cloth mask, bandana or gaiter of any colour, two in three printed."""
-    check_image(image, "cloth_mask")
-    layers = wear(_TEMPLATES, rng)
-    add_pattern(layers, rng, probability=2 / 3)
-    return paint(image, layers, fabric_colours(image, rng), rng, depth=0.35)
+    scene = look_at(image, rng, "cloth_mask")
+    cutout = wear(_TEMPLATES, scene.dice)
+    cutout = printed(cutout, scene.dice, probability=2 / 3)
+    return paint(scene, cutout, fabric_colours(scene), depth=0.35)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from transforms.occluders.assets import load_template
+from transforms.occluders.cutout import VARIANTS, held_cutout
 from transforms.occluders.paint import paint
-from transforms.occluders.palette import skin_colour
-from transforms.occluders.placement import LANDMARK_JITTER, MAX_SHIFT, free_placement, warp
-from transforms.view import Image, View, check_image
+from transforms.occluders.palette import scaled, skin_colour
+from transforms.occluders.placement import CENTRE, LANDMARK_JITTER, MAX_SHIFT
+from transforms.occluders.scene import look_at
+from transforms.view import Image, View
 
 # A template and the point of it that goes to the chosen part of the face.
 _TEMPLATES: Final = (
@@ -21,10 +21,9 @@ _TEMPLATES: Final = (
     ("hand_fist", (56.0, 78.0)),
 )
 # Mouth, nose, both cheeks, both eyes, chin, and forehead.
-_TARGETS: Final[NDArray[np.float64]] = np.array(
-    [[56, 92], [56, 74], [28, 76], [84, 76], [38, 54], [74, 54], [56, 100], [56, 34]], float
-)
-_MAX_SWING: Final = 60.0  # degrees from upright: an arm comes from below or from a side
+_TARGETS: Final = ((56, 92), (56, 74), (28, 76), (84, 76), (38, 54), (74, 54), (56, 100), (56, 34))
+_REACH: Final = LANDMARK_JITTER + MAX_SHIFT
+_MARGIN: Final = 34 + _REACH  # as far as a hand moves: to the chin from the centre of the face
 
 
 def hand(image: Image, rng: np.random.Generator) -> View:
@@ -32,14 +31,18 @@ def hand(image: Image, rng: np.random.Generator) -> View:
 
     A hand is not worn: it does not follow the five points as a whole but lies on one part of the face, the arm coming
     from below or from a side.
-    Draws: template, target, jitter (2), swing, free_placement, skin colour, nail tint (3), paint.
+    Draws: template, variant, target, move (2), skin colour, nail tint (3), paint.
     """
-    check_image(image, "hand")
-    name, anchor = _TEMPLATES[rng.integers(len(_TEMPLATES))]
-    reach = LANDMARK_JITTER + MAX_SHIFT
-    target = _TARGETS[rng.integers(len(_TARGETS))] + rng.uniform(-reach, reach, 2)
-    swing = rng.uniform(-_MAX_SWING, _MAX_SWING)
-    layers = warp(load_template(name), free_placement(rng, anchor, target, swing))
-    skin = skin_colour(image, rng)
-    nails = skin * rng.uniform((1.0, 0.9, 0.9), (1.2, 1.1, 1.1)) + (10, 4, 4)
-    return paint(image, layers, np.stack([1.08 * skin, nails, nails]), rng, texture="grain", depth=0.15)
+    scene = look_at(image, rng, "hand")
+    dice = scene.dice
+    name, anchor = _TEMPLATES[dice.index(len(_TEMPLATES))]
+    cutout = held_cutout(name, dice.index(VARIANTS), _MARGIN, anchor)
+    x, y = _TARGETS[dice.index(len(_TARGETS))]
+    cutout = cutout.moved(x - int(CENTRE[0]) + dice.whole(_REACH), y - int(CENTRE[1]) + dice.whole(_REACH))
+    red, green, blue = skin = skin_colour(scene)
+    nails = (
+        red * dice.uniform(1.0, 1.2) + 10,
+        green * dice.uniform(0.9, 1.1) + 4,
+        blue * dice.uniform(0.9, 1.1) + 4,
+    )
+    return paint(scene, cutout, (scaled(skin, 1.08), nails, nails), texture="grain", depth=0.15)

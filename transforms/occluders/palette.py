@@ -1,102 +1,111 @@
-"""Colours of occluders: float64 [3], RGB, 255 = full; painting clips what a variation takes beyond."""
+"""Colours of occluders: (red, green, blue), 255 = full; painting clips what a variation takes beyond."""
 
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from typing import Final
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
-from transforms.view import Image
+from transforms.occluders.dice import Dice
+from transforms.occluders.scene import Scene
 
-Colour = NDArray[np.float64]
+Colour = tuple[float, float, float]
 
 # From the lightest to the darkest human skin and from white to black hair, to be interpolated.
-SKIN_TONES: Final[Colour] = np.array(
-    [
-        [250, 222, 203],
-        [239, 203, 174],
-        [226, 180, 143],
-        [205, 150, 112],
-        [172, 117, 80],
-        [130, 83, 55],
-        [92, 58, 40],
-        [60, 38, 30],
-    ],
-    float,
+SKIN_TONES: Final[Sequence[Colour]] = (
+    (250, 222, 203),
+    (239, 203, 174),
+    (226, 180, 143),
+    (205, 150, 112),
+    (172, 117, 80),
+    (130, 83, 55),
+    (92, 58, 40),
+    (60, 38, 30),
 )
-HAIR_TONES: Final[Colour] = np.array(
-    [
-        [220, 215, 208],
-        [170, 166, 160],
-        [214, 178, 118],
-        [176, 128, 74],
-        [146, 78, 42],
-        [104, 68, 42],
-        [68, 46, 34],
-        [36, 28, 26],
-        [20, 18, 20],
-    ],
-    float,
+HAIR_TONES: Final[Sequence[Colour]] = (
+    (220, 215, 208),
+    (170, 166, 160),
+    (214, 178, 118),
+    (176, 128, 74),
+    (146, 78, 42),
+    (104, 68, 42),
+    (68, 46, 34),
+    (36, 28, 26),
+    (20, 18, 20),
 )
-_NEUTRALS: Final[Colour] = np.array(
-    [[245, 245, 242], [198, 200, 202], [120, 122, 126], [52, 54, 60], [20, 20, 24], [24, 34, 66]], float
+_NEUTRALS: Final[Sequence[Colour]] = (
+    (245, 245, 242),
+    (198, 200, 202),
+    (120, 122, 126),
+    (52, 54, 60),
+    (20, 20, 24),
+    (24, 34, 66),
 )
 _SAMPLE_RADIUS = 3
 
 
-def skin_colour(image: Image, rng: np.random.Generator) -> Colour:
+def scaled(colour: Colour, gain: float) -> Colour:
+    """Return a colour made lighter (gain > 1) or darker."""
+    red, green, blue = colour
+    return red * gain, green * gain, blue * gain
+
+
+def one_of(colours: Sequence[Colour], dice: Dice, spread: float = 12.0) -> Colour:
+    """Return one of `colours`, each channel moved by up to `spread`. Draws: index, move (3)."""
+    red, green, blue = colours[dice.index(len(colours))]
+    more_red, more_green, more_blue = dice.around_zero(spread, 3)
+    return red + more_red, green + more_green, blue + more_blue
+
+
+def skin_colour(scene: Scene) -> Colour:
     """Draw a skin colour: half of the time the one of the face itself, else any human one in the light of the image.
 
     The face's own is the mean of a small patch of cheek, nose or forehead, 10 % lighter or darker.
     Draws: own or other, then place (2) and gain, or tone and tint (3).
     """
-    if rng.random() < 0.5:
-        x, y = rng.uniform((40, 24), (72, 84))
-        return _patch(image, x, y) * rng.uniform(0.9, 1.1)
-    return exposure(image) * _between(SKIN_TONES, rng)
+    dice = scene.dice
+    if dice.chance(0.5):
+        x, y = dice.uniform(40, 72), dice.uniform(24, 84)
+        return scaled(_patch(scene, x, y), dice.uniform(0.9, 1.1))
+    return scaled(_between(SKIN_TONES, dice), scene.exposure)
 
 
-def hair_colour(image: Image, rng: np.random.Generator) -> Colour:
+def hair_colour(scene: Scene) -> Colour:
     """Draw a hair colour: a third of the time the one at the image's top, else any natural one in its light.
 
     Draws: own or other, then place and gain, or tone and tint (3).
     """
-    if rng.random() < 1 / 3:
-        return _patch(image, rng.uniform(40, 72), 7.0) * rng.uniform(0.85, 1.15)
-    return exposure(image) * _between(HAIR_TONES, rng)
+    dice = scene.dice
+    if dice.chance(1 / 3):
+        return scaled(_patch(scene, dice.uniform(40, 72), 7.0), dice.uniform(0.85, 1.15))
+    return scaled(_between(HAIR_TONES, dice), scene.exposure)
 
 
-def fabric_colour(rng: np.random.Generator) -> Colour:
+def fabric_colour(dice: Dice) -> Colour:
     """Draw a dye: a third of the time a neutral, else any hue from pale to deep.
 
-    Draws: neutral or not, then index and tint (3), or hue, saturation and value (3).
+    Draws: neutral or not, then index and tint (3), or hue, saturation and value.
     """
-    if rng.random() < 1 / 3:
-        return _NEUTRALS[rng.integers(len(_NEUTRALS))] + rng.uniform(-10, 10, 3)
-    hue, saturation, value = rng.uniform((0.0, 0.15, 0.2), (1.0, 0.95, 0.98))
-    return np.array(colorsys.hsv_to_rgb(hue, saturation, value)) * 255.0
+    if dice.chance(1 / 3):
+        return one_of(_NEUTRALS, dice, 10.0)
+    hue, saturation, value = dice.uniform(0.0, 1.0), dice.uniform(0.15, 0.95), dice.uniform(0.2, 0.98)
+    return scaled(colorsys.hsv_to_rgb(hue, saturation, value), 255.0)
 
 
-def exposure(image: Image) -> float:
-    """Return how much light a scene has, 1 for a middle grey image: a dark image dims what is put into it."""
-    red, green, blue, _ = cv2.mean(image)
-    luminance = 0.299 * red + 0.587 * green + 0.114 * blue
-    return min(max(0.4 + 0.6 * luminance / 118.0, 0.45), 1.15)
-
-
-def _between(tones: Colour, rng: np.random.Generator) -> Colour:
-    position = rng.uniform(0, len(tones) - 1)
+def _between(tones: Sequence[Colour], dice: Dice) -> Colour:
+    position = dice.uniform(0, len(tones) - 1)
     index = int(position)
-    tone = tones[index] + (position - index) * (tones[min(index + 1, len(tones) - 1)] - tones[index])
-    return tone * rng.uniform(0.97, 1.03, 3)
+    share = position - index
+    red, green, blue = (
+        (a + share * (b - a)) * dice.uniform(0.97, 1.03) for a, b in zip(tones[index], tones[index + 1], strict=True)
+    )
+    return red, green, blue
 
 
-def _patch(image: Image, x: float, y: float) -> Colour:
+def _patch(scene: Scene, x: float, y: float) -> Colour:
     column, row = int(x), int(y)
-    patch = image[
-        max(row - _SAMPLE_RADIUS, 0) : row + _SAMPLE_RADIUS + 1, column - _SAMPLE_RADIUS : column + _SAMPLE_RADIUS + 1
-    ]
-    return np.array(cv2.mean(patch)[:3])
+    rows = slice(max(row - _SAMPLE_RADIUS, 0), row + _SAMPLE_RADIUS + 1)
+    red, green, blue, _ = cv2.mean(scene.image[rows, column - _SAMPLE_RADIUS : column + _SAMPLE_RADIUS + 1])
+    return red, green, blue

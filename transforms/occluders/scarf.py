@@ -7,15 +7,16 @@ from typing import Final
 import numpy as np
 
 from transforms.occluders.paint import paint
-from transforms.occluders.wear import add_pattern, fabric_colours, wear
-from transforms.view import Image, View, check_image
+from transforms.occluders.scene import look_at
+from transforms.occluders.wear import fabric_colours, printed, wear
+from transforms.view import Image, View
 
 _TEMPLATES: Final = ("scarf_low", "scarf_high")
 
 
 def scarf(image: Image, rng: np.random.Generator) -> View:
     """Cover the lower face from chin or nose down with a wound scarf, half of the time with a print."""
-    check_image(image, "scarf")
-    layers = wear(_TEMPLATES, rng)
-    add_pattern(layers, rng, probability=0.5)
-    return paint(image, layers, fabric_colours(image, rng), rng, depth=0.45)
+    scene = look_at(image, rng, "scarf")
+    cutout = wear(_TEMPLATES, scene.dice)
+    cutout = printed(cutout, scene.dice, probability=0.5)
+    return paint(scene, cutout, fabric_colours(scene), depth=0.45)

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from transforms.occluders.paint import paint
-from transforms.occluders.palette import Colour, exposure
-from transforms.occluders.wear import one_of, wear
-from transforms.view import Image, View, check_image
+from transforms.occluders.palette import Colour, one_of, scaled
+from transforms.occluders.scene import look_at
+from transforms.occluders.wear import wear
+from transforms.view import Image, View
 
 _TEMPLATES: Final = ("aviator", "wayfarer", "round_lenses", "shield")
-_LENSES: Final[Colour] = np.array(
-    [[30, 32, 36], [30, 32, 36], [62, 44, 32], [38, 58, 48], [60, 76, 120], [190, 128, 60], [170, 176, 190]], float
+_LENSES: Final[Sequence[Colour]] = (
+    (30, 32, 36),  # black twice: it is the commonest
+    (30, 32, 36),
+    (62, 44, 32),
+    (38, 58, 48),
+    (60, 76, 120),
+    (190, 128, 60),
+    (170, 176, 190),
 )
-_FRAMES: Final[Colour] = np.array(
-    [[22, 22, 24], [96, 62, 38], [206, 172, 96], [190, 194, 200], [236, 236, 232], [170, 40, 44]], float
+_FRAMES: Final[Sequence[Colour]] = (
+    (22, 22, 24),
+    (96, 62, 38),
+    (206, 172, 96),
+    (190, 194, 200),
+    (236, 236, 232),
+    (170, 40, 44),
 )
-_SKY: Final[Colour] = np.array([214.0, 226.0, 240.0])
+_SKY: Final[Colour] = (214, 226, 240)
 
 
 def sunglasses(image: Image, rng: np.random.Generator) -> View:
     """Cover the eyes with dark, tinted or mirrored lenses; the strength of their reflections varies."""
-    check_image(image, "sunglasses")
-    layers = wear(_TEMPLATES, rng)
-    colours = exposure(image) * np.stack([one_of(_LENSES, rng), one_of(_FRAMES, rng), rng.uniform(0.1, 1.0) * _SKY])
-    return paint(image, layers, colours, rng, texture="grain", depth=0.08)
+    scene = look_at(image, rng, "sunglasses")
+    dice = scene.dice
+    cutout = wear(_TEMPLATES, dice)
+    colours = (one_of(_LENSES, dice), one_of(_FRAMES, dice), scaled(_SKY, dice.uniform(0.1, 1.0)))
+    lit = [scaled(colour, scene.exposure) for colour in colours]
+    return paint(scene, cutout, lit, texture="grain", depth=0.08)

@@ -2,63 +2,65 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.landmarks import IMAGE_SIZE
-from transforms.occluders.assets import TILE, load_template, load_texture
-from transforms.occluders.paint import Layers
-from transforms.occluders.palette import Colour, exposure, fabric_colour
-from transforms.occluders.placement import face_placement, turn, warp
-from transforms.view import Image
+from transforms.occluders.assets import load_texture, read_only
+from transforms.occluders.cutout import VARIANTS, Cutout, worn_cutout
+from transforms.occluders.dice import Dice, fixed_dice
+from transforms.occluders.palette import Colour, fabric_colour, scaled
+from transforms.occluders.placement import MAX_SHIFT, Box, turn
+from transforms.occluders.scene import Scene
 
 _PATTERNS: Final = ("stripes", "checks", "plaid", "dots", "camouflage", "flowers")
-# From the smallest scale at which a turned crop, wherever it lies in the middle tile, stays on the 512 x 512 sheet.
 _PATTERN_SCALES: Final = (0.45, 1.1)
+_PRINT_VARIANTS: Final = 24
+_PRINT_SIZE: Final = 256
 
 
-def wear(names: tuple[str, ...], rng: np.random.Generator) -> Layers:
-    """Return one of the templates `names` on the face: uint8 [112, 112, 4]. Draws: index, then face_placement."""
-    name = names[rng.integers(len(names))]
-    return warp(load_template(name), face_placement(rng))
+def wear(names: tuple[str, ...], dice: Dice) -> Cutout:
+    """Return one of the templates `names` on the face, moved by up to 5 pixels. Draws: name, variant, move (2)."""
+    cutout = worn_cutout(names[dice.index(len(names))], dice.index(VARIANTS), MAX_SHIFT)
+    return cutout.moved(dice.whole(MAX_SHIFT), dice.whole(MAX_SHIFT))
 
 
-def add_pattern(layers: Layers, rng: np.random.Generator, probability: float) -> None:
-    """Print a pattern in the second material's colour on the first, in place, with `probability`.
+def printed(cutout: Cutout, dice: Dice, probability: float) -> Cutout:
+    """Return a cutout with a pattern in the second material's colour on the first, with `probability`.
 
-    Draws: whether, draw_pattern.
+    Draws: whether; pattern, variant, place (2).
     """
-    if rng.random() >= probability:
-        return
-    first, second, third, alpha = cv2.split(layers)
-    printed = cv2.multiply(first, draw_pattern(rng), scale=1 / 255)
-    cv2.merge([cv2.subtract(first, printed), cv2.add(second, printed), third, alpha], layers)
+    if not dice.chance(probability):
+        return cutout
+    first, second, third = cv2.split(cutout.materials)
+    ink = cv2.multiply(first, _draw_print(dice, cutout.box), scale=1 / 255)
+    materials = cv2.merge([cv2.subtract(first, ink), cv2.add(second, ink), third])
+    return cutout._replace(materials=np.asarray(materials, np.uint8))
 
 
-def draw_pattern(rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw a pattern of two colours: uint8 [112, 112], 0 the first, 255 the second.
-
-    Draws: index, angle, scale, place (2).
-    """
-    sheet = load_texture(_PATTERNS[rng.integers(len(_PATTERNS))])
-    angle, scale = rng.uniform(-180.0, 180.0), rng.uniform(*_PATTERN_SCALES)
-    centre = (len(sheet) / 2 + rng.uniform(-TILE / 2, TILE / 2, 2)).tolist()
-    middle = np.array([IMAGE_SIZE / 2, IMAGE_SIZE / 2])
-    matrix = turn(scale, angle, (centre[0], centre[1]), middle)[:2]
-    return np.asarray(cv2.warpAffine(sheet, matrix, (IMAGE_SIZE, IMAGE_SIZE)), np.uint8)
+@cache
+def print_sheet(name: str, variant: int) -> NDArray[np.uint8]:
+    """Return one of the turned and scaled sheets of a pattern: uint8 [256, 256], 0 the ground, 255 the ink."""
+    dice = fixed_dice(name, variant)
+    matrix = turn(dice.uniform(*_PATTERN_SCALES), dice.uniform(-180.0, 180.0), (0, 0), (0, 0))[:2]
+    size = (_PRINT_SIZE, _PRINT_SIZE)
+    return read_only(np.asarray(cv2.warpAffine(load_texture(name), matrix, size, borderMode=cv2.BORDER_WRAP), np.uint8))
 
 
-def fabric_colours(image: Image, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw the colours [3, 3] of a fabric, of its trim and print, and of an emblem on it, in the light of the image.
+def _draw_print(dice: Dice, box: Box) -> NDArray[np.uint8]:
+    """Return a part of a pattern as large as the box. Draws: name, variant, place (2)."""
+    sheet = print_sheet(_PATTERNS[dice.index(len(_PATTERNS))], dice.index(_PRINT_VARIANTS))
+    width, height = box.size
+    row, column = dice.index(len(sheet) - height + 1), dice.index(len(sheet) - width + 1)
+    return sheet[row : row + height, column : column + width]
+
+
+def fabric_colours(scene: Scene) -> list[Colour]:
+    """Draw the colours of a fabric, of its trim and print, and of an emblem on it, in the light of the image.
 
     Draws: three fabric colours.
     """
-    return exposure(image) * np.stack([fabric_colour(rng), fabric_colour(rng), fabric_colour(rng)])
-
-
-def one_of(colours: Colour, rng: np.random.Generator, spread: float = 12.0) -> Colour:
-    """Return one row of `colours` [N, 3], each channel moved by up to `spread`. Draws: index, move (3)."""
-    return colours[rng.integers(len(colours))] + rng.uniform(-spread, spread, 3)
+    return [scaled(fabric_colour(scene.dice), scene.exposure) for _ in range(3)]
