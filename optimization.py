@@ -84,16 +84,30 @@ def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float) -
 
 
 @torch.no_grad()
-def sparse_sgd_step(parameter: Tensor, lr: float, weight_decay: float) -> None:
+def sparse_sgd_step(parameter: Tensor, lr: float, weight_decay: float, generator: torch.Generator) -> None:
     """Apply one step of plain SGD with weight decay to the rows that the sparse gradient names, and to no other.
 
     Args:
-        parameter: [N, D] with a sparse gradient [N, D], or with none.
+        parameter: [N, D] float32 or float16 with a sparse float32 gradient [N, D], or with none.
         lr: learning rate.
         weight_decay: L2 penalty, charged to a row when it takes part in a step.
+        generator: on the parameter's device; what float16 is rounded by. The same on all ranks.
     """
     if parameter.grad is None:
         return
     gradient = parameter.grad.coalesce()
     rows = gradient.indices()[0]
-    parameter[rows] -= lr * (gradient.values() + weight_decay * parameter[rows])
+    values = parameter[rows].float()
+    values -= lr * (gradient.values() + weight_decay * values)
+    parameter[rows] = _rounded_to_half(values, generator) if parameter.dtype == torch.float16 else values
+
+
+def _rounded_to_half(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Return float32 values as float16, rounded up or down at random so that the mean error is zero.
+
+    (Gupta et al., "Deep Learning with Limited Numerical Precision", ICML 2015, arXiv:1502.02551, Sec. 3.) float16 keeps
+    10 of the 23 bits behind the point: a uniform number is added to the other 13, which are then cut off.
+    """
+    bits = values.view(torch.int32)
+    noise = torch.randint(2**13, bits.shape, dtype=torch.int32, device=bits.device, generator=generator)
+    return ((bits + noise) & -(2**13)).view(torch.float32).half()

@@ -220,8 +220,13 @@ class Recognizer(pl.LightningModule):
             updates.clip_gradients(parameters, self.config.gradient_clip_val, norm)
         if weight is not None:
             # The optimiser would touch the maps of every class; those that took part in the step are enough.
-            optimization.sparse_sgd_step(weight, self._applied_lr, self.config.weight_decay)
+            optimization.sparse_sgd_step(weight, self._applied_lr, self.config.weight_decay, self._rounding(weight))
             weight.grad = None
+
+    def _rounding(self, weight: Tensor) -> torch.Generator:
+        """Return the generator that this step rounds with, on every rank the same."""
+        key = np.random.SeedSequence((self.config.seed, self.trainer.global_step)).generate_state(1)
+        return torch.Generator(weight.device).manual_seed(int(key[0]))
 
     def _class_maps(self) -> Tensor | None:
         embeddings = None if self.matcher is None else self.matcher.class_embeddings

@@ -207,8 +207,8 @@ class QAConv(nn.Module):
         self.class_embeddings.set_neighbours(kernel)
 
     def class_embedding_bytes(self, num_classes: int) -> int:
-        """Return the bytes of `num_classes` class maps in float32, without neighbours and optimiser state."""
-        return 4 * num_classes * self.matched_channels * math.prod(self.map_shape[1:])
+        """Return the bytes of `num_classes` class maps in float16, without their neighbours."""
+        return 2 * num_classes * self.matched_channels * math.prod(self.map_shape[1:])
 
     def _cells(self, maps: Tensor, visibility: Tensor | None, group_dim: int, where: str) -> Cells:
         """Turn maps [N, C, h, w] into float32 or float64 cells [1, N, h*w, C'] or, for group_dim 1, [N, 1, h*w, C']."""
