@@ -1,13 +1,14 @@
 """Every benchmark at a tiny size: it runs, prints its rows and writes its JSON. No figure is judged here."""
 
 import json
+import time
 
 import cv2
 import pytest
 import torch
 
 from benchmarks import __main__ as all_benchmarks
-from benchmarks import data, qaconv, sampler, step, synthetic
+from benchmarks import data, qaconv, sampler, step, synthetic, validation
 from benchmarks import help as help_benchmark
 from benchmarks.program import run
 from benchmarks.step_clock import StepClock, Stretch
@@ -93,6 +94,25 @@ def test_the_clock_leaves_warm_up_out_and_takes_medians():
     clock, part = StepClock(), Stretch("backbone")
     clock.steps = [{part: seconds} for seconds in (9.0, 1.0, 3.0, 2.0)]
     assert clock.medians(num_warmup=1) == {part: 2.0}
+
+
+def test_validation(tmp_path, capsys):
+    rows = run_tiny(validation, tmp_path, capsys, "--archs", "ir_tiny")["validation"]
+    backbone, *parts, whole = rows
+    assert backbone["share"] == 1 and all(row["milliseconds"] > 0 for row in parts)
+    assert sum(row["share"] for row in parts) == pytest.approx(whole["share"])
+    assert whole["goal"] == 0.1
+
+
+def test_the_clock_of_parts_counts_nothing_twice():
+    clock = validation.PartClock()
+    inner = clock.follow("inner", lambda: time.sleep(0.02))
+    outer = clock.follow("outer", lambda: (inner(), inner()))
+    start = time.perf_counter()
+    outer()
+    elapsed = time.perf_counter() - start
+    assert clock.seconds["inner"] >= 0.04
+    assert sum(clock.seconds.values()) <= elapsed
 
 
 def test_sampler(tmp_path, capsys):
