@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,6 +14,13 @@ ASSETS: Final = Path(__file__).resolve().parents[2] / "assets"
 TILE: Final = 128  # side of a texture file
 _LIGHT_KNOTS: Final = 5
 _LIGHT_CHANGE: Final = 0.2
+
+
+class Relief(NamedTuple):
+    """How a surface modulates light: by a texture, so strongly (0 = not at all)."""
+
+    texture: str
+    depth: float
 
 
 @cache
@@ -32,20 +39,16 @@ def load_texture(name: str) -> NDArray[np.uint8]:
 
 
 @cache
-def load_relief(name: str, depth: float) -> NDArray[np.uint8]:
+def load_relief(relief: Relief) -> NDArray[np.uint8]:
     """Return a sheet of a texture in uneven light, as a shading about 128: uint8 [384, 384, 3], read-only.
 
     Between points 112 pixels apart the light changes by a fifth; which way depends on the part of the sheet.
-
-    Args:
-        name: of the texture.
-        depth: how strongly it modulates the light; 0 = not at all.
     """
     side = 3 * TILE
-    texture = load_texture(name)[:side, :side].astype(np.float32)
+    texture = load_texture(relief.texture)[:side, :side].astype(np.float32)
     knots = np.random.default_rng(0).uniform(-1, 1, (_LIGHT_KNOTS, _LIGHT_KNOTS)).astype(np.float32)
     light = 1 + _LIGHT_CHANGE * cv2.resize(knots, (side, side), interpolation=cv2.INTER_CUBIC)
-    shading = light * (128 + depth * (texture - 128))
+    shading = light * (128 + relief.depth * (texture - 128))
     return read_only(np.repeat(np.rint(shading).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2))
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import cv2
 import numpy as np
 
 from transforms.landmarks import IMAGE_SIZE
-from transforms.occluders.cutout import Cutout
+from transforms.occluders.assets import Relief
+from transforms.occluders.cutout import Cutout, shaded
 from transforms.occluders.dice import Dice
 from transforms.occluders.paint import cover, paint
-from transforms.occluders.palette import fabric_colour, hair_colour, skin_colour
+from transforms.occluders.palette import Colour, fabric_colour, hair_colour, skin_colour
 from transforms.occluders.placement import box_around
 from transforms.occluders.scene import Scene, look_at
 from transforms.occluders.wear import printed
@@ -44,29 +46,35 @@ def _noise(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
     squares = cv2.resize(noise, size, interpolation=cv2.INTER_NEAREST)
     if scene.is_grey:
         squares = cv2.cvtColor(squares, cv2.COLOR_GRAY2RGB)
-    covering = cv2.multiply(squares, cv2.cvtColor(shape.alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255)
-    return cover(scene.image, shape.box, np.asarray(covering, np.uint8), shape.alpha)
+    coverage = cv2.cvtColor(cv2.bitwise_not(shape.uncovered), cv2.COLOR_GRAY2RGB)
+    covering = cv2.multiply(squares, coverage, scale=1 / 255)
+    return cover(scene.image, shape.box, np.asarray(covering, np.uint8), shape.uncovered)
 
 
 def _flat(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
-    return paint(scene, shape, [fabric_colour(scene.dice)] * 3, "grain", 0.0)
+    return _paint(scene, shape, [fabric_colour(scene.dice)] * 3, Relief("grain", 0.0))
 
 
 def _skin(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
-    return paint(scene, shape, [skin_colour(scene)] * 3, "grain", 0.25)
+    return _paint(scene, shape, [skin_colour(scene)] * 3, Relief("grain", 0.25))
 
 
 def _hair(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
-    return paint(scene, shape, [hair_colour(scene)] * 3, "strands", 0.5)
+    return _paint(scene, shape, [hair_colour(scene)] * 3, Relief("strands", 0.5))
 
 
 def _fabric(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
     dice = scene.dice
-    return paint(scene, printed(shape, dice, probability=1), [fabric_colour(dice) for _ in range(3)], "folds", 0.3)
+    colours = [fabric_colour(dice) for _ in range(3)]
+    return _paint(scene, printed(shape, dice, probability=1), colours, Relief("folds", 0.3))
+
+
+def _paint(scene: Scene, shape: Cutout, colours: Sequence[Colour], relief: Relief) -> View:
+    return paint(scene, shape._replace(materials=shaded(shape.materials, relief, scene.dice)), colours)
 
 
 def _shape(dice: Dice) -> Cutout:
-    """Draw an anti-aliased shape of one material.
+    """Draw an anti-aliased shape of one material, not yet shaded.
 
     Draws: area, aspect, angle, place (2), rectangle or ellipse.
     """
@@ -74,19 +82,27 @@ def _shape(dice: Dice) -> Cutout:
     aspect = math.exp(dice.uniform(math.log(_ASPECTS[0]), math.log(_ASPECTS[1])))
     width, height = math.sqrt(area * aspect), math.sqrt(area / aspect)
     angle = dice.uniform(-90.0, 90.0)
-    cos, sin = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
-    x = _place(0.5 * (width * cos + height * sin), dice)
-    y = _place(0.5 * (width * sin + height * cos), dice)
-    vertices = cv2.boxPoints(((x, y), (width, height), angle))
-    box = box_around(vertices.tolist())
+    cos, sin = math.cos(math.radians(angle)) / 2, math.sin(math.radians(angle)) / 2
+    # From the centre to two neighbouring corners.
+    corners = (
+        (width * cos - height * sin, width * sin + height * cos),
+        (width * cos + height * sin, width * sin - height * cos),
+    )
+    reach_x, reach_y = (max(abs(first), abs(second)) for first, second in zip(*corners, strict=True))
+    x, y = _place(reach_x, dice), _place(reach_y, dice)
+    box = box_around(((x - reach_x, y - reach_y), (x + reach_x, y + reach_y)))
+    x, y = x - box.left, y - box.top
     alpha = np.zeros(box.size[::-1], np.uint8)
     if dice.chance(0.7):
-        inside = np.rint((vertices - (box.left, box.top)) * 2**_FRACTION_BITS).astype(np.int32)
-        cv2.fillConvexPoly(alpha, inside, 255, cv2.LINE_AA, _FRACTION_BITS)
+        (a, b), (c, d) = corners
+        outline = [(x + a, y + b), (x + c, y + d), (x - a, y - b), (x - c, y - d)]
+        vertices = [(round(column * 2**_FRACTION_BITS), round(row * 2**_FRACTION_BITS)) for column, row in outline]
+        cv2.fillConvexPoly(alpha, np.array(vertices, np.int32), 255, cv2.LINE_AA, _FRACTION_BITS)
     else:
-        cv2.ellipse(alpha, ((x - box.left, y - box.top), (width, height), angle), 255, -1, cv2.LINE_AA)
+        cv2.ellipse(alpha, ((x, y), (width, height), angle), 255, -1, cv2.LINE_AA)
     nothing = np.zeros_like(alpha)
-    return Cutout(np.asarray(cv2.merge([alpha, nothing, nothing]), np.uint8), alpha, box)
+    materials, uncovered = cv2.merge([alpha, nothing, nothing]), cv2.bitwise_not(alpha)
+    return Cutout(np.asarray(materials, np.uint8), np.asarray(uncovered, np.uint8), box)
 
 
 def _place(reach: float, dice: Dice) -> float:

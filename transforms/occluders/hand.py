@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 
+from transforms.occluders.assets import Relief
 from transforms.occluders.cutout import VARIANTS, held_cutout
 from transforms.occluders.paint import paint
 from transforms.occluders.palette import scaled, skin_colour
@@ -20,6 +21,7 @@ _TEMPLATES: Final = (
     ("hand_pointing", (50.0, 56.0)),
     ("hand_fist", (56.0, 78.0)),
 )
+_RELIEF: Final = Relief("grain", 0.15)
 # Mouth, nose, both cheeks, both eyes, chin, and forehead.
 _TARGETS: Final = ((56, 92), (56, 74), (28, 76), (84, 76), (38, 54), (74, 54), (56, 100), (56, 34))
 _REACH: Final = LANDMARK_JITTER + MAX_SHIFT
@@ -36,7 +38,7 @@ def hand(image: Image, rng: np.random.Generator) -> View:
     scene = look_at(image, rng, "hand")
     dice = scene.dice
     name, anchor = _TEMPLATES[dice.index(len(_TEMPLATES))]
-    cutout = held_cutout(name, dice.index(VARIANTS), _MARGIN, anchor)
+    cutout = held_cutout(name, dice.index(VARIANTS), _RELIEF, _MARGIN, anchor)
     x, y = _TARGETS[dice.index(len(_TARGETS))]
     cutout = cutout.moved(x - int(CENTRE[0]) + dice.whole(_REACH), y - int(CENTRE[1]) + dice.whole(_REACH))
     red, green, blue = skin = skin_colour(scene)
@@ -45,4 +47,4 @@ def hand(image: Image, rng: np.random.Generator) -> View:
         green * dice.uniform(0.9, 1.1) + 4,
         blue * dice.uniform(0.9, 1.1) + 4,
     )
-    return paint(scene, cutout, (scaled(skin, 1.08), nails, nails), texture="grain", depth=0.15)
+    return paint(scene, cutout, (scaled(skin, 1.08), nails, nails))

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from transforms.occluders.assets import Relief
 from transforms.occluders.paint import paint
 from transforms.occluders.palette import Colour, one_of, scaled
 from transforms.occluders.scene import look_at
@@ -14,6 +15,7 @@ from transforms.occluders.wear import wear
 from transforms.view import Image, View
 
 _TEMPLATES: Final = ("respirator_cup", "respirator_fold", "respirator_valve")
+_RELIEF: Final = Relief("grain", 0.12)
 _SHELLS: Final[Sequence[Colour]] = (
     (244, 244, 242),
     (250, 248, 240),
@@ -28,7 +30,7 @@ _METAL: Final[Colour] = (176, 180, 186)
 def respirator(image: Image, rng: np.random.Generator) -> View:
     """Cover nose, mouth and chin with a stiff respirator."""
     scene = look_at(image, rng, "respirator")
-    cutout = wear(_TEMPLATES, scene.dice)
+    cutout = wear(_TEMPLATES, _RELIEF, scene.dice)
     colours = (one_of(_SHELLS, scene.dice, 6.0), one_of(_STRAPS, scene.dice), _METAL)
     lit = [scaled(colour, scene.exposure) for colour in colours]
-    return paint(scene, cutout, lit, texture="grain", depth=0.12)
+    return paint(scene, cutout, lit)

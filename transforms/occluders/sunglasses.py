@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from transforms.occluders.assets import Relief
 from transforms.occluders.paint import paint
 from transforms.occluders.palette import Colour, one_of, scaled
 from transforms.occluders.scene import look_at
@@ -14,6 +15,7 @@ from transforms.occluders.wear import wear
 from transforms.view import Image, View
 
 _TEMPLATES: Final = ("aviator", "wayfarer", "round_lenses", "shield")
+_RELIEF: Final = Relief("grain", 0.08)
 _LENSES: Final[Sequence[Colour]] = (
     (30, 32, 36),  # black twice: it is the commonest
     (30, 32, 36),
@@ -38,7 +40,7 @@ def sunglasses(image: Image, rng: np.random.Generator) -> View:
     """Cover the eyes with dark, tinted or mirrored lenses; the strength of their reflections varies."""
     scene = look_at(image, rng, "sunglasses")
     dice = scene.dice
-    cutout = wear(_TEMPLATES, dice)
+    cutout = wear(_TEMPLATES, _RELIEF, dice)
     colours = (one_of(_LENSES, dice), one_of(_FRAMES, dice), scaled(_SKY, dice.uniform(0.1, 1.0)))
     lit = [scaled(colour, scene.exposure) for colour in colours]
-    return paint(scene, cutout, lit, texture="grain", depth=0.08)
+    return paint(scene, cutout, lit)

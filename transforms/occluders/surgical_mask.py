@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from transforms.occluders.assets import Relief
 from transforms.occluders.paint import paint
 from transforms.occluders.palette import Colour, one_of, scaled
 from transforms.occluders.scene import look_at
@@ -14,6 +15,7 @@ from transforms.occluders.wear import wear
 from transforms.view import Image, View
 
 _TEMPLATES: Final = ("surgical", "surgical_loose")
+_RELIEF: Final = Relief("folds", 0.22)
 _CLOTHS: Final[Sequence[Colour]] = (
     (146, 200, 226),  # blue twice: it is the commonest
     (128, 186, 218),
@@ -30,6 +32,6 @@ _METAL: Final[Colour] = (150, 152, 156)
 def surgical_mask(image: Image, rng: np.random.Generator) -> View:
     """Cover nose, mouth and chin with a pleated mask in one of the usual colours."""
     scene = look_at(image, rng, "surgical_mask")
-    cutout = wear(_TEMPLATES, scene.dice)
+    cutout = wear(_TEMPLATES, _RELIEF, scene.dice)
     colours = (one_of(_CLOTHS, scene.dice), one_of(_TRIMS, scene.dice), _METAL)
-    return paint(scene, cutout, [scaled(colour, scene.exposure) for colour in colours], depth=0.22)
+    return paint(scene, cutout, [scaled(colour, scene.exposure) for colour in colours])

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.occluders.assets import load_texture, read_only
+from transforms.occluders.assets import Relief, load_texture, read_only
 from transforms.occluders.cutout import VARIANTS, Cutout, worn_cutout
 from transforms.occluders.dice import Dice, fixed_dice
 from transforms.occluders.palette import Colour, fabric_colour, scaled
@@ -18,13 +18,13 @@ from transforms.occluders.scene import Scene
 
 _PATTERNS: Final = ("stripes", "checks", "plaid", "dots", "camouflage", "flowers")
 _PATTERN_SCALES: Final = (0.45, 1.1)
-_PRINT_VARIANTS: Final = 24
+_PRINT_VARIANTS: Final = 16
 _PRINT_SIZE: Final = 256
 
 
-def wear(names: tuple[str, ...], dice: Dice) -> Cutout:
+def wear(names: tuple[str, ...], relief: Relief, dice: Dice) -> Cutout:
     """Return one of the templates `names` on the face, moved by up to 5 pixels. Draws: name, variant, move (2)."""
-    cutout = worn_cutout(names[dice.index(len(names))], dice.index(VARIANTS), MAX_SHIFT)
+    cutout = worn_cutout(names[dice.index(len(names))], dice.index(VARIANTS), relief, MAX_SHIFT)
     return cutout.moved(dice.whole(MAX_SHIFT), dice.whole(MAX_SHIFT))
 
 
