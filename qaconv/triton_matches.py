@@ -39,6 +39,7 @@ class Tiling(NamedTuple):
     channels: int  # forward: channels per step; backward: channels whose gradient one program sums
     warps: int
     stages: int  # steps whose loads are under way
+    registers: int | None = None  # of a thread, at most
     band: int = 8  # tiles of rows between which the far maps stay in the L2 cache
 
 
@@ -76,7 +77,10 @@ def forward_tiling(probe: Tensor, gallery: Tensor, allow_tf32: bool = False) -> 
     near_maps = 1 if exact else _near_maps(probe, rows, 128 if columns <= 128 else rows)
     channels = min(128 // size, _STEP_BYTES // (size * (near_maps * rows + columns)), _power_of_two(probe.shape[3]))
     channels = max(16, _power_of_two(channels + 1) // 2)
-    return Tiling(near_maps, rows, far_maps, columns, channels, warps=4 if near_maps * columns <= 64 else 8, stages=3)
+    warps = 4 if near_maps * columns <= 64 else 8
+    # At 128 x 128 and 128 registers a multiprocessor holds two programs: one multiplies while the other takes maxima.
+    registers = 128 if near_maps * rows * columns == 128 * 128 else None
+    return Tiling(near_maps, rows, far_maps, columns, channels, warps, stages=3, registers=registers)
 
 
 def backward_tiling(near: Tensor, far: Tensor) -> Tiling:
@@ -169,12 +173,10 @@ def _launch_forward(
     num_tiles = num_groups * -(-num_probe // tiling.near_maps) * -(-num_gallery // tiling.far_maps)
     with torch.cuda.device_of(probe.features):  # Triton launches on the current device
         best_matches_kernel[(num_tiles,)](
-            probe.features,
-            _bytes_of(probe.hidden, probe.features),
-            gallery.features,
-            _bytes_of(gallery.hidden, gallery.features),
-            *of_probe,
-            *of_gallery,
+            (probe.features, _bytes_of(probe.hidden, probe.features)),
+            (gallery.features, _bytes_of(gallery.hidden, gallery.features)),
+            of_probe,
+            of_gallery,
             num_probe,
             num_gallery,
             S=S,
@@ -191,6 +193,7 @@ def _launch_forward(
             IS_SELF=of_gallery is of_probe,
             num_warps=tiling.warps,
             num_stages=tiling.stages,
+            maxnreg=tiling.registers,
         )
 
 
@@ -247,14 +250,13 @@ def _launch_backward(
     tiling = backward_tiling(near.features, far.features) if tiling is None else tiling
     num_row_tiles = -(-num_near // tiling.near_maps) * -(-K // tiling.rows)
     # A direction without gradients is not read: any tensors stand in for it.
-    tensors = [tensor.contiguous() for direction in directions for tensor in (direction or (grad, grad))]
+    backs = [(grad, grad) if one is None else (one.grad.contiguous(), one.cell) for one in directions]
     with torch.cuda.device_of(grad):  # Triton launches on the current device
         gradient_kernel[(num_groups * num_row_tiles * -(-C // tiling.channels),)](
             grad,
             _bytes_of(near.hidden, near.features),
-            far.features,
-            _bytes_of(far.hidden, far.features),
-            *tensors,
+            (far.features, _bytes_of(far.hidden, far.features)),
+            *backs,
             _scale(*directions),
             num_near,
             num_far,
@@ -273,4 +275,5 @@ def _launch_backward(
             HAS_HIDDEN=near.hidden is not None and far.hidden is not None,
             num_warps=tiling.warps,
             num_stages=tiling.stages,
+            maxnreg=tiling.registers,
         )
