@@ -52,8 +52,8 @@ def check(probe, gallery, tiling=None):
         expected = (sum(expected),) * 2
     directions = Direction(grads[0], found[1]), Direction(grads[1], found[3])
     tolerance = TOLERANCE[probe.features.dtype]
-    near = triton_gradient(probe, other, *directions)
-    far = triton_gradient(other, probe, *directions[::-1])
+    near = triton_gradient(probe, other, *directions, tiling=tiling)
+    far = triton_gradient(other, probe, *directions[::-1], tiling=tiling)
     for grad, want in zip((near, far), expected, strict=True):
         assert (grad - want).abs().max() <= tolerance * want.abs().amax().clamp_min(1e-3)
 
