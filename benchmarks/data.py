@@ -41,7 +41,8 @@ from transforms import TrainingTransform
 
 # The plain loop takes long at full scale: it runs on this share of the images, and times are per image.
 PLAIN_SHARE = 0.05
-BATCH_SIZE = 64
+BATCH_SIZE = 256  # the default of --batch_size
+INSTANCES = 4
 IMAGES_PER_IDENTITY = 16
 
 OPENING = Table(
@@ -118,7 +119,8 @@ def write_face_records(folder: Path, num_identities: int) -> list[bytes]:
 
 def epochs_of(dataset: RecordDataset, transform: TrainingTransform) -> Callable[[], None]:
     """Return a step that loads an epoch, another one each time."""
-    sampler = PKBatchSampler(dataset.labels, BATCH_SIZE)
+    batch_size = min(BATCH_SIZE, INSTANCES * len(dataset.class_names))
+    sampler = PKBatchSampler(dataset.labels, batch_size, INSTANCES)
     view = TrainingView(dataset, transform, seed=0)
     loader = DataLoader(view, batch_sampler=PlannedBatches(sampler), collate_fn=collate)
 
@@ -172,7 +174,7 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
     num_identities = scaled(85_742, args.scale, least=50)
     for row in measure_opening(scaled(5_800_000, args.scale, least=20 * num_identities), num_identities):
         yield OPENING, row
-    for row in measure_loader(scaled(64, args.scale, least=BATCH_SIZE // 4), args.repeats):
+    for row in measure_loader(scaled(64, args.scale, least=16), args.repeats):
         yield LOADER, row
     yield SETS, measure_benchmark(scaled(12_000, args.scale, least=20) // 2 * 2, args.repeats)
 

@@ -14,6 +14,7 @@ from transforms.landmarks import IMAGE_SIZE
 # 8192 x 8192, three times the largest sensor of a phone camera: more is a mistake or an attack.
 MAX_PIXELS = 2**26
 MAX_FILE_BYTES = 2**28
+_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
 class UnreadableImageError(ValueError):
@@ -48,7 +49,7 @@ def read_image(path: Path) -> Image:
     return decode_image(data, path)
 
 
-def decode_image(data: bytes, path: Path | str) -> Image:
+def decode_image(data: bytes | memoryview, path: Path | str) -> Image:
     """Decode any format that OpenCV reads and resize it to uint8 [112, 112, 3] RGB.
 
     Grey images get three equal channels, 16-bit ones keep their high byte, alpha is dropped, the orientation tag is
@@ -65,19 +66,18 @@ def decode_image(data: bytes, path: Path | str) -> Image:
     size = image_size(data)
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise UnreadableImageError(path, f"{size[0]} x {size[1]} pixels, more than {MAX_PIXELS}")
+    decoded: Image | None
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # type: ignore[assignment]  # uint8
     except cv2.error as error:
         raise UnreadableImageError(path, f"OpenCV refuses it ({error.err})") from error
     if decoded is None:
         raise UnreadableImageError(path, "not an image that OpenCV reads, or damaged")
-    return _fit(np.asarray(decoded, np.uint8))
+    return decoded if decoded.shape == _SHAPE else _fit(decoded)
 
 
 def _fit(image: Image) -> Image:
     height, width = image.shape[:2]
-    if height == width == IMAGE_SIZE:
-        return image
     # Bilinear samples alias when an image shrinks much; area averages turn blocky when it grows.
     method = cv2.INTER_AREA if min(height, width) >= IMAGE_SIZE else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=method), np.uint8)

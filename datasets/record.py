@@ -124,14 +124,16 @@ class RecordDataset:
             UnreadableImageError: if the record is damaged or its image cannot be decoded; names file and offset.
         """
         offset = int(self.offsets[index])
-        location = f"{self._file.path}, byte {offset}"
         try:
-            payload = self._file.read(offset).payload
+            payload = self._file.payload(offset)
+            if not payload:
+                raise UnreadableImageError(self._file.path, "the record holds no image")
+            image = decode_image(payload, self._file.path)
         except RecordError as error:
             raise UnreadableImageError(error.location, error.reason) from error
-        if not payload:
-            raise UnreadableImageError(location, "the record holds no image")
-        image = decode_image(payload, location)
+        except UnreadableImageError as error:
+            # The place is put into words here, because most images are readable.
+            raise UnreadableImageError(f"{self._file.path}, byte {offset}", error.reason) from error
         if self.swap_color_channel:
             image = np.ascontiguousarray(image[..., ::-1])
         return image if self.transform is None else self.transform(image)

@@ -24,6 +24,7 @@ from datasets.record_format import (
     Record,
     RecordError,
     padded,
+    read_payload,
     read_record,
 )
 
@@ -79,6 +80,10 @@ class RecordFile:
     def read(self, offset: int) -> Record:
         """Return the record that begins at an offset; raises RecordError."""
         return read_record(self._map, offset, self.path)
+
+    def payload(self, offset: int) -> memoryview:
+        """Return the payload of the record that begins at an offset, without a copy; raises RecordError."""
+        return read_payload(self._map, offset, self.path)
 
     def headers(self, offsets: Offsets, num_labels: int = 1) -> Headers:
         """Return what the headers of many records say, without reading their payloads; a bar shows the progress.

@@ -20,7 +20,7 @@ IntT = TypeVar("IntT")
 
 
 class Sample(NamedTuple, Generic[ArrayT, IntT]):
-    """One face (`Sample[Image, int]`) or, after `collate`, a batch of them (`Sample[Tensor, Tensor]`).
+    """One face (`Sample[Image, int]`), or a batch of them in arrays or, after `collate`, in tensors.
 
     Attributes:
         image: uint8 [112, 112, 3] RGB; as a batch uint8 [B, 112, 112, 3].
@@ -37,6 +37,9 @@ class Sample(NamedTuple, Generic[ArrayT, IntT]):
     visibility: ArrayT | None
     index: IntT  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     unreadable: IntT = -1  # type: ignore[assignment]  # a batch always states it
+
+
+ArrayBatch = Sample[Image, NDArray[np.int64]]
 
 
 class Draw(NamedTuple):
@@ -75,12 +78,26 @@ class FaceDataset(Protocol):
         """Return uint8 [112, 112, 3] RGB; raises UnreadableImageError."""
 
 
-def collate(samples: Sequence[Sample[Image, int]]) -> Sample[Tensor, Tensor]:
-    """Stack samples into a batch; images stay uint8, because the device normalises them.
+def collate(samples: Sequence[Sample[Image, int]] | ArrayBatch) -> Sample[Tensor, Tensor]:
+    """Return a batch in tensors, which share the memory of a batch in arrays; single samples are stacked.
+
+    Images stay uint8, because the device normalises them.
 
     Raises:
         ValueError: if there are no samples, or only some of them carry a visibility mask.
     """
+    batch = samples if isinstance(samples, Sample) else _stack(samples)
+    return Sample(
+        image=torch.from_numpy(batch.image),
+        label=torch.from_numpy(batch.label),
+        dataset_id=torch.from_numpy(batch.dataset_id),
+        visibility=None if batch.visibility is None else torch.from_numpy(batch.visibility),
+        index=torch.from_numpy(batch.index),
+        unreadable=torch.from_numpy(batch.unreadable),
+    )
+
+
+def _stack(samples: Sequence[Sample[Image, int]]) -> ArrayBatch:
     if not samples:
         raise ValueError("collate: a batch needs at least one sample, got none")
     masks = [sample.visibility for sample in samples if sample.visibility is not None]
@@ -89,14 +106,10 @@ def collate(samples: Sequence[Sample[Image, int]]) -> Sample[Tensor, Tensor]:
             f"collate: {len(masks)} of {len(samples)} samples carry a visibility mask; a batch needs all or none"
         )
     return Sample(
-        image=_stack([sample.image for sample in samples]),
-        label=torch.tensor([sample.label for sample in samples]),
-        dataset_id=torch.tensor([sample.dataset_id for sample in samples]),
-        visibility=_stack(masks) if masks else None,
-        index=torch.tensor([sample.index for sample in samples]),
-        unreadable=torch.tensor([sample.unreadable for sample in samples]),
+        image=np.stack([sample.image for sample in samples]),
+        label=np.array([sample.label for sample in samples]),
+        dataset_id=np.array([sample.dataset_id for sample in samples]),
+        visibility=np.stack(masks) if masks else None,
+        index=np.array([sample.index for sample in samples]),
+        unreadable=np.array([sample.unreadable for sample in samples]),
     )
-
-
-def _stack(arrays: list[Image]) -> Tensor:
-    return torch.from_numpy(np.stack(arrays))

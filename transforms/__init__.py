@@ -1,6 +1,6 @@
 """What happens to an image between its file and the network: occlusion, augmentation, and the way to a tensor."""
 
-from transforms.augment import crop_with_padding, flip, low_resolution, photometric
+from transforms.augment import crop_with_padding, flip, low_resolution, mirror, photometric
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
 from transforms.occluders import OCCLUDER_FAMILIES, OCCLUDERS, occlude
 from transforms.tensor import to_image, to_tensor, visibility_map
@@ -18,6 +18,7 @@ __all__ = [
     "crop_with_padding",
     "flip",
     "low_resolution",
+    "mirror",
     "occlude",
     "photometric",
     "to_image",

@@ -24,7 +24,12 @@ _CROP_TRIALS: Final = 10
 
 def flip(view: View) -> View:
     """Return the mirror image of `view`, its mask with it."""
-    return View(*(np.asarray(cv2.flip(part, 1), np.uint8) for part in view))
+    return View(*map(mirror, view))
+
+
+def mirror(pixels: Image) -> Image:
+    """Return the mirror image of an image or a mask."""
+    return np.asarray(cv2.flip(pixels, 1), np.uint8)
 
 
 def low_resolution(image: Image, rng: np.random.Generator) -> Image:

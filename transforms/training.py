@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from transforms.augment import crop_with_padding, flip, low_resolution, photometric
 from transforms.occluders import check_occluders, occlude
 from transforms.view import Image, View, check_image
+
+NUM_STEPS: Final = 5
 
 
 class TrainingTransform:
     """Occlude, degrade and mirror an image at random, its visibility along with it.
 
     The steps, in this order: flip, occlusion, crop with padding, low resolution, photometric (the last three in
-    AdaFace's order). Five uniform numbers are drawn first, in the same order, and decide which steps run; then each
-    step that runs draws from the same generator. So whether a step runs never depends on what another one drew, and a
-    view is a function of image and generator alone.
+    AdaFace's order). Five uniform numbers, in the same order, decide which steps run; then each step that runs draws
+    from one generator. So whether a step runs never depends on what another one drew.
+
+    A call does it all to one image. Who makes a batch calls `choose` once for all of it, mirrors images as it places
+    them, and calls `alter` for the few that need it.
     """
 
     def __init__(
@@ -65,14 +71,34 @@ class TrainingTransform:
     def __call__(self, image: Image, rng: np.random.Generator) -> View:
         """Return a view of `image` uint8 [112, 112, 3] RGB, which stays unchanged; the view may share its memory.
 
+        Five uniform numbers are drawn first, then what the steps draw: a view is a function of image and generator.
+
         Raises:
             TypeError: if the image is not uint8. ValueError: if it has another shape.
         """
         check_image(image, "TrainingTransform")
-        flips, occludes, crops, degrades, recolours = (rng.random(5) < self._probabilities).tolist()
+        mirrored, steps = self.choose(rng.random((1, NUM_STEPS)))
         view = View(image, np.ones(image.shape[:2], np.uint8))
-        if flips:
-            view = flip(view)
+        return self.alter(flip(view) if mirrored[0] else view, steps[0], rng)
+
+    def choose(self, uniforms: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which images to mirror, bool [N], and the other steps that run on each, bool [N, 4].
+
+        Args:
+            uniforms: [N, 5 or more] in [0, 1), of which the first five columns decide.
+        """
+        chosen = uniforms[:, :NUM_STEPS] < self._probabilities
+        return chosen[:, 0], chosen[:, 1:]
+
+    def alter(self, view: View, steps: NDArray[np.bool_], rng: np.random.Generator) -> View:
+        """Return a view after some of the steps but the flip; the one given stays unchanged and may be returned.
+
+        Args:
+            view: the image, mirrored where that was chosen, and what is visible of it.
+            steps: bool [4], a row of what `choose` returned.
+            rng: where the steps draw.
+        """
+        occludes, crops, degrades, recolours = steps.tolist()
         if occludes:
             view = occlude(view.image, rng, self.occluders)
         if crops:

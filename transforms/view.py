@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from transforms.landmarks import IMAGE_SIZE
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
+
+_UINT8: Final = np.dtype(np.uint8)
+_SHAPE: Final = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
 class View(NamedTuple):
@@ -39,12 +42,12 @@ class Occluder(Protocol):
 
 def check_image(image: Image, place: str) -> None:
     """Raise TypeError unless `image` is a uint8 array, ValueError unless its shape is [112, 112, 3]."""
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+    if not isinstance(image, np.ndarray) or image.dtype != _UINT8:
         received = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
         raise TypeError(
             f"{place}: image must be a numpy array of uint8, got {received}; pass decoded pixels, no tensor."
         )
-    if image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3):
+    if image.shape != _SHAPE:
         raise ValueError(
             f"{place}: image must be [{IMAGE_SIZE}, {IMAGE_SIZE}, 3], got {list(image.shape)}; "
             "align or resize the face and turn grey into RGB first."

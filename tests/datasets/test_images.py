@@ -113,7 +113,8 @@ def test_a_bomb_is_refused_before_decoding(make, monkeypatch):
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".pgm", ".ppm"])
 def test_headers_state_width_and_height(suffix):
     channels = 0 if suffix == ".pgm" else 3
-    assert image_size(encode(suffix, noise(30, 50, channels))) == (50, 30)
+    data = encode(suffix, noise(30, 50, channels))
+    assert image_size(data) == image_size(memoryview(data)) == (50, 30)
 
 
 def test_progressive_jpeg_and_unknown_headers():

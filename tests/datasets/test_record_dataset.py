@@ -55,6 +55,7 @@ def test_golden_records_are_read_exactly(name):
         assert (found.id, found.id2) == (expected["id"][row], expected["id2"][row])
         assert len(found.payload) == expected["payload_len"][row]
         assert zlib.crc32(found.payload) == expected["payload_crc32"][row]
+        assert file.payload(offset) == found.payload
         assert np.array_equal(headers.labels[row, : len(labels)], labels) and headers.ids[row] == found.id
         assert np.isnan(headers.labels[row, len(labels) :]).all()
         assert headers.has_payload[row] == bool(found.payload)

@@ -1,4 +1,5 @@
 import pickle
+import random
 import struct
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import record_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.record_format import RecordError, encode_record, read_record
+from datasets.record_format import RecordError, encode_record, read_payload, read_record
 
 PATH = Path("some.rec")
 MAGIC = record_files.MAGIC
@@ -90,3 +91,30 @@ def test_parts_that_add_up_to_more_than_a_record_can_have_are_refused(monkeypatc
 def test_ids_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"ids must be in \[0, 2\*\*64\), got -1"):
         encode_record(0, b"", -1)
+
+
+def outcome(reader, buffer, offset):
+    try:
+        return bytes(reader(buffer, offset, PATH))
+    except RecordError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_payload_alone_is_that_of_the_whole_record_and_damage_is_named_alike(seed):
+    rng = random.Random(seed)
+    records = [
+        encode_record(0.0, rng.randbytes(13), 1),
+        encode_record([1.0, 2.0], MAGIC * 2 + b"x", 2),
+        encode_record(3.0, b""),
+        encode_record(4.0, rng.randbytes(8)),
+    ]
+    data = bytearray(bytes(seed % 3) + b"".join(records))
+    for _ in range(seed % 4):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    buffer = bytes(data[: len(data) - seed % 3 * 5])
+    for offset in range(-4, len(buffer) + 5):
+        whole = outcome(lambda *args: read_record(*args).payload, buffer, offset)
+        assert outcome(read_payload, buffer, offset) == whole
+    if seed % 12 == 0:  # nothing before, nothing damaged, nothing cut off
+        assert outcome(read_payload, buffer, len(records[0])) == MAGIC * 2 + b"x"
