@@ -74,7 +74,7 @@ class TrainingView(Dataset[Sample[Image, int]]):
         for row in np.flatnonzero(steps.any(axis=1)).tolist():
             view = View(images[row], visibility[row])
             rng = self._streams.generator(epochs[row], positions[row])
-            images[row], visibility[row] = self._transform.alter(view, steps[row], rng)
+            self._transform.alter(view, steps[row], rng)
         index = np.array(used)
         unreadable = [-1 if read == asked else asked for asked, read in zip(drawn, used, strict=True)]
         dataset_id = np.full(len(draws), self.dataset_id)
@@ -121,5 +121,5 @@ class _OnEveryImage:
         num = len(uniforms)
         return np.zeros(num, bool), np.ones((num, 1), bool)
 
-    def alter(self, view: View, steps: NDArray[np.bool_], rng: np.random.Generator) -> View:
-        return self._function(view.image, rng)
+    def alter(self, view: View, steps: NDArray[np.bool_], rng: np.random.Generator) -> None:
+        view.image[:], view.visibility[:] = self._function(view.image, rng)

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.augment import crop_with_padding, flip, low_resolution, photometric
-from transforms.occluders import check_occluders, occlude
+from transforms.augment import crop_with_padding, low_resolution, mirror, photometric
+from transforms.occluders import check_occluders, occlude_in_place
 from transforms.view import Image, View, check_image
 
 NUM_STEPS: Final = 5
@@ -69,7 +69,7 @@ class TrainingTransform:
         self._probabilities = np.array(list(probabilities.values()))
 
     def __call__(self, image: Image, rng: np.random.Generator) -> View:
-        """Return a view of `image` uint8 [112, 112, 3] RGB, which stays unchanged; the view may share its memory.
+        """Return a view of `image` uint8 [112, 112, 3] RGB, which stays unchanged.
 
         Five uniform numbers are drawn first, then what the steps draw: a view is a function of image and generator.
 
@@ -78,8 +78,9 @@ class TrainingTransform:
         """
         check_image(image, "TrainingTransform")
         mirrored, steps = self.choose(rng.random((1, NUM_STEPS)))
-        view = View(image, np.ones(image.shape[:2], np.uint8))
-        return self.alter(flip(view) if mirrored[0] else view, steps[0], rng)
+        view = View(mirror(image) if mirrored[0] else image.copy(), np.ones(image.shape[:2], np.uint8))
+        self.alter(view, steps[0], rng)
+        return view
 
     def choose(self, uniforms: NDArray[np.floating]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return which images to mirror, bool [N], and the other steps that run on each, bool [N, 4].
@@ -90,21 +91,20 @@ class TrainingTransform:
         chosen = uniforms[:, :NUM_STEPS] < self._probabilities
         return chosen[:, 0], chosen[:, 1:]
 
-    def alter(self, view: View, steps: NDArray[np.bool_], rng: np.random.Generator) -> View:
-        """Return a view after some of the steps but the flip; the one given stays unchanged and may be returned.
+    def alter(self, view: View, steps: NDArray[np.bool_], rng: np.random.Generator) -> None:
+        """Apply some of the steps but the flip to a view in place.
 
         Args:
-            view: the image, mirrored where that was chosen, and what is visible of it.
+            view: the image, mirrored where that was chosen; all of it is visible.
             steps: bool [4], a row of what `choose` returned.
             rng: where the steps draw.
         """
         occludes, crops, degrades, recolours = steps.tolist()
         if occludes:
-            view = occlude(view.image, rng, self.occluders)
+            occlude_in_place(view, rng, self.occluders)
         if crops:
-            view = crop_with_padding(view, rng)
+            view.image[:], view.visibility[:] = crop_with_padding(view, rng)
         if degrades:
-            view = view._replace(image=low_resolution(view.image, rng))
+            view.image[:] = low_resolution(view.image, rng)
         if recolours:
-            view = view._replace(image=photometric(view.image, rng))
-        return view
+            view.image[:] = photometric(view.image, rng)

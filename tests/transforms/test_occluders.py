@@ -196,6 +196,15 @@ def test_occlude_draws_each_of_the_names_it_is_given_and_no_other() -> None:
     assert min(counts.values()) > 30
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_occluder_in_place_does_what_a_call_does(name: str) -> None:
+    called = draw(name, 3)
+    view = View(make_face(), np.ones((112, 112), np.uint8))
+    OCCLUDERS[name].cover(view, np.random.default_rng(3))
+    np.testing.assert_array_equal(view.image, called.image)
+    np.testing.assert_array_equal(view.visibility, called.visibility)
+
+
 def test_occlude_names_the_choices_for_an_unknown_occluder() -> None:
     with pytest.raises(ValueError, match=r"unknown occluders \['visor'\]; choose from surgical, .*block"):
         occlude(make_face(), np.random.default_rng(0), ("cap", "visor"))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms import TEMPLATE
+from transforms import TEMPLATE, View
 from transforms.occluders import palette
 from transforms.occluders.assets import Relief, load_relief, load_template
 from transforms.occluders.cutout import VARIANTS, Cutout, held_cutout, worn_cutout
@@ -25,7 +25,7 @@ from transforms.occluders.placement import (
     turn,
     warp,
 )
-from transforms.occluders.scene import look_at
+from transforms.occluders.scene import Scene, look_at
 from transforms.occluders.wear import print_sheet, printed
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -51,6 +51,14 @@ def fixed(share: float) -> Dice:
 
 def dice(seed: int) -> Dice:
     return Dice(np.random.default_rng(seed))
+
+
+def all_visible(image: np.ndarray) -> View:
+    return View(image, np.ones((112, 112), np.uint8))
+
+
+def scene_of(image: np.ndarray, seed: int = 0) -> Scene:
+    return look_at(all_visible(image), np.random.default_rng(seed))
 
 
 def project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -171,8 +179,8 @@ def test_paint_gives_each_material_its_rgb_colour() -> None:
     for material in range(3):
         materials[:, 40 * material : 40 * material + 30, material] = 200
     cutout = Cutout(materials, np.zeros((112, 112), np.uint8), CROP)
-    scene = look_at(np.full((112, 112, 3), [90, 80, 70], np.uint8), np.random.default_rng(0), "test")
-    view = paint(scene, cutout, [(250, 0, 0), (0, 250, 0), (0, 0, 250)])
+    view = all_visible(np.full((112, 112, 3), [90, 80, 70], np.uint8))
+    paint(scene_of(view.image)._replace(view=view), cutout, [(250, 0, 0), (0, 250, 0), (0, 0, 250)])
     for material in range(3):
         patch = view.image[20:90, 40 * material + 5 : 40 * material + 25].reshape(-1, 3)
         assert (patch.argmax(axis=1) == material).all()
@@ -184,7 +192,8 @@ def test_cover_keeps_uncovered_pixels_and_counts_only_more_than_half_as_occluded
     coverage = np.zeros((20, 112), np.uint8)
     coverage[0], coverage[1], coverage[2] = 127, 128, 255
     covering = np.repeat((30 * (coverage / 255)).astype(np.uint8)[..., None], 3, axis=2)
-    view = cover(image, Box(10, 30, 0, 112), covering, 255 - coverage)
+    view = all_visible(image.copy())
+    cover(view, Box(10, 30, 0, 112), covering, 255 - coverage)
     np.testing.assert_array_equal(view.image[:10], image[:10])
     np.testing.assert_array_equal(view.image[13:], image[13:])
     assert (view.image[12] == 30).all()
@@ -218,7 +227,7 @@ def test_a_flat_relief_keeps_only_a_light_that_changes_by_a_fifth() -> None:
 
 def test_skin_and_hair_span_human_tones() -> None:
     image = np.full((112, 112, 3), [0, 255, 255], np.uint8)  # no skin: what is red was not taken from it
-    scenes = [look_at(image, np.random.default_rng(seed), "test") for seed in range(300)]
+    scenes = [scene_of(image, seed) for seed in range(300)]
     skins = np.array([palette.skin_colour(scene) for scene in scenes])
     skins = skins[skins[:, 0] > 0]
     assert (skins[:, 0] > skins[:, 2]).all()
@@ -230,15 +239,15 @@ def test_skin_and_hair_span_human_tones() -> None:
 
 def test_exposure_follows_the_mean_luminance() -> None:
     greys = [np.full((112, 112, 3), level, np.uint8) for level in (0, 40, 118, 255)]
-    values = [look_at(grey, np.random.default_rng(0), "test").exposure for grey in greys]
+    values = [scene_of(grey).exposure for grey in greys]
     assert values == sorted(values) and values[0] == pytest.approx(0.45) and values[2] == pytest.approx(1.0, abs=0.01)
 
 
 def test_only_an_image_without_colour_is_grey() -> None:
     image = np.full((112, 112, 3), 90, np.uint8)
-    assert look_at(image, np.random.default_rng(0), "test").is_grey
+    assert scene_of(image).is_grey
     image[:, 60:, 2] = 91
-    assert not look_at(image, np.random.default_rng(0), "test").is_grey
+    assert not scene_of(image).is_grey
 
 
 def test_templates_are_read_as_rgba() -> None:

@@ -13,13 +13,14 @@ from transforms.occluders.cloth_mask import cloth_mask
 from transforms.occluders.hair_fringe import hair_fringe
 from transforms.occluders.hand import hand
 from transforms.occluders.niqab import niqab
+from transforms.occluders.occluder import DrawnOccluder
 from transforms.occluders.respirator import respirator
 from transforms.occluders.scarf import scarf
 from transforms.occluders.sunglasses import sunglasses
 from transforms.occluders.surgical_mask import surgical_mask
-from transforms.view import Image, Occluder, View
+from transforms.view import Image, View
 
-OCCLUDERS: Final[dict[str, Occluder]] = {
+OCCLUDERS: Final[dict[str, DrawnOccluder]] = {
     "surgical": surgical_mask,
     "cloth": cloth_mask,
     "respirator": respirator,
@@ -66,4 +67,13 @@ def occlude(image: Image, rng: np.random.Generator, names: Sequence[str]) -> Vie
             f"occlude: names must hold at least one occluder, got none; choose from {', '.join(OCCLUDERS)}."
         )
     check_occluders(names, "occlude")
-    return OCCLUDERS[names[int(rng.integers(len(names)))]](image, rng)
+    return _draw_one(rng, names)(image, rng)
+
+
+def occlude_in_place(view: View, rng: np.random.Generator, names: Sequence[str]) -> None:
+    """Put one of the occluders `names`, which are known, before a view, all of it visible so far; as `occlude`."""
+    _draw_one(rng, names).cover(view, rng)
+
+
+def _draw_one(rng: np.random.Generator, names: Sequence[str]) -> DrawnOccluder:
+    return OCCLUDERS[names[int(rng.integers(len(names)))]]

@@ -13,12 +13,12 @@ from transforms.landmarks import IMAGE_SIZE
 from transforms.occluders.assets import Relief
 from transforms.occluders.cutout import Cutout, shaded
 from transforms.occluders.dice import Dice
+from transforms.occluders.occluder import DrawnOccluder
 from transforms.occluders.paint import cover, paint
 from transforms.occluders.palette import Colour, fabric_colour, hair_colour, skin_colour
 from transforms.occluders.placement import box_around
-from transforms.occluders.scene import Scene, look_at
+from transforms.occluders.scene import Scene
 from transforms.occluders.wear import printed
-from transforms.view import Image, View
 
 _AREAS: Final = (0.06, 0.30)  # of the rectangle, in images
 _ASPECTS: Final = (0.4, 2.5)
@@ -26,51 +26,51 @@ _FRACTION_BITS: Final = 4
 _NOISE_SIDES: Final = (8, IMAGE_SIZE)
 
 
-def block(image: Image, rng: np.random.Generator) -> View:
+@DrawnOccluder
+def block(scene: Scene) -> None:
     """Cover a turned rectangle of 6 to 30 % of the image, or the ellipse inside it, anywhere in the image.
 
     Its surface is noise, one flat colour, skin, hair or a printed fabric.
     Draws: shape, then the surface.
     """
-    scene = look_at(image, rng, "block")
-    return _SURFACES[scene.dice.index(len(_SURFACES))](scene, _shape(scene.dice), rng)
+    _SURFACES[scene.dice.index(len(_SURFACES))](scene, _shape(scene.dice))
 
 
-def _noise(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
+def _noise(scene: Scene, shape: Cutout) -> None:
     """Cover with squares of random colours, as many to the box as they would be to the image."""
     side = round(scene.dice.uniform(*_NOISE_SIDES))
     size = shape.box.size
     width, height = (math.ceil(length * side / IMAGE_SIZE) for length in size)
     channels = 1 if scene.is_grey else 3
-    noise = np.frombuffer(rng.bytes(height * width * channels), np.uint8).reshape(height, width, channels)
+    noise = scene.dice.bytes(height * width * channels).reshape(height, width, channels)
     squares = cv2.resize(noise, size, interpolation=cv2.INTER_NEAREST)
     if scene.is_grey:
         squares = cv2.cvtColor(squares, cv2.COLOR_GRAY2RGB)
     coverage = cv2.cvtColor(cv2.bitwise_not(shape.uncovered), cv2.COLOR_GRAY2RGB)
     covering = cv2.multiply(squares, coverage, scale=1 / 255)
-    return cover(scene.image, shape.box, np.asarray(covering, np.uint8), shape.uncovered)
+    cover(scene.view, shape.box, np.asarray(covering, np.uint8), shape.uncovered)
 
 
-def _flat(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
-    return _paint(scene, shape, [fabric_colour(scene.dice)] * 3, Relief("grain", 0.0))
+def _flat(scene: Scene, shape: Cutout) -> None:
+    _paint(scene, shape, [fabric_colour(scene.dice)] * 3, Relief("grain", 0.0))
 
 
-def _skin(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
-    return _paint(scene, shape, [skin_colour(scene)] * 3, Relief("grain", 0.25))
+def _skin(scene: Scene, shape: Cutout) -> None:
+    _paint(scene, shape, [skin_colour(scene)] * 3, Relief("grain", 0.25))
 
 
-def _hair(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
-    return _paint(scene, shape, [hair_colour(scene)] * 3, Relief("strands", 0.5))
+def _hair(scene: Scene, shape: Cutout) -> None:
+    _paint(scene, shape, [hair_colour(scene)] * 3, Relief("strands", 0.5))
 
 
-def _fabric(scene: Scene, shape: Cutout, rng: np.random.Generator) -> View:
+def _fabric(scene: Scene, shape: Cutout) -> None:
     dice = scene.dice
     colours = [fabric_colour(dice) for _ in range(3)]
-    return _paint(scene, printed(shape, dice, probability=1), colours, Relief("folds", 0.3))
+    _paint(scene, printed(shape, dice, probability=1), colours, Relief("folds", 0.3))
 
 
-def _paint(scene: Scene, shape: Cutout, colours: Sequence[Colour], relief: Relief) -> View:
-    return paint(scene, shape._replace(materials=shaded(shape.materials, relief, scene.dice)), colours)
+def _paint(scene: Scene, shape: Cutout, colours: Sequence[Colour], relief: Relief) -> None:
+    paint(scene, shape._replace(materials=shaded(shape.materials, relief, scene.dice)), colours)
 
 
 def _shape(dice: Dice) -> Cutout:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 _BLOCK: Final = 64
 
@@ -15,6 +16,7 @@ class Dice:
     """Single numbers from a generator that is asked for blocks: one call of it costs as much as twenty numbers."""
 
     def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
         self._next = _numbers(rng).__next__
 
     def uniform(self, low: float, high: float) -> float:
@@ -33,6 +35,10 @@ class Dice:
     def index(self, count: int) -> int:
         """Return one of 0, ..., count - 1."""
         return int(count * self._next())
+
+    def bytes(self, count: int) -> NDArray[np.uint8]:
+        """Return `count` levels, uint8 [count]."""
+        return np.frombuffer(self._rng.bytes(count), np.uint8)
 
     def chance(self, probability: float) -> bool:
         """Return True with a probability."""

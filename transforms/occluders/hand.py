@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-
 from transforms.occluders.assets import Relief
 from transforms.occluders.cutout import VARIANTS, held_cutout
+from transforms.occluders.occluder import DrawnOccluder
 from transforms.occluders.paint import paint
 from transforms.occluders.palette import scaled, skin_colour
 from transforms.occluders.placement import CENTRE, LANDMARK_JITTER, MAX_SHIFT
-from transforms.occluders.scene import look_at
-from transforms.view import Image, View
+from transforms.occluders.scene import Scene
 
 # A template and the point of it that goes to the chosen part of the face.
 _TEMPLATES: Final = (
@@ -28,14 +26,14 @@ _REACH: Final = LANDMARK_JITTER + MAX_SHIFT
 _MARGIN: Final = 34 + _REACH  # as far as a hand moves: to the chin from the centre of the face
 
 
-def hand(image: Image, rng: np.random.Generator) -> View:
+@DrawnOccluder
+def hand(scene: Scene) -> None:
     """Cover a part of the face with a hand of any skin colour, the face's own included.
 
     A hand is not worn: it does not follow the five points as a whole but lies on one part of the face, the arm coming
     from below or from a side.
     Draws: template, variant, target, move (2), skin colour, nail tint (3), paint.
     """
-    scene = look_at(image, rng, "hand")
     dice = scene.dice
     name, anchor = _TEMPLATES[dice.index(len(_TEMPLATES))]
     cutout = held_cutout(name, dice.index(VARIANTS), _RELIEF, _MARGIN, anchor)
@@ -47,4 +45,4 @@ def hand(image: Image, rng: np.random.Generator) -> View:
         green * dice.uniform(0.9, 1.1) + 4,
         blue * dice.uniform(0.9, 1.1) + 4,
     )
-    return paint(scene, cutout, (scaled(skin, 1.08), nails, nails))
+    paint(scene, cutout, (scaled(skin, 1.08), nails, nails))

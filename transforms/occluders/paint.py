@@ -11,7 +11,6 @@ from typing import Final
 import cv2
 import numpy as np
 
-from transforms.landmarks import IMAGE_SIZE
 from transforms.occluders.cutout import FULL, Cutout
 from transforms.occluders.palette import Colour
 from transforms.occluders.placement import Box
@@ -23,35 +22,30 @@ _GAINS: Final = (0.85, 1.08)  # of the light on an occluder
 _LUMA: Final = np.array([[0.299, 0.587, 0.114]] * 3)
 
 
-def paint(scene: Scene, cutout: Cutout, colours: Sequence[Colour]) -> View:
-    """Return the scene's image behind a painted cutout.
+def paint(scene: Scene, cutout: Cutout, colours: Sequence[Colour]) -> None:
+    """Put a painted cutout before the scene: a grey image stays grey.
 
     Args:
         scene: its dice draw the gain of the light.
         cutout: within the crop.
         colours: of the three materials; the painted values are clipped.
-    Returns:
-        A view whose image differs from the scene's only where the cutout covers something, and whose visibility is 0
-        where it covers more than half. A grey image stays grey.
     """
     matrix = np.array(colours).T * (scene.dice.uniform(*_GAINS) / (255.0 * FULL))
     if scene.is_grey:
         matrix = _LUMA @ matrix
-    return cover(scene.image, cutout.box, np.asarray(cv2.transform(cutout.materials, matrix)), cutout.uncovered)
+    cover(scene.view, cutout.box, np.asarray(cv2.transform(cutout.materials, matrix)), cutout.uncovered)
 
 
-def cover(image: Image, box: Box, covering: Image, uncovered: Mask) -> View:
-    """Return `image` behind something in a box.
+def cover(view: View, box: Box, covering: Image, uncovered: Mask) -> None:
+    """Put something before a part of a view: it changes where something is covered, and hides where more than half is.
 
     Args:
-        image: uint8 [112, 112, 3].
+        view: all of it visible so far.
         box: of size height x width.
         covering: uint8 [height, width, 3], multiplied by the coverage.
         uncovered: uint8 [height, width], the share that shows through, 255 = all.
     """
-    view = View(image.copy(), np.ones((IMAGE_SIZE, IMAGE_SIZE), np.uint8))
     part = view.image[box.slices]
     cv2.multiply(part, cv2.cvtColor(uncovered, cv2.COLOR_GRAY2BGR), part, scale=1 / 255)
     cv2.add(part, covering, part)
     cv2.threshold(uncovered, 254 - OPAQUE, 1, cv2.THRESH_BINARY, view.visibility[box.slices])
-    return view

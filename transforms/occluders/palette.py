@@ -107,5 +107,5 @@ def _between(tones: Sequence[Colour], dice: Dice) -> Colour:
 def _patch(scene: Scene, x: float, y: float) -> Colour:
     column, row = int(x), int(y)
     rows = slice(max(row - _SAMPLE_RADIUS, 0), row + _SAMPLE_RADIUS + 1)
-    red, green, blue, _ = cv2.mean(scene.image[rows, column - _SAMPLE_RADIUS : column + _SAMPLE_RADIUS + 1])
+    red, green, blue, _ = cv2.mean(scene.view.image[rows, column - _SAMPLE_RADIUS : column + _SAMPLE_RADIUS + 1])
     return red, green, blue

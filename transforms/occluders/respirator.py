@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
 from transforms.occluders.assets import Relief
+from transforms.occluders.occluder import DrawnOccluder
 from transforms.occluders.paint import paint
 from transforms.occluders.palette import Colour, one_of, scaled
-from transforms.occluders.scene import look_at
+from transforms.occluders.scene import Scene
 from transforms.occluders.wear import wear
-from transforms.view import Image, View
 
 _TEMPLATES: Final = ("respirator_cup", "respirator_fold", "respirator_valve")
 _RELIEF: Final = Relief("grain", 0.12)
@@ -27,10 +25,10 @@ _STRAPS: Final[Sequence[Colour]] = ((236, 236, 236), (226, 196, 74), (70, 110, 1
 _METAL: Final[Colour] = (176, 180, 186)
 
 
-def respirator(image: Image, rng: np.random.Generator) -> View:
+@DrawnOccluder
+def respirator(scene: Scene) -> None:
     """Cover nose, mouth and chin with a stiff respirator."""
-    scene = look_at(image, rng, "respirator")
     cutout = wear(_TEMPLATES, _RELIEF, scene.dice)
     colours = (one_of(_SHELLS, scene.dice, 6.0), one_of(_STRAPS, scene.dice), _METAL)
     lit = [scaled(colour, scene.exposure) for colour in colours]
-    return paint(scene, cutout, lit)
+    paint(scene, cutout, lit)

@@ -8,38 +8,29 @@ import cv2
 import numpy as np
 
 from transforms.occluders.dice import Dice
-from transforms.view import Image, check_image
+from transforms.view import View
 
 
 class Scene(NamedTuple):
-    """An image to be occluded.
+    """A view to be occluded in place.
 
     Attributes:
-        image: uint8 [112, 112, 3], RGB; not to be changed.
+        view: its image is read before it is changed; all of it is visible so far.
         dice: every random number of this view.
         exposure: how much light the scene has, 1 for a middle grey image; a dark one dims what is put into it.
         is_grey: whether the image has no colour.
     """
 
-    image: Image
+    view: View
     dice: Dice
     exposure: float
     is_grey: bool
 
 
-def look_at(image: Image, rng: np.random.Generator, occluder: str) -> Scene:
-    """Return the scene of an image.
-
-    Args:
-        image: uint8 [112, 112, 3], RGB.
-        rng: asked for blocks of numbers.
-        occluder: who looks, for the error.
-    Raises:
-        TypeError: if the image is not uint8. ValueError: if it has another shape.
-    """
-    check_image(image, occluder)
+def look_at(view: View, rng: np.random.Generator) -> Scene:
+    """Return the scene of a view; the generator will be asked for blocks of numbers."""
     # Every eighth row says the same as all of them.
-    red, green, blue, _ = cv2.mean(image[4::8])
+    red, green, blue, _ = cv2.mean(view.image[4::8])
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue
     exposure = min(max(0.4 + 0.6 * luminance / 118.0, 0.45), 1.15)
-    return Scene(image, Dice(rng), exposure, is_grey=red == green == blue)
+    return Scene(view, Dice(rng), exposure, is_grey=red == green == blue)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
 from transforms.occluders.assets import Relief
+from transforms.occluders.occluder import DrawnOccluder
 from transforms.occluders.paint import paint
 from transforms.occluders.palette import Colour, one_of, scaled
-from transforms.occluders.scene import look_at
+from transforms.occluders.scene import Scene
 from transforms.occluders.wear import wear
-from transforms.view import Image, View
 
 _TEMPLATES: Final = ("aviator", "wayfarer", "round_lenses", "shield")
 _RELIEF: Final = Relief("grain", 0.08)
@@ -36,11 +34,11 @@ _FRAMES: Final[Sequence[Colour]] = (
 _SKY: Final[Colour] = (214, 226, 240)
 
 
-def sunglasses(image: Image, rng: np.random.Generator) -> View:
+@DrawnOccluder
+def sunglasses(scene: Scene) -> None:
     """Cover the eyes with dark, tinted or mirrored lenses; the strength of their reflections varies."""
-    scene = look_at(image, rng, "sunglasses")
     dice = scene.dice
     cutout = wear(_TEMPLATES, _RELIEF, dice)
     colours = (one_of(_LENSES, dice), one_of(_FRAMES, dice), scaled(_SKY, dice.uniform(0.1, 1.0)))
     lit = [scaled(colour, scene.exposure) for colour in colours]
-    return paint(scene, cutout, lit)
+    paint(scene, cutout, lit)

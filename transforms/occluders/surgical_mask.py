@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-
 from transforms.occluders.assets import Relief
+from transforms.occluders.occluder import DrawnOccluder
 from transforms.occluders.paint import paint
 from transforms.occluders.palette import Colour, one_of, scaled
-from transforms.occluders.scene import look_at
+from transforms.occluders.scene import Scene
 from transforms.occluders.wear import wear
-from transforms.view import Image, View
 
 _TEMPLATES: Final = ("surgical", "surgical_loose")
 _RELIEF: Final = Relief("folds", 0.22)
@@ -29,9 +27,9 @@ _TRIMS: Final[Sequence[Colour]] = ((240, 242, 244), (222, 228, 232))
 _METAL: Final[Colour] = (150, 152, 156)
 
 
-def surgical_mask(image: Image, rng: np.random.Generator) -> View:
+@DrawnOccluder
+def surgical_mask(scene: Scene) -> None:
     """Cover nose, mouth and chin with a pleated mask in one of the usual colours."""
-    scene = look_at(image, rng, "surgical_mask")
     cutout = wear(_TEMPLATES, _RELIEF, scene.dice)
     colours = (one_of(_CLOTHS, scene.dice), one_of(_TRIMS, scene.dice), _METAL)
-    return paint(scene, cutout, [scaled(colour, scene.exposure) for colour in colours])
+    paint(scene, cutout, [scaled(colour, scene.exposure) for colour in colours])
