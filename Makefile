@@ -2,12 +2,13 @@
 # Another interpreter: make PYTHON=python3.12. A CPU build of torch, mirrors and the like: pip's own PIP_* variables.
 PYTHON ?= python3
 JOBS ?= 2
+TRITON := triton==3.7.1
 
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
 
-.PHONY: setup demo test test-slow lint bench ablation clean
+.PHONY: setup demo test test-slow test-triton lint bench ablation clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -27,6 +28,11 @@ test: setup
 
 test-slow: setup
 	$(PY) -m pytest -m "slow and not gpu"
+
+# Kernels for CUDA in Triton's interpreter. Builds of torch for CUDA bring Triton; for the CPU it is 200 MB apart.
+test-triton: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check $(TRITON)
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/qaconv/test_triton_matches.py
 
 lint: setup
 	$(PY) -m ruff check .

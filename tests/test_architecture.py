@@ -39,6 +39,7 @@ OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "datasets": {"cv2", "numcodecs", "numpy", "rich", "torch"},  # rich shows how far the writing of a cache is
     "nets": {"safetensors", "torch"},
     "evaluation": {"matplotlib", "numpy", "rich", "sklearn", "torch"},
+    "qaconv": {"torch", "triton"},  # triton where it is installed
     "config": set(),
     "flags": set(),
 }
