@@ -127,7 +127,7 @@ def test_data(tmp_path, capsys, monkeypatch):
     plain, *openings = rows["opening"]
     assert plain["time_ratio"] == 1 and plain["num_images"] == 29_000
     assert all(row["anonymous_mib"] > 0 and row["seconds"] > 0 for row in openings)
-    assert [row["goal"] for row in rows["loader"]] == [None, 0.9, 0.7]
+    assert [row["goal"] for row in rows["loader"]] == [None, None, 0.9, 0.7]
     assert rows["benchmark_sets"][0]["num_images"] == 60
 
 
