@@ -3,18 +3,20 @@
 Legend of the shape suffixes: L groups (matched independently of each other), P probe maps, G gallery maps, S probe
 cells, R gallery cells, C channels. A direction has A maps that look, K cells, and B maps that are looked at.
 Groups let one operator serve a score matrix (L = 1), a list of pairs (P = G = 1) and a short list per probe (P = 1).
+
+Importing this module registers the operators maskwise::best_matches and maskwise::best_matches_backward with
+torch.library, through which torch.compile and torch.export see forward and backward pass as one node each.
 """
 
-# ruff: noqa: N806  (shape suffixes are capitals)
-
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from qaconv.blocks import Maps, Tile, tiles, unmatched
+from qaconv.blocks import Maps
 from qaconv.gradients import add_gradients
+from qaconv.maxima import empty_direction, find_maxima
 
 
 class Maxima(NamedTuple):
@@ -22,113 +24,112 @@ class Maxima(NamedTuple):
 
     A cell without a match (it is hidden, or looks at a map with no visible cell) has value 0 and index 0, and the
     gradient that comes back for it is ignored. When a set is matched against itself both directions are equal, and
-    are the same tensors.
+    are the same tensors. Values are float32, or float64 for float64 maps.
     """
 
     probe: Tensor  # [L, P, S, G] max over R
-    probe_cell: Tensor  # [L, P, S, G] the first R that reaches it; uint8 up to 256 cells, else int16
+    probe_cell: Tensor | None  # [L, P, S, G] the first R that reaches it; uint8 up to 256 cells, else int16
     gallery: Tensor  # [L, G, R, P] max over S
-    gallery_cell: Tensor  # [L, G, R, P] the first S that reaches it
+    gallery_cell: Tensor | None  # [L, G, R, P] the first S that reaches it; None: indices were not asked for
 
 
-def _correlate(probe: Maps, gallery: Maps, tile: Tile, buffer: Tensor) -> Tensor:
-    """Return the tile's correlations [l, p, S, g, R], hidden cells at -inf, in memory kept by the (empty) buffer."""
-    groups, probes, galleries = tile
-    probe_LPSC, gallery_LGRC = probe.features[groups, probes], gallery.features[groups, galleries]
-    rows_LNC, columns_LMC = probe_LPSC.flatten(1, 2), gallery_LGRC.flatten(1, 2)
-    buffer.resize_(rows_LNC.shape[0], rows_LNC.shape[1], columns_LMC.shape[1])
-    torch.bmm(rows_LNC, columns_LMC.transpose(1, 2), out=buffer)
-    sim_LPSGR = buffer.view(*probe_LPSC.shape[:3], *gallery_LGRC.shape[1:3])
-    if probe.hidden is not None and gallery.hidden is not None:
-        sim_LPSGR.masked_fill_(probe.hidden[groups, probes, :, None, None], -torch.inf)
-        sim_LPSGR.masked_fill_(gallery.hidden[groups, None, None, galleries], -torch.inf)
-    return sim_LPSGR
+def _per_side(hidden: list[Tensor], num_sides: int) -> Sequence[Tensor | None]:
+    return hidden or [None] * num_sides
 
 
-def _empty_direction(looking: Maps, looked_at: Maps) -> tuple[Tensor, Tensor]:
-    shape = (*looking.features.shape[:3], looked_at.features.shape[1])
-    index_dtype = torch.uint8 if looked_at.features.shape[2] <= 256 else torch.int16
-    return looking.features.new_empty(shape), looking.features.new_empty(shape, dtype=index_dtype)
+@torch.library.custom_op("maskwise::best_matches", mutates_args=())
+def _best_matches(
+    features: list[Tensor], hidden: list[Tensor], with_cells: bool, block_bytes: int | None
+) -> list[Tensor]:
+    """Return the maxima of every side, then the cells of every side.
+
+    One side is a set against itself. Lists have an entry per side; that of the hidden cells is empty if none is.
+    """
+    sides = [Maps(*side) for side in zip(features, _per_side(hidden, len(features)), strict=True)]
+    directions = find_maxima(sides[0], sides[-1], with_cells, block_bytes)[: len(sides)]
+    cells = [direction.cell for direction in directions if direction.cell is not None]
+    return [direction.best for direction in directions] + cells
 
 
-def _forget_unmatched(best: Tensor, cell: Tensor, without_match: Tensor | None) -> None:
-    if without_match is not None:
-        best.masked_fill_(without_match, 0)
-        cell.masked_fill_(without_match, 0)
+@_best_matches.register_fake
+def _(features: list[Tensor], hidden: list[Tensor], with_cells: bool, block_bytes: int | None) -> list[Tensor]:
+    directions = [
+        empty_direction(side, other, with_cells) for side, other in zip(features, reversed(features), strict=True)
+    ]
+    cells = [direction.cell for direction in directions if direction.cell is not None]
+    return [direction.best for direction in directions] + cells
 
 
-def _find_maxima(probe: Maps, gallery: Maps, block_bytes: int | None) -> Maxima:
-    is_self = gallery is probe
-    best_LPSG, cell_LPSG = _empty_direction(probe, gallery)
-    best_LGRP, cell_LGRP = (best_LPSG, cell_LPSG) if is_self else _empty_direction(gallery, probe)
-    buffer = probe.features.new_empty(0)
-    for tile in tiles(probe.features, gallery.features, block_bytes):
-        groups, probes, galleries = tile
-        if is_self and galleries.start < probes.start:
-            continue  # the transpose of a tile above the diagonal, which wrote both directions
-        sim_LPSGR = _correlate(probe, gallery, tile, buffer)
-        best, cell = sim_LPSGR.max(dim=4)
-        best_LPSG[groups, probes, :, galleries] = best
-        cell_LPSG[groups, probes, :, galleries] = cell
-        if not is_self or galleries.start > probes.start:
-            best, cell = sim_LPSGR.max(dim=2)
-            best_LGRP[groups, galleries, :, probes] = best.permute(0, 2, 3, 1)
-            cell_LGRP[groups, galleries, :, probes] = cell.permute(0, 2, 3, 1)
-    _forget_unmatched(best_LPSG, cell_LPSG, unmatched(probe, gallery))
-    if not is_self:
-        _forget_unmatched(best_LGRP, cell_LGRP, unmatched(gallery, probe))
-    return Maxima(best_LPSG, cell_LPSG, best_LGRP, cell_LGRP)
+@torch.library.custom_op("maskwise::best_matches_backward", mutates_args=())
+def _best_matches_backward(
+    grads: list[Tensor | None],
+    cells: list[Tensor],
+    features: list[Tensor],
+    hidden: list[Tensor],
+    wanted: list[bool],
+    block_bytes: int | None,
+) -> list[Tensor]:
+    """Return the gradients of the wanted features; every list has an entry per side."""
+    sides = [
+        Maps(side, side_hidden, torch.zeros_like(side) if is_wanted else None)
+        for side, side_hidden, is_wanted in zip(features, _per_side(hidden, len(features)), wanted, strict=True)
+    ]
+    for side, other, grad, cell in zip(sides, reversed(sides), grads, cells, strict=True):
+        if grad is not None:
+            add_gradients(side, other, grad, cell, block_bytes)
+    return [side.grad for side in sides if side.grad is not None]
 
 
-class _BestMatches(torch.autograd.Function):
-    """Outputs as `Maxima`; only the first direction when there is no gallery (the probe set against itself)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        block_bytes: int | None,
-        probe: Tensor,
-        probe_hidden: Tensor | None,
-        gallery: Tensor | None,
-        gallery_hidden: Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        probes = Maps(probe, probe_hidden)
-        galleries = probes if gallery is None else Maps(gallery, gallery_hidden)
-        maxima = _find_maxima(probes, galleries, block_bytes)
-        ctx.mark_non_differentiable(maxima.probe_cell, maxima.gallery_cell)
-        ctx.set_materialize_grads(False)
-        ctx.block_bytes = block_bytes
-        ctx.save_for_backward(probe, probe_hidden, gallery, gallery_hidden, maxima.probe_cell, maxima.gallery_cell)
-        return maxima[:2] if gallery is None else tuple(maxima)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        probe, probe_hidden, gallery, gallery_hidden, probe_cell, gallery_cell = ctx.saved_tensors
-        probes = Maps(probe, probe_hidden, torch.zeros_like(probe) if ctx.needs_input_grad[1] else None)
-        galleries = probes
-        if gallery is not None:
-            galleries = Maps(gallery, gallery_hidden, torch.zeros_like(gallery) if ctx.needs_input_grad[3] else None)
-        if grads[0] is not None:
-            add_gradients(probes, galleries, grads[0], probe_cell, ctx.block_bytes)
-        if gallery is not None and grads[2] is not None:
-            add_gradients(galleries, probes, grads[2], gallery_cell, ctx.block_bytes)
-        return None, probes.grad, None, galleries.grad if gallery is not None else None, None
+@_best_matches_backward.register_fake
+def _(
+    grads: list[Tensor | None],
+    cells: list[Tensor],
+    features: list[Tensor],
+    hidden: list[Tensor],
+    wanted: list[bool],
+    block_bytes: int | None,
+) -> list[Tensor]:
+    return [torch.zeros_like(side) for side, is_wanted in zip(features, wanted, strict=True) if is_wanted]
 
 
-def best_matches(probe: Maps, gallery: Maps, block_bytes: int | None = None) -> Maxima:
+def _keep_for_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    features, hidden, with_cells, ctx.block_bytes = inputs
+    assert with_cells, "best matches with a gradient need their cells"
+    ctx.num_sides = len(features)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*features, *output[len(features) :], *hidden)
+
+
+def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[list[Tensor | None], list[None], None, None]:
+    count, saved = ctx.num_sides, list(ctx.saved_tensors)
+    features, cells, hidden = saved[:count], saved[count : 2 * count], saved[2 * count :]
+    wanted = ctx.needs_input_grad[0]
+    found = iter(_best_matches_backward(grads[:count], cells, features, hidden, list(wanted), ctx.block_bytes))
+    return [next(found) if is_wanted else None for is_wanted in wanted], [None] * len(hidden), None, None
+
+
+_best_matches.register_autograd(_backward, setup_context=_keep_for_backward)
+
+
+def best_matches(probe: Maps, gallery: Maps, block_bytes: int | None = None, with_cells: bool = True) -> Maxima:
     """Return, for every cell and every map of the other side, the largest dot product and where it is reached.
 
     The numbers do not depend on `block_bytes` beyond rounding. Of cells that tie the first is taken, by the gradient
-    too. Memory beyond the result: one block of correlations at a time, and in the backward pass as much again.
+    too. Memory beyond the result: two blocks of correlations at a time, and about as much in the backward pass.
 
     Args:
-        probe: features [L, P, S, C] contiguous, float32 or float64; hidden [L, P, S] bool on both sides or on neither.
+        probe: features [L, P, S, C], float32 or float64, without a gradient also float16 or bfloat16, of which the
+            products are summed in float32 and rounded once to half precision; hidden [L, P, S] bool on both sides or
+            on neither.
         gallery: features [L, G, R, C], likewise. The same object as `probe` means the set against itself: the
             correlations of (g, p) are those of (p, g) transposed, and half the work is saved.
         block_bytes: size of a block of correlations; None: CPU_BLOCK_BYTES or ACCELERATOR_BLOCK_BYTES by device.
+        with_cells: whether to return the indices. Where a gradient is recorded they are found in any case.
     """
-    if gallery is probe:
-        best, cell = _BestMatches.apply(block_bytes, probe.features, probe.hidden, None, None)
-        return Maxima(best, cell, best, cell)
-    return Maxima(*_BestMatches.apply(block_bytes, probe.features, probe.hidden, gallery.features, gallery.hidden))
+    sides = [probe] if gallery is probe else [probe, gallery]
+    features = [side.features for side in sides]
+    with_cells = with_cells or (torch.is_grad_enabled() and any(side.requires_grad for side in features))
+    hidden = [side.hidden for side in sides if side.hidden is not None]
+    found = _best_matches(features, hidden if len(hidden) == len(sides) else [], with_cells, block_bytes)
+    cells = found[len(sides) :] if with_cells else [None]
+    return Maxima(found[0], cells[0], found[len(sides) - 1], cells[-1])

@@ -54,6 +54,9 @@ class QAConv(nn.Module):
             the maps are taken as they come: unit length over C is the caller's duty, not checked.
         num_classes: None, or keep a map per class for `class_logits`.
         k_nearest: neighbour classes of `class_logits`, at most num_classes - 1.
+        inference_dtype: None, or torch.bfloat16 or torch.float16, in which float32 maps are matched in eval mode while
+            gradients are off: unit features and cosines are rounded to it, sums are float32, and so is all from the
+            maxima on. Training is never affected. It is for hardware that multiplies it faster (float16 on few CPUs).
     State:
         Only `forward` in training mode moves the running statistics of `bn` and `logit_bn`; `match_pairs` and
         `class_logits` always normalise with them. Training normalises with the moments of this process's pairs, while
@@ -72,6 +75,7 @@ class QAConv(nn.Module):
         projection_channels: int | None = None,
         num_classes: int | None = None,
         k_nearest: int = 32,
+        inference_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if occlusion_method not in OCCLUSION_METHODS:
@@ -80,9 +84,14 @@ class QAConv(nn.Module):
             )
         if score not in SCORES:
             raise ValueError(f"QAConv: score must be one of {', '.join(SCORES)}, got {score!r}.")
+        if inference_dtype not in (None, torch.bfloat16, torch.float16):
+            raise ValueError(
+                f"QAConv: inference_dtype must be None, torch.bfloat16 or torch.float16, got {inference_dtype}."
+            )
         self.map_shape = (num_features, height, width)
         self.occlusion_method = occlusion_method
         self.score = score
+        self.inference_dtype = inference_dtype
         self.matched_channels = projection_channels or num_features
         num_cells = height * width
         if score == "bn_fc":
@@ -227,12 +236,23 @@ class QAConv(nn.Module):
 
     def _scores(self, probe: Cells, gallery: Cells, use_batch_statistics: bool) -> Tensor:
         """Return [L, P, G]; the same object for both sides is a set against itself."""
-        maxima = best_matches(probe.maps, gallery.maps)
+        # The cells only say which visibilities a weighted mean has to look up (gradients see to themselves).
+        with_cells = self.score == "weighted" and probe.visibility is not None and gallery.visibility is not None
+        probe_maps, gallery_maps = self._in_inference_dtype(probe.maps, gallery.maps)
+        maxima = best_matches(probe_maps, gallery_maps, with_cells=with_cells)
         if self.score == "weighted":
             cosine = weighted_scores(maxima, probe, gallery, F.softplus(self.cell_weight))
             return self.scale * cosine + self.bias
         layers = PublishedLayers(self.bn, self.fc, self.logit_bn)
         return published_scores(maxima, probe, gallery, layers, use_batch_statistics)
+
+    def _in_inference_dtype(self, probe: Maps, gallery: Maps) -> tuple[Maps, Maps]:
+        dtype = self.inference_dtype
+        is_training = self.training or torch.is_grad_enabled()
+        if dtype is None or is_training or probe.features.dtype != torch.float32:
+            return probe, gallery
+        lower = probe._replace(features=probe.features.to(dtype))
+        return lower, lower if gallery is probe else gallery._replace(features=gallery.features.to(dtype))
 
 
 def _all_visible(maps: Tensor) -> Tensor:

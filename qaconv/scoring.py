@@ -99,10 +99,13 @@ def published_scores(
     return (scores - mean) * gain + layers.logit_bn.bias
 
 
-def _mean_cosine(best_LAKB: Tensor, cell_LAKB: Tensor, looking: Cells, looked_at: Cells, cell_weight: Tensor) -> Tensor:
+def _mean_cosine(
+    best_LAKB: Tensor, cell_LAKB: Tensor | None, looking: Cells, looked_at: Cells, cell_weight: Tensor
+) -> Tensor:
     weight = cell_weight.to(best_LAKB.dtype).view(1, 1, -1)
     if looking.visibility is None or looked_at.visibility is None:
         return _weighted_sum(weight, best_LAKB) / weight.sum(dim=2, keepdim=True)
+    assert cell_LAKB is not None
     seen_weight = weight * looking.visibility
     seen_LB = looked_at.visibility.transpose(1, 2).unsqueeze(1).expand(cell_LAKB.shape)
     matched = seen_LB.gather(2, cell_LAKB.long())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_benchmarks
-from benchmarks import data, qaconv, sampler, step, synthetic, validation
+from benchmarks import data, floor, qaconv, sampler, step, synthetic, validation
 from benchmarks import help as help_benchmark
 from benchmarks.program import run
 from benchmarks.step_clock import StepClock, Stretch
@@ -47,7 +47,10 @@ def test_qaconv(tmp_path, capsys):
     assert [row["what"] for row in rows] == [case.title for case in qaconv.CASES.values()]
     assert all(row["time_ratio"] > 0 for row in rows)
     with_memory = [row["memory_goal"] is not None for row in rows]
-    assert [row["memory_ratio"] is not None for row in rows] == with_memory == 3 * [True] + 3 * [False]
+    assert [row["memory_ratio"] is not None for row in rows] == with_memory == 3 * [True] + 5 * [False]
+    in_half_precision = [row["against"] == "float32" for row in rows]
+    assert [row.get("logit_difference", 0) > 0 for row in rows] == in_half_precision
+    assert all(row["floor_seconds"] > 0 for row in rows)
 
 
 def test_qaconv_rows_are_chosen_by_name(tmp_path, capsys):
@@ -68,6 +71,23 @@ def test_qaconv_compares_the_same_pairs():
     assert forward["ours"]().shape == (20, 20)
     assert forward["reference"]().shape == (20 * 9, 20 * 9)
     assert all_pairs["ours"]()["qaconv"].shape == (190,)
+
+
+def test_qaconv_counts_the_operations_that_no_pass_can_do_without():
+    size = qaconv.Size(num_maps=10, channels=8, side=3)
+    pair = 2 * 9**2 * 8  # one product of two maps
+    match = 2 * 2 * 8  # both ends of a best match
+    assert qaconv.forward_work(size).operations == 100 * pair
+    assert qaconv.all_pairs_work(size).operations == 45 * pair
+    assert qaconv.gallery_work(size).operations == 100 * (pair + 18 * match)
+    assert qaconv.self_work(size).operations == 55 * pair + 100 * 9 * match
+    assert qaconv.bf16_work(size).dtype == torch.bfloat16
+
+
+def test_the_floor_is_the_slower_of_arithmetic_and_memory():
+    arithmetic, memory = floor.Work(10 * floor.peak_operations(torch.float32), 0), floor.Work(0, 7 * floor.peak_bytes())
+    assert floor.floor_seconds(arithmetic) == pytest.approx(10)
+    assert floor.floor_seconds(memory) == pytest.approx(7)
 
 
 def test_step(tmp_path, capsys, faces):

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from qaconv.blocks import Maps, tiles
+from qaconv.blocks import Maps, choose_block, tiles
 from qaconv.correlation import best_matches
+from qaconv.maxima import maximum_by_index, maximum_by_marks
 
 
 def naive_direction(looking, looked_at, looking_hidden=None, looked_at_hidden=None):
@@ -65,6 +66,104 @@ def test_values_and_gradients_equal_naive_loops(groups, probes, galleries, cells
         wanted = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
         loss = (weights[0] * maxima.probe).sum() + (weights[1] * maxima.gallery).sum()
         torch.testing.assert_close(torch.autograd.grad(loss, inputs), wanted)
+
+
+def whole_numbers(generator, groups, maps, cells, hide):
+    """A side whose products are exact, and often tie."""
+    features = torch.randint(-2, 3, (groups, maps, cells, 4), generator=generator).double()
+    return Maps(features, torch.rand(groups, maps, cells, generator=generator) < 0.4 if hide else None)
+
+
+def dense_direction(looking, looked_at):
+    """Best match of each cell and its first index [L, A, K, B] from the whole correlation."""
+    sim = torch.einsum("lakc,lbrc->lakbr", looking.features, looked_at.features)
+    if looking.hidden is not None:
+        sim = sim.masked_fill(looked_at.hidden[:, None, None], -torch.inf)
+    best, cell = sim.max(dim=4)
+    if looking.hidden is not None:
+        without_match = looking.hidden[..., None] | best.isneginf()
+        best, cell = best.masked_fill(without_match, 0), cell.masked_fill(without_match, 0)
+    return best, cell
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    groups=st.integers(1, 2),
+    probes=st.sampled_from([1, 3, 31, 32, 40]),
+    galleries=st.sampled_from([1, 5, 32, 33, 70]),
+    cells=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    hide=st.booleans(),
+    block_bytes=st.sampled_from([800, 8 * 32 * 40, 8 * 32 * 400, 10**6]),
+    seed=st.integers(0, 1000),
+)
+def test_blocks_of_any_layout_give_the_first_of_the_largest(groups, probes, galleries, cells, hide, block_bytes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    probe = whole_numbers(generator, groups, probes, cells[0], hide)
+    gallery = whole_numbers(generator, groups, galleries, cells[1], hide)
+
+    maxima = best_matches(probe, gallery, block_bytes)
+    values_alone = best_matches(probe, gallery, block_bytes, with_cells=False)
+
+    for found, expected in zip(
+        maxima, (*dense_direction(probe, gallery), *dense_direction(gallery, probe)), strict=True
+    ):
+        assert torch.equal(found.double(), expected.double())
+    assert torch.equal(values_alone.probe, maxima.probe) and torch.equal(values_alone.gallery, maxima.gallery)
+    assert values_alone.probe_cell is None and values_alone.gallery_cell is None
+
+
+def test_blocks_lie_for_vectorised_maxima_where_there_are_maps_enough():
+    maps, few = torch.empty(1, 64, 196, 8), torch.empty(1, 9, 196, 8)
+    block = choose_block(maps, torch.empty_like(maps), None)
+    assert block.maps_are_neighbours and block.galleries % 32 == 0 and block.cells < 196
+    assert not choose_block(maps, maps, None).maps_are_neighbours  # squares, of which half are skipped
+    assert not choose_block(maps, few, None).maps_are_neighbours
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_both_ways_to_find_the_first_maximum_agree(dim):
+    sim = torch.randint(3, (2, 5, 7, 6), generator=torch.Generator().manual_seed(0)).float()
+    num_cells = sim.shape[dim]
+    rank = torch.arange(num_cells - 1, -1, -1.0).view(-1, *[1] * (3 - dim))
+    by_marks = maximum_by_marks(sim, dim, rank, torch.empty_like(sim))
+    by_index = maximum_by_index(sim, dim, rank)
+    for found, expected in zip(by_marks, by_index, strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(num_cells - 1 - by_marks[1], sim.max(dim).indices.float())
+
+
+@pytest.mark.parametrize("num_gallery", [2, 32])
+def test_not_a_number_stays_one_with_an_index_in_range(num_gallery):
+    probe = torch.randn(1, 3, 4, 5)
+    probe[0, 1, 2] = torch.nan
+    probe.requires_grad_()
+    maxima = best_matches(Maps(probe, None), Maps(torch.randn(1, num_gallery, 4, 5), None))
+    assert maxima.probe[0, 1, 2].isnan().all() and maxima.gallery[..., 1].isnan().all()
+    assert not maxima.probe[0, 0].isnan().any()
+    assert maxima.probe_cell.max() < 4 and maxima.gallery_cell.max() < 4
+    maxima.gallery.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("num_gallery", [3, 32])
+def test_half_precision_gives_float32_maxima_of_rounded_products(dtype, num_gallery):
+    probe, gallery = (torch.randn(2, n, 5, 16).to(dtype) for n in (4, num_gallery))
+    maxima = best_matches(Maps(probe, None), Maps(gallery, None))
+    expected = best_matches(Maps(probe.float(), None), Maps(gallery.float(), None))
+    for found, exact in ((maxima.probe, expected.probe), (maxima.gallery, expected.gallery)):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, exact.to(dtype).float())  # rounding keeps the order
+
+
+@pytest.mark.parametrize("hide", [False, True])
+@pytest.mark.parametrize("is_self", [False, True])
+@pytest.mark.parametrize("with_gradient", [False, True])
+def test_the_operator_keeps_the_rules_of_custom_operators(with_gradient, is_self, hide):
+    generator = torch.Generator().manual_seed(0)
+    sides = [random_side(generator, 2, num_maps, 4, 3, hide) for num_maps in ([3] if is_self else [3, 5])]
+    features = [side.features if with_gradient else side.features.detach() for side in sides]
+    arguments = (features, [side.hidden for side in sides if hide], with_gradient, 500)
+    torch.library.opcheck(torch.ops.maskwise.best_matches.default, arguments)
 
 
 @pytest.mark.parametrize("hide", [False, True])

@@ -199,16 +199,28 @@ def test_a_batch_without_a_visible_cell_stays_finite_and_leaves_the_match_statis
             torch.testing.assert_close(matcher.get_buffer(name), value)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+def channels_last(values):
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def every_other(values):
+    """The same numbers, not contiguous in any order of the dimensions."""
+    spread = torch.full([2 * size for size in values.shape], torch.nan, dtype=values.dtype)
+    view = spread[::2, ::2, 1::2, 1::2]
+    view.copy_(values)
+    return view
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     variant=st.sampled_from(VARIANTS),
-    sizes=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    sizes=st.tuples(st.sampled_from([1, 2, 3, 4, 33]), st.sampled_from([1, 2, 3, 4, 33])),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
-    block_bytes=st.sampled_from([1, 500, 2**20]),
+    arrange=st.sampled_from([torch.Tensor.contiguous, channels_last, every_other]),
+    block_bytes=st.sampled_from([1, 500, 2**14, 2**20]),
     seed=st.integers(0, 100),
 )
-def test_transposed_blocked_pairwise_and_self_matching_agree(variant, sizes, shape, layout, block_bytes, seed):
+def test_transposed_blocked_pairwise_and_self_matching_agree(variant, sizes, shape, arrange, block_bytes, seed):
     torch.manual_seed(seed)
     method, score = variant
     matcher = QAConv(3, *shape, method, score=score).double().eval()
@@ -218,8 +230,7 @@ def test_transposed_blocked_pairwise_and_self_matching_agree(variant, sizes, sha
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "CPU_BLOCK_BYTES", block_bytes)
-        arranged = (p.to(memory_format=layout), g.to(memory_format=layout))
-        torch.testing.assert_close(matcher(*arranged, vp, vg), expected)
+        torch.testing.assert_close(matcher(*map(arrange, (p, g, vp, vg))), expected)
         torch.testing.assert_close(matcher(g, p, vg, vp).T, expected)
         torch.testing.assert_close(matcher(p, p, vp, vp), matcher(p, p.clone(), vp, vp.clone()))
         both = min(sizes)
@@ -267,10 +278,14 @@ def test_every_parameter_of_the_chosen_score_gets_a_gradient(score):
             assert parameter.grad.abs().max() > 1e-9, name
 
 
-def test_an_empty_gallery_gives_an_empty_score_matrix():
-    for method, score in VARIANTS:
-        scores = build(method, score)(maps(2, 1), maps(0, 2), visibilities(2, 3), visibilities(0, 4))
-        assert scores.shape == (2, 0)
+@pytest.mark.parametrize("num_probes", [0, 2, 40])
+@pytest.mark.parametrize(("method", "score"), VARIANTS)
+def test_an_empty_side_gives_an_empty_score_matrix(method, score, num_probes):
+    matcher = build(method, score)
+    inputs = maps(num_probes, 1), maps(0, 2), visibilities(num_probes, 3), visibilities(0, 4)
+    assert matcher(*inputs).shape == (num_probes, 0)
+    assert matcher(inputs[1], inputs[0], inputs[3], inputs[2]).shape == (0, num_probes)
+    assert matcher.match_pairs(inputs[1], inputs[1]).shape == (0,)
 
 
 @pytest.mark.parametrize("score", SCORES)
