@@ -43,7 +43,9 @@ class QAConv(nn.Module):
 
     Occlusion methods are defined in `qaconv.occlusion`; neither method lets a score depend on features under a hidden
     cell (visibility 0), and a map with no visible cell scores a constant. All visible (None) equals "none".
-    Scores are float32 (float64 for float64 maps) under any autocast, larger = more similar.
+    Scores are float32 (float64 for float64 maps), larger = more similar. Cosines are products of float32 cells, but on
+    a GPU with Triton under autocast, of whichever dtype: there the unit cells are rounded to float16 (3 bits more than
+    bfloat16 keeps), the products summed in float32.
 
     Args:
         num_features: channels C of the maps.
@@ -142,12 +144,13 @@ class QAConv(nn.Module):
         if (probe_visibility is None) != (gallery_visibility is None):
             probe_visibility = _all_visible(probe) if probe_visibility is None else probe_visibility
             gallery_visibility = _all_visible(gallery) if gallery_visibility is None else gallery_visibility
+        half = _is_half(probe)
         with torch.autocast(probe.device.type, enabled=False):
             probe_cells = self._cells(probe, probe_visibility, group_dim=0, where="QAConv.forward: probe")
             gallery_cells = probe_cells
             if not is_self:
                 gallery_cells = self._cells(gallery, gallery_visibility, group_dim=0, where="QAConv.forward: gallery")
-            return self._scores(probe_cells, gallery_cells, use_batch_statistics=self.training)[0]
+            return self._scores(probe_cells, gallery_cells, use_batch_statistics=self.training, half=half)[0]
 
     def match_pairs(
         self, a: Tensor, b: Tensor, a_visibility: Tensor | None = None, b_visibility: Tensor | None = None
@@ -168,10 +171,11 @@ class QAConv(nn.Module):
         if (a_visibility is None) != (b_visibility is None):
             a_visibility = _all_visible(a) if a_visibility is None else a_visibility
             b_visibility = _all_visible(b) if b_visibility is None else b_visibility
+        half = _is_half(a)
         with torch.autocast(a.device.type, enabled=False):
             a_cells = self._cells(a, a_visibility, group_dim=1, where="QAConv.match_pairs: a")
             b_cells = self._cells(b, b_visibility, group_dim=1, where="QAConv.match_pairs: b")
-            return self._scores(a_cells, b_cells, use_batch_statistics=False)[:, 0, 0]
+            return self._scores(a_cells, b_cells, use_batch_statistics=False, half=half)[:, 0, 0]
 
     def class_logits(self, maps: Tensor, labels: Tensor, visibility: Tensor | None = None) -> Tensor:
         """Return the scores of every map with its own class's map (column 0) and those of the nearest classes.
@@ -199,11 +203,12 @@ class QAConv(nn.Module):
             raise ValueError(
                 f"QAConv.class_logits: labels must be [{maps.shape[0]}], one per map, got {list(labels.shape)}."
             )
+        half = _is_half(maps)
         with torch.autocast(maps.device.type, enabled=False):
             cells = self._cells(maps, visibility, group_dim=1, where="QAConv.class_logits: maps")
             classes = self.class_embeddings(labels).to(cells.maps.features.dtype)
             seen = None if visibility is None else classes.new_ones(classes.shape[:3])
-            return self._scores(cells, self._occlude(classes, seen), use_batch_statistics=False)[:, 0]
+            return self._scores(cells, self._occlude(classes, seen), use_batch_statistics=False, half=half)[:, 0]
 
     def set_neighbours(self, kernel: Tensor) -> None:
         """Refresh the nearest classes from the margin head's kernel [D, num_classes]; once per epoch.
@@ -234,12 +239,12 @@ class QAConv(nn.Module):
             return Cells(Maps(features, None), None)
         return OCCLUSION_METHODS[self.occlusion_method](features, visibility)
 
-    def _scores(self, probe: Cells, gallery: Cells, use_batch_statistics: bool) -> Tensor:
+    def _scores(self, probe: Cells, gallery: Cells, use_batch_statistics: bool, half: bool) -> Tensor:
         """Return [L, P, G]; the same object for both sides is a set against itself."""
         # The cells only say which visibilities a weighted mean has to look up (gradients see to themselves).
         with_cells = self.score == "weighted" and probe.visibility is not None and gallery.visibility is not None
         probe_maps, gallery_maps = self._in_inference_dtype(probe.maps, gallery.maps)
-        maxima = best_matches(probe_maps, gallery_maps, with_cells=with_cells)
+        maxima = best_matches(probe_maps, gallery_maps, with_cells=with_cells, half=half)
         if self.score == "weighted":
             cosine = weighted_scores(maxima, probe, gallery, F.softplus(self.cell_weight))
             return self.scale * cosine + self.bias
@@ -253,6 +258,10 @@ class QAConv(nn.Module):
             return probe, gallery
         lower = probe._replace(features=probe.features.to(dtype))
         return lower, lower if gallery is probe else gallery._replace(features=gallery.features.to(dtype))
+
+
+def _is_half(maps: Tensor) -> bool:
+    return maps.is_cuda and torch.is_autocast_enabled("cuda")
 
 
 def _all_visible(maps: Tensor) -> Tensor:

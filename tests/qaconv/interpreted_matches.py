@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from qaconv import correlation
 from qaconv.blocks import Maps
 from qaconv.triton_matches import Direction, Tiling, triton_best_matches, triton_gradient
 
@@ -184,3 +185,21 @@ def test_cells_beyond_256_are_indexed():
     )
     assert found[1].dtype == torch.int16
     assert found[1].flatten().tolist() == list(range(299, 283, -1))
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("is_self", [False, True])
+def test_the_operator_gives_on_a_gpu_what_it_gives_on_the_cpu(monkeypatch, is_self, half):
+    probe, gallery = sides(10, 1, (2, 4, 8), (3, 4, 8), hide=True)
+    found = []
+    for fused in (False, True):
+        monkeypatch.setattr(correlation, "_suits_triton", lambda probe, gallery, fused=fused: fused)
+        inputs = [side.features.clone().requires_grad_() for side in (probe, gallery)]
+        near = Maps(inputs[0], probe.hidden)
+        far = near if is_self else Maps(inputs[1], gallery.hidden)
+        maxima = correlation.best_matches(near, far, half=half and fused)
+        weights = torch.arange(maxima.probe.numel()).view(maxima.probe.shape) / 10
+        loss = (maxima.probe * weights).sum() + (0 if is_self else maxima.gallery.square().sum())
+        found.append([maxima.probe, maxima.probe_cell, *torch.autograd.grad(loss, inputs[: 1 if is_self else 2])])
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=2e-3 if half else 1e-5, atol=2e-3 if half else 1e-5)

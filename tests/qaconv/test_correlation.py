@@ -162,7 +162,7 @@ def test_the_operator_keeps_the_rules_of_custom_operators(with_gradient, is_self
     generator = torch.Generator().manual_seed(0)
     sides = [random_side(generator, 2, num_maps, 4, 3, hide) for num_maps in ([3] if is_self else [3, 5])]
     features = [side.features if with_gradient else side.features.detach() for side in sides]
-    arguments = (features, [side.hidden for side in sides if hide], with_gradient, 500)
+    arguments = (features, [side.hidden for side in sides if hide], with_gradient, 500, False)
     torch.library.opcheck(torch.ops.maskwise.best_matches.default, arguments)
 
 
