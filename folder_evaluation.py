@@ -167,8 +167,7 @@ def score_conditions(
     matcher = model.matcher
     scored = PairScores({}, {})
     with torch.inference_mode():
-        for condition, (first, other) in sides.items():
-            second = None if other is first else other  # a set with itself takes half the work on the diagonal
+        for condition, (first, second) in sides.items():
             progress = partial(track, description=f"scoring {condition} pairs")
             if not every_pair:
                 places = np.stack([pairs.first, pairs.second], axis=1)

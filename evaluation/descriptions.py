@@ -13,15 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evaluation.map_store import (
-    MAP_DTYPES,
-    allocate_maps,
-    allocate_visibility,
-    compact_maps,
-    compact_visibility,
-    restore_maps,
-    restore_visibility,
-)
+from evaluation.map_store import MAP_DTYPES, allocate, allocate_maps, compact_maps, restore_maps
 
 FlipFusion: TypeAlias = Literal["score", "map"]
 FLIP_FUSION: FlipFusion = "score"
@@ -54,7 +46,8 @@ class FaceDescriptions:
     Attributes:
         embedding: [B, D] float32, unit, on the device where scores are to be computed.
         views: one LocalView where maps were fused, those of image and mirror image whose scores are to be averaged, or
-            none. Maps and visibilities are as `evaluation.map_store` holds them, perhaps on the CPU or in a file.
+            none. Maps are as `evaluation.map_store` holds them; maps and visibilities may be on another device than
+            the embeddings, or in a file.
     """
 
     embedding: Tensor
@@ -75,7 +68,7 @@ class FaceDescriptions:
         views = (
             LocalView(
                 restore_maps(view.local_map.to(device)),
-                None if view.visibility is None else restore_visibility(view.visibility.to(device)),
+                None if view.visibility is None else view.visibility.to(device).float(),
             )
             for view in self.views
         )
@@ -124,8 +117,8 @@ def describe_batches(
         describe, flip_fusion: as for `describe_with_flip`.
         batches: of num_images images in all.
         num_images: at least 1.
-        map_dtype: how maps and visibilities are held, one of `map_store.MAP_DTYPES`; None: not at all, there is no
-            matcher to score them.
+        map_dtype: how maps are held, one of `map_store.MAP_DTYPES`; None: neither maps nor visibilities are, there is
+            no matcher to see them.
         folder: keep maps and visibilities in files there, which are gone with the result; None: in the memory of the
             device that describes. Embeddings are always in memory.
     Raises:
@@ -167,12 +160,10 @@ def _allocate_for(
         return FaceDescriptions(embedding, ())
     views = []
     for view in part.views:
-        maps = view.local_map
-        local_map = allocate_maps(torch.Size((num_images, *maps.shape[1:])), map_dtype, maps.device, folder)
-        visibility = view.visibility
+        maps, visibility = view
+        local_map = allocate_maps((num_images, *maps.shape[1:]), map_dtype, maps.device, folder)
         if visibility is not None:
-            shape = torch.Size((num_images, *visibility.shape[1:]))
-            visibility = allocate_visibility(shape, map_dtype, maps.device, folder)
+            visibility = allocate((num_images, *visibility.shape[1:]), torch.float32, maps.device, folder)
         views.append(LocalView(local_map, visibility))
     return FaceDescriptions(embedding, tuple(views))
 
@@ -183,4 +174,4 @@ def _write(target: FaceDescriptions, part: FaceDescriptions) -> None:
     for held, view in zip(target.views, part.views, strict=False):  # no views are held where no maps are wanted
         held.local_map.copy_(compact_maps(view.local_map, held.local_map.dtype))
         if held.visibility is not None and view.visibility is not None:
-            held.visibility.copy_(compact_visibility(view.visibility, held.local_map.dtype))
+            held.visibility.copy_(view.visibility)

@@ -9,8 +9,7 @@ How unit maps x over C channels are held, and how far the restored ones are from
   in length, so that it turns by an angle of at most arcsin(e) and a cosine of two cells moves by at most 2 e (1 + e).
   Rounding errors are nearly independent, so a cosine moves by about max|x| / 300, whatever C is.
 
-Visibility is held as float32, float16 or, with int8, as uint8 in steps of 1 / 255. The steps keep each value on its own
-side of 0.5, which float16 does not within 2^-13 below it.
+Visibility stays in float32: it is one channel of hundreds, and rounded it could cross the threshold of "masking".
 """
 
 import os
@@ -24,9 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAP_DTYPES = {"float32": torch.float32, "float16": torch.float16, "int8": torch.int8}
-_MAP_LEVELS = 127
-_VISIBILITY_LEVELS = 255
-_VISIBILITY_DTYPES = {torch.float32: torch.float32, torch.float16: torch.float16, torch.int8: torch.uint8}
+_LEVELS = 127
 
 
 def compact_maps(maps: Tensor, dtype: torch.dtype) -> Tensor:
@@ -34,7 +31,7 @@ def compact_maps(maps: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype != torch.int8:
         return maps.to(dtype)
     largest = maps.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-    return (maps.float() / largest * _MAP_LEVELS).round().to(torch.int8)
+    return (maps.float() / largest * _LEVELS).round().to(torch.int8)
 
 
 def restore_maps(held: Tensor) -> Tensor:
@@ -42,32 +39,14 @@ def restore_maps(held: Tensor) -> Tensor:
     return F.normalize(held.float(), dim=1) if held.dtype == torch.int8 else held.float()
 
 
-def compact_visibility(visibility: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return visibility in [0, 1] as it is held beside maps of dtype."""
-    if dtype != torch.int8:
-        return visibility.to(dtype)
-    # In float64 a value below 0.5 stays below 127.5; in float32 the product could round up to it.
-    return (visibility.double() * _VISIBILITY_LEVELS).round().to(torch.uint8)
-
-
-def restore_visibility(held: Tensor) -> Tensor:
-    """Return held visibility in float32."""
-    return held.float() / _VISIBILITY_LEVELS if held.dtype == torch.uint8 else held.float()
-
-
-def allocate_maps(shape: torch.Size, dtype: torch.dtype, device: torch.device, folder: Path | None) -> Tensor:
+def allocate_maps(shape: Sequence[int], dtype: torch.dtype, device: torch.device, folder: Path | None) -> Tensor:
     """Return memory for maps [N, C, h, w] of dtype, the channels of a cell side by side, as matching wants them."""
     num_images, channels, height, width = shape
-    return _allocate((num_images, height, width, channels), dtype, device, folder).permute(0, 3, 1, 2)
+    return allocate((num_images, height, width, channels), dtype, device, folder).permute(0, 3, 1, 2)
 
 
-def allocate_visibility(shape: torch.Size, dtype: torch.dtype, device: torch.device, folder: Path | None) -> Tensor:
-    """Return memory for visibility of a shape beside maps of dtype."""
-    return _allocate(shape, _VISIBILITY_DTYPES[dtype], device, folder)
-
-
-def _allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, folder: Path | None) -> Tensor:
-    """Return a tensor on the device, or one in a file in folder.
+def allocate(shape: Sequence[int], dtype: torch.dtype, device: torch.device, folder: Path | None) -> Tensor:
+    """Return a tensor with any values on the device, or one in a file in folder.
 
     The file has no name and its space is given back when the tensor is gone, however the process ends.
 

@@ -109,13 +109,14 @@ def score_all_pairs(
     num_images = descriptions.num_images
     if num_images < 2:
         raise ValueError(f"score_all_pairs: at least two images are needed, got {num_images}.")
+    others = descriptions if others is None else others
     names = ["adaface"] if match is None else ["adaface", "qaconv"]
     result = {name: np.empty(num_unordered_pairs(num_images), dtype=np.float32) for name in names}
     for rows, columns in progress(_blocks_above_diagonal(num_images, block_size)):
         if rows == columns:  # each row of blocks begins on the diagonal
             first = read_block(descriptions, rows, match)
-        is_self = rows == columns and others is None
-        second = first if is_self else read_block(others or descriptions, columns, match)
+        is_self = rows == columns and others is descriptions
+        second = first if is_self else read_block(others, columns, match)
         above, places = block_places(rows, columns, num_images)
         for name, block in _score_block(first, second, match).items():
             result[name][places] = block.cpu().numpy()[above]

@@ -123,6 +123,7 @@ def score_shortlisted_pairs(
     """
     if shortlist < 1:
         raise ValueError(f"score_shortlisted_pairs: shortlist must be at least 1, got {shortlist}.")
+    others = descriptions if others is None else others
     cosine = score_all_pairs(descriptions, None, _EMBEDDING_BLOCK, others)["adaface"]
     matched = _near_pairs(cosine, descriptions.num_images, shortlist)
     scores = np.empty_like(cosine)
@@ -133,7 +134,7 @@ def score_shortlisted_pairs(
         if not len(near):
             continue
         seconds = torch.from_numpy(near + image + 1)
-        hits = _match_one(descriptions[image : image + 1], others or descriptions, seconds, match, block_size)
+        hits = _match_one(descriptions[image : image + 1], others, seconds, match, block_size)
         scores[start + near] = hits.scores[0].cpu().numpy()
     scores[~matched] = scores[matched].min()
     return ShortlistedScores({"adaface": cosine, "qaconv": scores}, matched)

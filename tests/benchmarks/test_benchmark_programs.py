@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_benchmarks
-from benchmarks import data, qaconv, sampler, step, synthetic
+from benchmarks import data, gallery, qaconv, sampler, step, synthetic
 from benchmarks import help as help_benchmark
 from benchmarks.program import run
 from benchmarks.step_clock import StepClock, Stretch
@@ -93,6 +93,17 @@ def test_the_clock_leaves_warm_up_out_and_takes_medians():
     clock, part = StepClock(), Stretch("backbone")
     clock.steps = [{part: seconds} for seconds in (9.0, 1.0, 3.0, 2.0)]
     assert clock.medians(num_warmup=1) == {part: 2.0}
+
+
+def test_gallery(tmp_path, capsys):
+    rows = run_tiny(gallery, tmp_path, capsys)
+    assert [row["dtype"] for row in rows["gallery_storage"]] == ["float32", "float16", "int8"]
+    exact, half, byte = rows["gallery_storage"]
+    assert exact["largest"] == 0 < half["largest"] < byte["largest"] < 0.1
+    # an embedding of 512; per view a map of 128 x 7 x 7 and its visibility
+    assert [row["kib"] for row in (exact, half, byte)] == [2 + 2 * 49 * (128 * size + 4) / 1024 for size in (4, 2, 1)]
+    whole, *others = rows["gallery_search"]
+    assert whole["time_ratio"] == 1 and whole["recall"] == 100 and len(others) == 5
 
 
 def test_sampler(tmp_path, capsys):

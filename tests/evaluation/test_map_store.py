@@ -12,9 +12,7 @@ from evaluation.map_store import (
     MAP_DTYPES,
     allocate_maps,
     compact_maps,
-    compact_visibility,
     restore_maps,
-    restore_visibility,
 )
 
 
@@ -46,16 +44,6 @@ def test_int8_maps_come_back_within_the_bound(maps):
 def test_float16_maps_come_back_within_the_bound(maps):
     restored = restore_maps(compact_maps(maps, torch.float16))
     assert ((restored - maps).abs() <= 2**-11 * maps.abs() + 2**-25).all()
-
-
-@given(st.floats(0, 1, width=32))
-def test_visibility_keeps_its_side_of_the_threshold(value):
-    visibility = torch.tensor([[[[value]]]])
-    restored = restore_visibility(compact_visibility(visibility, torch.int8))
-    assert (restored - visibility).abs() <= 0.5 / 255 + 1e-7
-    assert (restored >= 0.5) == (visibility >= 0.5)
-    below = torch.nextafter(torch.tensor(0.5), torch.tensor(0.0))
-    assert restore_visibility(compact_visibility(below, torch.int8)) < 0.5
 
 
 def test_a_map_of_zeros_stays_zero():
