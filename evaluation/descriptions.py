@@ -111,7 +111,7 @@ def describe_batches(
 ) -> FaceDescriptions:
     """Describe batches of images one after another and return all as one; see `describe_with_flip`.
 
-    Memory beyond the result is that of one batch: the descriptions are written where they stay.
+    Memory beyond the result is a few copies of one batch: the descriptions are written where they stay.
 
     Args:
         describe, flip_fusion: as for `describe_with_flip`.
