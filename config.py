@@ -29,6 +29,7 @@ SAMPLERS = ("pk", "graph")
 QACONV_SCORES = ("bn_fc", "weighted")
 OCCLUSION_METHODS = ("none", "scaling", "masking")
 PAIRWISE_REDUCTIONS = ("ranking", "balanced", "mean", "row_sum")
+MAP_DTYPES = ("float32", "float16", "int8")
 OCCLUDERS = ("surgical", "cloth", "respirator", "niqab", "scarf", "sunglasses", "cap", "fringe", "hand", "block")
 COLOR_SPACES = ("rgb", "bgr")
 BACKENDS = ("ddp", "dp", "ddp2")
@@ -307,6 +308,9 @@ class EvaluationOptions(Options):
     adaface_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
     qaconv_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
     pairs: str | None = flag(None, "file with the pairs to score; else all pairs of images")
+    shortlist: int = flag(0, "match only images with their N nearest by embedding; 0 = all pairs", within=NOT_NEGATIVE)
+    map_dtype: str = flag("float16", "how the maps to match are held", choices=MAP_DTYPES)
+    map_dir: str | None = flag(None, "folder for files that hold them during the run; else they are in memory")
     arch: str | None = flag(None, "backbone, where the file does not tell", choices=ARCHS)
     color_space: str | None = flag(None, "channel order, where the file does not tell", choices=COLOR_SPACES)
     occlude: str = flag("none", "images of each pair to occlude", choices=("none", "one", "both"))
@@ -336,6 +340,8 @@ class EvaluationConfig(DeviceOptions, EvaluationOptions):
             raise ValueError(f"--occlude {self.occlude} needs --occluders")
         if self.adaface_weight + self.qaconv_weight == 0:
             raise ValueError("--adaface-weight and --qaconv-weight are both 0")
+        if self.shortlist and self.pairs is not None:
+            raise ValueError("--shortlist chooses among all pairs: it conflicts with --pairs")
 
 
 def get_args(argv: Sequence[str] | None = None) -> Config:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,13 +24,16 @@ from data import at_most_cores
 from datasets import ImageFolderDataset, Pairs, UnreadableImageError, all_pairs, read_pairs
 from evaluation import (
     FLIP_FUSION,
+    MAP_DTYPES,
     FaceDescriptions,
     MethodResult,
     Resampling,
     describe_batches,
     evaluate_pairs,
+    leave_one_out,
     score_all_pairs,
     score_pair_list,
+    score_shortlisted_pairs,
     stratified_folds,
 )
 from evaluation.report import SCHEMA, Results, format_report
@@ -41,24 +45,49 @@ logger = logging.getLogger(__name__)
 SET_NAME = "own"  # in the result dictionary, where benchmarks have their names
 
 
+class PairScores(NamedTuple):
+    """Scores of all pairs, and under --shortlist which of them the matcher saw."""
+
+    scores: dict[str, dict[str, NDArray[np.float32]]]  # condition -> matcher -> [N]
+    matched: dict[str, NDArray[np.bool_]]  # condition -> [N]; empty: it saw all pairs
+
+
 def run(options: EvaluationConfig) -> None:
     """Score the pairs, evaluate them and write the report into the output folder."""
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     runs.log_into(folder, runs.start_log())
-    model = load_pretrained_model(options.model_path, options.arch, options.color_space)
+    model = load_model(options)
     dataset = ImageFolderDataset(options.data_path)
     listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
     images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
     pairs = choose_pairs(dataset, places, listed)
-    scores = score_conditions(model, images, pairs, options, every_pair=listed is None)
-    resampling = choose_resampling(pairs, dataset.labels[places], options)
-    results = evaluate_conditions(model, scores, pairs, resampling, options)
-    save_scores(folder / "scores.npz", dataset, places, pairs, scores)
-    report = describe_results(results, model, resampling, options, unreadable)
+    scored = score_conditions(model, images, pairs, options, every_pair=listed is None)
+    labels = dataset.labels[places]
+    resampling = choose_resampling(pairs, labels, options)
+    results = evaluate_conditions(model, scored.scores, pairs, resampling, options)
+    save_scores(folder / "scores.npz", [str(dataset.paths[place]) for place in places.tolist()], pairs, scored)
+    facts = {"matched": describe_matched(scored.matched), "unreadable": unreadable}
+    report = describe_results(results, model, resampling, options, facts)
+    if listed is None:
+        report["benchmarks"][SET_NAME]["identification"] = identify(results, labels)
     write_all(folder, report)
     Console().print(format_report(report), highlight=False, markup=False, soft_wrap=True)
     Console().print(f"report: {folder}", soft_wrap=True)
+
+
+def load_model(options: EvaluationConfig) -> Recognizer:
+    """Return the model to evaluate.
+
+    Raises:
+        FileNotFoundError, ValueError: if the options ask for what is not there: a model, a folder, a matcher.
+    """
+    if options.map_dir is not None and not Path(options.map_dir).is_dir():
+        raise FileNotFoundError(f"--map-dir {options.map_dir}: no such folder")
+    model = load_pretrained_model(options.model_path, options.arch, options.color_space)
+    if options.shortlist and model.matcher is None:
+        raise ValueError(f"--shortlist is for the local matcher, which {options.model_path} has not; leave it out")
+    return model
 
 
 def read_images(
@@ -126,8 +155,8 @@ def choose_device(options: EvaluationConfig) -> torch.device:
 
 def score_conditions(
     model: Recognizer, images: NDArray[np.uint8], pairs: Pairs, options: EvaluationConfig, every_pair: bool
-) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """Return {condition: {matcher: scores [N]}}: clean pairs, and with `--occlude` the same pairs occluded."""
+) -> PairScores:
+    """Return the scores of the clean pairs ("clean"), and with `--occlude` of the same pairs "occluded"."""
     device = choose_device(options)
     model.to(device)
     clean = describe(model, images, options, device)
@@ -136,16 +165,21 @@ def score_conditions(
         hidden = describe(model, occlude_images(images, options), options, device)
         sides["occluded"] = (clean if options.occlude == "one" else hidden, hidden)
     matcher = model.matcher
-    scores = {}
+    scored = PairScores({}, {})
     with torch.inference_mode():
         for condition, (first, second) in sides.items():
-            if every_pair:
-                scores[condition] = score_all_pairs(first, matcher, others=second)
-            else:
+            progress = partial(track, description=f"scoring {condition} pairs")
+            if not every_pair:
                 places = np.stack([pairs.first, pairs.second], axis=1)
                 match_pairs = None if matcher is None else matcher.match_pairs
-                scores[condition] = score_pair_list(first, places, match_pairs, others=second)
-    return scores
+                scored.scores[condition] = score_pair_list(first, places, match_pairs, others=second, progress=progress)
+            elif options.shortlist and matcher is not None:
+                scored.scores[condition], scored.matched[condition] = score_shortlisted_pairs(
+                    first, matcher, options.shortlist, others=second, progress=progress
+                )
+            else:
+                scored.scores[condition] = score_all_pairs(first, matcher, others=second, progress=progress)
+    return scored
 
 
 def describe(
@@ -160,7 +194,13 @@ def describe(
 
     dtype = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[options.precision_on(device.type == "cuda")]
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-        return describe_batches(model.describe, batches())
+        return describe_batches(
+            model.describe,
+            batches(),
+            len(images),
+            map_dtype=None if model.matcher is None else MAP_DTYPES[options.map_dtype],
+            folder=None if options.map_dir is None else Path(options.map_dir),
+        )
 
 
 def occlude_images(images: NDArray[np.uint8], options: EvaluationConfig) -> NDArray[np.uint8]:
@@ -200,23 +240,28 @@ def evaluate_conditions(
     }
 
 
-def save_scores(
-    path: Path,
-    dataset: ImageFolderDataset,
-    places: NDArray[np.int64],
-    pairs: Pairs,
-    scores: dict[str, dict[str, NDArray[np.float32]]],
-) -> None:
-    """Write the pairs and scores used: `paths` of the images, `first` and `second` into them, issame, folds, scores."""
+def identify(results: dict[str, dict[str, MethodResult]], labels: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
+    """Return {condition: {method: entry}} of searching every image among all others, from the scores of all pairs."""
+    return {
+        condition: {method: leave_one_out(result.scores, labels).to_dict() for method, result in methods.items()}
+        for condition, methods in results.items()
+    }
+
+
+def save_scores(path: Path, image_paths: list[str], pairs: Pairs, scored: PairScores) -> None:
+    """Write the pairs and scores used: `paths` of the images, `first` and `second` into them, issame, folds, scores.
+
+    With `--shortlist` also which pairs were matched.
+    """
     assert pairs.folds is not None
     arrays: dict[str, Any] = {
-        f"{condition}_{name}": values for condition, by in scores.items() for name, values in by.items()
+        f"{condition}_{name}": values for condition, by in scored.scores.items() for name, values in by.items()
     }
-    paths = np.array([str(dataset.paths[place]) for place in places.tolist()])
+    arrays |= {f"{condition}_matched": matched for condition, matched in scored.matched.items()}
     temporary = path.with_suffix(".tmp.npz")
     np.savez_compressed(
         temporary,
-        paths=paths,
+        paths=np.array(image_paths),
         first=pairs.first.astype(np.int32),
         second=pairs.second.astype(np.int32),
         issame=pairs.issame,
@@ -226,14 +271,21 @@ def save_scores(
     temporary.replace(path)
 
 
+def describe_matched(matched: Mapping[str, NDArray[np.bool_]]) -> str | dict[str, str]:
+    """Return how many pairs of each condition the matcher saw, in words."""
+    if not matched:
+        return "all pairs"
+    return {condition: f"{int(seen.sum()):,} of {seen.size:,} pairs" for condition, seen in matched.items()}
+
+
 def describe_results(
     results: dict[str, dict[str, MethodResult]],
     model: Recognizer,
     resampling: Resampling,
     options: EvaluationConfig,
-    unreadable: list[str],
+    facts: Mapping[str, object],
 ) -> Results:
-    """Return the result dictionary of `evaluation.report`."""
+    """Return the result dictionary of `evaluation.report`, with further facts in its protocol."""
     statistics = model.fusion_statistics
     return {
         "schema": SCHEMA,
@@ -245,7 +297,9 @@ def describe_results(
             "pairs": options.pairs or "all unordered pairs of images, each once, none with itself",
             "occlude": options.occlude,
             "occluders": options.occluders if options.occlude != "none" else (),
-            "unreadable": unreadable,
+            "shortlist": options.shortlist,
+            "map_dtype": options.map_dtype,
+            **facts,
             "flip_fusion": FLIP_FUSION,
             "color_space": "rgb",
             "folds": "stratified, seeded" if options.pairs is None else "of the pair list, else stratified",

@@ -23,7 +23,7 @@ from benchmarks.floor import Work, floor_seconds
 from benchmarks.measure import Step, compare, ratio
 from benchmarks.program import Benchmark, main, scaled
 from benchmarks.tables import Column, Row, Table
-from evaluation.scoring import FaceDescriptions, LocalView, score_all_pairs
+from evaluation import FaceDescriptions, LocalView, score_all_pairs
 from qaconv import QAConv
 
 MAPS_PER_PRODUCT = 16  # rows of the all-pairs product held at a time

@@ -13,32 +13,45 @@ from evaluation.bootstrap import (
     summarise,
     tar_measure,
 )
-from evaluation.folds import fold_of_pairs, stratified_folds
-from evaluation.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
-from evaluation.identification import rank_accuracy, tpir_at_fpir
-from evaluation.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs, score_histogram
-from evaluation.roc import auc, operating_point, roc_curve, roc_points, tar_at_far
-from evaluation.scoring import (
+from evaluation.descriptions import (
     FLIP_FUSION,
     Describe,
     Description,
     FaceDescriptions,
     FlipFusion,
-    Match,
-    MatchPairs,
+    LocalView,
     describe_batches,
     describe_with_flip,
+)
+from evaluation.folds import fold_of_pairs, stratified_folds
+from evaluation.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
+from evaluation.identification import Identification, leave_one_out, rank_accuracy, tpir_at_fpir
+from evaluation.map_store import MAP_DTYPES
+from evaluation.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs, score_histogram
+from evaluation.roc import auc, operating_point, roc_curve, roc_points, tar_at_far
+from evaluation.scoring import (
+    Match,
+    MatchPairs,
+    Progress,
     score_all_pairs,
     score_pair_list,
     score_pairs,
-    unordered_pairs,
 )
+from evaluation.search import (
+    Hits,
+    ShortlistedScores,
+    merge_hits,
+    score_shortlisted_pairs,
+    search,
+)
+from evaluation.triangle import unordered_pairs
 from evaluation.validation_rate import fold_mean_rates, validation_rate
 from evaluation.verification import VerificationResult, best_threshold, verification
 
 __all__ = [
     "FARS",
     "FLIP_FUSION",
+    "MAP_DTYPES",
     "MATCHERS",
     "METHODS",
     "Describe",
@@ -47,11 +60,16 @@ __all__ = [
     "FaceDescriptions",
     "FlipFusion",
     "FusionStatistics",
+    "Hits",
+    "Identification",
     "Interval",
+    "LocalView",
     "Match",
     "MatchPairs",
     "MethodResult",
+    "Progress",
     "Resampling",
+    "ShortlistedScores",
     "VerificationResult",
     "accuracy_measure",
     "auc",
@@ -68,6 +86,8 @@ __all__ = [
     "fold_of_pairs",
     "fuse",
     "fuse_with",
+    "leave_one_out",
+    "merge_hits",
     "operating_point",
     "paired_bootstrap",
     "paired_draws",
@@ -78,6 +98,8 @@ __all__ = [
     "score_histogram",
     "score_pair_list",
     "score_pairs",
+    "score_shortlisted_pairs",
+    "search",
     "stratified_folds",
     "summarise",
     "tar_at_far",

@@ -1,12 +1,36 @@
 """Identification: is the right person first in the gallery (closed set), and is a stranger refused (open set)?"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluation.checks import BoolArray, FloatArray
 from evaluation.roc import tar_at_far
+from evaluation.triangle import num_unordered_pairs, square_rows
+
+RANKS = (1, 5)
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Every image of a set searched among all others.
+
+    Attributes:
+        rank_accuracy: {k: share of the probes whose identity is among the k best others}.
+        num_probes: images of identities with at least two.
+        num_strangers: images whose identity has no other: they are searched in, but cannot be found.
+    """
+
+    rank_accuracy: dict[int, float]
+    num_probes: int
+    num_strangers: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the entry of a result dictionary (see `evaluation.report`)."""
+        shares = {str(rank): share for rank, share in self.rank_accuracy.items()}
+        return {"rank_accuracy": shares, "num_probes": self.num_probes, "num_strangers": self.num_strangers}
 
 
 def rank_accuracy(
@@ -32,6 +56,36 @@ def rank_accuracy(
         )
     rank, _ = _mate_rank_and_score(values, is_mate)
     return {k: float(np.mean(rank <= k)) for k in ranks}
+
+
+def leave_one_out(pair_scores: ArrayLike, labels: ArrayLike, ranks: Sequence[int] = RANKS) -> Identification:
+    """Search every image among all others and return how often its identity is among the best; see `rank_accuracy`.
+
+    Args:
+        pair_scores: [N * (N - 1) / 2] of all unordered pairs of images, in the order of np.triu_indices(N, 1).
+        labels: int [N].
+        ranks: k >= 1.
+    Raises:
+        ValueError: on disagreeing shapes, NaN scores, or if no identity has two images.
+    """
+    values, identities = np.asarray(pair_scores, dtype=np.float64), np.asarray(labels)
+    num_images = identities.size
+    if values.shape != (num_unordered_pairs(num_images),):
+        raise ValueError(
+            f"leave_one_out: scores of all {num_unordered_pairs(num_images)} pairs of {num_images} images are needed,"
+            f" got {list(values.shape)}."
+        )
+    _, place, counts = np.unique(identities, return_inverse=True, return_counts=True)
+    probes = np.flatnonzero(counts[place] > 1)
+    if not len(probes):
+        raise ValueError("leave_one_out: no identity has two images; there is nothing to find.")
+    correct = dict.fromkeys(ranks, 0.0)
+    for block, scores in square_rows(values, probes, num_images):
+        # An image's own score is -inf there, so that it never finds itself.
+        for rank, share in rank_accuracy(scores, identities[block], identities, ranks).items():
+            correct[rank] += share * len(block)
+    shares = {rank: number / len(probes) for rank, number in correct.items()}
+    return Identification(shares, len(probes), num_images - len(probes))
 
 
 def tpir_at_fpir(

@@ -7,13 +7,15 @@ Schema (every number may be null: it cannot be computed, or is infinite):
     missing     names of the benchmark sets that were not found
     protocol    flip_fusion, color_space, folds, seed, interval_method, fusion_weights {matcher: weight}, fusion_source;
                 further facts may follow
-    benchmarks  {name: {checksum, conditions}}
+    benchmarks  {name: {checksum, conditions, identification}}
       checksum    of the benchmark's file, as text
       conditions  {"clean" | "occluded": {method: entry}}, methods "adaface", "qaconv", "combined"
         entry       what MethodResult.to_dict returns: accuracy, std, fold_accuracy, fold_threshold, auc, auc_interval
                     ({estimate, lower, upper, num_resamples} or null), tar_at_far {FAR: {tar, far, threshold,
                     num_false_accepts, note}}, num_genuine, num_impostor, constant_accuracy (that of giving every pair
                     the more frequent answer), roc {far, tar}, histogram {edges, genuine, impostor}
+      identification (optional) every image searched among all others: {condition: {method: {rank_accuracy {k: share},
+                  num_probes, num_strangers}}}
     comparisons (optional) {text: {estimate, lower, upper, num_resamples}}, paired differences of measures
 """
 
@@ -39,6 +41,7 @@ class BenchmarkResults(TypedDict):
 
     checksum: str
     conditions: Mapping[str, Mapping[str, Entry]]
+    identification: NotRequired[Mapping[str, Mapping[str, Entry]]]
 
 
 class Results(TypedDict):
@@ -105,7 +108,10 @@ def format_report(results: Results) -> str:
     parts = [format_table(results)]
     for name, benchmark in results["benchmarks"].items():
         for condition, entries in benchmark["conditions"].items():
-            parts.append(_details(f"{name}, {condition}{_synthetic_mark(results)}", entries))
+            title = f"{name}, {condition}{_synthetic_mark(results)}"
+            parts.append(_details(title, entries))
+            if found := benchmark.get("identification", {}).get(condition):
+                parts.append(_identification(title, found))
     if results.get("comparisons"):
         lines = [f"  {name}: {_interval(entry)}" for name, entry in results["comparisons"].items()]
         parts.append("\n".join(["Paired differences", *lines, ""]))
@@ -165,6 +171,19 @@ def _details(title: str, entries: Mapping[str, Entry]) -> str:
         rows.append([METHOD_NAMES[method], _percent(entry["accuracy"]), _percent(entry["std"]), area, *tars])
     notes = [first["tar_at_far"][far]["note"] for far in fars if first["tar_at_far"][far]["note"]]
     return "\n".join([f"{title}: {_pairs(first)}", *(f"  {line}" for line in [*_aligned(rows), *notes]), ""])
+
+
+def _identification(title: str, entries: Mapping[str, Entry]) -> str:
+    first = next(iter(entries.values()))
+    ranks = list(first["rank_accuracy"])
+    rows = [["method", *(f"rank {rank}" for rank in ranks)]]
+    for method, entry in entries.items():
+        rows.append([METHOD_NAMES[method], *(_percent(entry["rank_accuracy"][rank]) for rank in ranks)])
+    facts = (
+        f"{first['num_probes']:,} images searched among all others,"
+        f" {first['num_strangers']:,} more that are their identity's only one"
+    )
+    return "\n".join([f"{title}, identification: {facts}", *(f"  {line}" for line in _aligned(rows)), ""])
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

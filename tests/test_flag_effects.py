@@ -5,6 +5,7 @@ EFFECTS and EVALUATION_EFFECTS name that test: a function of this file, or `path
 
 import ast
 import logging
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from untrained import SMALL as SMALL_NET
 from untrained import write_checkpoint
 
+import config as names
 import data
 import folder_evaluation
 import heads
@@ -117,6 +119,9 @@ EVALUATION_EFFECTS = {
     "data_path": f"{RUNS}::test_a_checkpoint_is_evaluated_on_a_folder_of_identities",
     "output_dir": f"{RUNS}::test_a_list_of_pairs_is_scored_as_given",
     "pairs": f"{RUNS}::test_a_list_of_pairs_is_scored_as_given",
+    "shortlist": f"{RUNS}::test_a_shortlist_and_compact_maps_on_disk_are_stated_in_the_report",
+    "map_dtype": "test_evaluation_map_options_decide_how_and_where_maps_are_held",
+    "map_dir": "test_evaluation_map_options_decide_how_and_where_maps_are_held",
     "batch_size": "test_evaluation_describes_batch_size_images_at_a_time",
     "adaface_weight": "test_evaluation_weights_decide_the_combined_score",
     "qaconv_weight": "test_evaluation_weights_decide_the_combined_score",
@@ -653,7 +658,7 @@ def evaluation_config(**options):
 def scores_of(evaluation, **options):
     return folder_evaluation.score_conditions(
         evaluation.model, evaluation.images, evaluation.pairs, evaluation_config(**options), every_pair=True
-    )
+    ).scores
 
 
 def describe_calls(evaluation, **options):
@@ -704,6 +709,39 @@ def test_evaluation_occludes_one_image_of_a_pair_or_both(evaluation):
         np.testing.assert_array_equal(condition["adaface"], other["adaface"])
     assert (one["occluded"]["adaface"] != one["clean"]["adaface"]).any()
     assert (one["occluded"]["adaface"] != both["occluded"]["adaface"]).any()
+
+
+def test_evaluation_map_options_decide_how_and_where_maps_are_held(evaluation, tmp_path, monkeypatch):
+    folders = []
+
+    class RecordingFile:
+        def __init__(self, dir):
+            folders.append(dir)
+            self.file = tempfile.TemporaryFile(dir=dir)
+
+        def __enter__(self):
+            return self.file
+
+        def __exit__(self, *error):
+            self.file.close()
+
+    monkeypatch.setattr("evaluation.map_store.tempfile", SimpleNamespace(TemporaryFile=RecordingFile))
+
+    def maps(**options):
+        config = evaluation_config(**options)
+        return folder_evaluation.describe(evaluation.model, evaluation.images, config, torch.device("cpu")).views
+
+    assert {view.local_map.dtype for view in maps()} == {torch.float16}
+    for name in names.MAP_DTYPES:
+        assert {view.local_map.dtype for view in maps(map_dtype=name)} == {getattr(torch, name)}
+    assert folders == []
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    on_disk, in_memory = maps(map_dir=str(folder)), maps()
+    assert set(folders) == {folder} and not list(folder.iterdir())
+    assert all(torch.equal(a.local_map, b.local_map) for a, b in zip(on_disk, in_memory, strict=True))
+    evaluation.model.matcher = None
+    assert maps() == ()
 
 
 def test_evaluation_occluders_and_seed_decide_what_is_hidden(evaluation):

@@ -6,6 +6,7 @@ import config as names
 
 
 def test_names_equal_the_registries():
+    import evaluation
     import heads
     import losses
     import nets
@@ -13,6 +14,7 @@ def test_names_equal_the_registries():
     import transforms
 
     assert set(names.ARCHS) == set(nets.MODELS)
+    assert names.MAP_DTYPES == tuple(evaluation.MAP_DTYPES)
     assert set(names.HEADS) == set(heads.HEADS)
     assert set(names.OCCLUDERS) == set(transforms.OCCLUDERS)
     assert set(names.PAIRWISE_REDUCTIONS) == set(losses.PAIRWISE_REDUCTIONS)

@@ -89,4 +89,4 @@ def _describe(model: Recognizer, images: Images, flip_fusion: FlipFusion) -> Fac
         for start in range(0, len(images), BATCH_SIZE):
             yield transforms.to_tensor(torch.from_numpy(images[start : start + BATCH_SIZE]))
 
-    return describe_batches(model.describe, batches(), flip_fusion)
+    return describe_batches(model.describe, batches(), len(images), flip_fusion)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_benchmarks
-from benchmarks import data, floor, qaconv, sampler, step, synthetic, validation
+from benchmarks import data, floor, gallery, qaconv, sampler, step, synthetic, validation
 from benchmarks import help as help_benchmark
 from benchmarks.program import run
 from benchmarks.step_clock import StepClock, Stretch
@@ -133,6 +133,17 @@ def test_the_clock_of_parts_counts_nothing_twice():
     elapsed = time.perf_counter() - start
     assert clock.seconds["inner"] >= 0.04
     assert sum(clock.seconds.values()) <= elapsed
+
+
+def test_gallery(tmp_path, capsys):
+    rows = run_tiny(gallery, tmp_path, capsys)
+    assert [row["dtype"] for row in rows["gallery_storage"]] == ["float32", "float16", "int8"]
+    exact, half, byte = rows["gallery_storage"]
+    assert exact["largest"] == 0 < half["largest"] < byte["largest"] < 0.1
+    # an embedding of 512; per view a map of 128 x 7 x 7 and its visibility
+    assert [row["kib"] for row in (exact, half, byte)] == [2 + 2 * 49 * (128 * size + 4) / 1024 for size in (4, 2, 1)]
+    whole, *others = rows["gallery_search"]
+    assert whole["time_ratio"] == 1 and whole["recall"] == 100 and len(others) == 5
 
 
 def test_sampler(tmp_path, capsys):

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from programs import ROOT, SMALL_RUN, program
+from untrained import write_checkpoint
 
 import main
 import main_eval
@@ -100,6 +101,17 @@ def test_evaluating_a_file_that_is_no_checkpoint(capsys, faces, tmp_path):
 def test_evaluating_with_another_architecture(capsys, trained, faces):
     argv = ["--model-path", trained / "last.ckpt", "--data-path", faces / "train", "--arch", "ir_50"]
     assert "holds ir_tiny, but --arch says ir_50" in refusal(capsys, main_eval.main, *argv)
+
+
+def test_a_map_folder_that_does_not_exist(capsys, trained, faces):
+    argv = ["--model-path", trained / "last.ckpt", "--data-path", faces / "train", "--map-dir", "nowhere"]
+    assert "--map-dir nowhere: no such folder" in refusal(capsys, main_eval.main, *argv)
+
+
+def test_a_shortlist_for_a_model_without_a_matcher(capsys, faces, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "model.ckpt", qaconv_loss_weight=0.0)
+    argv = ["--model-path", checkpoint, "--data-path", faces / "train", "--shortlist", "5"]
+    assert "--shortlist is for the local matcher" in refusal(capsys, main_eval.main, *argv)
 
 
 def test_a_refusal_in_a_process_of_its_own_shows_no_traceback(tmp_path):

@@ -78,6 +78,39 @@ def test_a_checkpoint_is_evaluated_on_a_folder_of_identities(trained, faces, tmp
     with np.load(tmp_path / "out" / "scores.npz") as saved:
         assert (saved["first"] < saved["second"]).all()
         assert len(saved["clean_qaconv"]) == 96 * 95 // 2
+    assert results["protocol"]["matched"] == "all pairs"
+    for condition, methods in results["benchmarks"]["own"]["identification"].items():
+        assert tuple(methods) == METHODS and condition in conditions
+        assert {(entry["num_probes"], entry["num_strangers"]) for entry in methods.values()} == {(96, 0)}
+        assert all(0 < entry["rank_accuracy"]["1"] <= entry["rank_accuracy"]["5"] for entry in methods.values())
+    assert "own, clean, identification: 96 images searched among all others" in done.stdout
+
+
+def test_a_shortlist_and_compact_maps_on_disk_are_stated_in_the_report(trained, faces, tmp_path):
+    argv = ["--model-path", trained / "last.ckpt", "--data-path", faces / "train", "--gpus", "0"]
+    (tmp_path / "maps").mkdir()
+    scores = {}
+    for name, options in {
+        "all": ["--map-dtype", "float32"],
+        "whole": ["--shortlist", "95", "--map-dtype", "float32"],
+        "some": ["--shortlist", "4", "--map-dtype", "int8", "--map-dir", tmp_path / "maps", "--occlude", "one"],
+    }.items():
+        done = program("main_eval.py", *argv, *options, "--output-dir", tmp_path / name, cwd=tmp_path)
+        with np.load(tmp_path / name / "scores.npz") as saved:
+            scores[name] = dict(saved)
+    np.testing.assert_allclose(scores["whole"]["clean_qaconv"], scores["all"]["clean_qaconv"], atol=1e-4)
+    assert not list((tmp_path / "maps").iterdir())
+    protocol = json.loads((tmp_path / "some" / "results.json").read_text())["protocol"]
+    assert (protocol["shortlist"], protocol["map_dtype"]) == (4, "int8")
+    for condition in ("clean", "occluded"):
+        values, matched = scores["some"][f"{condition}_qaconv"], scores["some"][f"{condition}_matched"]
+        assert 96 * 4 / 2 <= matched.sum() <= 96 * 4
+        assert protocol["matched"][condition] == f"{matched.sum()} of 4,560 pairs" in done.stdout
+        assert (values[~matched] == values[matched].min()).all()
+    matched = scores["some"]["clean_matched"]
+    np.testing.assert_allclose(
+        scores["some"]["clean_qaconv"][matched], scores["all"]["clean_qaconv"][matched], atol=0.1
+    )
 
 
 def test_a_list_of_pairs_is_scored_as_given(trained, faces, tmp_path):

@@ -69,6 +69,17 @@ def test_the_answer_that_needs_no_network_stands_beside_the_accuracy(results):
     assert f"\nlfw, clean, synthetic faces: {note}\n" in format_report(results)
 
 
+def test_identification_follows_the_condition_it_belongs_to(results):
+    entry = {"rank_accuracy": {"1": 0.5, "5": 0.75}, "num_probes": 1200, "num_strangers": 3}
+    assert "identification" not in format_report(results)
+    results["benchmarks"]["lfw"]["identification"] = {"occluded": {"adaface": entry}}
+    text = format_report(results)
+    facts = "1,200 images searched among all others, 3 more that are their identity's only one"
+    assert text.count(f"lfw, occluded, synthetic faces, identification: {facts}") == 1
+    assert text.index("lfw, occluded, synthetic faces: ") < text.index("identification") < text.index("cfp_fp, clean")
+    assert "  AdaFace   50.00   75.00" in text.splitlines()
+
+
 def test_the_more_frequent_answer_may_be_same(results):
     for entry in (clean := entries(0)).values():
         entry |= {"num_genuine": 300, "num_impostor": 100, "constant_accuracy": 0.75}

@@ -135,7 +135,7 @@ def test_the_order_of_images_changes_no_score(images):
 
 def test_batches_and_half_precision_maps_change_little(images):
     whole = describe_with_flip(describe, images)
-    batched = describe_batches(describe, images.split(3), map_dtype=torch.float16)
+    batched = describe_batches(describe, images.split(3), 7, map_dtype=torch.float16)
     assert batched.num_images == 7
     assert {view.local_map.dtype for view in batched.views} == {torch.float16}
     assert batched.embedding.dtype == torch.float32
@@ -145,8 +145,67 @@ def test_batches_and_half_precision_maps_change_little(images):
     assert (actual["qaconv"] != expected["qaconv"]).any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_batches_are_held_compactly_where_they_were_asked_for(images, dtype, on_disk, tmp_path):
+    whole = describe_with_flip(describe, images)
+    held = describe_batches(describe, images.split(3), 7, map_dtype=dtype, folder=tmp_path if on_disk else None)
+    assert list(tmp_path.iterdir()) == []  # a file without a name, gone however the process ends
+    bound = {torch.float32: 1e-6, torch.float16: 2**-11, torch.int8: 1 / 254 + 5**0.5 / 254}[dtype]
+    for view, exact, restored in zip(held.views, whole.views, held.restored().views, strict=True):
+        assert view.local_map.dtype == dtype
+        assert (restored.local_map - exact.local_map).abs().max() <= bound
+        torch.testing.assert_close(restored.visibility, exact.visibility)  # not compact
+        assert restored.local_map.dtype == restored.visibility.dtype == torch.float32
+        assert restored.local_map.permute(0, 2, 3, 1).is_contiguous()  # as matching wants the cells
+    torch.testing.assert_close(held.embedding, whole.embedding)
+
+
+def test_maps_on_disk_give_the_scores_of_maps_in_memory(images, tmp_path):
+    here, there = (
+        describe_batches(describe, images.split(3), 7, map_dtype=torch.int8, folder=folder)
+        for folder in (None, tmp_path)
+    )
+    np.testing.assert_array_equal(score_all_pairs(here, match)["qaconv"], score_all_pairs(there, match)["qaconv"])
+
+
+def test_no_maps_are_held_for_no_matcher(images):
+    described = describe_batches(describe, images.split(3), 7, map_dtype=None)
+    assert described.views == () and described[2:4].num_images == 2
+    assert list(score_all_pairs(described)) == ["adaface"]
+
+
+def test_a_set_against_itself_is_matched_as_such_on_the_diagonal(images):
+    same = []
+
+    def recording_match(probe, gallery, probe_visibility, gallery_visibility):
+        same.append(probe is gallery and probe_visibility is gallery_visibility)
+        return match(probe, gallery, probe_visibility, gallery_visibility)
+
+    described = describe_with_flip(describe, images)
+    for others in (None, described):
+        score_all_pairs(described, recording_match, 4, others)
+        assert same == [True, True, False, False, True, True]  # blocks (0, 0), (0, 1), (1, 1), two views each
+        same.clear()
+    score_all_pairs(described, recording_match, 4, others=described[:])
+    assert not any(same)
+
+
+def test_progress_sees_every_block(images):
+    described, seen = describe_with_flip(describe, images), []
+
+    def watch(steps):
+        seen.append(len(steps))
+        yield from steps
+
+    expected = score_all_pairs(described)["adaface"]
+    np.testing.assert_allclose(score_all_pairs(described, block_size=3, progress=watch)["adaface"], expected, atol=1e-6)
+    score_pair_list(described, unordered_pairs(7), batch_size=10, progress=watch)
+    assert seen == [6, 3]
+
+
 def test_without_matcher_or_visibility(images):
-    described = describe_batches(describe_without_visibility, images.split(4), "map")
+    described = describe_batches(describe_without_visibility, images.split(4), 7, "map")
     assert described.views[0].visibility is None
     assert list(score_all_pairs(described)) == ["adaface"]
     assert list(score_pairs(described[:2], described[2:4])) == ["adaface"]
@@ -172,7 +231,10 @@ def test_opposite_features_of_image_and_mirror_stay_finite():
             lambda d: describe_with_flip(describe, torch.zeros(1, 3, 8, 8), "mean"),
             'must be "score" or "map", got \'mean\'',
         ),
-        (lambda d: describe_batches(describe, []), "at least one batch"),
+        (lambda d: describe_batches(describe, [], 3), "got 3 and 0"),
+        (lambda d: describe_batches(describe, [torch.zeros(2, 3, 8, 8)], 3), "got 3 and 2"),
+        (lambda d: describe_batches(describe, [torch.zeros(2, 3, 8, 8)] * 2, 3), "got 3 and 4"),
+        (lambda d: describe_batches(describe, [], 3, map_dtype=torch.bfloat16), "float16, int8, got torch.bfloat16"),
         (lambda d: score_pairs(d[:2], d[:3]), "got 2 and 3"),
         (lambda d: score_pairs(d[:2], describe_with_flip(describe, torch.ones(2, 3, 8, 8), "map")), "as many views"),
         (lambda d: score_all_pairs(d[:1]), "at least two images"),
