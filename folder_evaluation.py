@@ -153,6 +153,12 @@ def choose_device(options: EvaluationConfig) -> torch.device:
     return torch.device("cuda" if options.gpus > 0 and torch.cuda.is_available() else "cpu")
 
 
+def lower_precision(options: EvaluationConfig) -> torch.dtype | None:
+    """Return the dtype of mixed precision, in which images are described and maps matched; None: all in float32."""
+    on_gpu = choose_device(options).type == "cuda"
+    return {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[options.precision_on(on_gpu)]
+
+
 def score_conditions(
     model: Recognizer, images: NDArray[np.uint8], pairs: Pairs, options: EvaluationConfig, every_pair: bool
 ) -> PairScores:
@@ -165,6 +171,8 @@ def score_conditions(
         hidden = describe(model, occlude_images(images, options), options, device)
         sides["occluded"] = (clean if options.occlude == "one" else hidden, hidden)
     matcher = model.matcher
+    if matcher is not None:
+        matcher.inference_dtype = lower_precision(options)
     scored = PairScores({}, {})
     with torch.inference_mode():
         for condition, (first, second) in sides.items():
@@ -192,7 +200,7 @@ def describe(
         for start in track(starts, "describing images"):
             yield transforms.to_tensor(torch.from_numpy(images[start : start + options.batch_size]).to(device))
 
-    dtype = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[options.precision_on(device.type == "cuda")]
+    dtype = lower_precision(options)
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
         return describe_batches(
             model.describe,

@@ -689,6 +689,14 @@ def test_evaluation_precision_and_use_16bit_describe_under_autocast(evaluation):
     assert dtypes(use_16bit=True) == {torch.bfloat16}
 
 
+def test_evaluation_precision_matches_maps_in_it(evaluation):
+    exact, lower = (scores_of(evaluation, precision=precision)["clean"] for precision in ("32", "bf16"))
+    assert evaluation.model.matcher.inference_dtype == torch.bfloat16
+    assert (exact["qaconv"] != lower["qaconv"]).any()
+    scores_of(evaluation)
+    assert evaluation.model.matcher.inference_dtype is None
+
+
 @pytest.mark.parametrize(("weights", "decider"), [((1.0, 0.0), "adaface"), ((0.0, 1.0), "qaconv")])
 def test_evaluation_weights_decide_the_combined_score(evaluation, weights, decider):
     options = evaluation_config(adaface_weight=weights[0], qaconv_weight=weights[1])
