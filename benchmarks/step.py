@@ -8,6 +8,7 @@ in this process, so that all of their time is seen; workers would hide it behind
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -36,6 +37,7 @@ class Variant(NamedTuple):
 
     memory_format: torch.memory_format
     bf16: bool
+    compiled: bool = False
 
 
 VARIANTS = {
@@ -43,6 +45,11 @@ VARIANTS = {
     "float32, channels-last": Variant(torch.channels_last, bf16=False),
     "bf16, channels-last": Variant(torch.channels_last, bf16=True),
 }
+if shutil.which("c++"):  # what torch compiles with on the CPU
+    VARIANTS |= {
+        "float32, --compile": Variant(torch.channels_last, bf16=False, compiled=True),
+        "bf16, --compile": Variant(torch.channels_last, bf16=True, compiled=True),
+    }
 
 STEP = Table(
     "step",
@@ -76,6 +83,8 @@ def build_step(variant: Variant, arch: str, batch_size: int) -> Step:
     torch.manual_seed(0)
     model = nets.build_model(arch).train()
     model.to(memory_format=variant.memory_format)  # type: ignore[call-overload]  # torch's stubs do not know it
+    if variant.compiled:
+        model.compile()
     head = heads.build_head("adaface", model.embedding_size, NUM_CLASSES)
     groups = optimization.parameter_groups([model, head], weight_decay=5e-4)
     optimizer = optimization.build_optimizer("sgd", groups, lr=0.01, momentum=0.9)
