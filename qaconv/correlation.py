@@ -25,13 +25,13 @@ class Maxima(NamedTuple):
 
     A cell without a match (it is hidden, or looks at a map with no visible cell) has value 0 and index 0, and the
     gradient that comes back for it is ignored. When a set is matched against itself both directions are equal, and
-    are the same tensors. Values are float32, or float64 for float64 maps.
+    are the same tensors. Values are float32, or float64 for float64 maps; indices that nobody asked for are None.
     """
 
     probe: Tensor  # [L, P, S, G] max over R
     probe_cell: Tensor | None  # [L, P, S, G] the first R that reaches it; uint8 up to 256 cells, else int16
     gallery: Tensor  # [L, G, R, P] max over S
-    gallery_cell: Tensor | None  # [L, G, R, P] the first S that reaches it; None: indices were not asked for
+    gallery_cell: Tensor | None  # [L, G, R, P] the first S that reaches it
 
 
 def _suits_triton(probe: Tensor, gallery: Tensor) -> bool:
@@ -170,7 +170,8 @@ def best_matches(
 
     Args:
         probe: features [L, P, S, C], float32 or float64, without a gradient also float16 or bfloat16, of which the
-            products are summed in float32 and rounded once to half precision; hidden [L, P, S] bool on both sides or
+            products are summed in float32 and rounded once to half precision (on CUDA float32 products follow
+            torch.set_float32_matmul_precision, by default without TF32); hidden [L, P, S] bool on both sides or
             on neither.
         gallery: features [L, G, R, C], likewise. The same object as `probe` means the set against itself: the
             correlations of (g, p) are those of (p, g) transposed, and half the work is saved.
