@@ -126,6 +126,10 @@ class ModelOptions(Options):
     )  # fmt: skip
     s: float = flag(64.0, "scale of the logits", within=POSITIVE)
     t_alpha: float = flag(0.01, "adaface: rate at which the norm statistics follow the batch", within=SHARE)
+    partial_fc_rate: float = flag(
+        0.0, "split the head's classes over the ranks, a step sees this share of them; 0 = all on every rank",
+        within=SHARE,
+    )  # fmt: skip
     color_space: str | None = flag(
         None, "channel order of weights from elsewhere that do not state it", choices=COLOR_SPACES, on_resume=INVOCATION
     )
@@ -275,6 +279,10 @@ class Config(
             raise ValueError(f"--epoch_by {self.epoch_by} belongs to --sampler pk; leave it out")
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ValueError(f"--lr_milestones must rise, got {','.join(map(str, self.lr_milestones))}")
+        if self.partial_fc_rate and self.optimizer != "sgd":
+            raise ValueError(
+                f"--partial_fc_rate needs --optimizer sgd, got {self.optimizer}: shards know momentum only"
+            )
         if self.h is not None and self.head != "adaface":
             raise ValueError(f"--h belongs to --head adaface, not to {self.head}; leave it out")
 

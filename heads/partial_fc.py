@@ -243,14 +243,16 @@ class PartialFC(nn.Module):
             yield from ((owner, first, min(first + size, stop)) for first in range(start, stop, size))
 
 
-def shard_bytes(num_classes: int, embedding_size: int, num_ranks: int, rate: float, batch_size: int) -> int:
+def shard_bytes(
+    num_classes: int, embedding_size: int, num_ranks: int, rate: float, batch_size: int, max_positives: int
+) -> int:
     """Return the memory of the largest shard in a step: weights, momentum, what of them takes part, logits.
 
     Args:
-        batch_size: of all ranks together.
+        batch_size: samples of all ranks together, of at most `max_positives` classes.
     """
     size = -(-num_classes // num_ranks)
-    count = num_sampled(size, rate, min(batch_size, size))
+    count = num_sampled(size, rate, max_positives)
     # Taking part: at unit length, its gradient, two factors of that; a sample is a copy too.
     copies = 4 + (count < size)
     # Logits and their gradient, four bytes each, and one that says which cosines were clamped.

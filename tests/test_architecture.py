@@ -26,7 +26,7 @@ LAYERS = (
     {"trainer", "checkpoints"},
     {"train_val", "data", "callbacks", "pretrain"},
     {"reporting"},
-    {"validation", "optimization", "updates", "runs"},
+    {"validation", "optimization", "updates", "shards", "runs"},
     LEAVES,
     GROUND,
     {"config"},

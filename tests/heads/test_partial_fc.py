@@ -195,7 +195,7 @@ def test_a_step_takes_a_share_of_the_classes_and_room_for_the_true_ones():
 
 
 def test_memory_falls_with_the_ranks_and_with_the_rate():
-    whole = shard_bytes(2_000_000, 512, 1, 1.0, 512)
+    whole = shard_bytes(2_000_000, 512, 1, 1.0, 512, 128)
     assert whole > 2 * 4 * 512 * 2_000_000  # weights and momentum
-    assert shard_bytes(2_000_000, 512, 8, 1.0, 512) == pytest.approx(whole / 8, rel=1e-6)
-    assert shard_bytes(2_000_000, 512, 8, 0.1, 512) < whole / 16
+    assert shard_bytes(2_000_000, 512, 8, 1.0, 512, 128) == pytest.approx(whole / 8, rel=1e-6)
+    assert shard_bytes(2_000_000, 512, 8, 0.1, 512, 128) < whole / 16
