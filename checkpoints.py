@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import heads
 import nets
 from config import Config
 from train_val import MAIN_DATASET, Recognizer
@@ -90,7 +91,8 @@ def _load_own(path: Path, arch: str | None, color_space: str | None) -> Recogniz
     if color_space not in (None, checkpoint["color_space"]):
         raise ValueError(f"{path}: expects {checkpoint['color_space']}, but --color_space says {color_space}")
     with _errors_name(path):
-        recognizer = Recognizer(parameters["config"], parameters["num_classes"])
+        # Checkpoints hold the dense head, however many ranks it was split over.
+        recognizer = Recognizer(parameters["config"] | {"partial_fc_rate": 0.0}, parameters["num_classes"])
         recognizer.load_state_dict(checkpoint["state_dict"])
         recognizer.on_load_checkpoint(checkpoint)
     return recognizer.eval()
@@ -110,7 +112,9 @@ def _load_foreign(path: Path, state: Mapping[str, Tensor], arch: str | None, col
     recognizer = Recognizer(config.to_dict(), {MAIN_DATASET: 1 if kernel is None else int(kernel.shape[1])})
     nets.load_weights(recognizer.model, path, color_space)
     if kernel is not None:
-        recognizer.head.kernel.data.copy_(kernel)
+        head = recognizer.head
+        assert isinstance(head, heads.MarginHead)
+        head.kernel.data.copy_(kernel)
     return recognizer.eval()
 
 

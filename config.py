@@ -1,8 +1,7 @@
 """Every option of the programs, once: flags -> one frozen Config.
 
-Each section below is a frozen dataclass; flags.py turns its fields into flags. Programs compose the sections they need:
-`Config` trains, `EvaluationConfig` evaluates. Standard library only. The tuples of names repeat the registries of the
-packages, which cannot be imported here; a test compares them.
+Each section is a frozen dataclass (those of training are in options.py); flags.py turns its fields into flags. Programs
+compose the sections they need: `Config` trains, `EvaluationConfig` evaluates. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,230 +13,48 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from flags import INVOCATION, MAY_CHANGE, FlagParser, Options, add_flags, flag, merge_options, user_errors
+from flags import FlagParser, Options, add_flags, flag, merge_options, user_errors
+from options import (
+    ARCHS,
+    BACKENDS,
+    COLOR_SPACES,
+    COUNT,
+    EPOCH_UNITS,
+    HEADS,
+    IMAGES_PER_IDENTITY,
+    LR_SCHEDULES,
+    MAP_DTYPES,
+    MS1MV2_SUBSET,
+    NOT_NEGATIVE,
+    OCCLUDERS,
+    OCCLUSION_METHODS,
+    OPTIMIZERS,
+    PAIRWISE_REDUCTIONS,
+    QACONV_SCORES,
+    SAMPLERS,
+    SEEDS,
+    WANDB_MODES,
+    AugmentationOptions,
+    DataOptions,
+    DeviceOptions,
+    FusionOptions,
+    LossOptions,
+    ModelOptions,
+    OcclusionOptions,
+    QAConvOptions,
+    SystemOptions,
+    TrainingOptions,
+)
+
+# The names that options choose from are also found here.
+__all__ = [
+    "ARCHS", "BACKENDS", "COLOR_SPACES", "EPOCH_UNITS", "HEADS", "IMAGES_PER_IDENTITY", "LR_SCHEDULES", "MAP_DTYPES",
+    "MS1MV2_SUBSET", "OCCLUDERS", "OCCLUSION_METHODS", "OPTIMIZERS", "PAIRWISE_REDUCTIONS", "QACONV_SCORES",
+    "SAMPLERS", "WANDB_MODES", "Config", "EvaluationConfig", "EvaluationOptions", "add_task_arguments",
+    "explicit_flags", "get_args", "get_eval_args", "merge_for_resume",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
-
-ARCHS = (
-    "ir_tiny", "ir_18", "ir_34", "ir_50", "ir_101", "ir_se_18", "ir_se_34", "ir_se_50", "ir_se_101", "mobilefacenet",
-)  # fmt: skip
-HEADS = ("adaface", "arcface", "cosface")
-OPTIMIZERS = ("sgd", "adamw")
-LR_SCHEDULES = ("multistep", "cosine")
-EPOCH_UNITS = ("images", "identities")
-SAMPLERS = ("pk", "graph")
-QACONV_SCORES = ("bn_fc", "weighted")
-OCCLUSION_METHODS = ("none", "scaling", "masking")
-PAIRWISE_REDUCTIONS = ("ranking", "balanced", "mean", "row_sum")
-MAP_DTYPES = ("float32", "float16", "int8")
-OCCLUDERS = ("surgical", "cloth", "respirator", "niqab", "scarf", "sunglasses", "cap", "fringe", "hand", "block")
-COLOR_SPACES = ("rgb", "bgr")
-BACKENDS = ("ddp", "dp", "ddp2")
-WANDB_MODES = ("online", "offline", "disabled")
-IMAGES_PER_IDENTITY = 4  # in a batch: the K of the PK sampler
-MS1MV2_SUBSET = "assets/ms1mv2_train_subset_index.txt"
-
-
-COUNT = "[1, inf)"
-POSITIVE = "(0, inf)"
-NOT_NEGATIVE = "[0, inf)"
-SHARE = "[0, 1]"
-SEEDS = "[0, 4294967295]"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataOptions(Options):
-    """Data."""
-
-    data_root: str | None = flag(
-        None, "folder of the data; without it and train_data_path: the embedded synthetic faces", on_resume=MAY_CHANGE
-    )
-    train_data_path: str | None = flag(
-        None, "folder of identity folders, absolute or in data_root; else `train` there, or data_root itself",
-        on_resume=MAY_CHANGE,
-    )  # fmt: skip
-    val_data_path: str | None = flag(
-        None, "folder of the benchmark sets, absolute or in data_root; else data_root", on_resume=MAY_CHANGE
-    )
-    swap_color_channel: bool = flag(False, "the training files hold red and blue the other way round")
-    use_mxrecord: bool = flag(
-        False, "the training data are a RecordIO file, train.rec with train.idx, as InsightFace's"
-    )
-    train_data_subset: str | None = flag(
-        None, "file of the positions of the images to train on; identities with fewer than 5 of them drop out",
-        const=MS1MV2_SUBSET, on_resume=MAY_CHANGE,
-    )  # fmt: skip
-    custom_num_class: int | None = flag(None, "number of training identities, checked against the data", within=COUNT)
-    val_identities: float = flag(
-        0.1, "share of the identities held out for validation where there are no benchmark sets", within="[0, 1)"
-    )
-    synthetic_identities: int = flag(200, "training identities of the embedded faces", within="[2, inf)")
-    synthetic_images: int = flag(20, "images of each of them", within="[2, inf)")
-    max_bad_fraction: float = flag(
-        0.001, "share of the training images that may be unreadable, one image at least unless it is 0; more: stop",
-        within=SHARE, on_resume=MAY_CHANGE,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions(Options):
-    """Training."""
-
-    epochs: int = flag(24, "passes over the data", within=COUNT, on_resume=MAY_CHANGE)
-    batch_size: int = flag(256, "images a step, over all ranks together; divisible by 4", within="[4, inf)")
-    lr: float = flag(0.1, "learning rate", within=POSITIVE)
-    lr_milestones: tuple[int, ...] = flag((8, 12, 14), "epochs after which multistep lowers the rate", within=COUNT)
-    lr_gamma: float = flag(0.1, "factor of each milestone", within="(0, 1]")
-    momentum: float = flag(0.9, "momentum of sgd", within="[0, 1)")
-    weight_decay: float = flag(5e-4, "weight decay, not for norms and biases", within=NOT_NEGATIVE)
-    accumulate_grad_batches: int = flag(1, "batches whose gradients one optimiser step takes", within=COUNT)
-    gradient_clip_val: float = flag(0.0, "largest norm of the gradient; 0 = no clipping", within=NOT_NEGATIVE)
-    warmup_steps: int = flag(0, "optimiser steps of linear warm-up", within=NOT_NEGATIVE)
-    seed: int = flag(42, "all that is random follows it", within=SEEDS)
-    val_check_interval: float = flag(1.0, "share of an epoch between validations", within="(0, 1]")
-    check_val_every_n_epoch: int = flag(1, "epochs from validation to validation; divides --epochs", within=COUNT)
-    sampler: str = flag(
-        "pk", "identities of a batch: random ones, or each identity once with its nearest neighbours", choices=SAMPLERS
-    )
-    epoch_by: str = flag(
-        "images", "an epoch of --sampler pk: each image once, or 4 images of each identity", choices=EPOCH_UNITS
-    )
-    optimizer: str = flag("sgd", "optimiser", choices=OPTIMIZERS)
-    lr_schedule: str = flag("multistep", "learning rate over time, after the warm-up", choices=LR_SCHEDULES)
-    margin_warmup_epochs: float = flag(0.0, "epochs over which the margin rises from 0", within=NOT_NEGATIVE)
-    on_nonfinite: str = flag(
-        "stop", "a loss that is not finite stops the run, or its step is skipped and counted",
-        choices=("stop", "skip"), on_resume=MAY_CHANGE,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions(Options):
-    """Model."""
-
-    arch: str = flag("ir_50", "backbone", choices=ARCHS)
-    embedding_size: int = flag(512, "length of the embedding", within=COUNT)
-    head: str = flag("adaface", "margin head", choices=HEADS)
-    m: float | None = flag(
-        None, "margin; else the published one: adaface 0.4, arcface 0.5, cosface 0.4", within=NOT_NEGATIVE
-    )
-    h: float | None = flag(
-        None, "adaface: how far quality moves the margin; else 0.333, as published; h = 0 turns adaface into cosface",
-        within=NOT_NEGATIVE,
-    )  # fmt: skip
-    s: float = flag(64.0, "scale of the logits", within=POSITIVE)
-    t_alpha: float = flag(0.01, "adaface: rate at which the norm statistics follow the batch", within=SHARE)
-    color_space: str | None = flag(
-        None, "channel order of weights from elsewhere that do not state it", choices=COLOR_SPACES, on_resume=INVOCATION
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class QAConvOptions(Options):
-    """QAConv, the local matcher."""
-
-    qaconv_channels: int = flag(0, "channels of a 1x1 projection before matching; 0 = none", within=NOT_NEGATIVE)
-    qaconv_score: str = flag("bn_fc", "the published score, or weighted cosines of a projection", choices=QACONV_SCORES)
-    class_embeddings: bool = flag(False, "learn a map of each identity and classify by matching it")
-    k_nearest: int = flag(32, "class_embeddings: nearest classes that an image is matched with", within=COUNT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossOptions(Options):
-    """Losses."""
-
-    adaface_loss_weight: float = flag(0.1, "weight of the margin head's loss", within=NOT_NEGATIVE)
-    qaconv_loss_weight: float = flag(0.7, "weight of the matcher's losses; 0 = no matcher", within=NOT_NEGATIVE)
-    occlusion_loss_weight: float = flag(0.3, "weight of the occlusion head's loss", within=NOT_NEGATIVE)
-    triplet_weight: float = flag(0.5, "weight of the ranking loss within the matcher's", within=NOT_NEGATIVE)
-    triplet_margin: float = flag(1.0, "margin of the ranking loss", within=NOT_NEGATIVE)
-    pairwise_reduction: str = flag(
-        "ranking", "how the matcher's pairwise loss is reduced over a row of scores", choices=PAIRWISE_REDUCTIONS
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OcclusionOptions(Options):
-    """Occlusion."""
-
-    occlusion_method: str = flag("masking", "how the matcher uses predicted visibility", choices=OCCLUSION_METHODS)
-    occlusion_prob: float = flag(0.5, "share of the training images that are occluded", within=SHARE)
-    occluders: tuple[str, ...] = flag(
-        OCCLUDERS, f"what occludes them: all, none, or some of {', '.join(OCCLUDERS)}", choices=OCCLUDERS
-    )
-    visibility_gradient: bool = flag(False, "the matcher's loss trains the occlusion head too")
-    val_occlusion: tuple[str, ...] = flag(
-        OCCLUDERS, "what occludes one image of each pair in validation; none = clean pairs only", choices=OCCLUDERS
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FusionOptions(Options):
-    """Fusion of the scores in validation."""
-
-    adaface_eval_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
-    qaconv_eval_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentationOptions(Options):
-    """Augmentation."""
-
-    low_res_augmentation_prob: float = flag(0.0, "share of the images shrunk and enlarged again", within=SHARE)
-    crop_augmentation_prob: float = flag(0.0, "share of the images with all but a crop black", within=SHARE)
-    photometric_augmentation_prob: float = flag(0.0, "share of the images with other light and colour", within=SHARE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeviceOptions(Options):
-    """Device."""
-
-    gpus: int = flag(1, "number of GPUs; 0, or a machine without one: CPU", within=NOT_NEGATIVE, on_resume=MAY_CHANGE)
-    num_workers: int = flag(2, "workers that read images", within=NOT_NEGATIVE, on_resume=MAY_CHANGE)
-    precision: str | None = flag(None, "float32 (the default) or mixed precision", choices=("32", "bf16", "16"))
-    use_16bit: bool = flag(False, "mixed precision: fp16 on a GPU, bf16 on the CPU")
-
-    def precision_on(self, gpu: bool) -> str:
-        """Return "32", "bf16" or "16" for a GPU or the CPU.
-
-        Raises:
-            ValueError: if the flags contradict each other there, or ask for fp16 on the CPU.
-        """
-        implied = ("16" if gpu else "bf16") if self.use_16bit else None
-        if implied and self.precision not in (None, implied):
-            device = "a GPU" if gpu else "the CPU"
-            raise ValueError(f"--use_16bit means {implied} on {device}: it conflicts with --precision {self.precision}")
-        chosen = self.precision or implied or "32"
-        if chosen == "16" and not gpu:
-            raise ValueError("--precision 16 needs a GPU; use bf16 on the CPU")
-        return chosen
-
-    def _check_precision(self) -> None:
-        # Whether there is a GPU is not known here: refuse what is wrong on every device the run may get.
-        if self.gpus == 0 or self.precision == "32":
-            self.precision_on(gpu=self.gpus > 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SystemOptions(Options):
-    """Run."""
-
-    num_processes: int = flag(1, "ranks on the CPU", within=COUNT, on_resume=MAY_CHANGE)
-    distributed_backend: str = flag(
-        "ddp", "dp and ddp2 no longer exist: ddp is used", choices=BACKENDS, parse=str.lower,
-        on_resume=MAY_CHANGE,
-    )  # fmt: skip
-    compile: bool = flag(False, "compile the backbone", on_resume=MAY_CHANGE)
-    prefix: str = flag("maskwise", "first part of the run folder's name")
-    monitor: str = flag("val_acc", "metric whose largest value makes best.ckpt")
-    log_every_n_steps: int = flag(50, "steps between two lines of metrics", within=COUNT, on_resume=MAY_CHANGE)
-    save_all_models: bool = flag(False, "keep a checkpoint of every epoch", on_resume=MAY_CHANGE)
-    wandb: str = flag("disabled", "also log to Weights & Biases", choices=WANDB_MODES, on_resume=MAY_CHANGE)
-    resume_from_checkpoint: str | None = flag(None, "go on with the run of this last.ckpt", on_resume=INVOCATION)
-    start_from_model_statedict: str | None = flag(None, "start with this file's backbone", on_resume=INVOCATION)
-    evaluate: bool = flag(False, "test only, with the checkpoint given", on_resume=INVOCATION)
-    fast_dev_run: bool = flag(False, "one batch of everything, nothing saved", on_resume=INVOCATION)
-    test_run: bool = flag(False, "50 batches an epoch", on_resume=INVOCATION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +93,10 @@ class Config(
             raise ValueError(f"--epoch_by {self.epoch_by} belongs to --sampler pk; leave it out")
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ValueError(f"--lr_milestones must rise, got {','.join(map(str, self.lr_milestones))}")
+        if self.partial_fc_rate and self.optimizer != "sgd":
+            raise ValueError(
+                f"--partial_fc_rate needs --optimizer sgd, got {self.optimizer}: shards know momentum only"
+            )
         if self.h is not None and self.head != "adaface":
             raise ValueError(f"--h belongs to --head adaface, not to {self.head}; leave it out")
 

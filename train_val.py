@@ -17,6 +17,7 @@ import losses
 import nets
 import optimization
 import qaconv
+import shards
 import transforms
 import updates
 import validation
@@ -45,11 +46,9 @@ class Recognizer(pl.LightningModule):
         self.config = Config.from_dict(dict(config))
         c = self.config
         self.model = nets.build_model(c.arch, c.embedding_size)
+        self.num_classes = dict(num_classes)
         self.heads = nn.ModuleDict(
-            {
-                name: heads.build_head(c.head, c.embedding_size, count, m=c.m, h=c.h, s=c.s, t_alpha=c.t_alpha)
-                for name, count in num_classes.items()
-            }
+            {} if c.partial_fc_rate else {n: shards.build_head(c, k) for n, k in num_classes.items()}
         )
         self.matcher = self._build_matcher(num_classes) if c.qaconv_loss_weight > 0 else None
         self.occlusion_head = self._build_occlusion_head()
@@ -62,9 +61,16 @@ class Recognizer(pl.LightningModule):
         self.guard = updates.UpdateGuard(c.on_nonfinite)
         self._applied_lr = 0.0
         self._finished_step = 0
-        # NCCL cannot reduce a sparse gradient: it is averaged here, not by DDP.
-        self._ddp_params_and_buffers_to_ignore = ["matcher.class_embeddings.weight"]
+        # NCCL cannot reduce a sparse gradient: it is averaged here, not by DDP. Shards differ from rank to rank.
+        split = [f"heads.{name}.weight" for name in num_classes]
+        self._ddp_params_and_buffers_to_ignore = ["matcher.class_embeddings.weight", *split]
         self.to(memory_format=torch.channels_last)
+
+    def configure_model(self) -> None:
+        """Split the classes of a sharded head over the ranks, which are known only now; Lightning calls it."""
+        for name, count in self.num_classes.items():
+            if name not in self.heads:
+                self.heads[name] = shards.build_head(self.config, count)
 
     def _build_matcher(self, num_classes: Mapping[str, int]) -> qaconv.QAConv:
         c = self.config
@@ -87,28 +93,19 @@ class Recognizer(pl.LightningModule):
         return head
 
     @property
-    def head(self) -> heads.MarginHead:
+    def head(self) -> heads.MarginHead | heads.PartialFC:
         """The margin head of the main data set."""
         head = self.heads[MAIN_DATASET]
-        assert isinstance(head, heads.MarginHead)
+        assert isinstance(head, heads.MarginHead | heads.PartialFC)
         return head
 
-    def memory_plan(self) -> list[str]:
-        """Return a line for each part whose memory grows with the number of identities."""
-        c = self.config
-        states = 2 if c.optimizer == "adamw" else int(c.momentum > 0)
-        kernel = sum(p.numel() for p in self.heads.parameters()) * 4
-        classes = self.head.kernel.shape[1]
-        logits = c.batch_size * classes * 4
-        lines = [
-            f"head weights {_megabytes(kernel)}, their gradient {_megabytes(kernel)}, "
-            f"optimiser state {_megabytes(states * kernel)}, "
-            f"logits of a batch and their gradient {_megabytes(2 * logits)}"
-        ]
-        if c.class_embeddings and self.matcher is not None:
-            lines.append(
-                f"class embeddings {_megabytes(self.matcher.class_embedding_bytes(classes))}, updated sparsely"
-            )
+    def memory_plan(self, num_ranks: int = 1) -> list[str]:
+        """Return a line for each part whose memory on a rank grows with the number of identities."""
+        classes = self.num_classes[MAIN_DATASET]
+        lines = shards.plan_memory(self.config, classes, num_ranks)
+        if self.config.class_embeddings and self.matcher is not None:
+            size = shards.megabytes(self.matcher.class_embedding_bytes(classes))
+            lines.append(f"class embeddings {size}, all on every rank: float16, without momentum, updated sparsely")
         return lines
 
     # ---------------------------------------------------------------- description of images
@@ -147,10 +144,8 @@ class Recognizer(pl.LightningModule):
 
     def _loss_terms(self, features: nets.Features, batch: Sample) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the unweighted loss terms and the accuracies of one batch, each a scalar."""
-        self.head.margin_scale = self._margin_scale()
-        logits = self.head(features.embedding, features.norm, batch.label)
-        terms = {"head": F.cross_entropy(logits, batch.label)}
-        accuracies = {"train_head_acc": (logits.argmax(1) == batch.label).float().mean()}
+        loss, accuracy = self._head_loss(features, batch.label)
+        terms, accuracies = {"head": loss}, {"train_head_acc": accuracy}
         visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
         if self.matcher is not None:
             matching, accuracies["train_pairwise_acc"] = self._matching_terms(features, visibility, batch.label)
@@ -159,6 +154,15 @@ class Recognizer(pl.LightningModule):
             target = transforms.visibility_map(batch.visibility, *visibility.shape[-2:])
             terms["occlusion"] = losses.occlusion_loss(visibility, target)
         return terms, accuracies
+
+    def _head_loss(self, features: nets.Features, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the margin head's cross entropy and accuracy; a sharded head's are those of all ranks."""
+        head = self.head
+        head.margin_scale = self._margin_scale()
+        if isinstance(head, heads.PartialFC):
+            return head(features.embedding, features.norm, labels, self.trainer.global_step)
+        logits = head(features.embedding, features.norm, labels)
+        return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()
 
     def _matching_terms(
         self, features: nets.Features, visibility: Tensor | None, labels: Tensor
@@ -211,7 +215,8 @@ class Recognizer(pl.LightningModule):
             weight.grad = updates.mean_over_ranks(weight.grad)
         named = {name: p for name, p in self.named_parameters() if p.grad is not None}
         parameters = list(named.values())
-        norm = updates.gradient_norm(parameters)
+        split = shards.find_shards(self.heads)
+        norm = shards.whole_norm(updates.gradient_norm(shards.without_shards(parameters, split)), split)
         scaled = self.trainer.precision == "16-mixed"
         if not self.guard.accepts_gradient(named, norm, self.trainer.global_step + 1, scaled):
             return
@@ -222,6 +227,8 @@ class Recognizer(pl.LightningModule):
             # The optimiser would touch the maps of every class; those that took part in the step are enough.
             optimization.sparse_sgd_step(weight, self._applied_lr, self.config.weight_decay, self._rounding(weight))
             weight.grad = None
+        for shard in split.values():
+            shard.sgd_step(self._applied_lr, self.config.momentum, self.config.weight_decay)
 
     def _rounding(self, weight: Tensor) -> torch.Generator:
         """Return the generator that this step rounds with, on every rank the same."""
@@ -244,7 +251,16 @@ class Recognizer(pl.LightningModule):
 
     def _refresh_neighbours(self) -> None:
         if self.matcher is not None and self.matcher.class_embeddings is not None:
-            self.matcher.set_neighbours(self.head.kernel)
+            self.matcher.set_neighbours(self._kernel())
+
+    def _kernel(self) -> Tensor:
+        """Return the class weights of all ranks, [D, num_classes]."""
+        head = self.head
+        if isinstance(head, heads.MarginHead):
+            return head.kernel
+        whole = head.gather_classes(head.weight, everywhere=True)
+        assert whole is not None
+        return whole.T.to(self.device)
 
     # ---------------------------------------------------------------- logging
 
@@ -353,6 +369,7 @@ class Recognizer(pl.LightningModule):
         statistics = self.fusion_statistics
         checkpoint["fusion_statistics"] = None if statistics is None else statistics.to_dict()
         checkpoint["skipped_steps"] = self.guard.skipped
+        shards.gather_into(checkpoint, shards.find_shards(self.heads))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them; a checkpoint in another colour order is refused.
@@ -365,12 +382,9 @@ class Recognizer(pl.LightningModule):
         statistics = checkpoint["fusion_statistics"]
         self.fusion_statistics = None if statistics is None else FusionStatistics.from_dict(statistics)
         self.guard.skipped = checkpoint.get("skipped_steps", 0)
+        shards.restore_momentum(checkpoint, shards.find_shards(self.heads))
 
 
 def unit_map(feature_map: Tensor) -> Tensor:
     """Return the map with every cell's feature at unit length, float32 [B, C, h, w]; a zero cell stays zero."""
     return F.normalize(feature_map.float(), dim=1)
-
-
-def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:,.1f} MiB"

@@ -59,7 +59,7 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str]) -> S
     if folder is not None:
         runs.log_into(folder, log)
         runs.write_record(folder, config, ["main.py", *argv])
-    for line in model.memory_plan():
+    for line in model.memory_plan(world_size(config)):
         logger.info("memory: %s", line)
     return Session(config, folder, datamodule, model, build_trainer(config, folder))
 

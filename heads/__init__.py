@@ -1,9 +1,10 @@
-"""Margin heads: (embeddings, norms, labels) -> logits."""
+"""Margin heads: (embeddings, norms, labels) -> logits; split over ranks, they give the loss."""
 
 from .adaface import AdaFace
 from .arcface import ArcFace
 from .cosface import CosFace
 from .margin_head import MarginHead
+from .partial_fc import PartialFC, shard_bytes
 
 HEADS: dict[str, type[MarginHead]] = {"adaface": AdaFace, "arcface": ArcFace, "cosface": CosFace}
 
@@ -37,4 +38,4 @@ def build_head(
     return HEADS[name](embedding_size, num_classes, **options)
 
 
-__all__ = ["HEADS", "AdaFace", "ArcFace", "CosFace", "MarginHead", "build_head"]
+__all__ = ["HEADS", "AdaFace", "ArcFace", "CosFace", "MarginHead", "PartialFC", "build_head", "shard_bytes"]

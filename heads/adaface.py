@@ -51,20 +51,18 @@ class AdaFace(MarginHead):
         self.register_buffer("batch_std", torch.full((1,), 100.0))
 
     def add_margin(self, cosine: Tensor, norms: Tensor) -> Tensor:
-        """Return cos(theta - m * z) - m * (1 + z), after the statistics took the batch in."""
-        norms = norms.clamp(*NORM_RANGE)
-        if self.training:
-            self._follow(norms)
-        z = (self.h * (norms - self.batch_mean) / (self.batch_std + self.eps)).clamp(-1, 1)
+        """Return cos(theta - m * z) - m * (1 + z)."""
+        z = (self.h * (norms.clamp(*NORM_RANGE) - self.batch_mean) / (self.batch_std + self.eps)).clamp(-1, 1)
         m = self.effective_margin()
         return self.add_angle(cosine, -m * z) - (m + m * z)
 
     @torch.no_grad()
-    def _follow(self, norms: Tensor) -> None:
+    def follow(self, norms: Tensor) -> None:
+        """Move the statistics towards those of the global batch, of which `norms` [B, 1] are this rank's."""
         world_size = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
         if world_size == 1 and len(norms) < 2:
             return
-        mean, std = _mean_std(norms, world_size)
+        mean, std = _mean_std(norms.clamp(*NORM_RANGE), world_size)
         self.batch_mean.mul_(1 - self.t_alpha).add_(self.t_alpha * mean)
         self.batch_std.mul_(1 - self.t_alpha).add_(self.t_alpha * std)
 

@@ -52,19 +52,27 @@ class MarginHead(nn.Module, ABC):
             ValueError: if shapes disagree. norms of shape [B] are refused: they could broadcast over classes.
             TypeError: if labels are not int64 or embeddings not floating.
         """
-        self._check(embeddings, norms, labels)
+        self.check(embeddings, norms, labels, self.kernel.shape[0])
         dtype = torch.promote_types(torch.promote_types(embeddings.dtype, self.kernel.dtype), torch.float32)
         # Without this, autocast would run the product in half precision: too coarse for acos near 1.
         with torch.autocast(embeddings.device.type, enabled=False):
             cosine = embeddings.to(dtype) @ functional.normalize(self.kernel.to(dtype), dim=0)
             cosine = cosine.clamp(-1 + self.eps, 1 - self.eps)
-            index = labels[:, None]
-            target = self.add_margin(cosine.gather(1, index), norms.detach().to(dtype))
+            index, norms = labels[:, None], norms.detach().to(dtype)
+            if self.training:
+                self.follow(norms)
+            target = self.add_margin(cosine.gather(1, index), norms)
             return cosine.scatter(1, index, target) * self.s
+
+    def follow(self, norms: Tensor) -> None:
+        """Take the norms [B, 1] of this rank's batch into the running statistics, where a margin has any."""
 
     @abstractmethod
     def add_margin(self, cosine: Tensor, norms: Tensor) -> Tensor:
-        """Return the true classes' cosines with the margin, [B, 1], from clamped cosines and detached norms [B, 1]."""
+        """Return the true classes' cosines with the margin, [B, 1], from clamped cosines and detached norms [B, 1].
+
+        Row by row, and without any change of state: the rows may be those of several ranks.
+        """
 
     def effective_margin(self) -> float:
         """Return m as ramped by `margin_scale`."""
@@ -74,8 +82,13 @@ class MarginHead(nn.Module, ABC):
         """Return cos(acos(cosine) + angle), the sum of angles clamped to [eps, pi - eps]."""
         return (cosine.acos() + angle).clamp(self.eps, torch.pi - self.eps).cos()
 
-    def _check(self, embeddings: Tensor, norms: Tensor, labels: Tensor) -> None:
-        place, size = f"{type(self).__name__}.forward", self.kernel.shape[0]
+    def check(self, embeddings: Tensor, norms: Tensor, labels: Tensor, size: int) -> None:
+        """Refuse what `forward` does not take; `size` is the length of an embedding.
+
+        Raises:
+            ValueError, TypeError: as `forward` says.
+        """
+        place = f"{type(self).__name__}.forward"
         if not embeddings.is_floating_point():
             raise TypeError(f"{place}: embeddings must be floating, got {embeddings.dtype}")
         if labels.dtype != torch.int64:

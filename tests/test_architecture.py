@@ -26,10 +26,11 @@ LAYERS = (
     {"trainer", "checkpoints"},
     {"train_val", "data", "callbacks", "pretrain"},
     {"reporting"},
-    {"validation", "optimization", "updates", "runs"},
+    {"validation", "optimization", "updates", "shards", "runs"},
     LEAVES,
     GROUND,
     {"config"},
+    {"options"},
     {"flags"},
 )
 # Below the program even less is allowed: these names of ours, and these from outside.
@@ -41,6 +42,7 @@ OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "evaluation": {"matplotlib", "numpy", "rich", "sklearn", "torch"},
     "qaconv": {"torch", "triton"},  # triton where it is installed
     "config": set(),
+    "options": set(),
     "flags": set(),
 }
 PLOTS = Path("evaluation/plots.py")

@@ -22,7 +22,8 @@ DEFAULTS = {
     "val_check_interval": 1.0, "check_val_every_n_epoch": 1, "sampler": "pk", "epoch_by": "images", "optimizer": "sgd",
     "lr_schedule": "multistep", "margin_warmup_epochs": 0.0, "on_nonfinite": "stop", "arch": "ir_50",
     "embedding_size": 512, "head": "adaface",
-    "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "color_space": None, "qaconv_channels": 0,
+    "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "partial_fc_rate": 0.0, "color_space": None,
+    "qaconv_channels": 0,
     "qaconv_score": "bn_fc", "class_embeddings": False, "k_nearest": 32, "adaface_loss_weight": 0.1,
     "qaconv_loss_weight": 0.7, "occlusion_loss_weight": 0.3, "triplet_weight": 0.5, "triplet_margin": 1.0,
     "pairwise_reduction": "ranking", "occlusion_method": "masking", "occlusion_prob": 0.5,
@@ -49,7 +50,8 @@ GIVEN = {
     "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"),
     "margin_warmup_epochs": ("1.5", 1.5), "on_nonfinite": ("skip", "skip"), "arch": ("ir_tiny", "ir_tiny"),
     "embedding_size": ("128", 128), "head": ("arcface", "arcface"), "m": ("0.3", 0.3), "h": ("0", 0.0),
-    "s": ("32", 32.0), "t_alpha": ("0.99", 0.99), "color_space": ("bgr", "bgr"), "qaconv_channels": ("64", 64),
+    "s": ("32", 32.0), "t_alpha": ("0.99", 0.99), "partial_fc_rate": ("0.1", 0.1),
+    "color_space": ("bgr", "bgr"), "qaconv_channels": ("64", 64),
     "qaconv_score": ("weighted", "weighted"), "k_nearest": ("5", 5), "adaface_loss_weight": ("1", 1.0),
     "qaconv_loss_weight": ("0", 0.0), "occlusion_loss_weight": ("0.1", 0.1), "triplet_weight": ("0.2", 0.2),
     "triplet_margin": ("16", 16.0), "pairwise_reduction": ("row_sum", "row_sum"),
@@ -160,6 +162,8 @@ def test_help_names_every_flag_once_and_says_what_h_does(capsys):
         ("--lr_milestones 12,8", ("--lr_milestones", "12,8")),
         ("--lr_milestones 8,x", ("--lr_milestones", "8,x")),
         ("--head arcface --h 0.3", ("--h", "adaface", "arcface")),
+        ("--partial_fc_rate 1.1", ("--partial_fc_rate", "[0, 1]", "got 1.1")),
+        ("--partial_fc_rate 0.5 --optimizer adamw", ("--partial_fc_rate", "--optimizer sgd", "adamw")),
         ("--sampler graph --epoch_by identities", ("--epoch_by identities", "--sampler pk")),
         ("--adaface_loss_weight 0 --qaconv_loss_weight 0 --occlusion_loss_weight 0", ("--qaconv_loss_weight", "0")),
         ("--adaface_eval_weight 0 --qaconv_eval_weight 0", ("--adaface_eval_weight", "--qaconv_eval_weight")),
@@ -255,7 +259,7 @@ def test_precision_by_device(options, on_gpu, on_cpu):
 
 # ---------------------------------------------------------------- saving and resuming
 
-conflicting = ("h", "sampler", "start_from_model_statedict")
+conflicting = ("h", "sampler", "optimizer", "start_from_model_statedict")
 everything = {name: value for name, (_, value) in GIVEN.items() if name not in conflicting}
 everything |= dict.fromkeys((name for name in SWITCHES if name != "fast_dev_run"), True)
 

@@ -74,6 +74,8 @@ EFFECTS = {
     "h": "test_head_options_reach_the_head",
     "s": "test_head_options_reach_the_head",
     "t_alpha": "test_head_options_reach_the_head",
+    "partial_fc_rate": "tests/training/test_partial_fc_in_runs.py::"
+    "test_two_ranks_that_sample_half_of_the_classes_resume_to_the_same_bits",
     "color_space": "test_start_from_model_statedict_starts_with_these_weights_in_their_color_space",
     "qaconv_channels": "test_matcher_options_build_the_matcher",
     "qaconv_score": "test_matcher_options_build_the_matcher",

@@ -1,0 +1,95 @@
+"""Heads split over the ranks, in a run: their memory, the norm of their gradient, their place in a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import heads
+from config import IMAGES_PER_IDENTITY, Config
+
+PLANNED_CLASSES = (85_742, 2_000_000, 10_000_000)  # MS1MV2, the cleaned WebFace260M, and beyond
+
+Shards = Mapping[str, heads.PartialFC]
+
+
+def find_shards(modules: nn.ModuleDict) -> dict[str, heads.PartialFC]:
+    """Return those of the heads that are split over the ranks, by the data set's name."""
+    return {name: head for name, head in modules.items() if isinstance(head, heads.PartialFC)}
+
+
+def build_head(config: Config, num_classes: int) -> heads.MarginHead | heads.PartialFC:
+    """Return the head that the options ask for; one that is split takes its ranks from the process group."""
+    c = config
+    count = 1 if c.partial_fc_rate else num_classes
+    head = heads.build_head(c.head, c.embedding_size, count, m=c.m, h=c.h, s=c.s, t_alpha=c.t_alpha)
+    if not c.partial_fc_rate:
+        return head
+    return heads.PartialFC(head, num_classes, c.partial_fc_rate, c.seed, c.batch_size // IMAGES_PER_IDENTITY)
+
+
+def plan_memory(config: Config, num_classes: int, num_ranks: int) -> list[str]:
+    """Return lines about a rank's memory: for the dense head if it is one, and for a head that is split."""
+    c, rate = config, config.partial_fc_rate or 1.0
+    sizes = {
+        count: heads.shard_bytes(
+            count, c.embedding_size, num_ranks, rate, c.batch_size, c.batch_size // IMAGES_PER_IDENTITY
+        )
+        for count in (num_classes, *PLANNED_CLASSES)
+    }
+    sizes_text = ", ".join(f"{megabytes(size)} for {count:,} identities" for count, size in sizes.items())
+    split = f"head split over {num_ranks} ranks at --partial_fc_rate {rate:g}: {sizes_text}"
+    if c.partial_fc_rate:
+        return [split]
+    states = 2 if c.optimizer == "adamw" else int(c.momentum > 0)
+    kernel, logits = 4 * c.embedding_size * num_classes, 4 * c.batch_size // num_ranks * num_classes
+    dense = (
+        f"head weights {megabytes(kernel)}, their gradient {megabytes(kernel)}, "
+        f"optimiser state {megabytes(states * kernel)}, "
+        f"logits of a batch and their gradient {megabytes(2 * logits)}"
+    )
+    return [dense, split]
+
+
+def whole_norm(norm: Tensor, shards: Shards) -> Tensor:
+    """Return the norm of all gradients from that of those that every rank has; all ranks must call it together."""
+    if not shards:
+        return norm
+    return torch.stack([norm, *(shard.gradient_norm() for shard in shards.values())]).norm()
+
+
+def without_shards(parameters: Iterable[Tensor], shards: Shards) -> list[Tensor]:
+    """Return the parameters that every rank has."""
+    split = {id(shard.weight) for shard in shards.values()}
+    return [parameter for parameter in parameters if id(parameter) not in split]
+
+
+def gather_into(checkpoint: MutableMapping[str, Any], shards: Shards) -> None:
+    """Replace the shards in a checkpoint's `state_dict` by dense heads, and add `head_momentum`.
+
+    The file knows nothing of ranks. All ranks must call it together; rank 0, which writes the file, has all classes.
+    """
+    state, momenta = checkpoint["state_dict"], {}
+    for name, shard in shards.items():
+        prefix = f"heads.{name}."
+        for key in shard.state_dict():
+            del state[prefix + key]
+        state.update({prefix + key: value for key, value in shard.gather_dense_state().items()})
+        if shard.momentum is not None:
+            momenta[name] = shard.gather_classes(shard.momentum)
+    checkpoint["head_momentum"] = momenta
+
+
+def restore_momentum(checkpoint: Mapping[str, Any], shards: Shards) -> None:
+    """Take each shard's part of `head_momentum`; their weights are loaded with the state dict."""
+    momenta = checkpoint.get("head_momentum", {})
+    for name, shard in shards.items():
+        shard.momentum = shard.own_classes(momenta[name]) if name in momenta else None
+
+
+def megabytes(num_bytes: int) -> str:
+    """Return a size as text."""
+    return f"{num_bytes / 2**20:,.1f} MiB"
