@@ -29,7 +29,7 @@ LAYERS = (
     {"validation", "optimization", "updates", "runs"},
     LEAVES,
     GROUND,
-    {"config"},
+    {"config", "disk", "stopping"},
     {"flags"},
 )
 # Below the program even less is allowed: these names of ours, and these from outside.
