@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import nets
-from callbacks import damage
+from callbacks import LAST, PREVIOUS, damage
 from config import Config
 from train_val import MAIN_DATASET, Recognizer
 
@@ -62,9 +62,9 @@ def newest_checkpoint(folder: Path) -> Path | None:
     Checkpoints are ordered by their steps, not by their times. Each one that is damaged is named in a line of the log.
     """
     # Of two of the same step the last one knows most: what was done in the step after it, a validation for one.
-    names = sorted(folder.glob("[!.]*.ckpt"), key=lambda path: (path.name != "last.ckpt", path.name))
+    paths = [folder / LAST, folder / PREVIOUS, *sorted(folder.glob("[!.]*.ckpt"))]
     steps: dict[Path, int] = {}
-    for path in names:
+    for path in filter(Path.is_file, dict.fromkeys(paths)):
         try:
             steps[path] = int(read_checkpoint(path)["global_step"])
         except (ValueError, OSError) as error:

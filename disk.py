@@ -28,20 +28,6 @@ class WriteFailures:
         """The files that could not be written and have not been since, and why."""
         return dict(self._missing)
 
-    @contextmanager
-    def outlived(self, name: str) -> Iterator[None]:
-        """Go on after the block if it raises OSError, having said so the first time.
-
-        Args:
-            name: of the file that the block writes, as the user knows it.
-        """
-        try:
-            yield
-        except OSError as error:
-            self.failed(name, error)
-        else:
-            self.succeeded(name)
-
     def failed(self, name: str, error: OSError) -> None:
         """Note that a file could not be written, and say so if it could the last time."""
         if name not in self._missing:
@@ -52,6 +38,25 @@ class WriteFailures:
         """Note that a file was written."""
         if self._missing.pop(name, None) is not None:
             logger.warning("%s can be written again", name)
+
+
+@contextmanager
+def outlived(failures: WriteFailures | None, name: str) -> Iterator[None]:
+    """Go on after the block if it raises OSError, and tell `failures`; where there is nobody to tell, it is raised.
+
+    Args:
+        failures: of the run.
+        name: of the file that the block writes, as the user knows it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if failures is None:
+            raise
+        failures.failed(name, error)
+    else:
+        if failures is not None:
+            failures.succeeded(name)
 
 
 class RunLogHandler(logging.FileHandler):

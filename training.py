@@ -31,7 +31,7 @@ from checkpoints import (
 )
 from config import AUTO, Config, merge_for_resume
 from data import FaceDataModule
-from disk import INCOMPLETE_CODE, WriteFailures
+from disk import INCOMPLETE_CODE, WriteFailures, outlived
 from evaluation import METHODS
 from evaluation.report import format_table
 from reporting import benchmark_results, write_all
@@ -204,7 +204,7 @@ def _report(session: Session, folder: Path) -> None:
         "unreadable": sorted(datamodule.unreadable),
     }
     results = benchmark_results(model.last_results, datamodule.benchmarks, facts)
-    with session.failures.outlived("report"):
+    with outlived(session.failures, "report"):
         write_all(folder / "report", results)
     console = Console(soft_wrap=True)
     console.print(format_table(results), highlight=False, markup=False)

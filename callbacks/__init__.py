@@ -2,7 +2,7 @@
 
 from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.checkpoint_io import AtomicCheckpointIO, damage, remove_unfinished
-from callbacks.last_checkpoint import LastCheckpoint
+from callbacks.last_checkpoint import LAST, PREVIOUS, LastCheckpoint
 from callbacks.metrics_logger import MetricsLogger, truncate_metrics
 from callbacks.neighbours import NeighbourTable
 from callbacks.rank_state import RankState
@@ -13,6 +13,8 @@ from callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
 from callbacks.wandb_run import start_wandb
 
 __all__ = [
+    "LAST",
+    "PREVIOUS",
     "AtomicCheckpointIO",
     "BestCheckpoint",
     "LastCheckpoint",

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
-from disk import WriteFailures
+from disk import WriteFailures, outlived
 
 # torch.save writes a zip archive, whose last two bytes are the length of a comment, 0. The checksum becomes the
 # comment: the file stays an archive that torch and unzip read, and renaming or copying cannot part the two.
@@ -26,17 +26,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Save to a temporary name in the same folder, with a checksum, sync, then rename over the old file.
 
     Args:
-        failures: told when a checkpoint could not be written; the run goes on with the old file.
+        failures: told when a checkpoint could not be written, and the old file stays; None: that is an error.
     """
 
     def __init__(self, failures: WriteFailures | None = None) -> None:
         super().__init__()
-        self._failures = WriteFailures() if failures is None else failures
+        self._failures = failures
 
     def save_checkpoint(self, checkpoint: Mapping[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write `checkpoint` to `path`; the file that was there stays whole until the new one is."""
+        """Write `checkpoint` to `path`; the file that was there stays whole until the new one is.
+
+        Raises:
+            OSError: if the folder cannot be written or the disk is full, and there are no `failures` to tell.
+        """
         path = Path(path)
-        with self._failures.outlived(path.name):
+        with outlived(self._failures, path.name):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = _temporary(path)
             try:

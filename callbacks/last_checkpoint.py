@@ -11,13 +11,13 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks.agreement import StopAgreement
 from callbacks.checkpoint_io import keep_copy
-from disk import WriteFailures
+from disk import WriteFailures, outlived
 from stopping import Stopped, StopSignals
 
 logger = logging.getLogger(__name__)
 
 LAST = "last.ckpt"
-PREVIOUS = "last.previous.ckpt"
+PREVIOUS = "last.ckpt.previous"
 
 Progress = dict[str, Any]
 
@@ -154,7 +154,7 @@ class LastCheckpoint(Checkpoint):
 
     def _keep(self, name: str) -> None:
         if self._folder is not None:
-            with self._failures.outlived(name):
+            with outlived(self._failures, name):
                 keep_copy(self._folder / LAST, self._folder / name)
 
 

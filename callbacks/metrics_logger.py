@@ -12,7 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from disk import WriteFailures
+from disk import WriteFailures, outlived
 
 
 class MetricsLogger(Logger):
@@ -26,13 +26,13 @@ class MetricsLogger(Logger):
 
     Args:
         folder: the run folder; `metrics.csv` in it is continued when it exists.
-        failures: told when the file cannot be written.
+        failures: told when the file cannot be written; None: that is an error.
     """
 
     def __init__(self, folder: Path, failures: WriteFailures | None = None) -> None:
         super().__init__()
         self._path = Path(folder) / "metrics.csv"
-        self._failures = failures or WriteFailures()
+        self._failures = failures
         self._row: dict[str, Any] = {}
         self._waiting: list[dict[str, Any]] = []  # rows that are not in the file, the open one included
         self._columns = _read_rows(self._path)[0] if self._path.exists() else []
@@ -78,7 +78,7 @@ class MetricsLogger(Logger):
     def save(self) -> None:
         """Append the open row; rewrite the file when a new column appeared or its last row grew."""
         if self._waiting:
-            with self._failures.outlived(self._path.name):
+            with outlived(self._failures, self._path.name):
                 self._write(self._waiting)
                 self._waiting, self._can_append = [], True
 

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
 
-from disk import WriteFailures
+from disk import WriteFailures, outlived
 
 _COUNT_EVERY = 50
 _ERRORS = "surrogateescape"  # file names are bytes: those that are no UTF-8 survive too
@@ -29,11 +29,11 @@ class UnreadableList(Callback):
     Args:
         folder: the run folder, None on the ranks that write nothing.
         max_bad_fraction: share of the training images that may be unreadable; unless it is 0, one always may.
-        failures: told when the list cannot be written.
+        failures: told when the list cannot be written; None: that is an error.
     """
 
     def __init__(self, folder: Path | None, max_bad_fraction: float, failures: WriteFailures | None = None) -> None:
-        self._failures = failures or WriteFailures()
+        self._failures = failures
         self._path = None if folder is None else Path(folder) / "unreadable.txt"
         self._max_bad_fraction = max_bad_fraction
 
@@ -68,7 +68,7 @@ class UnreadableList(Callback):
         return found
 
     def _add(self, path: Path, found: dict[str, str]) -> None:
-        with self._failures.outlived(path.name):
+        with outlived(self._failures, path.name):
             _write(path, _read(path) | found)
 
     def _stop_above_limit(self, count: int, trainer: pl.Trainer) -> None:
