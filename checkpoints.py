@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,11 +14,18 @@ from torch import Tensor
 
 import heads
 import nets
+from callbacks import LAST, PREVIOUS, damage
 from config import Config
 from train_val import MAIN_DATASET, Recognizer
 
+logger = logging.getLogger(__name__)
+
 OWN_KEYS = ("state_dict", "hyper_parameters", "color_space", "fusion_statistics")
 HYPER_PARAMETERS = ("config", "num_classes")
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint file is not what was written, or never was one."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -25,16 +33,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or was not written by a run of ours.
+        DamagedCheckpointError: if it cannot be read or its checksum is wrong.
+        ValueError: if it was not written by a run of ours.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
+        fault = damage(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise ValueError(f"{path}: damaged or not a checkpoint ({reason})") from error
+        fault = str(error).splitlines()[0][:120]
+    if fault is not None:
+        raise DamagedCheckpointError(f"{path}: damaged or not a checkpoint ({fault})")
     missing = [key for key in OWN_KEYS if key not in checkpoint] if isinstance(checkpoint, dict) else list(OWN_KEYS)
     if not missing:
         missing = [f"hyper_parameters: {key}" for key in HYPER_PARAMETERS if key not in checkpoint["hyper_parameters"]]
@@ -46,13 +57,29 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def check_identities(path: str | Path, num_classes: int) -> None:
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint of a run folder that was taken last and is whole; None if there is none.
+
+    Checkpoints are ordered by their steps, not by their times. Each one that is damaged is named in a line of the log.
+    """
+    # Of two of the same step the last one knows most: what was done in the step after it, a validation for one.
+    paths = [folder / LAST, folder / PREVIOUS, *sorted(folder.glob("[!.]*.ckpt"))]
+    steps: dict[Path, int] = {}
+    for path in filter(Path.is_file, dict.fromkeys(paths)):
+        try:
+            steps[path] = int(read_checkpoint(path)["global_step"])
+        except (ValueError, OSError) as error:
+            logger.warning("%s", error)
+    return max(steps, key=lambda path: steps[path], default=None)
+
+
+def check_identities(path: str | Path, checkpoint: Mapping[str, Any], num_classes: int) -> None:
     """Refuse to go on with a checkpoint that was trained on another number of identities.
 
     Raises:
         ValueError: one line with both numbers.
     """
-    saved = read_checkpoint(path)["hyper_parameters"]["num_classes"][MAIN_DATASET]
+    saved = checkpoint["hyper_parameters"]["num_classes"][MAIN_DATASET]
     if saved != num_classes:
         raise ValueError(
             f"{path}: was trained on {saved} identities, but the training data hold {num_classes}; resume with the "

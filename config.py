@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from flags import FlagParser, Options, add_flags, flag, merge_options, user_errors
 from options import (
     ARCHS,
+    AUTO,
     BACKENDS,
     COLOR_SPACES,
     COUNT,
@@ -48,10 +49,10 @@ from options import (
 
 # The names that options choose from are also found here.
 __all__ = [
-    "ARCHS", "BACKENDS", "COLOR_SPACES", "EPOCH_UNITS", "HEADS", "IMAGES_PER_IDENTITY", "LR_SCHEDULES", "MAP_DTYPES",
-    "MS1MV2_SUBSET", "OCCLUDERS", "OCCLUSION_METHODS", "OPTIMIZERS", "PAIRWISE_REDUCTIONS", "QACONV_SCORES",
-    "SAMPLERS", "WANDB_MODES", "Config", "EvaluationConfig", "EvaluationOptions", "add_task_arguments",
-    "explicit_flags", "get_args", "get_eval_args", "merge_for_resume",
+    "ARCHS", "AUTO", "BACKENDS", "COLOR_SPACES", "EPOCH_UNITS", "HEADS", "IMAGES_PER_IDENTITY", "LR_SCHEDULES",
+    "MAP_DTYPES", "MS1MV2_SUBSET", "OCCLUDERS", "OCCLUSION_METHODS", "OPTIMIZERS", "PAIRWISE_REDUCTIONS",
+    "QACONV_SCORES", "SAMPLERS", "WANDB_MODES", "Config", "EvaluationConfig", "EvaluationOptions",
+    "add_task_arguments", "explicit_flags", "get_args", "get_eval_args", "merge_for_resume",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,8 @@ class Config(
         if not self.prefix or "/" in self.prefix or "\\" in self.prefix:
             raise ValueError(f"--prefix must be a plain folder name, got {self.prefix!r}")
         checkpoints = (self.resume_from_checkpoint, self.start_from_model_statedict)
-        if all(checkpoints):
+        # A job that is started again by the same command needs both: weights to begin with, then its own checkpoint.
+        if all(checkpoints) and self.resume_from_checkpoint != AUTO:
             raise ValueError("--resume_from_checkpoint conflicts with --start_from_model_statedict")
         if self.evaluate and not any(checkpoints):
             raise ValueError("--evaluate needs --resume_from_checkpoint or --start_from_model_statedict")

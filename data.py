@@ -35,6 +35,7 @@ from datasets import (
     split_identities,
 )
 from datasets.synthetic import SyntheticSpec, prepare_synthetic
+from stopping import outlive_first_signal
 from transforms import TrainingTransform
 
 logger = logging.getLogger(__name__)
@@ -229,6 +230,7 @@ class FaceDataModule(pl.LightningDataModule):
             "pin_memory": self.config.gpus > 0 and torch.cuda.is_available(),
             "persistent_workers": persistent and workers > 0,
             "prefetch_factor": 4 if workers else None,
+            "worker_init_fn": outlive_first_signal,
         }
 
     def on_before_batch_transfer(self, batch: Sample | PairSample, dataloader_idx: int) -> Sample | PairSample:

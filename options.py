@@ -27,6 +27,7 @@ COLOR_SPACES = ("rgb", "bgr")
 BACKENDS = ("ddp", "dp", "ddp2")
 WANDB_MODES = ("online", "offline", "disabled")
 IMAGES_PER_IDENTITY = 4  # in a batch: the K of the PK sampler
+AUTO = "auto"
 MS1MV2_SUBSET = "assets/ms1mv2_train_subset_index.txt"
 
 
@@ -97,6 +98,13 @@ class TrainingOptions(Options):
     optimizer: str = flag("sgd", "optimiser", choices=OPTIMIZERS)
     lr_schedule: str = flag("multistep", "learning rate over time, after the warm-up", choices=LR_SCHEDULES)
     margin_warmup_epochs: float = flag(0.0, "epochs over which the margin rises from 0", within=NOT_NEGATIVE)
+    checkpoint_every_n_steps: int = flag(
+        0, "optimiser steps between two checkpoints within an epoch, whose end always has one; 0 = none",
+        within=NOT_NEGATIVE, on_resume=MAY_CHANGE,
+    )  # fmt: skip
+    keep_every_n_epochs: int = flag(
+        0, "epochs between two checkpoints that are kept for good; 0 = none", within=NOT_NEGATIVE, on_resume=MAY_CHANGE
+    )
     on_nonfinite: str = flag(
         "stop", "a loss that is not finite stops the run, or its step is skipped and counted",
         choices=("stop", "skip"), on_resume=MAY_CHANGE,
@@ -229,7 +237,14 @@ class SystemOptions(Options):
     log_every_n_steps: int = flag(50, "steps between two lines of metrics", within=COUNT, on_resume=MAY_CHANGE)
     save_all_models: bool = flag(False, "keep a checkpoint of every epoch", on_resume=MAY_CHANGE)
     wandb: str = flag("disabled", "also log to Weights & Biases", choices=WANDB_MODES, on_resume=MAY_CHANGE)
-    resume_from_checkpoint: str | None = flag(None, "go on with the run of this last.ckpt", on_resume=INVOCATION)
+    resume_from_checkpoint: str | None = flag(
+        None, "go on with the run of this last.ckpt; auto: with the newest run of --prefix, if there is one",
+        on_resume=INVOCATION,
+    )  # fmt: skip
+    requeue: bool = flag(
+        False, "after a signal start the job again: by scontrol under SLURM, by exit code 85 elsewhere",
+        on_resume=INVOCATION,
+    )  # fmt: skip
     start_from_model_statedict: str | None = flag(None, "start with this file's backbone", on_resume=INVOCATION)
     evaluate: bool = flag(False, "test only, with the checkpoint given", on_resume=INVOCATION)
     fast_dev_run: bool = flag(False, "one batch of everything, nothing saved", on_resume=INVOCATION)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from config import Config
+from disk import RunLogHandler, WriteFailures
 
 # Warnings of Lightning about things that are so on purpose.
 QUIET_WARNINGS = (
@@ -32,16 +35,17 @@ RECORDED_PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "ope
 
 
 def create_run_folder(root: Path, prefix: str) -> Path:
-    """Create and return `root/{prefix}_{MM}-{DD}_{counter}` with the first free counter.
+    """Create and return `root/{prefix}_{MM}-{DD}_{counter}` with a counter above all others of this prefix.
 
-    `mkdir` is the lock: two runs started in the same second get two folders.
+    The counter alone says which run is the newest, whatever the clock said. `mkdir` is the lock: two runs started in
+    the same second get two folders.
 
     Raises:
         OSError: if the folder cannot be created.
     """
     root.mkdir(parents=True, exist_ok=True)
     stem = f"{prefix}_{datetime.now():%m-%d}"
-    counter = 0
+    counter = max((number for number, _ in _numbered(root, prefix)), default=-1) + 1
     while True:
         folder = root / f"{stem}_{counter}"
         try:
@@ -49,6 +53,26 @@ def create_run_folder(root: Path, prefix: str) -> Path:
             return folder
         except FileExistsError:
             counter += 1
+
+
+def run_folders(root: Path, prefix: str) -> list[Path]:
+    """Return the folders of the runs with this prefix, the newest first."""
+    return [folder for _, folder in sorted(_numbered(root, prefix), reverse=True)]
+
+
+def only_evaluated(folder: Path) -> bool:
+    """Return whether a run folder belongs to a run that trained nothing."""
+    try:
+        return bool(json.loads((folder / "config.json").read_text())["evaluate"])
+    except (OSError, ValueError, KeyError):
+        return False  # a run that was killed before it wrote its options
+
+
+def _numbered(root: Path, prefix: str) -> list[tuple[int, Path]]:
+    """Return (counter, run folder) of the runs with this prefix."""
+    pattern = re.compile(rf"{re.escape(prefix)}_\d\d-\d\d_(\d+)")
+    found = ((pattern.fullmatch(folder.name), folder) for folder in root.glob(f"{glob.escape(prefix)}_*"))
+    return [(int(match[1]), folder) for match, folder in found if match and folder.is_dir()]
 
 
 def write_record(folder: Path, config: Config, argv: list[str]) -> None:
@@ -95,9 +119,12 @@ def start_log(is_main_process: bool = True) -> MemoryHandler:
     return kept
 
 
-def log_into(folder: Path, kept: MemoryHandler) -> None:
-    """Write the log lines kept so far, and all that follow, into `run.log` of the run folder."""
-    file = logging.FileHandler(folder / "run.log")
+def log_into(folder: Path, kept: MemoryHandler, failures: WriteFailures | None = None) -> None:
+    """Write the log lines kept so far, and all that follow, into `run.log` of the run folder.
+
+    `failures` is told when it cannot be written.
+    """
+    file = RunLogHandler(folder / "run.log", failures or WriteFailures())
     file.setFormatter(logging.Formatter(LOG_FORMAT, LOG_TIME))
     kept.setTarget(file)
     kept.close()

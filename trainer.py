@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from callbacks import (
     AtomicCheckpointIO,
+    BestCheckpoint,
+    LastCheckpoint,
     MetricsLogger,
     NeighbourTable,
+    RankState,
     SampleSheet,
     ScoreHistograms,
     UnreadableList,
@@ -23,6 +27,8 @@ from callbacks import (
 )
 from config import Config
 from data import usable_workers
+from disk import WriteFailures
+from stopping import StopSignals
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 TEST_RUN_BATCHES = 50
@@ -48,15 +54,39 @@ def world_size(config: Config) -> int:
     return int(os.environ.get("WORLD_SIZE", local_ranks(config)))
 
 
-def build_trainer(config: Config, folder: Path | None) -> pl.Trainer:
-    """Return the trainer; `folder` is the run folder on rank 0 and None elsewhere."""
+class _NoSignals(_SignalConnector):
+    """Leaves the signals alone: Lightning's own handler broadcasts amid whatever the ranks are exchanging."""
+
+    def register_signal_handlers(self) -> None:
+        """Do nothing; `LastCheckpoint` stops the run."""
+
+
+class _EpochLoop(_TrainingEpochLoop):
+    """Does not broadcast the news of a signal at every batch, which would make the host wait for the device."""
+
+    def _broadcast_sigterm_tensor(self) -> None:
+        """Do nothing; `LastCheckpoint` tells the ranks."""
+
+
+def build_trainer(
+    config: Config, folder: Path | None, stop: StopSignals | None = None, failures: WriteFailures | None = None
+) -> pl.Trainer:
+    """Return the trainer.
+
+    Args:
+        config: options of the run.
+        folder: the run folder on rank 0, None elsewhere.
+        stop: what tells that a signal came; None: no signal ends the run early.
+        failures: what is told of files that cannot be written.
+    """
+    stop, failures = stop or StopSignals(), failures or WriteFailures()
     on_gpu, devices, world = uses_gpu(config), local_ranks(config), world_size(config)
-    return pl.Trainer(
+    trainer = pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=devices,
         num_nodes=max(1, world // devices),
         strategy=_strategy(on_gpu) if world > 1 else "auto",
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(failures)],
         precision=PRECISIONS[config.precision_on(on_gpu)],  # type: ignore[arg-type]
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate_grad_batches,
@@ -67,11 +97,14 @@ def build_trainer(config: Config, folder: Path | None) -> pl.Trainer:
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        logger=_loggers(config, folder),
-        callbacks=_callbacks(config, folder),
+        logger=_loggers(config, folder, failures),
+        callbacks=_callbacks(config, folder, stop, failures),
         default_root_dir=folder,
         log_every_n_steps=config.log_every_n_steps,
     )
+    trainer._signal_connector = _NoSignals(trainer)
+    trainer.fit_loop.epoch_loop = _EpochLoop(trainer)
+    return trainer
 
 
 def _strategy(on_gpu: bool) -> DDPStrategy:
@@ -79,16 +112,16 @@ def _strategy(on_gpu: bool) -> DDPStrategy:
     return DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", find_unused_parameters=False)
 
 
-def _loggers(config: Config, folder: Path | None) -> list[Logger] | bool:
+def _loggers(config: Config, folder: Path | None, failures: WriteFailures) -> list[Logger] | bool:
     if folder is None or config.fast_dev_run:
         return False
-    loggers: list[Logger] = [MetricsLogger(folder)]
+    loggers: list[Logger] = [MetricsLogger(folder, failures)]
     if config.wandb != "disabled":
         loggers.append(start_wandb(folder, config.wandb, config.to_dict()))
     return loggers
 
 
-def _callbacks(config: Config, folder: Path | None) -> list[Callback]:
+def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures: WriteFailures) -> list[Callback]:
     callbacks: list[Callback] = [RichProgressBar(leave=True)]
     if config.sampler == "graph":
         # Random weights know no neighbours: their first epoch has random identities.
@@ -96,15 +129,13 @@ def _callbacks(config: Config, folder: Path | None) -> list[Callback]:
         callbacks.append(NeighbourTable(first_epoch, num_workers=usable_workers(config.num_workers)))
     if config.fast_dev_run:
         return callbacks
-    callbacks += [SampleSheet(folder), ScoreHistograms(folder), UnreadableList(folder, config.max_bad_fraction)]
-    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor=config.monitor, mode="max", save_top_k=1, **common)
-    last = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common)
-    callbacks += [best, last]
-    if config.save_all_models:
-        # Nothing is monitored, so the mode means nothing; but two callbacks with equal settings share a key in the
-        # checkpoint, which Lightning refuses, and `last` has the other mode.
-        every = ModelCheckpoint(filename="epoch_{epoch:03d}", auto_insert_metric_name=False, save_top_k=-1, mode="max",
-                                save_on_train_epoch_end=True, **common)  # fmt: skip
-        callbacks.append(every)
-    return callbacks
+    keep_every = 1 if config.save_all_models else config.keep_every_n_epochs
+    return [
+        *callbacks,
+        SampleSheet(folder, failures),
+        ScoreHistograms(folder, failures),
+        UnreadableList(folder, config.max_bad_fraction, failures),
+        RankState(),
+        BestCheckpoint(folder, "best", config.monitor, mode="max", save_top_k=1, enable_version_counter=False),
+        LastCheckpoint(folder, stop, failures, config.checkpoint_every_n_steps, keep_every),
+    ]

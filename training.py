@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
 
 import nets
 import runs
-from callbacks import TooManyUnreadableError, truncate_metrics
-from checkpoints import check_identities, load_pretrained_model, read_checkpoint
-from config import Config, merge_for_resume
+from callbacks import (
+    TooManyUnreadableError,
+    remove_unfinished,
+    started_ranks,
+    truncate_metrics,
+    watched_ranks,
+)
+from checkpoints import (
+    DamagedCheckpointError,
+    check_identities,
+    load_pretrained_model,
+    newest_checkpoint,
+    read_checkpoint,
+)
+from config import AUTO, Config, merge_for_resume
 from data import FaceDataModule
+from disk import INCOMPLETE_CODE, WriteFailures, outlived
 from evaluation import METHODS
 from evaluation.report import format_table
 from reporting import benchmark_results, write_all
+from stopping import Stopped, StopSignals
 from train_val import MAIN_DATASET, Recognizer
 from trainer import build_trainer, is_main_process, world_size
 from updates import NonFiniteError
@@ -38,54 +54,102 @@ class Session:
     datamodule: FaceDataModule
     model: Recognizer
     trainer: pl.Trainer
+    stop: StopSignals
+    failures: WriteFailures
 
 
-def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str]) -> Session:
+def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop: StopSignals | None = None) -> Session:
     """Check options and input, make the run folder and build everything.
 
+    Args:
+        given: options of the command.
+        explicit: names of those that the user gave.
+        argv: the words of the command, for the record.
+        stop: what receives signals; None: no signal ends the run early.
     Raises:
         ValueError, OSError: one line for the user about what is wrong with which flag or file.
     """
     log = runs.start_log(is_main_process())
-    resumes = given.resume_from_checkpoint is not None and not given.evaluate
-    config = _resumed_config(given, explicit) if resumes else given
+    if given.requeue and given.resume_from_checkpoint != AUTO:
+        logger.warning("--requeue starts the same command again: without --resume_from_checkpoint auto it is a new run")
+    given = _find_checkpoint(given)
+    checkpoint = _checkpoint_to_resume(given)
+    config = given
+    if checkpoint is not None:
+        config = merge_for_resume(checkpoint["hyper_parameters"]["config"], given, explicit)
     datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
-    if resumes:
-        check_identities(str(config.resume_from_checkpoint), datamodule.num_classes)
+    if checkpoint is not None:
+        check_identities(str(config.resume_from_checkpoint), checkpoint, datamodule.num_classes)
     model = _build_model(config, datamodule)
     _check_monitor(config, datamodule, has_matcher=model.matcher is not None)
-    folder = _run_folder(config, resumes) if is_main_process() and not config.fast_dev_run else None
+    folder = _run_folder(config, checkpoint) if is_main_process() and not config.fast_dev_run else None
+    stop, failures = stop or StopSignals(), WriteFailures()
     if folder is not None:
-        runs.log_into(folder, log)
+        runs.log_into(folder, log, failures)
         runs.write_record(folder, config, ["main.py", *argv])
     for line in model.memory_plan(world_size(config)):
         logger.info("memory: %s", line)
-    return Session(config, folder, datamodule, model, build_trainer(config, folder))
+    trainer = build_trainer(config, folder, stop, failures)
+    stop.on_second = partial(_kill_started_ranks, trainer)
+    return Session(config, folder, datamodule, model, trainer, stop, failures)
 
 
 def run(session: Session) -> int:
-    """Train, or only test, and write the report; return the exit code."""
-    trainer, model, datamodule = session.trainer, session.model, session.datamodule
-    if not session.config.evaluate:
-        try:
-            trainer.fit(
-                model, datamodule=datamodule, ckpt_path=session.config.resume_from_checkpoint, weights_only=True
-            )
-        except (NonFiniteError, TooManyUnreadableError) as error:
-            logger.error("%s", error)
-            return 1
-    # The report is about the last weights: choosing the best epoch on the same pairs would flatter it.
-    trainer.test(model, datamodule=datamodule, verbose=False)
+    """Train, or only test, and write the report; return the exit code, see docs/reliability.md."""
+    try:
+        with watched_ranks(session.trainer):
+            _train_and_test(session)
+    except Stopped as stopped:
+        logger.warning("%s; --resume_from_checkpoint goes on from there", stopped)
+        return session.stop.leave()
+    except (NonFiniteError, TooManyUnreadableError) as error:
+        logger.error("%s", error)
+        return 1
     if session.folder is not None:
         _report(session, session.folder)
-    return 0
+    missing = session.failures.missing
+    for name, reason in missing.items():
+        logger.error("%s is missing or old: %s", name, reason)
+    return INCOMPLETE_CODE if missing else 0
 
 
-def _resumed_config(given: Config, explicit: AbstractSet[str]) -> Config:
-    assert given.resume_from_checkpoint is not None
-    saved = read_checkpoint(given.resume_from_checkpoint)["hyper_parameters"]["config"]
-    return merge_for_resume(saved, given, explicit)
+def _train_and_test(session: Session) -> None:
+    trainer, model, datamodule, config = session.trainer, session.model, session.datamodule, session.config
+    if not config.evaluate:
+        trainer.fit(model, datamodule=datamodule, ckpt_path=config.resume_from_checkpoint, weights_only=True)
+    # The report is about the last weights: choosing the best epoch on the same pairs would flatter it.
+    trainer.test(model, datamodule=datamodule, verbose=False)
+
+
+def _kill_started_ranks(trainer: pl.Trainer) -> None:
+    for process in started_ranks(trainer):
+        process.kill()
+
+
+def _find_checkpoint(given: Config) -> Config:
+    """Return the options with `--resume_from_checkpoint auto` replaced by what it finds, if anything."""
+    if given.resume_from_checkpoint != AUTO:
+        return given
+    folder = next((f for f in runs.run_folders(RUNS, given.prefix) if not runs.only_evaluated(f)), None)
+    found = None if folder is None else newest_checkpoint(folder)
+    if found is not None:
+        logger.info("--resume_from_checkpoint auto: going on from %s", found)
+        return replace(given, resume_from_checkpoint=str(found), start_from_model_statedict=None)
+    if given.evaluate and given.start_from_model_statedict is None:
+        raise ValueError(f"--resume_from_checkpoint auto: no checkpoint to evaluate in {folder or RUNS}")
+    logger.warning("--resume_from_checkpoint auto: no whole checkpoint in %s; a new run starts", folder or RUNS)
+    return replace(given, resume_from_checkpoint=None)
+
+
+def _checkpoint_to_resume(given: Config) -> dict[str, Any] | None:
+    """Return the content of the checkpoint that the run goes on from, or None for a new run."""
+    if given.resume_from_checkpoint is None or given.evaluate:
+        return None
+    try:
+        return read_checkpoint(given.resume_from_checkpoint)
+    except DamagedCheckpointError as error:
+        raise ValueError(f"{error}; --resume_from_checkpoint auto takes the newest one that is whole") from error
 
 
 def _check_monitor(config: Config, datamodule: FaceDataModule, has_matcher: bool) -> None:
@@ -96,15 +160,16 @@ def _check_monitor(config: Config, datamodule: FaceDataModule, has_matcher: bool
         raise ValueError(f"--monitor: no metric will be called {config.monitor!r}; choose one of {', '.join(names)}")
 
 
-def _run_folder(config: Config, resumes: bool) -> Path:
+def _run_folder(config: Config, checkpoint: Mapping[str, Any] | None) -> Path:
     """Return a new run folder, or the one of the resumed run, its metrics cut back to the checkpoint."""
-    if not resumes:
+    if checkpoint is None:
         return runs.create_run_folder(RUNS, config.prefix)
     assert config.resume_from_checkpoint is not None
-    checkpoint = Path(config.resume_from_checkpoint)
-    dropped = truncate_metrics(checkpoint.parent / "metrics.csv", read_checkpoint(checkpoint)["global_step"])
-    logger.info("resuming %s: %d rows of metrics.csv will be written again", checkpoint, dropped)
-    return checkpoint.parent
+    path = Path(config.resume_from_checkpoint)
+    remove_unfinished(path.parent)
+    dropped = truncate_metrics(path.parent / "metrics.csv", checkpoint["global_step"])
+    logger.info("resuming %s: %d rows of metrics.csv will be written again", path, dropped)
+    return path.parent
 
 
 def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
@@ -139,7 +204,8 @@ def _report(session: Session, folder: Path) -> None:
         "unreadable": sorted(datamodule.unreadable),
     }
     results = benchmark_results(model.last_results, datamodule.benchmarks, facts)
-    write_all(folder / "report", results)
+    with outlived(session.failures, "report"):
+        write_all(folder / "report", results)
     console = Console(soft_wrap=True)
     console.print(format_table(results), highlight=False, markup=False)
     for name, entry in results["comparisons"].items():

@@ -1,21 +1,34 @@
 """Lightning callbacks and loggers of ours."""
 
-from callbacks.checkpoint_io import AtomicCheckpointIO
+from callbacks.best_checkpoint import BestCheckpoint
+from callbacks.checkpoint_io import AtomicCheckpointIO, damage, remove_unfinished
+from callbacks.last_checkpoint import LAST, PREVIOUS, LastCheckpoint
 from callbacks.metrics_logger import MetricsLogger, truncate_metrics
 from callbacks.neighbours import NeighbourTable
+from callbacks.rank_state import RankState
+from callbacks.rank_watch import started_ranks, watched_ranks
 from callbacks.sample_sheet import SampleSheet
 from callbacks.score_histograms import ScoreHistograms
 from callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
 from callbacks.wandb_run import start_wandb
 
 __all__ = [
+    "LAST",
+    "PREVIOUS",
     "AtomicCheckpointIO",
+    "BestCheckpoint",
+    "LastCheckpoint",
     "MetricsLogger",
     "NeighbourTable",
+    "RankState",
     "SampleSheet",
     "ScoreHistograms",
     "TooManyUnreadableError",
     "UnreadableList",
+    "damage",
+    "remove_unfinished",
     "start_wandb",
+    "started_ranks",
     "truncate_metrics",
+    "watched_ranks",
 ]

@@ -12,6 +12,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from disk import WriteFailures, outlived
+
 
 class MetricsLogger(Logger):
     """Write `metrics.csv`: one row per optimiser step, one column per metric, empty where nothing was measured.
@@ -19,19 +21,23 @@ class MetricsLogger(Logger):
     Metrics logged at the same step share a row. Lightning's own CSV logger starts a new row for every call and
     keeps the rows of steps that a resumed run repeats.
 
+    The columns are step, epoch and the others by name, so that they do not tell when a run was interrupted. Rows that
+    cannot be written wait until they can.
+
     Args:
         folder: the run folder; `metrics.csv` in it is continued when it exists.
+        failures: told when the file cannot be written; None: that is an error.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, failures: WriteFailures | None = None) -> None:
         super().__init__()
         self._path = Path(folder) / "metrics.csv"
-        self._columns: list[str] = []
+        self._failures = failures
         self._row: dict[str, Any] = {}
-        self._written_step: int | None = None
-        if self._path.exists():
-            self._columns, rows = _read_rows(self._path)
-            self._written_step = int(rows[-1]["step"]) if rows else None
+        self._waiting: list[dict[str, Any]] = []  # rows that are not in the file, the open one included
+        self._columns = _read_rows(self._path)[0] if self._path.exists() else []
+        self._last_step: int | None = None  # in the file
+        self._can_append = False  # a file from before may end inside a line
 
     @property
     def name(self) -> str:
@@ -65,28 +71,44 @@ class MetricsLogger(Logger):
             self.save()
             self._row = {}
         self._row.update({"step": step, **{name: float(value) for name, value in metrics.items()}})
+        if not self._waiting or self._waiting[-1] is not self._row:
+            self._waiting.append(self._row)
 
     @rank_zero_only
     def save(self) -> None:
-        """Append the open row; rewrite the file when a new column appeared."""
-        if not self._row:
-            return
-        new = [name for name in self._row if name not in self._columns]
-        if new or self._row["step"] == self._written_step:
-            self._columns += sorted(new, key=lambda name: (name != "step", name != "epoch"))
-            rows = _read_rows(self._path)[1] if self._path.exists() else []
-            if rows and int(rows[-1]["step"]) == self._row["step"]:
-                self._row = {**{name: value for name, value in rows.pop().items() if value != ""}, **self._row}
-            write_rows(self._path, self._columns, [*rows, self._row])
-        else:
+        """Append the open row; rewrite the file when a new column appeared or its last row grew."""
+        if self._waiting:
+            with outlived(self._failures, self._path.name):
+                self._write(self._waiting)
+                self._waiting, self._can_append = [], True
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        new = {name for row in rows for name in row} - set(self._columns)
+        if self._can_append and not new and rows[0]["step"] != self._last_step:
+            self._can_append = False  # unless all goes well
             with self._path.open("a", newline="") as stream:
-                csv.DictWriter(stream, self._columns, restval="").writerow(self._row)
-        self._written_step = self._row["step"]
+                csv.DictWriter(stream, self._columns, restval="").writerows(rows)
+                stream.flush()
+                os.fsync(stream.fileno())  # a checkpoint may follow, which trusts that this is written
+        else:
+            columns = sorted({*self._columns, *new}, key=lambda name: (name != "step", name != "epoch", name))
+            write_rows(self._path, columns, _merged(self._path, rows))
+            self._columns = columns
+        self._last_step = rows[-1]["step"]
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write what is still open when training ends, well or badly."""
         self.save()
+
+
+def _merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a file with those that follow, the first of which may add to the file's last one."""
+    written = _read_rows(path)[1] if path.exists() else []
+    if written and int(written[-1]["step"]) == rows[0]["step"]:
+        last = {name: value for name, value in written.pop().items() if value != ""}
+        rows = [{**last, **rows[0]}, *rows[1:]]
+    return [*written, *rows]
 
 
 def truncate_metrics(path: Path, last_step: int) -> int:
@@ -114,8 +136,8 @@ def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> No
 
 def _read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Return columns and whole rows; a last line cut off by a crash is left out."""
-    with path.open(newline="") as stream:
-        reader = csv.DictReader(stream)
-        columns = list(reader.fieldnames or ["step"])
-        rows = [row for row in reader if row["step"] and None not in row.values()]
-    return columns, rows
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    reader = csv.DictReader(whole.splitlines())
+    columns = list(reader.fieldnames or ["step"])
+    return columns, [row for row in reader if row["step"] and None not in row.values()]

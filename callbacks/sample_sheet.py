@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 
 from callbacks.wandb_run import log_picture
 from datasets import Sample
+from disk import WriteFailures, outlived
 
 NUM_SAMPLES = 32
 
@@ -20,9 +21,11 @@ class SampleSheet(Callback):
 
     Args:
         folder: the run folder, None on the ranks that write nothing.
+        failures: told when the picture cannot be written; None: that is an error.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, failures: WriteFailures | None = None) -> None:
+        self._failures = failures
         self._path = None if folder is None else Path(folder) / "samples.png"
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
@@ -36,5 +39,6 @@ class SampleSheet(Callback):
         labels = batch.label[:NUM_SAMPLES].tolist()
         masks = None if batch.visibility is None else np.asarray(batch.visibility[:NUM_SAMPLES].cpu())
         images = np.asarray(batch.image[:NUM_SAMPLES].cpu())
-        plots.sample_sheet(self._path, images, masks, [f"{label}: {names[label]}" for label in labels])
-        log_picture(trainer, "samples", self._path)
+        with outlived(self._failures, self._path.name):
+            plots.sample_sheet(self._path, images, masks, [f"{label}: {names[label]}" for label in labels])
+            log_picture(trainer, "samples", self._path)

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from callbacks.wandb_run import log_picture
+from disk import WriteFailures, outlived
 from evaluation import MethodResult, score_histogram
 from validation import MethodResults
 
@@ -22,9 +23,11 @@ class ScoreHistograms(Callback):
 
     Args:
         folder: the run folder, None on the ranks that write nothing.
+        failures: told when a picture cannot be written; None: that is an error.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, failures: WriteFailures | None = None) -> None:
+        self._failures = failures
         self._folder = None if folder is None else Path(folder) / "histograms"
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -37,8 +40,9 @@ class ScoreHistograms(Callback):
         synthetic = ", synthetic faces" if trainer.datamodule.synthetic else ""  # type: ignore[attr-defined]
         path = self._folder / f"step_{trainer.global_step}.png"
         title = f"step {trainer.global_step}: {', '.join(results)}{synthetic}"
-        plots.score_histograms(path, pooled_histograms(results), title)
-        log_picture(trainer, "score_histograms", path)
+        with outlived(self._failures, self._folder.name):
+            plots.score_histograms(path, pooled_histograms(results), title)
+            log_picture(trainer, "score_histograms", path)
 
 
 def pooled_histograms(

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
 
+from disk import WriteFailures, outlived
+
 _COUNT_EVERY = 50
 _ERRORS = "surrogateescape"  # file names are bytes: those that are no UTF-8 survive too
 
@@ -27,9 +29,11 @@ class UnreadableList(Callback):
     Args:
         folder: the run folder, None on the ranks that write nothing.
         max_bad_fraction: share of the training images that may be unreadable; unless it is 0, one always may.
+        failures: told when the list cannot be written; None: that is an error.
     """
 
-    def __init__(self, folder: Path | None, max_bad_fraction: float) -> None:
+    def __init__(self, folder: Path | None, max_bad_fraction: float, failures: WriteFailures | None = None) -> None:
+        self._failures = failures
         self._path = None if folder is None else Path(folder) / "unreadable.txt"
         self._max_bad_fraction = max_bad_fraction
 
@@ -50,7 +54,7 @@ class UnreadableList(Callback):
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         """Write what this rank found before the run ended."""
         if self._path is not None and (found := _found(trainer)):
-            _write(self._path, _read(self._path) | found)
+            self._add(self._path, found)
 
     def _gather(self, trainer: pl.Trainer) -> dict[str, str]:
         found = _found(trainer)
@@ -60,8 +64,12 @@ class UnreadableList(Callback):
             for findings in by_rank:
                 found.update(findings)
         if self._path is not None and found:
-            _write(self._path, _read(self._path) | found)
+            self._add(self._path, found)
         return found
+
+    def _add(self, path: Path, found: dict[str, str]) -> None:
+        with outlived(self._failures, path.name):
+            _write(path, _read(path) | found)
 
     def _stop_above_limit(self, count: int, trainer: pl.Trainer) -> None:
         total = len(trainer.datamodule.train_dataset)  # type: ignore[attr-defined]  # Lightning attaches it

@@ -48,14 +48,14 @@ def write_faces(root, *, identities=8, images=4, pairs=6):
     return root
 
 
-def build(folder, **options):
+def build(folder, stop=None, failures=None, **options):
     """Return (model, datamodule, trainer) for options over those of SMALL, without pictures and progress bar."""
     config = Config(**{**SMALL, **options})
     datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
     pl.seed_everything(config.seed, verbose=False)
     model = Recognizer(config.to_dict(), {MAIN_DATASET: datamodule.num_classes})
-    trainer = build_trainer(config, folder if is_main_process() else None)
+    trainer = build_trainer(config, folder if is_main_process() else None, stop, failures)
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, SHOWN)]
     return model, datamodule, trainer
 

@@ -29,7 +29,7 @@ LAYERS = (
     {"validation", "optimization", "updates", "shards", "runs"},
     LEAVES,
     GROUND,
-    {"config"},
+    {"config", "disk", "stopping"},
     {"options"},
     {"flags"},
 )

@@ -20,7 +20,8 @@ DEFAULTS = {
     "epochs": 24, "batch_size": 256, "lr": 0.1, "lr_milestones": (8, 12, 14), "lr_gamma": 0.1, "momentum": 0.9,
     "weight_decay": 5e-4, "accumulate_grad_batches": 1, "gradient_clip_val": 0.0, "warmup_steps": 0, "seed": 42,
     "val_check_interval": 1.0, "check_val_every_n_epoch": 1, "sampler": "pk", "epoch_by": "images", "optimizer": "sgd",
-    "lr_schedule": "multistep", "margin_warmup_epochs": 0.0, "on_nonfinite": "stop", "arch": "ir_50",
+    "lr_schedule": "multistep", "margin_warmup_epochs": 0.0, "checkpoint_every_n_steps": 0, "keep_every_n_epochs": 0,
+    "on_nonfinite": "stop", "arch": "ir_50",
     "embedding_size": 512, "head": "adaface",
     "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "partial_fc_rate": 0.0, "color_space": None,
     "qaconv_channels": 0,
@@ -32,8 +33,8 @@ DEFAULTS = {
     "crop_augmentation_prob": 0.0, "photometric_augmentation_prob": 0.0, "gpus": 1, "num_workers": 2,
     "precision": None, "use_16bit": False, "num_processes": 1, "distributed_backend": "ddp", "compile": False,
     "prefix": "maskwise", "monitor": "val_acc", "log_every_n_steps": 50, "save_all_models": False,
-    "wandb": "disabled", "resume_from_checkpoint": None, "start_from_model_statedict": None, "evaluate": False,
-    "fast_dev_run": False, "test_run": False,
+    "wandb": "disabled", "resume_from_checkpoint": None, "requeue": False, "start_from_model_statedict": None,
+    "evaluate": False, "fast_dev_run": False, "test_run": False,
 }  # fmt: skip
 
 # A word for each flag that takes one, and the value it must become; every one differs from the default.
@@ -48,7 +49,8 @@ GIVEN = {
     "check_val_every_n_epoch": ("2", 2),
     "sampler": ("graph", "graph"), "epoch_by": ("identities", "identities"),
     "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"),
-    "margin_warmup_epochs": ("1.5", 1.5), "on_nonfinite": ("skip", "skip"), "arch": ("ir_tiny", "ir_tiny"),
+    "margin_warmup_epochs": ("1.5", 1.5), "checkpoint_every_n_steps": ("500", 500), "keep_every_n_epochs": ("4", 4),
+    "on_nonfinite": ("skip", "skip"), "arch": ("ir_tiny", "ir_tiny"),
     "embedding_size": ("128", 128), "head": ("arcface", "arcface"), "m": ("0.3", 0.3), "h": ("0", 0.0),
     "s": ("32", 32.0), "t_alpha": ("0.99", 0.99), "partial_fc_rate": ("0.1", 0.1),
     "color_space": ("bgr", "bgr"), "qaconv_channels": ("64", 64),
@@ -332,11 +334,12 @@ def test_what_may_change_on_resume_is_listed():
     kinds = {option.name: option.spec.on_resume for option in Config.options()}
     assert {name for name, kind in kinds.items() if kind == MAY_CHANGE} == {
         "data_root", "train_data_path", "val_data_path", "train_data_subset", "max_bad_fraction",
-        "epochs", "on_nonfinite", "gpus", "num_workers",
+        "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "gpus", "num_workers",
         "num_processes", "distributed_backend", "compile", "log_every_n_steps", "save_all_models", "wandb",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == INVOCATION} == {
-        "color_space", "resume_from_checkpoint", "start_from_model_statedict", "evaluate", "fast_dev_run", "test_run",
+        "color_space", "resume_from_checkpoint", "requeue", "start_from_model_statedict", "evaluate", "fast_dev_run",
+        "test_run",
     }  # fmt: skip
     assert set(kinds.values()) == {FIXED, MAY_CHANGE, INVOCATION}
 

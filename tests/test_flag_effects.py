@@ -33,6 +33,7 @@ from updates import NonFiniteError
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS, OPTIONS = "tests/cli/test_training_runs.py", "tests/cli/test_run_options.py"
+RESUME = "tests/training/test_exact_resume.py"
 DATA = "tests/training/test_face_data.py"
 NUM_PEOPLE, NUM_IMAGES = 8, 6
 
@@ -66,6 +67,9 @@ EFFECTS = {
     "optimizer": "test_optimizer_options_reach_the_optimizer",
     "lr_schedule": "test_lr_schedule_is_the_shape_of_the_rate",
     "margin_warmup_epochs": "test_margin_warmup_epochs_shrink_the_margin_at_first",
+    "checkpoint_every_n_steps": f"{RESUME}::"
+    "test_checkpoint_every_n_steps_writes_within_the_epoch_and_keeps_the_one_before",
+    "keep_every_n_epochs": f"{RESUME}::test_keep_every_n_epochs_keeps_these_for_good",
     "on_nonfinite": "test_on_nonfinite_stops_or_skips",
     "arch": "test_model_options_build_the_model",
     "embedding_size": "test_model_options_build_the_model",
@@ -110,6 +114,8 @@ EFFECTS = {
     "save_all_models": f"{OPTIONS}::test_save_all_models_keeps_the_checkpoint_of_every_epoch",
     "wandb": f"{OPTIONS}::test_wandb_offline_writes_into_the_run_folder_only",
     "resume_from_checkpoint": f"{RUNS}::test_a_run_killed_inside_an_epoch_resumes_to_bit_identical_metrics",
+    "requeue": "tests/cli/test_interruptions.py::"
+    "test_a_job_that_is_stopped_killed_and_requeued_ends_as_if_it_had_not_been",
     "start_from_model_statedict": "test_start_from_model_statedict_starts_with_these_weights_in_their_color_space",
     "evaluate": f"{RUNS}::test_two_ranks_score_every_pair_once_and_report_the_numbers_of_one_process",
     "fast_dev_run": "test_fast_dev_run_runs_and_leaves_nothing_behind",

@@ -1,5 +1,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from types import SimpleNamespace
 
 import runs
 from config import Config
@@ -10,6 +12,21 @@ def test_run_folders_started_in_the_same_second_are_two(tmp_path):
         folders = list(pool.map(lambda _: runs.create_run_folder(tmp_path, "run"), range(16)))
     assert len(set(folders)) == 16
     assert all(folder.is_dir() and folder.name.startswith("run_") for folder in folders)
+
+
+def test_the_counter_says_which_run_is_newest_whatever_the_clock_says(tmp_path, monkeypatch):
+    created = []
+    for day in (
+        datetime(2026, 12, 31),
+        datetime(2027, 1, 1),
+        datetime(2026, 6, 1),
+    ):  # a new year, then a clock set back
+        monkeypatch.setattr(runs, "datetime", SimpleNamespace(now=lambda day=day: day))
+        created += [runs.create_run_folder(tmp_path, "run"), runs.create_run_folder(tmp_path, "run")]
+    (tmp_path / "run_longer_06-01_99").mkdir()
+    (tmp_path / "run_06-01_99").touch()
+    assert runs.run_folders(tmp_path, "run") == created[::-1]
+    assert runs.run_folders(tmp_path / "nowhere", "run") == []
 
 
 def test_record_holds_config_command_versions_and_revision(tmp_path):

@@ -1,8 +1,10 @@
 import csv
+import resource
 
 import pytest
 
 from callbacks import MetricsLogger, truncate_metrics
+from disk import WriteFailures
 
 
 def rows(folder):
@@ -62,6 +64,48 @@ def test_a_line_cut_off_by_a_crash_is_dropped(tmp_path):
     again.log_metrics({"extra": 3.0}, step=3)
     again.finalize("success")
     assert [row["step"] for row in rows(tmp_path)] == ["1", "3"]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_interruption_does_not_show_in_the_columns(tmp_path, interrupted):
+    logger = MetricsLogger(tmp_path)
+    logger.log_metrics({"loss": 2.0, "epoch": 0}, step=1)
+    if interrupted:
+        logger.finalize("failed")
+        logger = MetricsLogger(tmp_path)
+    logger.log_metrics({"acc": 0.25}, step=1)
+    logger.log_metrics({"loss": 1.0, "epoch": 0}, step=2)
+    logger.finalize("success")
+    assert (tmp_path / "metrics.csv").read_bytes() == b"step,epoch,acc,loss\r\n1,0.0,0.25,2.0\r\n2,0.0,,1.0\r\n"
+
+
+def test_a_cut_off_last_line_is_not_continued_by_the_next(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,loss\r\n1,2.0\r\n2,1.")  # of 1.5: as many fields as any other
+    logger = MetricsLogger(tmp_path)
+    logger.log_metrics({"loss": 1.5}, step=2)
+    logger.finalize("success")
+    assert [row["loss"] for row in rows(tmp_path)] == ["2.0", "1.5"]
+
+
+def test_rows_wait_while_the_disk_is_full(tmp_path, caplog):
+    failures = WriteFailures()
+    logger = MetricsLogger(tmp_path, failures)
+    logger.log_metrics({"loss": 1.0}, step=1)
+    logger.save()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (20, 3):  # in the middle of a line, and of the header
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            for step in range(2, 6):
+                logger.log_metrics({"loss": float(step)}, step=step + room)
+            logger.save()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(failures.missing) == ["metrics.csv"] and len(caplog.records) == 1
+    logger.log_metrics({"loss": 9.0}, step=99)
+    logger.finalize("success")
+    assert [int(row["step"]) for row in rows(tmp_path)] == [1, *range(22, 26), *range(5, 9), 99]
+    assert failures.missing == {}
 
 
 def test_a_metric_without_a_step_is_refused(tmp_path):

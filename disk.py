@@ -1,0 +1,87 @@
+"""Files that cannot be written: training goes on, says so once, and the exit code tells at the end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+INCOMPLETE_CODE = 74  # EX_IOERR of sysexits.h
+
+
+class WriteFailures:
+    """Which files of a run could not be written, until they can be written again.
+
+    A full disk costs what could not be written, not the run: what was there stays, and everything is tried again the
+    next time it is due.
+    """
+
+    def __init__(self) -> None:
+        self._missing: dict[str, str] = {}
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """The files that could not be written and have not been since, and why."""
+        return dict(self._missing)
+
+    def failed(self, name: str, error: OSError) -> None:
+        """Note that a file could not be written, and say so if it could the last time."""
+        if name not in self._missing:
+            self._missing[name] = error.strerror or str(error)
+            logger.error("%s could not be written (%s); the run goes on without it", name, self._missing[name])
+
+    def succeeded(self, name: str) -> None:
+        """Note that a file was written."""
+        if self._missing.pop(name, None) is not None:
+            logger.warning("%s can be written again", name)
+
+
+@contextmanager
+def outlived(failures: WriteFailures | None, name: str) -> Iterator[None]:
+    """Go on after the block if it raises OSError, and tell `failures`; where there is nobody to tell, it is raised.
+
+    Args:
+        failures: of the run.
+        name: of the file that the block writes, as the user knows it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if failures is None:
+            raise
+        failures.failed(name, error)
+    else:
+        if failures is not None:
+            failures.succeeded(name)
+
+
+class RunLogHandler(logging.FileHandler):
+    """The log of a run folder, which may stay behind when the disk is full."""
+
+    def __init__(self, path: Path, failures: WriteFailures) -> None:
+        super().__init__(path)
+        self._failures = failures
+        self._name = path.name
+        self._error: OSError | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or keep it until there is room again."""
+        self._error = None
+        super().emit(record)
+        error = self._error
+        if error is None:
+            self._failures.succeeded(self._name)
+        else:
+            self._failures.failed(self._name, error)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Take an error of the file for what it is; leave others to logging."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self._error = error
+        else:
+            super().handleError(record)

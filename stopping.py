@@ -1,0 +1,124 @@
+"""Stopping on a signal: at a place where the run can go on later, with an exit code that a scheduler understands."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
+
+logger = logging.getLogger(__name__)
+
+# How schedulers and terminals say that the time is over; SIGUSR1 is what SLURM users ask for by --signal.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+REQUEUE_CODE = 85
+# A scheduler may signal a process and, through its launcher, signal it again: that is no second request.
+ECHO_SECONDS = 0.5
+
+
+class Stopped(Exception):  # noqa: N818  # nothing went wrong
+    """The run ended early because a signal asked for it, and can be resumed."""
+
+
+class StopSignals:
+    """Receive the signals that ask for an end, while used as a context manager in the main thread.
+
+    Where nothing would be lost, the first signal ends the program there and then. Between `defer` and `at_once` it only
+    sets `requested`, which training reads at every step. A second signal ends the program at once, wherever it is.
+
+    Args:
+        requeue: whether the job shall start again.
+        is_main: whether this is rank 0; the exit codes of the other ranks say nothing, lest their launcher takes a
+            rank that stopped a moment earlier for a failure.
+    Attributes:
+        requested: whether a signal came.
+        on_second: called before a second signal ends this process.
+    """
+
+    def __init__(self, requeue: bool = False, is_main: bool = True) -> None:
+        self.on_second: Callable[[], None] = lambda: None
+        self._requeue = requeue
+        self._is_main = is_main
+        self._received: tuple[int, float] | None = None
+        self._deferred = False
+        self._previous: dict[signal.Signals, signal.Handlers | int | Callable | None] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal came."""
+        return self._received is not None
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def defer(self) -> None:
+        """From now on, let training choose the place to stop."""
+        self._deferred = True
+
+    def at_once(self) -> None:
+        """From now on, end the program where a signal meets it; one that came meanwhile ends it here."""
+        self._deferred = False
+        if self._received is not None:
+            raise SystemExit(self.leave() or self._received[0] + 128)
+
+    def leave(self) -> int:
+        """Hand the job back to SLURM if it shall start again, and return the program's exit code.
+
+        That is 85 if the job shall start again, else 128 and the signal's number, as of a shell; 0 beyond rank 0.
+        """
+        assert self._received is not None, "nobody asked for an end"
+        if not self._is_main:
+            return 0
+        if not self._requeue:
+            return 128 + self._received[0]
+        requeue_job()
+        return REQUEUE_CODE
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._received is None:
+            self._received = (number, now)
+            if not self._deferred:
+                raise SystemExit(self.leave() or 128 + number)
+        elif now - self._received[1] > ECHO_SECONDS:
+            self.on_second()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+
+def outlive_first_signal(worker: int = 0) -> None:
+    """Let a process that reads images work on after a signal to the whole job: training still needs its batches.
+
+    It ends with training, or by a second signal. A `worker_init_fn` for a `DataLoader`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+
+
+def requeue_job() -> None:
+    """Tell SLURM to start this job again; outside SLURM the exit code must do."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        logger.error("--requeue: scontrol requeue %s failed (%s)", job, error)
+        return
+    if done.returncode:
+        logger.error("--requeue: scontrol requeue %s failed (%s)", job, done.stderr.strip())
+    else:
+        logger.warning("--requeue: SLURM will start job %s again", job)

@@ -1,0 +1,141 @@
+"""Whole runs of main.py in processes of their own that meet a fault at a given place."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import cv2
+import pytorch_lightning as pl
+import torch
+
+import main
+import trainer as trainer_module
+from callbacks import checkpoint_io
+
+FLAGS = [
+    *("--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "8", "--lr", "0.05", "--gpus", "0"),
+    *("--num_workers", "0", "--epochs", "2", "--val_check_interval", "0.5", "--val_occlusion", "none"),
+    *("--log_every_n_steps", "3", "--checkpoint_every_n_steps", "1", "--resume_from_checkpoint", "auto"),
+]
+NUM_STEPS = 8
+HOOKS = {
+    "forward": "on_train_batch_start",
+    "update": "on_before_optimizer_step",
+    "step's end": "on_train_batch_end",
+    "validation": "on_validation_batch_start",
+    "epoch's end": "on_train_epoch_end",
+}
+PLACES = (*HOOKS, "checkpoint")
+
+
+class FaultAt(pl.Callback):
+    """Send this process a signal at a place in the training, once a number of steps is done there."""
+
+    def __init__(self, place, steps, number):
+        self._trainer, self._steps, self._number = None, steps, number
+        if place == "checkpoint":
+            self._whole_save, torch.save = torch.save, self._save_half
+        else:
+            setattr(self, HOOKS[place], lambda trainer, *_: self._send(trainer))
+
+    def setup(self, trainer, module, stage):
+        self._trainer = trainer
+
+    def _send(self, trainer):
+        if self._number and trainer.state.fn == "fit" and trainer.global_step >= self._steps:
+            number, self._number = self._number, None
+            os.kill(os.getpid(), number)
+
+    def _save_half(self, checkpoint, stream):
+        if self._number and self._trainer.global_step >= self._steps:
+            stream.write(b"PK" * 5000)
+            stream.flush()
+            stream.seek(0)
+        self._send(self._trainer)
+        self._whole_save(checkpoint, stream)
+
+
+def start(argv, cwd, fault=None, ranks=1, faulty_rank=0):
+    """Start `main.py argv` in a folder, and return its processes, one per rank.
+
+    Args:
+        fault: (place, steps, signal number), or None.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    faults = [fault if rank == faulty_rank else None for rank in range(ranks)]
+    processes = [
+        context.Process(target=_run, args=(list(map(str, argv)), cwd, faults[rank], rank, ranks, port))
+        for rank in range(ranks)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def finish(processes, timeout=600):
+    """Return the exit codes of processes that end within a time."""
+    deadline = time.monotonic() + timeout
+    for process in processes:
+        process.join(max(0, deadline - time.monotonic()))
+    codes = [process.exitcode for process in processes]
+    for process in processes:
+        process.kill()
+        process.join()
+    return codes
+
+
+def _run(argv, cwd, fault, rank, ranks, port):
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    os.chdir(cwd)
+    with Path(f"out_{rank}.txt").open("ab") as stream:
+        for handle in (1, 2):
+            os.dup2(stream.fileno(), handle)
+    if ranks > 1:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), GROUP_RANK="0", TORCHELASTIC_RUN_ID="test")
+        os.environ.update(WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1")
+        os.environ["MASTER_PORT"] = str(port)
+    if fault is not None:
+        callbacks = trainer_module._callbacks
+        trainer_module._callbacks = lambda *args: [FaultAt(*fault), *callbacks(*args)]
+    raise SystemExit(main.main(argv))
+
+
+def run_folder(cwd):
+    """Return the only run folder below a working folder."""
+    (folder,) = (Path(cwd) / "experiments").iterdir()
+    return folder
+
+
+def output(cwd, rank=0):
+    """Return what a rank wrote to the terminal."""
+    return (Path(cwd) / f"out_{rank}.txt").read_text()
+
+
+def outcome(cwd):
+    """Return what a finished run leaves: metrics, report and weights."""
+    folder = run_folder(cwd)
+    report = json.loads((folder / "report" / "results.json").read_text())
+    report["protocol"].pop("run")
+    weights = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+    best = torch.load(folder / "best.ckpt", weights_only=True)["state_dict"]
+    assert not list(folder.glob(".*.tmp"))
+    return (folder / "metrics.csv").read_text(), report, weights, best
+
+
+def assert_same(first, second):
+    """Compare two outcomes, bit by bit."""
+    assert first[:2] == second[:2]
+    torch.testing.assert_close(first[2:], second[2:], rtol=0, atol=0)
+
+
+SIGKILL, SIGTERM, SIGINT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
+assert checkpoint_io.torch is torch, "FaultAt replaces torch.save"

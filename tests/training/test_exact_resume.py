@@ -1,0 +1,245 @@
+"""A run that is stopped by a signal at any place and resumed ends with the same bits as one that was not."""
+
+import os
+import random
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from short_runs import build, fit, on_two_ranks, state, write_faces
+
+from callbacks import RankState, truncate_metrics
+from stopping import Stopped, StopSignals
+
+FILES = ("last.ckpt", "last.ckpt.previous", "best.ckpt")
+
+
+class SignalAt(pl.Callback):
+    """Send this process SIGTERM in a hook, once for each number of batches done."""
+
+    def __init__(self, hook, seen):
+        setattr(self, hook, lambda trainer, *_: self._send(trainer, hook, seen))
+
+    @staticmethod
+    def _send(trainer, hook, seen):
+        place = (hook, trainer.fit_loop.epoch_loop.total_batch_idx)
+        if trainer.state.fn == "fit" and place not in seen:
+            seen.add(place)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Trained(pl.Callback):
+    """Keep the images of the batches that were trained on."""
+
+    def __init__(self):
+        self.indices = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.indices.append(batch.index.tolist())
+
+
+def piece(folder, hooks, seen, ckpt_path, options):
+    """Train until a signal stops the run or it ends; return (model, whether it ended, batches)."""
+    recorder = Trained()
+    with StopSignals() as stop:
+        model, datamodule, trainer = build(folder, stop=stop, **options)
+        trainer.callbacks[:0] = [recorder, *(SignalAt(hook, seen) for hook in hooks)]
+        try:
+            trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        except Stopped:
+            return model, False, recorder.indices
+    return model, True, recorder.indices
+
+
+def in_pieces(folder, hooks, **options):
+    """Train, stopped and resumed again and again; return (model, batches, number of pieces)."""
+    seen, batches, ckpt_path, number = set(), [], None, 0
+    while True:
+        model, ended, indices = piece(folder, hooks, seen, ckpt_path, options)
+        batches += indices
+        number += 1
+        if ended:
+            return model, batches, number
+        if (folder / "last.ckpt").exists():
+            ckpt_path = folder / "last.ckpt"
+            truncate_metrics(folder / "metrics.csv", torch.load(ckpt_path, weights_only=True)["global_step"])
+
+
+def checked_pieces(tmp_path, hooks, **options):
+    """Return the number of pieces of a run, having compared it with one that was not stopped."""
+    (tmp_path / "whole").mkdir(), (tmp_path / "pieces").mkdir()
+    recorder = Trained()
+    whole, _, _ = fit(tmp_path / "whole", recorder, **options)
+    pieces, batches, number = in_pieces(tmp_path / "pieces", hooks, **options)
+    assert batches == recorder.indices
+    compare_runs(tmp_path, state(whole), state(pieces))
+    return number
+
+
+def compare_runs(tmp_path, whole, pieces):
+    torch.testing.assert_close(pieces, whole, rtol=0, atol=0)
+    metrics = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("whole", "pieces")]
+    assert metrics[0] == metrics[1]
+    for name in FILES[::2]:
+        saved = [torch.load(tmp_path / folder / name, weights_only=True) for folder in ("whole", "pieces")]
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "FaceDataModule", "global_step", "epoch"):
+            torch.testing.assert_close(saved[1][key], saved[0][key], rtol=0, atol=0)
+        assert scores(saved[1]) == scores(saved[0])
+
+
+def scores(checkpoint):
+    return [float(s["best_model_score"]) for s in checkpoint["callbacks"].values() if "best_model_score" in s]
+
+
+OPTIONS = {"batch_size": 8, "epochs": 2, "val_check_interval": 0.5, "log_every_n_steps": 3, "lr": 0.05}
+VARIANTS = {
+    "plain": {},
+    "accumulation": {"accumulate_grad_batches": 2, "class_embeddings": True, "k_nearest": 2, "optimizer": "adamw"},
+    "graph": {"sampler": "graph", "num_workers": 1},
+    "no validation in an epoch": {"val_check_interval": 1.0, "check_val_every_n_epoch": 2, "num_workers": 1},
+}
+SLOW = ("graph", "no validation in an epoch")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("variant", [pytest.param(v, marks=[pytest.mark.slow] * (v in SLOW)) for v in VARIANTS])
+def test_a_run_stopped_after_every_batch_ends_with_the_same_bits(noise_faces, tmp_path, variant):
+    number = checked_pieces(tmp_path, ["on_train_batch_end"], data_root=noise_faces, **OPTIONS | VARIANTS[variant])
+    assert number >= (5 if variant == "accumulation" else 9)
+
+
+def test_a_validation_that_a_signal_meets_is_given_up_and_done_again_when_resumed(noise_faces, tmp_path):
+    options = OPTIONS | {"data_root": noise_faces, "log_every_n_steps": 50, "class_embeddings": True, "k_nearest": 2}
+    # Two validations inside the epochs and two at their ends, each given up twice.
+    assert checked_pieces(tmp_path, ["on_validation_start", "on_validation_batch_end"], **options) == 2 * 4 + 1
+
+
+def test_neighbours_for_graph_sampling_survive_a_validation_that_is_given_up(noise_faces, tmp_path):
+    options = OPTIONS | VARIANTS["graph"] | {"data_root": noise_faces, "val_check_interval": 1.0}
+    assert checked_pieces(tmp_path, ["on_validation_start"], **options) == 2 + 1
+
+
+def test_a_signal_at_the_end_of_an_epoch_leaves_the_checkpoint_of_the_epoch(noise_faces, tmp_path):
+    options = OPTIONS | {"data_root": noise_faces, "check_val_every_n_epoch": 2, "save_all_models": True}
+    assert checked_pieces(tmp_path, ["on_train_epoch_end"], **options) == 2 + 1
+    whole, pieces = (tmp_path / name / "epoch_000.ckpt" for name in ("whole", "pieces"))
+    weights = [torch.load(path, weights_only=True)["state_dict"] for path in (whole, pieces)]
+    torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=0)
+
+
+def test_images_that_cannot_be_read_are_known_to_the_resumed_run(tmp_path):
+    faces = write_faces(tmp_path / "faces")
+    for name in ("train/person_02/1.png", "train/person_05/3.png"):
+        (faces / name).write_bytes(b"not an image")
+    options = OPTIONS | {"data_root": str(faces), "max_bad_fraction": 0.1, "epochs": 1}
+    checked_pieces(tmp_path, ["on_train_batch_end"], **options)
+    lists = [(tmp_path / name / "unreadable.txt").read_text() for name in ("whole", "pieces")]
+    assert lists[0] == lists[1] and lists[0].count("\n") == 2
+    found = [rank["unreadable"] for rank in torch.load(tmp_path / "pieces/last.ckpt", weights_only=True)["ranks"]]
+    assert len(found[0]) == 2
+
+
+def test_checkpoint_every_n_steps_writes_within_the_epoch_and_keeps_the_one_before(noise_faces, tmp_path):
+    written = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            paths = [tmp_path / name for name in ("last.ckpt.previous", "last.ckpt")]
+            steps = [torch.load(p, weights_only=True)["global_step"] if p.exists() else None for p in paths]
+            written.append((trainer.global_step, *steps))
+
+    options = {"data_root": noise_faces, "batch_size": 8, "epochs": 2, "checkpoint_every_n_steps": 3}
+    fit(tmp_path, Watch(), **options)
+    assert written == [
+        *((1, None, None), (2, None, None), (3, None, None), (4, None, 3)),
+        *((5, 3, 4), (6, 3, 4), (7, 4, 6), (8, 4, 6)),
+    ]
+    place = torch.load(tmp_path / "last.ckpt.previous", weights_only=True)["FaceDataModule"]
+    assert place == {"seed": 42, "epoch": 1, "batches_done": 2}
+
+
+def test_keep_every_n_epochs_keeps_these_for_good(noise_faces, tmp_path):
+    fit(tmp_path, data_root=noise_faces, batch_size=8, epochs=5, keep_every_n_epochs=2)
+    names = {path.name for path in tmp_path.glob("*.ckpt")}
+    assert names == {"best.ckpt", "last.ckpt", "last.ckpt.previous", "epoch_001.ckpt", "epoch_003.ckpt"}
+    kept = {n: torch.load(tmp_path / n, weights_only=True)["global_step"] for n in ("epoch_001.ckpt", "epoch_003.ckpt")}
+    assert kept == {"epoch_001.ckpt": 8, "epoch_003.ckpt": 16}
+
+
+def test_a_checkpoint_holds_the_generators_of_each_rank_and_gives_them_back(noise_faces, tmp_path):
+    class Draws(pl.Callback):
+        def __init__(self):
+            self.drawn = []
+
+        def on_train_batch_end(self, trainer, module, *_):
+            self.drawn.append((trainer.global_step, random.random(), np.random.rand(), float(torch.rand(()))))
+
+    options = {"data_root": noise_faces, "batch_size": 8, "epochs": 1, "checkpoint_every_n_steps": 2}
+    whole, rest = Draws(), Draws()
+    fit(tmp_path, whole, **options)
+    (tmp_path / "last.ckpt.previous").rename(tmp_path / "half.ckpt")
+    random.seed(5), np.random.seed(5)
+    fit(tmp_path, rest, ckpt_path=tmp_path / "half.ckpt", **options)
+    assert len(rest.drawn) == 2 and rest.drawn == whole.drawn[2:]
+
+
+def test_the_best_score_survives_a_move_of_the_run_folder(noise_faces, tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    fit(tmp_path / "old", data_root=noise_faces)
+    saved = torch.load(tmp_path / "old" / "last.ckpt", weights_only=True)
+    (key,) = (key for key in saved["callbacks"] if "best_model_score" in saved["callbacks"][key])
+    saved["callbacks"][key]["best_model_score"] = torch.tensor(2.0)  # never reached again
+    saved["callbacks"][key]["best_k_models"] = dict.fromkeys(
+        saved["callbacks"][key]["best_k_models"], torch.tensor(2.0)
+    )
+    torch.save(saved, tmp_path / "new" / "last.ckpt")
+    fit(tmp_path / "new", data_root=noise_faces, epochs=2, ckpt_path=tmp_path / "new" / "last.ckpt")
+    assert not (tmp_path / "new" / "best.ckpt").exists()
+    assert scores(torch.load(tmp_path / "new" / "last.ckpt", weights_only=True)) == [2.0]
+
+
+# ---------------------------------------------------------------- two ranks
+
+
+def rank_in_pieces(folder, hooks, options):
+    """Train on this rank; only rank 1 gets the signals."""
+    rank = int(os.environ["RANK"])
+    (Path(folder) / "whole").mkdir(exist_ok=True), (Path(folder) / "pieces").mkdir(exist_ok=True)
+    whole, _, _ = fit(Path(folder) / "whole", **options)
+    pieces, batches, number = in_pieces(Path(folder) / "pieces", hooks if rank else [], **options)
+    return {"whole": state(whole), "pieces": state(pieces), "number": number, "batches": batches}
+
+
+@pytest.mark.parametrize("hook", ["on_validation_start", pytest.param("on_train_batch_end", marks=pytest.mark.slow)])
+def test_two_ranks_stop_together_at_a_signal_to_one_and_resume_to_the_same_bits(tmp_path, hook):
+    faces = write_faces(tmp_path / "faces", pairs=7)
+    options = OPTIONS | {"data_root": str(faces), "epochs": 1, "accumulate_grad_batches": 2, "log_every_n_steps": 5}
+    first, second = on_two_ranks(rank_in_pieces, str(tmp_path), [hook], options)
+    assert first["number"] == second["number"] >= 2
+    for rank in (first, second):
+        compare_runs(tmp_path, rank["whole"], rank["pieces"])
+
+
+def test_running_means_of_other_numbers_of_ranks_keep_their_totals():
+    sums = [[torch.tensor(float(total)), torch.tensor(float(count))] for total, count in ((6, 2), (4, 1), (5, 5))]
+    saved = [{"means": {"loss": s}, "unreadable": {}, "generators": {}} for s in sums]
+    for world in (1, 2, 4):
+        restored = []
+        for rank in range(world):
+            module = SimpleNamespace(means={}, device=torch.device("cpu"))
+            trainer = SimpleNamespace(global_rank=rank, world_size=world, datamodule=SimpleNamespace(unreadable={}))
+            callback = RankState()
+            callback.on_load_checkpoint(trainer, module, {"ranks": saved})
+            callback.on_train_start(trainer, module)
+            restored.append(module.means["loss"])
+        assert all(mean.update_called for mean in restored), "ranks compute together or wait for ever"
+        assert sum(float(m.mean_value) for m in restored) == 15 and sum(float(m.weight) for m in restored) == 8
