@@ -15,7 +15,7 @@ from checkpoints import load_pretrained_model
 from config import Config
 from train_val import MAIN_DATASET, Recognizer
 
-TRAINING = {"epochs": 2, "batch_size": 8, "lr": 0.05, "accumulate_grad_batches": 2, "gradient_clip_val": 4.0}
+TRAINING = {"epochs": 2, "batch_size": 16, "lr": 0.05, "accumulate_grad_batches": 2, "gradient_clip_val": 4.0}
 TRAINING |= {"margin_warmup_epochs": 1.0, "weight_decay": 0.01, "adaface_loss_weight": 1.0, "val_occlusion": ()}
 TRAINING |= {"qaconv_loss_weight": 0.0, "occlusion_loss_weight": 0.0, "occlusion_method": "none"}
 
@@ -51,9 +51,9 @@ def check_equal(dense, sharded, start):
     for key, value in dense["state"].items():
         torch.testing.assert_close(sharded["state"][key], value, rtol=1e-4, atol=1e-5, msg=lambda m, k=key: k + m)
     kernel = "heads.0.kernel"
-    assert (dense["state"][kernel] - start[kernel]).abs().amax() > 2e-3, "the run is too short to tell"
+    assert (dense["state"][kernel] - start[kernel]).abs().amax() > 4e-3, "the run is too short to tell"
     assert dense["momentum"] == {} and sharded["momentum"]["0"].shape == (8, 16)
-    assert len(dense["metrics"]) == len(sharded["metrics"]) > 2
+    assert len(dense["metrics"]) == len(sharded["metrics"]) >= 2
     for expected, found in zip(dense["metrics"], sharded["metrics"], strict=True):
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
