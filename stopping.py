@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 logger = logging.getLogger(__name__)
 
@@ -21,36 +21,40 @@ ECHO_SECONDS = 0.5
 
 
 class Stopped(Exception):  # noqa: N818  # nothing went wrong
-    """The run ended early because a signal asked for it, and can be resumed."""
+    """The run ended early because a signal asked for it, and can be resumed.
+
+    Attributes:
+        number: the signal's, which may have come to another rank.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {step}")
+        self.number = number
 
 
 class StopSignals:
     """Receive the signals that ask for an end, while used as a context manager in the main thread.
 
     Where nothing would be lost, the first signal ends the program there and then. Between `defer` and `at_once` it only
-    sets `requested`, which training reads at every step. A second signal ends the program at once, wherever it is.
+    sets `received`, which training reads at every step. A second signal ends the program at once, wherever it is.
 
     Args:
         requeue: whether the job shall start again.
         is_main: whether this is rank 0; the exit codes of the other ranks say nothing, lest their launcher takes a
             rank that stopped a moment earlier for a failure.
     Attributes:
-        requested: whether a signal came.
+        received: the number of the first signal; 0 before it.
         on_second: called before a second signal ends this process.
     """
 
     def __init__(self, requeue: bool = False, is_main: bool = True) -> None:
-        self.on_second: Callable[[], None] = lambda: None
         self._requeue = requeue
         self._is_main = is_main
-        self._received: tuple[int, float] | None = None
+        self.received = 0
+        self.on_second: Callable[[], None] = lambda: None
+        self._time = 0.0
         self._deferred = False
         self._previous: dict[signal.Signals, signal.Handlers | int | Callable | None] = {}
-
-    @property
-    def requested(self) -> bool:
-        """Whether a signal came."""
-        return self._received is not None
 
     def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
@@ -69,29 +73,31 @@ class StopSignals:
     def at_once(self) -> None:
         """From now on, end the program where a signal meets it; one that came meanwhile ends it here."""
         self._deferred = False
-        if self._received is not None:
-            raise SystemExit(self.leave() or self._received[0] + 128)
+        if self.received:
+            self._exit()
 
-    def leave(self) -> int:
-        """Hand the job back to SLURM if it shall start again, and return the program's exit code.
+    def leave(self, number: int) -> int:
+        """Hand the job back to SLURM if it shall start again, and return the exit code of a run that a signal stopped.
 
         That is 85 if the job shall start again, else 128 and the signal's number, as of a shell; 0 beyond rank 0.
         """
-        assert self._received is not None, "nobody asked for an end"
         if not self._is_main:
             return 0
         if not self._requeue:
-            return 128 + self._received[0]
+            return 128 + number
         requeue_job()
         return REQUEUE_CODE
 
+    def _exit(self) -> NoReturn:
+        raise SystemExit(self.leave(self.received) or 128 + self.received)
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._received is None:
-            self._received = (number, now)
+        if not self.received:
+            self.received, self._time = number, now
             if not self._deferred:
-                raise SystemExit(self.leave() or 128 + number)
-        elif now - self._received[1] > ECHO_SECONDS:
+                self._exit()
+        elif now - self._time > ECHO_SECONDS:
             self.on_second()
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -102,7 +102,7 @@ def run(session: Session) -> int:
             _train_and_test(session)
     except Stopped as stopped:
         logger.warning("%s; --resume_from_checkpoint goes on from there", stopped)
-        return session.stop.leave()
+        return session.stop.leave(stopped.number)
     except (NonFiniteError, TooManyUnreadableError) as error:
         logger.error("%s", error)
         return 1

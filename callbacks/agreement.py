@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class StopAgreement:
-    """Tell every rank that one of them wants to stop, at the same call on each.
+    """Tell every rank which signal one of them received, at the same call on each; 0 is none.
 
-    Flags travel between the processes' memories by gloo, beside whatever the devices do, so that nobody waits for a
-    device. A rank whose peer has died gets an error, also where the devices' own communication would wait for it.
+    The numbers travel between the processes' memories by gloo, beside whatever the devices do, so that nobody waits for
+    a device. A rank whose peer has died gets an error, also where the devices' own communication would wait for it.
 
     Every rank must make the same calls in the same order.
     """
@@ -21,19 +21,19 @@ class StopAgreement:
         self._group = dist.new_group(backend="gloo") if several else None
         self._sent: tuple[dist.Work, Tensor] | None = None
 
-    def poll(self, wants: bool) -> bool:
-        """Return whether any rank wanted to stop at the call before, which costs no waiting; pass on what this wants.
+    def poll(self, number: int) -> int:
+        """Return the largest number that a rank gave at the call before, which costs no waiting; pass on this rank's.
 
-        With a single rank: what it wants now.
+        With a single rank: its own, of this call.
         """
         if self._group is None:
-            return wants
-        sent, self._sent = self._sent, self._send(wants)
-        return sent is not None and self._receive(sent)
+            return number
+        sent, self._sent = self._sent, self._send(number)
+        return 0 if sent is None else self._receive(sent)
 
-    def ask(self, wants: bool) -> bool:
-        """Return whether any rank wants to stop now, having waited for all of them."""
-        return wants if self._group is None else self._receive(self._send(wants))
+    def ask(self, number: int) -> int:
+        """Return the largest number that a rank gives now, having waited for all of them."""
+        return number if self._group is None else self._receive(self._send(number))
 
     def least(self, number: int) -> int:
         """Return the smallest number of all ranks."""
@@ -43,14 +43,14 @@ class StopAgreement:
         dist.all_reduce(smallest, dist.ReduceOp.MIN, self._group)
         return int(smallest)
 
-    def _send(self, wants: bool) -> tuple[dist.Work, Tensor]:
-        flag = torch.tensor(int(wants))
-        work = dist.all_reduce(flag, dist.ReduceOp.MAX, self._group, async_op=True)
+    def _send(self, number: int) -> tuple[dist.Work, Tensor]:
+        largest = torch.tensor(number)
+        work = dist.all_reduce(largest, dist.ReduceOp.MAX, self._group, async_op=True)
         assert work is not None
-        return work, flag
+        return work, largest
 
     @staticmethod
-    def _receive(sent: tuple[dist.Work, Tensor]) -> bool:
-        work, flag = sent
+    def _receive(sent: tuple[dist.Work, Tensor]) -> int:
+        work, largest = sent
         work.wait()
-        return bool(flag)
+        return int(largest)

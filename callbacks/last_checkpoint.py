@@ -34,7 +34,7 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         folder: the run folder, None on the ranks that write nothing.
-        stop: tells that a signal came.
+        stop: receives the signals.
         failures: tells whether a checkpoint could be written.
         every_n_steps: optimiser steps between two checkpoints within an epoch; 0: none there.
         keep_every_n_epochs: epochs between two checkpoints that are kept, as `epoch_<number from 0>.ckpt`; 0: none.
@@ -103,12 +103,12 @@ class LastCheckpoint(Checkpoint):
             Stopped: on all ranks, once a signal came to any of them.
         """
         self._save(trainer, None)
-        number = self._keep_every_n_epochs
-        if number and (trainer.current_epoch + 1) % number == 0 and LAST not in self._failures.missing:
+        every = self._keep_every_n_epochs
+        if every and (trainer.current_epoch + 1) % every == 0 and LAST not in self._failures.missing:
             self._keep(f"epoch_{trainer.current_epoch:03d}.ckpt")
         assert self._agreement is not None
-        if self._agreement.ask(self._stop.requested):
-            self._leave(trainer)
+        if number := self._agreement.ask(self._stop.received):
+            raise Stopped(number, trainer.global_step)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """From here on there is nothing to save."""
@@ -119,15 +119,12 @@ class LastCheckpoint(Checkpoint):
 
     def _save_or_stop(self, trainer: pl.Trainer, due: bool, place: str) -> None:
         assert self._agreement is not None
-        stop = self._agreement.poll(self._stop.requested)
+        stop = self._agreement.poll(self._stop.received)
         if (stop or due) and trainer.global_step != self._saved_step:
             self._save(trainer, place)
-            stop = stop or self._agreement.ask(self._stop.requested)  # writing takes long enough for a signal to come
+            stop = stop or self._agreement.ask(self._stop.received)  # writing takes long enough for a signal to come
         if stop:
-            self._leave(trainer)
-
-    def _leave(self, trainer: pl.Trainer) -> None:
-        raise Stopped(f"stopped by a signal after step {trainer.global_step}")
+            raise Stopped(stop, trainer.global_step)
 
     # ---------------------------------------------------------------- what is written
 

@@ -59,20 +59,19 @@ class FaultAt(pl.Callback):
         self._whole_save(checkpoint, stream)
 
 
-def start(argv, cwd, fault=None, ranks=1, faulty_rank=0):
+def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, **environment):
     """Start `main.py argv` in a folder, and return its processes, one per rank.
 
     Args:
         fault: (place, steps, signal number), or None.
+        environment: variables of these processes.
     """
+    environment |= _ranks_environment(ranks)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     faults = [fault if rank == faulty_rank else None for rank in range(ranks)]
     processes = [
-        context.Process(target=_run, args=(list(map(str, argv)), cwd, faults[rank], rank, ranks, port))
+        context.Process(target=_run, args=(list(map(str, argv)), cwd, faults[rank], rank, environment))
         for rank in range(ranks)
     ]
     for process in processes:
@@ -92,17 +91,26 @@ def finish(processes, timeout=600):
     return codes
 
 
-def _run(argv, cwd, fault, rank, ranks, port):
+def _ranks_environment(ranks):
+    if ranks == 1:
+        return {}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    sizes = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0"}
+    return {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+
+
+def _run(argv, cwd, fault, rank, environment):
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     os.chdir(cwd)
     with Path(f"out_{rank}.txt").open("ab") as stream:
         for handle in (1, 2):
             os.dup2(stream.fileno(), handle)
-    if ranks > 1:
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), GROUP_RANK="0", TORCHELASTIC_RUN_ID="test")
-        os.environ.update(WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1")
-        os.environ["MASTER_PORT"] = str(port)
+    os.environ.update(environment)
+    if "WORLD_SIZE" in environment:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     if fault is not None:
         callbacks = trainer_module._callbacks
         trainer_module._callbacks = lambda *args: [FaultAt(*fault), *callbacks(*args)]

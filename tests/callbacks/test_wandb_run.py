@@ -8,7 +8,7 @@ import pytest
 import torch
 from pytorch_lightning.loggers import WandbLogger
 
-from callbacks import MetricsLogger, SampleSheet, start_wandb
+from callbacks import MetricsLogger, SampleSheet, start_wandb, wandb_run
 from callbacks.wandb_run import log_picture
 from datasets import Sample
 
@@ -49,12 +49,35 @@ def test_a_run_that_wandb_cannot_start_is_refused_in_one_line(tmp_path, monkeypa
     import wandb
 
     def refuse(**options):
-        raise wandb.errors.CommError("Timed out while retrying\nConsider increasing the init_timeout setting")
+        raise wandb.errors.AuthenticationError("The API key is invalid.\nLog in again")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.raises(ValueError, match=r"^--wandb online: .*\(Timed out while .*--wandb offline$") as raised:
+    with pytest.raises(ValueError, match=r"^--wandb online: .*\(The API key is invalid\).*--wandb offline$") as raised:
         start_wandb(tmp_path, "online", {"lr": 0.1})
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("answers_at", [3, None])
+def test_a_server_out_of_reach_is_tried_again_and_then_the_run_goes_on_offline(
+    tmp_path, monkeypatch, caplog, answers_at
+):
+    import wandb
+
+    modes, waits = [], []
+
+    def init(**options):
+        modes.append(options["mode"])
+        if options["mode"] == "online" and len(modes) != answers_at:
+            raise wandb.errors.CommError("Timed out while retrying\nConsider increasing the init_timeout setting")
+        return SimpleNamespace()
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb_run.time, "sleep", waits.append)
+    start_wandb(tmp_path, "online", {"lr": 0.1})
+    assert waits == [2, 8]
+    assert modes == ["online"] * 3 + ["offline"] * (answers_at is None)
+    assert caplog.text.count("trying again") == 2
+    assert caplog.text.count(f"wandb sync {tmp_path}/wandb/offline-*") == (answers_at is None)
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
