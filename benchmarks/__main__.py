@@ -16,7 +16,7 @@ from benchmarks.docs import update_docs
 from benchmarks.program import add_common_arguments
 
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ("qaconv", "step", "validation", "gallery", "data", "sampler", "synthetic", "help")
+BENCHMARKS = ("qaconv", "step", "head", "validation", "gallery", "data", "sampler", "synthetic", "help")
 FORWARDED = ("repeats", "threads", "scale")
 
 

@@ -253,8 +253,8 @@ def shard_bytes(
     """
     size = -(-num_classes // num_ranks)
     count = num_sampled(size, rate, max_positives)
-    # Taking part: at unit length, its gradient, two factors of that; a sample is a copy too.
-    copies = 4 + (count < size)
+    # Taking part: rows at unit length, their gradient, three more on the way back from there; a sample is a copy too.
+    copies = 5 + (count < size)
     # Logits and their gradient, four bytes each, and one that says which cosines were clamped.
     return 4 * embedding_size * (2 * size + copies * count) + 9 * batch_size * count
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_benchmarks
-from benchmarks import data, floor, gallery, qaconv, sampler, step, synthetic, validation
+from benchmarks import data, floor, gallery, head, qaconv, sampler, step, synthetic, validation
 from benchmarks import help as help_benchmark
 from benchmarks.program import run
 from benchmarks.step_clock import StepClock, Stretch
@@ -117,6 +117,14 @@ def test_the_clock_leaves_warm_up_out_and_takes_medians():
     clock, part = StepClock(), Stretch("backbone")
     clock.steps = [{part: seconds} for seconds in (9.0, 1.0, 3.0, 2.0)]
     assert clock.medians(num_warmup=1) == {part: 2.0}
+
+
+def test_head(tmp_path, capsys):
+    rows = run_tiny(head, tmp_path, capsys, "--embedding_size", "16", "--batch_size", "8")["head"]
+    assert [row["num_ranks"] for row in rows] == 3 * [1, 2, 4]
+    assert [row["num_classes"] for row in rows] == [n for n in (50, 500, 5000) for _ in range(3)]
+    assert all(row["seconds"] > 0 and row["planned_mib"] > 0 for row in rows)
+    assert all(row["memory_ratio"] == row["time_ratio"] == 1 for row in rows[::3])
 
 
 def test_validation(tmp_path, capsys):
