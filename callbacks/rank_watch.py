@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments import LightningEnvironment
@@ -17,21 +20,28 @@ logger = logging.getLogger(__name__)
 
 PERIOD = 0.5  # seconds
 GRACE = 10.0
+SECONDS_TO_DIE = 5.0  # from the end of a process's connections to its own
 
 
 @contextmanager
 def watched_ranks(trainer: pl.Trainer) -> Iterator[None]:
     """Within the block, say which rank died and why, and end a rank that is left alone by rank 0.
 
-    This is about ranks that rank 0 has started itself; torchrun and srun watch over theirs. Lightning kills rank 0 and
-    the others a few seconds after one has failed, without a word; but nobody ends the others when rank 0 is killed.
+    This is about ranks that rank 0 has started itself; torchrun and srun watch over theirs. A rank whose peer has died
+    gets an error from the next exchange, which tells neither who nor why. If it waits for something else, Lightning
+    kills it a few seconds after a rank has died, without a word; but nobody ends it when that was rank 0.
     """
     over = threading.Event()
     is_child = trainer.local_rank > 0 and isinstance(_environment(trainer), LightningEnvironment)
-    target, args = (_end_without_parent, (over, os.getppid())) if is_child else (_tell_of_the_dead, (over, trainer))
-    threading.Thread(target=target, args=args, daemon=True, name="rank watch").start()
+    find_dead = partial(_dead_parent, os.getppid()) if is_child else partial(_dead_child, trainer)
+    watch = _end_without_parent if is_child else _tell_of_the_dead
+    threading.Thread(target=watch, args=(over, find_dead), daemon=True, name="rank watch").start()
     try:
         yield
+    except RuntimeError:
+        if trainer.world_size > 1 and not over.is_set():
+            _tell_of_the_dead(over, find_dead, SECONDS_TO_DIE)
+        raise
     finally:
         over.set()
 
@@ -45,24 +55,31 @@ def _environment(trainer: pl.Trainer) -> object:
     return getattr(trainer.strategy, "cluster_environment", None)
 
 
-def _tell_of_the_dead(over: threading.Event, trainer: pl.Trainer) -> None:
-    while not over.wait(PERIOD):
-        for rank, process in enumerate(started_ranks(trainer), start=1):
-            code = process.poll()
-            if code:
-                logger.error("rank %d %s: the run ends; resume it from its last checkpoint", rank, _cause(code))
-                return
+def _dead_child(trainer: pl.Trainer) -> str | None:
+    dead = ((rank, process.poll()) for rank, process in enumerate(started_ranks(trainer), start=1))
+    return next((f"rank {rank} {_cause(code)}" for rank, code in dead if code), None)
+
+
+def _dead_parent(parent: int) -> str | None:
+    return None if os.getppid() == parent else "rank 0 has died"
 
 
 def _cause(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-def _end_without_parent(over: threading.Event, parent: int) -> None:
+def _tell_of_the_dead(over: threading.Event, find_dead: Callable[[], str | None], seconds: float = math.inf) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not over.wait(PERIOD):
+        if (death := find_dead()) is not None:
+            over.set()
+            logger.error("%s: the run ends; resume it from its last checkpoint", death)
+
+
+def _end_without_parent(over: threading.Event, find_dead: Callable[[], str | None]) -> None:
     while not over.wait(PERIOD):
-        if os.getppid() != parent:
+        if (death := find_dead()) is not None:
             over.wait(GRACE)  # an error on this rank, or the end of the run, may be on its way
             if not over.is_set():
-                logger.error("rank 0 has died: this rank ends too")
+                logger.error("%s: this rank ends too", death)
                 os._exit(1)
-            return
