@@ -83,21 +83,21 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def damage(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint file according to its checksum; None if nothing is, or it has none.
+    """Return what is wrong with a checkpoint file according to its end; None if nothing is.
 
-    A file that was cut off has none; neither has one that torch.save wrote alone.
+    A file that torch.save wrote alone has no checksum: of it, this knows only whether its end is there.
 
     Raises:
         OSError: if it cannot be read.
     """
     with path.open("rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - _COMMENT_LENGTH))
-        comment = stream.read()
-        if not comment.startswith(_MARK):
-            return None
-        expected = comment.removeprefix(_MARK)
-        return None if _digest(stream, size - _COMMENT_LENGTH - len(_NO_COMMENT)) == expected else "checksum differs"
+        content = stream.seek(0, os.SEEK_END) - len(_NO_COMMENT) - _COMMENT_LENGTH
+        stream.seek(max(0, content))
+        end = stream.read()
+        start = _COMMENT_LENGTH.to_bytes(2, "little") + _MARK
+        if end.startswith(start):
+            return None if _digest(stream, content) == end.removeprefix(start) else "its checksum differs"
+    return None if end.endswith(_NO_COMMENT) else "it is cut off"
 
 
 def _temporary(path: Path) -> Path:

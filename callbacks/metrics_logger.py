@@ -86,15 +86,23 @@ class MetricsLogger(Logger):
         new = {name for row in rows for name in row} - set(self._columns)
         if self._can_append and not new and rows[0]["step"] != self._last_step:
             self._can_append = False  # unless all goes well
-            with self._path.open("a", newline="") as stream:
-                csv.DictWriter(stream, self._columns, restval="").writerows(rows)
-                stream.flush()
-                os.fsync(stream.fileno())  # a checkpoint may follow, which trusts that this is written
+            self._append(rows)
         else:
             columns = sorted({*self._columns, *new}, key=lambda name: (name != "step", name != "epoch", name))
             write_rows(self._path, columns, _merged(self._path, rows))
             self._columns = columns
         self._last_step = rows[-1]["step"]
+
+    def _append(self, rows: list[dict[str, Any]]) -> None:
+        size = self._path.stat().st_size
+        try:
+            with self._path.open("a", newline="") as stream:
+                csv.DictWriter(stream, self._columns, restval="").writerows(rows)
+                stream.flush()
+                os.fsync(stream.fileno())  # a checkpoint may follow, which trusts that this is written
+        except OSError:
+            os.truncate(self._path, size)
+            raise
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

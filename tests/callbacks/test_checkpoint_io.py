@@ -69,7 +69,7 @@ def test_the_checksum_finds_a_changed_byte_wherever_it_is(tmp_path):
     content = path.read_bytes()
     for place in range(0, len(content) - 73, 50):  # 71 bytes of checksum and their number come last
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        assert damage(path) == "checksum differs", place
+        assert damage(path) == "its checksum differs", place
 
 
 def test_a_checkpoint_stays_an_archive_that_others_read(tmp_path):

@@ -243,3 +243,15 @@ def test_running_means_of_other_numbers_of_ranks_keep_their_totals():
             restored.append(module.means["loss"])
         assert all(mean.update_called for mean in restored), "ranks compute together or wait for ever"
         assert sum(float(m.mean_value) for m in restored) == 15 and sum(float(m.weight) for m in restored) == 8
+
+
+def test_lightning_still_has_the_hooks_that_the_trainer_switches_off(noise_faces, tmp_path):
+    _, _, trainer = build(tmp_path, data_root=noise_faces)
+    before = signal.getsignal(signal.SIGTERM)
+    trainer._signal_connector.register_signal_handlers()
+    assert signal.getsignal(signal.SIGTERM) is before
+    for replaced, name in (
+        (trainer._signal_connector, "register_signal_handlers"),
+        (trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"),
+    ):
+        assert name in vars(type(replaced)) and name in vars(type(replaced).__mro__[1])

@@ -1,0 +1,135 @@
+"""--resume_from_checkpoint auto: the newest whole checkpoint of the newest run, whatever happened to the files."""
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from broken_runs import FLAGS, finish, outcome, output, run_folder, start
+from short_runs import SMALL, fit, write_faces
+
+import runs
+import training
+from checkpoints import DamagedCheckpointError, newest_checkpoint, read_checkpoint
+from config import Config
+
+AUTO = Config(**{**SMALL, "resume_from_checkpoint": "auto", "prefix": "mine"})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with the checkpoints of steps 1 to 4 of a small run."""
+    faces = write_faces(tmp_path_factory.mktemp("faces"))
+    folder = tmp_path_factory.mktemp("trained")
+    fit(folder, data_root=str(faces), batch_size=8, checkpoint_every_n_steps=1)
+    return folder
+
+
+def copy_of(trained, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (*trained.glob("*.ckpt"), trained / "last.ckpt.previous"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def spoil(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_checkpoint_cut_off_at_any_4_kb_boundary_is_named_as_damaged(trained, tmp_path):
+    content = (trained / "last.ckpt").read_bytes()
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(content)
+    assert read_checkpoint(path)["global_step"] == 4
+    places = [*range(0, len(content), 4096), len(content) - 1, len(content) - 71, len(content) - 73]
+    assert len(places) > 20
+    for place in places:
+        path.write_bytes(content[:place])
+        with pytest.raises(DamagedCheckpointError, match=r"last\.ckpt: damaged or not a checkpoint"):
+            read_checkpoint(path)
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_each_damaged_one_named(trained, tmp_path, caplog):
+    folder = copy_of(trained, tmp_path / "run")
+    steps = {path.name: read_checkpoint(path)["global_step"] for path in folder.iterdir()}
+    assert steps == {"last.ckpt": 4, "last.ckpt.previous": 3, "best.ckpt": 4}
+    now = 2_000_000_000
+    for age, name in enumerate(("last.ckpt", "best.ckpt", "last.ckpt.previous")):
+        os.utime(folder / name, (now + age, now + age))  # times mean nothing
+    assert newest_checkpoint(folder) == folder / "last.ckpt" and caplog.messages == []
+    spoil(folder / "last.ckpt")
+    assert newest_checkpoint(folder) == folder / "best.ckpt"
+    (line,) = caplog.messages
+    assert "run/last.ckpt: damaged" in line and "its checksum differs" in line
+    (folder / "best.ckpt").unlink()
+    assert newest_checkpoint(folder) == folder / "last.ckpt.previous"
+    (folder / "last.ckpt.previous").write_bytes(b"")
+    assert newest_checkpoint(folder) is None
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "experiments"
+
+
+def test_the_newest_run_of_the_prefix_that_trained_is_taken(trained, root):
+    old, new, evaluated = (copy_of(trained, runs.create_run_folder(root, "mine")) for _ in range(3))
+    copy_of(trained, runs.create_run_folder(root, "mine_too"))
+    runs.write_json(evaluated / "config.json", {"evaluate": True})
+    runs.write_json(new / "config.json", {"evaluate": False})
+    assert old != new
+    found = training._find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
+    assert found.resume_from_checkpoint == str(new.relative_to(root.parent) / "last.ckpt")
+    assert found.start_from_model_statedict is None, "they are where the run started, not where it is"
+
+
+@pytest.mark.parametrize("folder", ["no run", "no checkpoint", "damaged ones"])
+def test_without_a_whole_checkpoint_a_new_run_starts_and_a_line_says_so(trained, root, caplog, folder):
+    if folder != "no run":
+        copy_of(trained, runs.create_run_folder(root, "mine"))  # an older run is not this one
+        new = runs.create_run_folder(root, "mine")
+    if folder == "damaged ones":
+        for path in copy_of(trained, new).iterdir():
+            spoil(path)
+    found = training._find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
+    assert (found.resume_from_checkpoint, found.start_from_model_statedict) == (None, "weights.pt")
+    assert "a new run starts" in caplog.messages[-1]
+    assert len(caplog.messages) == (4 if folder == "damaged ones" else 1)
+
+
+def test_there_must_be_something_to_evaluate(root):
+    with pytest.raises(ValueError, match="no checkpoint to evaluate"):
+        training._find_checkpoint(replace(AUTO, evaluate=True))
+
+
+def test_a_damaged_checkpoint_that_was_named_is_refused_with_the_way_out(trained, root):
+    path = copy_of(trained, root / "mine_01-01_0") / "last.ckpt"
+    spoil(path)
+    with pytest.raises(ValueError, match=r"last\.ckpt: damaged .* --resume_from_checkpoint auto takes the newest"):
+        training.prepare(replace(AUTO, resume_from_checkpoint=str(path)), frozenset(), [])
+
+
+def test_requeue_without_auto_is_warned_of(root, capsys):
+    config = Config(**{**SMALL, "requeue": True, "resume_from_checkpoint": "nowhere.ckpt"})
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        training.prepare(config, frozenset(), [])
+    assert "--requeue starts the same command again" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path):
+    faces = write_faces(tmp_path / "faces")
+    argv = [*FLAGS, "--data_root", faces, "--epochs", "1"]
+    for name in ("whole", "spoilt"):
+        (tmp_path / name).mkdir()
+        assert finish(start(argv, tmp_path / name)) == [0]
+    folder = run_folder(tmp_path / "spoilt")
+    for name in ("last.ckpt", "best.ckpt"):
+        spoil(folder / name)
+    assert finish(start(argv, tmp_path / "spoilt")) == [0], output(tmp_path / "spoilt")
+    assert "going on from experiments" in output(tmp_path / "spoilt")
+    first, second = outcome(tmp_path / "spoilt"), outcome(tmp_path / "whole")
+    assert first[:2] == second[:2]
+    torch.testing.assert_close(first[2], second[2], rtol=0, atol=0)
