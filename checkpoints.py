@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 import heads
 import nets
-from callbacks import LAST, PREVIOUS, damage
+from callbacks import BEST, LAST, PREVIOUS, damage
 from config import Config
 from train_val import MAIN_DATASET, Recognizer
 
@@ -60,12 +60,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def newest_checkpoint(folder: Path) -> Path | None:
     """Return the checkpoint of a run folder that was taken last and is whole; None if there is none.
 
-    Checkpoints are ordered by their steps, not by their times. Each one that is damaged is named in a line of the log.
+    Checkpoints are ordered by their steps, not by their times. The best one is the last resort, for it is taken before
+    all that belongs to its step is done. Each one that is damaged is named in a line of the log.
     """
-    # Of two of the same step the last one knows most: what was done in the step after it, a validation for one.
-    paths = [folder / LAST, folder / PREVIOUS, *sorted(folder.glob("[!.]*.ckpt"))]
+    taken_to_go_on = [folder / LAST, folder / PREVIOUS, *sorted(folder.glob("epoch_*.ckpt"))]
+    return _newest(taken_to_go_on) or _newest([folder / BEST])
+
+
+def _newest(paths: Iterable[Path]) -> Path | None:
     steps: dict[Path, int] = {}
-    for path in filter(Path.is_file, dict.fromkeys(paths)):
+    for path in filter(Path.is_file, paths):
         try:
             steps[path] = int(read_checkpoint(path)["global_step"])
         except (ValueError, OSError) as error:

@@ -14,6 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from callbacks import (
+    BEST,
     AtomicCheckpointIO,
     BestCheckpoint,
     LastCheckpoint,
@@ -136,6 +137,6 @@ def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures:
         ScoreHistograms(folder, failures),
         UnreadableList(folder, config.max_bad_fraction, failures),
         RankState(),
-        BestCheckpoint(folder, "best", config.monitor, mode="max", save_top_k=1, enable_version_counter=False),
+        BestCheckpoint(folder, Path(BEST).stem, config.monitor, mode="max", save_top_k=1, enable_version_counter=False),
         LastCheckpoint(folder, stop, failures, config.checkpoint_every_n_steps, keep_every),
     ]

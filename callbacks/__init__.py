@@ -1,6 +1,6 @@
 """Lightning callbacks and loggers of ours."""
 
-from callbacks.best_checkpoint import BestCheckpoint
+from callbacks.best_checkpoint import BEST, BestCheckpoint
 from callbacks.checkpoint_io import AtomicCheckpointIO, damage, remove_unfinished
 from callbacks.last_checkpoint import LAST, PREVIOUS, LastCheckpoint
 from callbacks.metrics_logger import MetricsLogger, truncate_metrics
@@ -13,6 +13,7 @@ from callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
 from callbacks.wandb_run import start_wandb
 
 __all__ = [
+    "BEST",
     "LAST",
     "PREVIOUS",
     "AtomicCheckpointIO",

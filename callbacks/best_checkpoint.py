@@ -7,6 +7,8 @@ from typing import Any
 
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+BEST = "best.ckpt"
+
 
 class BestCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, except that it remembers its best score wherever its folder lies now."""

@@ -129,7 +129,9 @@ class LastCheckpoint(Checkpoint):
     # ---------------------------------------------------------------- what is written
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let Lightning's counters say exactly where training is."""
+        """Let Lightning's counters say exactly where training is; this is called for every checkpoint, the best too."""
+        for run_logger in trainer.loggers:
+            run_logger.save()  # the rows of metrics.csv that a resumed run will not write again
         if self._place is not None:
             loops = checkpoint["loops"]["fit_loop"]
             _settle(loops["epoch_loop.batch_progress"])
@@ -137,8 +139,6 @@ class LastCheckpoint(Checkpoint):
             _settle_validation(loops["epoch_loop.val_loop.batch_progress"], validation_is_due)
 
     def _save(self, trainer: pl.Trainer, place: str | None) -> None:
-        for run_logger in trainer.loggers:
-            run_logger.save()  # the rows of metrics.csv that a resumed run will not write again
         if self._last_is_whole:
             self._keep(PREVIOUS)
         self._place = place

@@ -15,6 +15,7 @@ import torch
 import main
 import trainer as trainer_module
 from callbacks import checkpoint_io
+from runs import run_folders
 
 FLAGS = [
     *("--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "8", "--lr", "0.05", "--gpus", "0"),
@@ -118,9 +119,8 @@ def _run(argv, cwd, fault, rank, environment):
 
 
 def run_folder(cwd):
-    """Return the only run folder below a working folder."""
-    (folder,) = (Path(cwd) / "experiments").iterdir()
-    return folder
+    """Return the newest run folder below a working folder; one that died before its first step may be there too."""
+    return run_folders(Path(cwd) / "experiments", "maskwise")[0]
 
 
 def output(cwd, rank=0):

@@ -127,6 +127,43 @@ def test_neighbours_for_graph_sampling_survive_a_validation_that_is_given_up(noi
     assert checked_pieces(tmp_path, ["on_validation_start"], **options) == 2 + 1
 
 
+@pytest.mark.parametrize("val_check_interval", [0.5, 1.0])
+def test_a_run_that_goes_on_from_its_best_checkpoint_refreshes_the_neighbour_classes_too(
+    noise_faces, tmp_path, val_check_interval
+):
+    """Lightning passes over the end of an epoch where it takes a checkpoint for one that ends it."""
+    options = OPTIONS | {"data_root": noise_faces, "class_embeddings": True, "k_nearest": 2, "lr": 0.5}
+    options |= {"val_check_interval": val_check_interval}
+    for name in ("whole", "pieces"):
+        (tmp_path / name).mkdir()
+    whole, _, _ = fit(tmp_path / "whole", KeepBest(tmp_path), **options)
+    (tmp_path / "pieces" / "metrics.csv").write_bytes((tmp_path / "best.csv").read_bytes())
+    pieces, _, _ = fit(tmp_path / "pieces", ckpt_path=tmp_path / "best_4.ckpt", **options)
+    torch.testing.assert_close(state(pieces), state(whole), rtol=0, atol=0)
+    metrics = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("whole", "pieces")]
+    assert metrics[0] == metrics[1]
+
+
+class KeepBest(pl.callbacks.Checkpoint):
+    """Keep what would be the best checkpoint of step 4, and metrics.csv of that moment."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def on_validation_end(self, trainer, module):
+        if trainer.val_check_batch == 2:  # the best checkpoint is taken then
+            self._keep(trainer)
+
+    def on_train_epoch_end(self, trainer, module):
+        if trainer.val_check_batch == 4:
+            self._keep(trainer)
+
+    def _keep(self, trainer):
+        if trainer.global_step == 4 and trainer.state.fn == "fit":
+            trainer.save_checkpoint(self._folder / "best_4.ckpt")
+            (self._folder / "best.csv").write_bytes((self._folder / "whole" / "metrics.csv").read_bytes())
+
+
 def test_a_signal_at_the_end_of_an_epoch_leaves_the_checkpoint_of_the_epoch(noise_faces, tmp_path):
     options = OPTIONS | {"data_root": noise_faces, "check_val_every_n_epoch": 2, "save_all_models": True}
     assert checked_pieces(tmp_path, ["on_train_epoch_end"], **options) == 2 + 1
