@@ -71,20 +71,29 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
 def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float) -> Optimizer:
     """Return the optimiser called `name`; `momentum` is read by SGD only.
 
+    It is a fused one, whose step can be voided on the device (`updates.void`).
+
     Raises:
         ValueError: if the name is unknown.
     """
     builders: dict[str, Callable[[], Optimizer]] = {
-        "sgd": lambda: SGD(groups, lr=lr, momentum=momentum),
-        "adamw": lambda: AdamW(groups, lr=lr),
+        "sgd": lambda: SGD(groups, lr=lr, momentum=momentum, fused=True),
+        "adamw": lambda: AdamW(groups, lr=lr, fused=True),
     }
     if name not in builders:
         raise ValueError(f"build_optimizer: unknown optimizer {name!r}; choose one of {', '.join(builders)}")
-    return builders[name]()
+    optimizer = builders[name]()
+    if isinstance(optimizer, SGD) and momentum:
+        # It would take the momentum of its first step as it finds the memory, if that step were voided.
+        for parameter in (p for group in groups for p in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 @torch.no_grad()
-def sparse_sgd_step(parameter: Tensor, lr: float, weight_decay: float, generator: torch.Generator) -> None:
+def sparse_sgd_step(
+    parameter: Tensor, lr: float, weight_decay: float, generator: torch.Generator, accepted: Tensor
+) -> None:
     """Apply one step of plain SGD with weight decay to the rows that the sparse gradient names, and to no other.
 
     Args:
@@ -92,14 +101,17 @@ def sparse_sgd_step(parameter: Tensor, lr: float, weight_decay: float, generator
         lr: learning rate.
         weight_decay: L2 penalty, charged to a row when it takes part in a step.
         generator: on the parameter's device; what float16 is rounded by. The same on all ranks.
+        accepted: bool scalar on the device; where it is False nothing changes.
     """
     if parameter.grad is None:
         return
     gradient = parameter.grad.coalesce()
     rows = gradient.indices()[0]
-    values = parameter[rows].float()
-    values -= lr * (gradient.values() + weight_decay * values)
-    parameter[rows] = _rounded_to_half(values, generator) if parameter.dtype == torch.float16 else values
+    before = parameter[rows]
+    values = before.float()
+    values = values - lr * (gradient.values() + weight_decay * values)
+    after = _rounded_to_half(values, generator) if parameter.dtype == torch.float16 else values
+    parameter[rows] = torch.where(accepted, after, before)
 
 
 def _rounded_to_half(values: Tensor, generator: torch.Generator) -> Tensor:

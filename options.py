@@ -109,6 +109,10 @@ class TrainingOptions(Options):
         "stop", "a loss that is not finite stops the run, or its step is skipped and counted",
         choices=("stop", "skip"), on_resume=MAY_CHANGE,
     )  # fmt: skip
+    max_skipped_steps: int = flag(
+        100, "steps that --on_nonfinite skip may skip before the run stops all the same", within=NOT_NEGATIVE,
+        on_resume=MAY_CHANGE,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import heads
+import updates
 from config import IMAGES_PER_IDENTITY, Config
 
 PLANNED_CLASSES = (85_742, 2_000_000, 10_000_000)  # MS1MV2, the cleaned WebFace260M, and beyond
@@ -54,17 +55,19 @@ def plan_memory(config: Config, num_classes: int, num_ranks: int) -> list[str]:
     return [dense, split]
 
 
-def whole_norm(norm: Tensor, shards: Shards) -> Tensor:
-    """Return the norm of all gradients from that of those that every rank has; all ranks must call it together."""
-    if not shards:
-        return norm
-    return torch.stack([norm, *(shard.gradient_norm() for shard in shards.values())]).norm()
+def gradient_norms(parameters: Mapping[str, Tensor], shards: Shards) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the norm of each parameter's gradient, and that of all together; all ranks must call it together.
 
-
-def without_shards(parameters: Iterable[Tensor], shards: Shards) -> list[Tensor]:
-    """Return the parameters that every rank has."""
+    Args:
+        parameters: those with a gradient, by name.
+        shards: the heads among their owners that are split; their norms are those of all classes.
+    """
     split = {id(shard.weight) for shard in shards.values()}
-    return [parameter for parameter in parameters if id(parameter) not in split]
+    names = [name for name, parameter in parameters.items() if id(parameter) not in split]
+    norms = updates.gradient_norms([parameters[name] for name in names])
+    of_shards = {f"heads.{name}.weight": shard.gradient_norm() for name, shard in shards.items()}
+    whole = torch.stack([norms.norm(), *of_shards.values()]).norm() if shards else norms.norm()
+    return dict(zip(names, norms.unbind(), strict=True)) | of_shards, whole
 
 
 def gather_into(checkpoint: MutableMapping[str, Any], shards: Shards) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
+import diagnosis
+import guard
 import heads
 import losses
+import means
 import nets
 import optimization
 import qaconv
@@ -24,6 +27,8 @@ import validation
 from config import Config
 from datasets import PairSample, Sample
 from evaluation import Description, FusionStatistics
+
+Scalars = dict[str, Tensor]
 
 MAIN_DATASET = "0"  # name of the only head so far; several data sets will have a head each
 
@@ -52,13 +57,13 @@ class Recognizer(pl.LightningModule):
         )
         self.matcher = self._build_matcher(num_classes) if c.qaconv_loss_weight > 0 else None
         self.occlusion_head = self._build_occlusion_head()
-        self.means: dict[str, MeanMetric] = {}
+        self.means = means.RunningMeans()
         self.fusion_weights = {"adaface": c.adaface_eval_weight, "qaconv": c.qaconv_eval_weight}
         self.fusion_statistics: FusionStatistics | None = None
         self.pair_scores = validation.PairScores()
         self.last_scores: dict[str, dict[str, validation.Scores]] = {}
         self.last_results: dict[str, dict[str, validation.MethodResults]] = {}
-        self.guard = updates.UpdateGuard(c.on_nonfinite)
+        self.guard = guard.UpdateGuard(c.on_nonfinite, c.max_skipped_steps)
         self._applied_lr = 0.0
         self._finished_step = 0
         # NCCL cannot reduce a sparse gradient: it is averaged here, not by DDP. Shards differ from rank to rank.
@@ -125,26 +130,28 @@ class Recognizer(pl.LightningModule):
     # ---------------------------------------------------------------- training
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
-        """Return the weighted loss of one batch; one that is not finite ends the run or is noted for the update."""
-        # Dropout draws depend on seed, step and rank alone, so a resumed run needs no generator state.
-        key = (self.config.seed, self.trainer.global_step, batch_idx, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        step = self.trainer.global_step + 1  # as metrics.csv counts them
+        """Return the weighted loss of one batch; the host does not learn it here, which would make it wait."""
         self.guard.watch(self)
-        features = self.model(transforms.to_tensor(batch.image))
-        terms, accuracies = self._loss_terms(features, batch)
+        features, terms, accuracies = self._forward(batch, batch_idx, self.trainer.global_step)
         total = self._total(terms)
-        if not self.guard.accepts_loss(total, terms, step):
-            return total
-        self._update_means({**{f"train_{k}_loss": v for k, v in terms.items()}, "train_loss": total, **accuracies})
+        values = {**{f"train_{name}_loss": term for name, term in terms.items()}, "train_loss": total, **accuracies}
         if self._is_logging_step():
-            self._log_feature_statistics(features, terms)
-        self.log("loss", total, prog_bar=True, logger=False)
+            weights = self._loss_weights()
+            values |= means.feature_statistics(features, {name: weights[name] * term for name, term in terms.items()})
+        self.guard.add(guard.ForwardPass(batch, batch_idx, total, terms, values))
         return total
 
-    def _loss_terms(self, features: nets.Features, batch: Sample) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _forward(self, batch: Sample, batch_idx: int, step: int) -> tuple[nets.Features, Scalars, Scalars]:
+        """Return features, loss terms and accuracies of a batch; `step` is the number of steps before it."""
+        # Dropout draws depend on seed, step and rank alone, so a resumed run needs no generator state.
+        key = (self.config.seed, step, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        features = self.model(transforms.to_tensor(batch.image))
+        return features, *self._loss_terms(features, batch, step)
+
+    def _loss_terms(self, features: nets.Features, batch: Sample, step: int) -> tuple[Scalars, Scalars]:
         """Return the unweighted loss terms and the accuracies of one batch, each a scalar."""
-        loss, accuracy = self._head_loss(features, batch.label)
+        loss, accuracy = self._head_loss(features, batch.label, step)
         terms, accuracies = {"head": loss}, {"train_head_acc": accuracy}
         visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
         if self.matcher is not None:
@@ -155,12 +162,12 @@ class Recognizer(pl.LightningModule):
             terms["occlusion"] = losses.occlusion_loss(visibility, target)
         return terms, accuracies
 
-    def _head_loss(self, features: nets.Features, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _head_loss(self, features: nets.Features, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Return the margin head's cross entropy and accuracy; a sharded head's are those of all ranks."""
         head = self.head
         head.margin_scale = self._margin_scale()
         if isinstance(head, heads.PartialFC):
-            return head(features.embedding, features.norm, labels, self.trainer.global_step)
+            return head(features.embedding, features.norm, labels, step)
         logits = head(features.embedding, features.norm, labels)
         return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()
 
@@ -208,27 +215,38 @@ class Recognizer(pl.LightningModule):
     # ---------------------------------------------------------------- update
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Measure and clip the gradient, and update what the optimiser does not; refuse what is not finite."""
+        """Measure and clip the gradient, and update what the optimiser does not; what is not finite changes nothing."""
         self._applied_lr = optimizer.param_groups[0]["lr"]
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            scaler.unscale_(optimizer)  # Lightning leaves this to fused optimisers
         weight = self._class_maps()
         if weight is not None and weight.grad is not None:
             weight.grad = updates.mean_over_ranks(weight.grad)
         named = {name: p for name, p in self.named_parameters() if p.grad is not None}
-        parameters = list(named.values())
         split = shards.find_shards(self.heads)
-        norm = shards.whole_norm(updates.gradient_norm(shards.without_shards(parameters, split)), split)
-        scaled = self.trainer.precision == "16-mixed"
-        if not self.guard.accepts_gradient(named, norm, self.trainer.global_step + 1, scaled):
-            return
-        self._update_means({"grad_norm": norm})
+        norms, norm = shards.gradient_norms(named, split)
+        step = self.trainer.global_step
+        diagnose = partial(self._first_bad_module, step)
+        accepted, passes = self.guard.judge(step + 1, norms, norm, diagnose, scaled=scaler is not None)
+        for forward_pass in passes:
+            self.means.add(forward_pass.values, accepted)
+        self.means.add({"grad_norm": norm}, accepted)
         if self.config.gradient_clip_val:
-            updates.clip_gradients(parameters, self.config.gradient_clip_val, norm)
+            updates.clip_gradients(list(named.values()), self.config.gradient_clip_val, norm)
         if weight is not None:
             # The optimiser would touch the maps of every class; those that took part in the step are enough.
-            optimization.sparse_sgd_step(weight, self._applied_lr, self.config.weight_decay, self._rounding(weight))
+            decay, rounding = self.config.weight_decay, self._rounding(weight)
+            optimization.sparse_sgd_step(weight, self._applied_lr, decay, rounding, accepted)
             weight.grad = None
         for shard in split.values():
-            shard.sgd_step(self._applied_lr, self.config.momentum, self.config.weight_decay)
+            shard.sgd_step(self._applied_lr, self.config.momentum, self.config.weight_decay, accepted)
+        updates.void(optimizer, (~accepted).float(), scaler)
+
+    def _first_bad_module(self, step: int, batch: Sample, batch_idx: int) -> str | None:
+        """Repeat a forward pass; the weights are still what they were, because its update was void."""
+        with self.trainer.precision_plugin.train_step_context():
+            return diagnosis.first_bad_module(self, lambda: self._forward(batch, batch_idx, step))
 
     def _rounding(self, weight: Tensor) -> torch.Generator:
         """Return the generator that this step rounds with, on every rank the same."""
@@ -247,6 +265,7 @@ class Recognizer(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Refresh the neighbour classes, before the checkpoint of the epoch is written."""
+        self.guard.settle()
         self._refresh_neighbours()
 
     def _refresh_neighbours(self) -> None:
@@ -264,13 +283,6 @@ class Recognizer(pl.LightningModule):
 
     # ---------------------------------------------------------------- logging
 
-    def _update_means(self, values: dict[str, Tensor]) -> None:
-        """Add to the running means, which stay on the device until they are logged."""
-        for name, value in values.items():
-            if name not in self.means:
-                self.means[name] = MeanMetric().to(self.device)
-            self.means[name].update(value.detach().float())
-
     def _is_logging_step(self) -> bool:
         return (self.trainer.global_step + 1) % self.config.log_every_n_steps == 0
 
@@ -287,30 +299,14 @@ class Recognizer(pl.LightningModule):
             self._log_now(norms, step)
 
     def _log_means(self, step: int) -> None:
-        values = {name: float(mean.compute()) for name, mean in self.means.items() if mean.update_called}
-        for mean in self.means.values():
-            mean.reset()
-        values |= {"lr": self._applied_lr, "epoch": self.trainer.current_epoch}
+        self.guard.settle()
+        values = self.means.take() | {"lr": self._applied_lr, "epoch": self.trainer.current_epoch}
         values |= {"skipped_steps": self.guard.skipped, "margin_scale": self.head.margin_scale}
         self._log_now(values, step)
 
     def _log_now(self, values: Mapping[str, float], step: int) -> None:
         for run_logger in self.loggers:
             run_logger.log_metrics(dict(values), step=step)
-
-    def _log_feature_statistics(self, features: nets.Features, terms: dict[str, Tensor]) -> None:
-        """Log each weighted term's gradient norm at the feature map, and how long the features are."""
-        weights = self._loss_weights()
-        gradients = {
-            f"map_grad/{name}": torch.autograd.grad(
-                weights[name] * term, features.feature_map, retain_graph=True, allow_unused=True
-            )[0]
-            for name, term in terms.items()
-        }
-        values = {name: gradient.norm() for name, gradient in gradients.items() if gradient is not None}
-        values["embedding_norm"] = features.norm.mean()
-        values["map_norm"] = features.feature_map.float().norm(dim=1).mean()
-        self._update_means(values)
 
     # ---------------------------------------------------------------- optimiser
 
@@ -365,6 +361,7 @@ class Recognizer(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what the weights alone do not tell: colour order, fusion statistics, steps skipped."""
+        self.guard.settle()
         checkpoint["color_space"] = "rgb"
         statistics = self.fusion_statistics
         checkpoint["fusion_statistics"] = None if statistics is None else statistics.to_dict()

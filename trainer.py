@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.strategies import DDPStrategy
@@ -17,7 +17,9 @@ from callbacks import (
     BEST,
     AtomicCheckpointIO,
     BestCheckpoint,
+    IncidentList,
     LastCheckpoint,
+    LossBar,
     MetricsLogger,
     NeighbourTable,
     RankState,
@@ -123,7 +125,7 @@ def _loggers(config: Config, folder: Path | None, failures: WriteFailures) -> li
 
 
 def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures: WriteFailures) -> list[Callback]:
-    callbacks: list[Callback] = [RichProgressBar(leave=True)]
+    callbacks: list[Callback] = [LossBar(leave=True)]
     if config.sampler == "graph":
         # Random weights know no neighbours: their first epoch has random identities.
         first_epoch = 0 if config.start_from_model_statedict else 1
@@ -136,6 +138,7 @@ def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures:
         SampleSheet(folder, failures),
         ScoreHistograms(folder, failures),
         UnreadableList(folder, config.max_bad_fraction, failures),
+        IncidentList(folder, failures),
         RankState(),
         BestCheckpoint(folder, Path(BEST).stem, config.monitor, mode="max", save_top_k=1, enable_version_counter=False),
         LastCheckpoint(folder, stop, failures, config.checkpoint_every_n_steps, keep_every),

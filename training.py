@@ -19,6 +19,7 @@ from callbacks import (
     TooManyUnreadableError,
     remove_unfinished,
     started_ranks,
+    truncate_incidents,
     truncate_metrics,
     watched_ranks,
 )
@@ -34,11 +35,12 @@ from data import FaceDataModule
 from disk import INCOMPLETE_CODE, WriteFailures, outlived
 from evaluation import METHODS
 from evaluation.report import format_table
+from guard import NonFiniteError
+from out_of_memory import advice, is_out_of_memory
 from reporting import benchmark_results, write_all
 from stopping import Stopped, StopSignals
 from train_val import MAIN_DATASET, Recognizer
 from trainer import build_trainer, is_main_process, world_size
-from updates import NonFiniteError
 from validation import CONDITIONS, metric_names
 
 logger = logging.getLogger(__name__)
@@ -106,6 +108,11 @@ def run(session: Session) -> int:
     except (NonFiniteError, TooManyUnreadableError) as error:
         logger.error("%s", error)
         return 1
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        logger.error("%s", advice(error, session.config.batch_size, session.trainer.global_step + 1))
+        return 1
     if session.folder is not None:
         _report(session, session.folder)
     missing = session.failures.missing
@@ -168,6 +175,7 @@ def _run_folder(config: Config, checkpoint: Mapping[str, Any] | None) -> Path:
     path = Path(config.resume_from_checkpoint)
     remove_unfinished(path.parent)
     dropped = truncate_metrics(path.parent / "metrics.csv", checkpoint["global_step"])
+    truncate_incidents(path.parent / "incidents.jsonl", checkpoint["global_step"])
     logger.info("resuming %s: %d rows of metrics.csv will be written again", path, dropped)
     return path.parent
 

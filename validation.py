@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from evaluation import (
     fit_statistics,
     score_pairs,
 )
+from ranks import gather_objects
 
 CONDITIONS = ("clean", "occluded")
 # Published protocols define ten folds; a set with fewer pairs of a kind is cut into as many as it can fill.
@@ -73,11 +73,7 @@ class PairScores:
         Raises:
             RuntimeError: if a pair was scored by no rank or more than once.
         """
-        batches = self._batches
-        if dist.is_available() and dist.is_initialized():
-            by_rank: list[list[ScoredBatch]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(by_rank, batches)
-            batches = [batch for rank in by_rank for batch in rank]
+        batches = [batch for rank in gather_objects(self._batches) for batch in rank]
         conditions = [name for name in CONDITIONS if any(batch.condition == name for batch in batches)]
         return {
             benchmark.name: {

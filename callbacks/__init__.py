@@ -2,7 +2,9 @@
 
 from callbacks.best_checkpoint import BEST, BestCheckpoint
 from callbacks.checkpoint_io import AtomicCheckpointIO, damage, remove_unfinished
+from callbacks.incident_list import IncidentList, truncate_incidents
 from callbacks.last_checkpoint import LAST, PREVIOUS, LastCheckpoint
+from callbacks.loss_bar import LossBar
 from callbacks.metrics_logger import MetricsLogger, truncate_metrics
 from callbacks.neighbours import NeighbourTable
 from callbacks.rank_state import RankState
@@ -18,7 +20,9 @@ __all__ = [
     "PREVIOUS",
     "AtomicCheckpointIO",
     "BestCheckpoint",
+    "IncidentList",
     "LastCheckpoint",
+    "LossBar",
     "MetricsLogger",
     "NeighbourTable",
     "RankState",
@@ -30,6 +34,7 @@ __all__ = [
     "remove_unfinished",
     "start_wandb",
     "started_ranks",
+    "truncate_incidents",
     "truncate_metrics",
     "watched_ranks",
 ]

@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ranks import is_distributed
+
 
 class StopAgreement:
     """Tell every rank which signal one of them received, at the same call on each; 0 is none.
@@ -17,7 +19,7 @@ class StopAgreement:
     """
 
     def __init__(self) -> None:
-        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        several = is_distributed() and dist.get_world_size() > 1
         self._group = dist.new_group(backend="gloo") if several else None
         self._sent: tuple[dist.Work, Tensor] | None = None
 

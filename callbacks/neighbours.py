@@ -22,6 +22,7 @@ from datasets import Draw, Image, TrainingView, collate
 from datasets.graph_sampler import GraphBatchSampler
 from evaluation.neighbours import nearest_neighbours
 from nets import Backbone
+from ranks import is_distributed
 from transforms import View, to_tensor
 
 logger = logging.getLogger(__name__)
@@ -145,18 +146,14 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
 def _take_buffers_of_first_rank(module: nn.Module) -> None:
     """Let every rank normalise with the running statistics of rank 0, as DDP does before a forward pass."""
-    if _is_distributed():
+    if is_distributed():
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)
 
 
 def _sum_over_ranks(values: Tensor) -> None:
     """Add up, in place, what the ranks have filled in; the rest of each is 0."""
-    if _is_distributed():
+    if is_distributed():
         dist.all_reduce(values)

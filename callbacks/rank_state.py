@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
-from torchmetrics import MeanMetric
+
+from means import RunningMeans
+from ranks import gather_objects
 
 KEY = "ranks"
 
@@ -22,7 +23,7 @@ class RankState(Callback):
     A run that goes on with as many ranks goes on exactly. With another number the means and the images are dealt out,
     so that their totals stay, and the generators start from the seed: nothing that training computes draws from them.
 
-    The module must have `means`, MeanMetrics by name; the data module `unreadable`, reasons by path.
+    The module must have `means`, RunningMeans; the data module `unreadable`, reasons by path.
     """
 
     def __init__(self) -> None:
@@ -30,10 +31,10 @@ class RankState(Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Collect it from all ranks, as plain data."""
-        checkpoint[KEY] = _gather(
+        checkpoint[KEY] = gather_objects(
             {
                 "generators": _generators(),
-                "means": {name: [m.mean_value, m.weight] for name, m in _means(module).items() if m.update_called},
+                "means": _means(module).state_dict(),
                 "unreadable": dict(_unreadable(trainer)),
             }
         )
@@ -46,29 +47,13 @@ class RankState(Callback):
         """Take this rank's share."""
         loaded, self._loaded = self._loaded, []
         shares = loaded[trainer.global_rank :: trainer.world_size]
-        names = [name for name in (loaded[0]["means"] if loaded else ())]
-        for name in names:  # on every rank, in the same order: the ranks compute their means together
-            _means(module)[name] = _restored_mean([share["means"][name] for share in shares], module.device)
+        if loaded:
+            names = list(loaded[0]["means"])  # on every rank: the ranks compute their means together
+            _means(module).load_state_dicts([share["means"] for share in shares], names, module.device)
         for share in shares:
             _unreadable(trainer).update(share["unreadable"])
         if len(loaded) == trainer.world_size:
             _set_generators(shares[0]["generators"])
-
-
-def _restored_mean(sums: Sequence[Sequence[torch.Tensor]], device: torch.device) -> MeanMetric:
-    metric = MeanMetric().to(device)
-    metric.update(0.0)  # a metric that was never updated takes no part in the ranks' exchange
-    for name, place in (("mean_value", 0), ("weight", 1)):
-        setattr(metric, name, torch.stack([torch.zeros(()), *(s[place].cpu() for s in sums)]).sum(0).to(device))
-    return metric
-
-
-def _gather(mine: dict[str, Any]) -> list[dict[str, Any]]:
-    if not (dist.is_available() and dist.is_initialized()):
-        return [mine]
-    by_rank: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size())]
-    dist.all_gather_object(by_rank, mine)
-    return by_rank
 
 
 def _generators() -> dict[str, Any]:
@@ -93,8 +78,8 @@ def _set_generators(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _means(module: pl.LightningModule) -> dict[str, MeanMetric]:
-    means: dict[str, MeanMetric] = module.means  # type: ignore[assignment]  # see class
+def _means(module: pl.LightningModule) -> RunningMeans:
+    means: RunningMeans = module.means  # type: ignore[assignment]  # see class
     return means
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback
 
 from disk import WriteFailures, outlived
+from ranks import gather_objects
 
 _COUNT_EVERY = 50
 _ERRORS = "surrogateescape"  # file names are bytes: those that are no UTF-8 survive too
@@ -58,18 +59,16 @@ class UnreadableList(Callback):
 
     def _gather(self, trainer: pl.Trainer) -> dict[str, str]:
         found = _found(trainer)
-        if dist.is_available() and dist.is_initialized():
-            by_rank: list[dict[str, str]] = [{} for _ in range(dist.get_world_size())]
-            dist.all_gather_object(by_rank, found)
-            for findings in by_rank:
-                found.update(findings)
+        for findings in gather_objects(found):
+            found.update(findings)
         if self._path is not None and found:
             self._add(self._path, found)
         return found
 
     def _add(self, path: Path, found: dict[str, str]) -> None:
         with outlived(self._failures, path.name):
-            _write(path, _read(path) | found)
+            reasons = _read(path) | found
+            write_lines(path, (f"{name}\t{reason}" for name, reason in sorted(reasons.items())))
 
     def _stop_above_limit(self, count: int, trainer: pl.Trainer) -> None:
         total = len(trainer.datamodule.train_dataset)  # type: ignore[attr-defined]  # Lightning attaches it
@@ -93,11 +92,11 @@ def _read(path: Path) -> dict[str, str]:
     return dict(line.split("\t", 1) for line in lines if "\t" in line)
 
 
-def _write(path: Path, reasons: dict[str, str]) -> None:
-    """Write the file as a whole: to a temporary name, synced, then renamed."""
-    temporary = path.with_suffix(".txt.tmp")
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file as a whole: to a temporary name, synced, then renamed."""
+    temporary = path.with_name(f"{path.name}.tmp")
     with temporary.open("w", encoding="utf-8", errors=_ERRORS) as stream:
-        stream.writelines(f"{name}\t{reason}\n" for name, reason in sorted(reasons.items()))
+        stream.writelines(f"{line}\n" for line in lines)
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)

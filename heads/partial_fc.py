@@ -179,11 +179,17 @@ class PartialFC(nn.Module):
         return square.sqrt()
 
     @torch.no_grad()
-    def sgd_step(self, lr: float, momentum: float, weight_decay: float) -> None:
-        """Move the classes that took part as torch.optim.SGD moves its parameters, and no other; drop the gradient."""
+    def sgd_step(self, lr: float, momentum: float, weight_decay: float, accepted: Tensor | None = None) -> None:
+        """Move the classes that took part as torch.optim.SGD moves its parameters, and no other; drop the gradient.
+
+        Args:
+            accepted: bool scalar on the device; where it is False nothing changes. None: True.
+        """
         gradient = self.weight.grad
         if gradient is None:
             return
+        if accepted is None:
+            accepted = torch.ones((), dtype=torch.bool, device=gradient.device)
         rows: Tensor | slice = slice(None)
         if gradient.is_sparse:
             gradient = gradient.coalesce()
@@ -193,9 +199,10 @@ class PartialFC(nn.Module):
             if self.momentum is None:
                 self.momentum = torch.zeros_like(self.weight)
             self.momentum = self.momentum.to(self.weight.device)
-            step.add_(self.momentum[rows], alpha=momentum)
-            self.momentum[rows] = step
-        self.weight[rows] -= step.mul_(lr)
+            before = self.momentum[rows]
+            step.add_(before, alpha=momentum)
+            self.momentum[rows] = torch.where(accepted, step, before, out=before)
+        self.weight[rows] -= step.mul_(lr).masked_fill_(~accepted, 0.0)
         self.weight.grad = None
 
     # ---------------------------------------------------------------- checkpoint

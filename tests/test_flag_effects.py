@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.plugins.precision import Precision
 from pytorch_lightning.strategies import DDPStrategy
 from untrained import SMALL as SMALL_NET
 from untrained import write_checkpoint
@@ -27,9 +28,9 @@ from checkpoints import load_pretrained_model
 from config import EPOCH_UNITS, HEADS, OCCLUSION_METHODS, PAIRWISE_REDUCTIONS, Config, EvaluationConfig, get_args
 from data import FaceDataModule
 from datasets import Benchmark, ImageFolderDataset, Sample, save_benchmark, write_faces
+from guard import NonFiniteError
 from train_val import MAIN_DATASET, Recognizer
 from trainer import build_trainer, local_ranks, uses_gpu
-from updates import NonFiniteError
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS, OPTIONS = "tests/cli/test_training_runs.py", "tests/cli/test_run_options.py"
@@ -71,6 +72,7 @@ EFFECTS = {
     "test_checkpoint_every_n_steps_writes_within_the_epoch_and_keeps_the_one_before",
     "keep_every_n_epochs": f"{RESUME}::test_keep_every_n_epochs_keeps_these_for_good",
     "on_nonfinite": "test_on_nonfinite_stops_or_skips",
+    "max_skipped_steps": "test_max_skipped_steps_ends_a_run_that_skips_too_many",
     "arch": "test_model_options_build_the_model",
     "embedding_size": "test_model_options_build_the_model",
     "head": "test_head_options_reach_the_head",
@@ -221,9 +223,12 @@ def recognizer(*, step=0, total_steps=24, **options):
     torch.manual_seed(0)
     model = Recognizer(config(**options).to_dict(), {MAIN_DATASET: NUM_PEOPLE})
     model.trainer = SimpleNamespace(
-        global_step=step, estimated_stepping_batches=total_steps, global_rank=0, precision="32-true", loggers=[]
+        global_step=step,
+        estimated_stepping_batches=total_steps,
+        global_rank=0,
+        precision_plugin=Precision(),
+        loggers=[],
     )
-    model.log = lambda *args, **kwargs: None
     return model
 
 
@@ -240,7 +245,7 @@ def trained_step(**options):
     """Return (model, loss, {name: loss term}) of one training step on a fixed batch."""
     model = recognizer(**options)
     loss = model.training_step(fixed_batch(), 0)
-    terms = {name: float(mean.compute()) for name, mean in model.means.items()}
+    terms = {name: float(value) for name, value in model.guard.passes[0].values.items()}
     return model, float(loss.detach()), terms
 
 
@@ -430,7 +435,7 @@ def test_class_embeddings_are_matched_with_k_nearest_classes(k_nearest):
     model = recognizer(class_embeddings=True, k_nearest=k_nearest)
     model.on_train_start()
     model.training_step(fixed_batch(), 0)
-    assert float(model.means["train_class_loss"].compute()) > 0
+    assert float(model.guard.passes[0].terms["class"]) > 0
     maps = torch.nn.functional.normalize(torch.randn(3, *model.model.map_shape), dim=1)
     assert model.matcher.class_logits(maps, torch.tensor([0, 1, 2])).shape == (3, 1 + k_nearest)
 
@@ -552,12 +557,32 @@ def test_on_nonfinite_stops_or_skips():
         model.head.kernel.data.fill_(float("nan"))
         if choice == "stop":
             with pytest.raises(NonFiniteError, match="loss term head"):
-                model.training_step(fixed_batch(), 0)
+                refused_step(model)
             continue
-        model.training_step(fixed_batch(), 0).backward()
-        model.on_before_optimizer_step(model.configure_optimizers()["optimizer"])
+        refused_step(model)
         assert model.guard.skipped == 1
-        assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_max_skipped_steps_ends_a_run_that_skips_too_many():
+    model = recognizer(on_nonfinite="skip", max_skipped_steps=2)
+    model.head.kernel.data.fill_(float("nan"))
+    refused_step(model)
+    refused_step(model)
+    with pytest.raises(NonFiniteError, match=r"2 steps were skipped before; .*--max_skipped_steps"):
+        refused_step(model)
+
+
+def refused_step(model):
+    """Make a step that NaN takes part in, and learn of it."""
+    weight = model.model.input_layer[0].weight
+    before = weight.detach().clone()
+    optimizer = model.configure_optimizers()["optimizer"]
+    model.training_step(fixed_batch(), 0).backward()
+    model.on_before_optimizer_step(optimizer)
+    optimizer.step()
+    model.zero_grad()
+    assert torch.equal(weight, before)
+    model.guard.settle()
 
 
 # ---------------------------------------------------------------- trainer and run

@@ -78,10 +78,13 @@ def rows_with_gradient(dtype: torch.dtype) -> torch.Tensor:
     return weight
 
 
+YES = torch.tensor(True)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_sparse_step_decays_and_moves_the_rows_of_its_gradient_alone(dtype: torch.dtype) -> None:
     weight = rows_with_gradient(dtype)
-    sparse_sgd_step(weight, lr=0.1, weight_decay=0.5, generator=torch.Generator().manual_seed(0))
+    sparse_sgd_step(weight, lr=0.1, weight_decay=0.5, generator=torch.Generator().manual_seed(0), accepted=YES)
     means = weight.detach().double().mean(dim=1)
     expected = torch.tensor([0.125, 0.125 - 0.1 * 1.0625, 0.125, 0.125 - 0.1 * 2.0625, 0.125], dtype=torch.float64)
     torch.testing.assert_close(means, expected, atol=1e-5, rtol=0)
@@ -92,7 +95,17 @@ def test_steps_below_a_digit_of_float16_move_its_mean() -> None:
     weight = rows_with_gradient(torch.float16)
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
-        sparse_sgd_step(weight, lr=1e-6, weight_decay=0.0, generator=generator)
+        sparse_sgd_step(weight, lr=1e-6, weight_decay=0.0, generator=generator, accepted=YES)
     moved = 0.125 - weight.detach().double().mean(dim=1)
     torch.testing.assert_close(moved[[1, 3]], torch.tensor([5e-5, 1e-4], dtype=torch.float64), atol=1e-5, rtol=0)
     assert (moved[[0, 2, 4]] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_sparse_step_that_is_not_accepted_changes_nothing(dtype: torch.dtype) -> None:
+    weight = rows_with_gradient(dtype)
+    before = weight.detach().clone()
+    weight.grad = weight.grad * torch.nan
+    generator = torch.Generator().manual_seed(0)
+    sparse_sgd_step(weight, lr=0.1, weight_decay=0.5, generator=generator, accepted=torch.tensor(False))
+    assert torch.equal(weight, before)

@@ -1,12 +1,15 @@
 """Losses and gradients that are not finite, in real runs of one rank and of two."""
 
+import json
+
 import pytest
 import pytorch_lightning as pl
 import torch
 from short_runs import Recorder, fit, metrics, on_two_ranks, state, trained_state
 
 import main
-from updates import NonFiniteError
+from callbacks import truncate_incidents
+from guard import NonFiniteError
 
 TERMS = ("head", "pairwise", "triplet", "class", "occlusion")
 ALL_TERMS = {"class_embeddings": True, "k_nearest": 3}
@@ -18,26 +21,32 @@ class Poison(pl.Callback):
     def __init__(self, plan, rank=0):
         self.plan = plan
         self.rank = rank
+        self.planned = None
 
     def on_fit_start(self, trainer, module):
         if trainer.global_rank == self.rank:
-            module.model.register_forward_pre_hook(lambda _, images: self.spoil_input(trainer, images[0]))
-            loss_terms = module._loss_terms
-            module._loss_terms = lambda *args: self.spoil_terms(trainer, *loss_terms(*args))
+            self.forward, self.loss_terms = module._forward, module._loss_terms
+            module._forward = self.spoilt_forward
+            module._loss_terms = self.spoilt_terms
+            module.model.register_forward_pre_hook(self.spoil_input)
 
-    def planned(self, trainer):
-        return self.plan.get(trainer.global_step + 1)
+    def spoilt_forward(self, batch, batch_idx, step):
+        self.planned = self.plan.get(step + 1)  # also when the step is repeated
+        try:
+            return self.forward(batch, batch_idx, step)
+        finally:
+            self.planned = None
 
-    def spoil_input(self, trainer, images):
-        return images * torch.nan if self.planned(trainer) == "input" and trainer.training else images
+    def spoil_input(self, _, images):
+        return images[0] * torch.nan if self.planned == "input" else images[0]
 
-    def spoil_terms(self, trainer, terms, accuracies):
-        name = self.planned(trainer)
+    def spoilt_terms(self, features, batch, step):
+        terms, accuracies = self.loss_terms(features, batch, step)
         # Added, so that the gradient of the term stays finite: the loss itself must be looked at.
-        return {key: term + torch.nan if key == name else term for key, term in terms.items()}, accuracies
+        return {key: term + torch.nan if key == self.planned else term for key, term in terms.items()}, accuracies
 
     def on_after_backward(self, trainer, module):
-        if self.planned(trainer) == "gradient":
+        if self.plan.get(trainer.global_step + 1) == "gradient" and trainer.global_rank == self.rank:
             next(module.model.parameters()).grad[0, 0] = torch.nan
 
 
@@ -46,7 +55,10 @@ def test_a_bad_loss_term_stops_the_run_and_is_named_with_its_step(noise_faces, t
     recorder = Recorder()
     with pytest.raises(NonFiniteError, match=f"step 2: loss term {term} is not finite"):
         fit(tmp_path, recorder, Poison({2: term}), data_root=noise_faces, **ALL_TERMS)
-    assert len(recorder.weights) == 1
+    after_first, after_second = recorder.weights
+    assert [row["step"] for row in incidents(tmp_path)] == [2]
+    changed = [name for name, value in after_second.items() if not torch.equal(value, after_first[name])]
+    assert all(name.endswith("num_batches_tracked") for name in changed)
     assert [row["step"] for row in metrics(tmp_path)] == [1]
 
 
@@ -63,6 +75,7 @@ class Before(Recorder):
         self.steps = []
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        super().on_train_batch_start(trainer, module, batch, batch_idx)
         self.steps.append([self.everything(trainer, module)])
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
@@ -90,18 +103,38 @@ def test_skipped_steps_change_neither_weights_nor_momentum_nor_statistics(noise_
         if step not in plan:
             assert {"model.input_layer.0.weight", "momentum of model.input_layer.0.weight"} <= changed, step
             assert "matcher.class_embeddings.weight" in changed
-        elif plan[step] == "gradient":  # its forward pass was sound: the statistics may follow it
-            assert not changed & {name for name, _ in model.named_parameters()}
-            assert not any(name.startswith("momentum") for name in changed)
         else:  # the neighbour table is refreshed between epochs, outside the step
             assert changed == set(), step
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
     messages = [record.getMessage() for record in caplog.records if "update skipped" in record.getMessage()]
-    assert messages[0] == "step 2: loss term head is not finite; update skipped (1 so far)"
+    though = "though the output of every module is"
+    assert messages[0] == f"step 2: loss term head is not finite, {though}; update skipped (1 so far)"
+    assert messages[5].endswith("is not finite, first in the output of model.input_layer.0; update skipped (6 so far)")
     assert len(messages) == len(plan)
     assert [row["skipped_steps"] for row in metrics(tmp_path)] == [0, 1, 2, 3, 4, 5, 6, 7, 7, 7]
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["skipped_steps"] == 7
     assert trainer.global_step == 10
+    found = incidents(tmp_path)
+    assert [row["step"] for row in found] == list(plan)
+    assert [row["indices"] for row in found] == [[watcher.indices[step - 1]] for step in plan]
+    assert found[0]["cause"].startswith("loss term head") and found[0]["loss"] is None
+    assert found[-1]["cause"].startswith("gradient") and found[-1]["loss"] > 0
+
+
+def incidents(folder):
+    return [json.loads(line) for line in (folder / "incidents.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_run_tells_of_each_incident_once(noise_faces, tmp_path):
+    options = {"epochs": 3, "on_nonfinite": "skip", "data_root": noise_faces}
+    fit(tmp_path, Poison({1: "head", 4: "head", 5: "head"}), **options | {"epochs": 2})
+    assert [row["step"] for row in incidents(tmp_path)] == [1, 4]
+    path = tmp_path / "incidents.jsonl"
+    path.write_text(path.read_text() + '{"step": 5, "cut off')
+    truncate_incidents(path, 2)
+    assert [row["step"] for row in incidents(tmp_path)] == [1]
+    truncate_incidents(tmp_path / "none.jsonl", 2)
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 def test_a_bad_batch_among_accumulated_ones_drops_the_whole_step(noise_faces, tmp_path):
@@ -141,8 +174,8 @@ def test_two_ranks_skip_together_when_the_loss_of_one_is_bad(noise_faces, tmp_pa
 def test_two_ranks_stop_together_when_the_loss_of_one_is_bad(noise_faces, tmp_path):
     options = {"data_root": noise_faces, "log_every_n_steps": 50}
     messages = on_two_ranks(stopped, str(tmp_path), options, {2: "head"})
-    assert "step 2: the loss on another rank is not finite" in messages[0]
-    assert "step 2: loss term head is not finite" in messages[1]
+    assert messages[0] == messages[1]
+    assert "step 2: loss term head is not finite on rank 1" in messages[0]
 
 
 def test_the_program_ends_a_diverging_run_with_one_line_and_exit_code_1(noise_faces, tmp_path, monkeypatch, capfd):
