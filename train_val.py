@@ -350,6 +350,10 @@ class Recognizer(pl.LightningModule):
             return  # a single batch of pairs supports no ten folds
         benchmarks = self.trainer.datamodule.benchmarks  # type: ignore[attr-defined]  # Lightning attaches it
         self.last_scores = self.pair_scores.gather(benchmarks)
+        if problem := validation.find_nonfinite(self.last_scores):
+            raise guard.NonFiniteError(
+                f"{stage} after step {self.trainer.global_step}: {problem}; lower --lr or warm up"
+            )
         self.fusion_statistics = validation.pooled_statistics(self.last_scores, benchmarks, self.fusion_weights)
         self.last_results = validation.evaluate(self.last_scores, benchmarks, self.fusion_weights)
         metrics = validation.metrics(self.last_results, stage)

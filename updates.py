@@ -33,7 +33,7 @@ def void(optimizer: Optimizer, refused: Tensor, scaler: GradScaler | None) -> No
         optimizer.found_inf = refused  # type: ignore[attr-defined]  # what a loss scaler would set
     else:
         for found in scaler._found_inf_per_device(optimizer).values():
-            found += refused
+            found.clamp_(min=refused)  # the kernels look for 1, not for more
 
 
 def clip_gradients(parameters: Sequence[Tensor], max_norm: float, norm: Tensor) -> None:

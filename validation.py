@@ -100,6 +100,16 @@ def evaluate(
     }
 
 
+def find_nonfinite(scores: Mapping[str, Mapping[str, Scores]]) -> str | None:
+    """Return what to say of the first gathered scores that are not all finite; None if all are."""
+    for name, conditions in scores.items():
+        for condition, by_matcher in conditions.items():
+            for matcher, values in by_matcher.items():
+                if bad := int((~np.isfinite(values)).sum()):
+                    return f"{bad} of {len(values)} scores of {matcher} on {name}, {condition}, are not finite"
+    return None
+
+
 def pooled_statistics(
     scores: Mapping[str, Mapping[str, Scores]], benchmarks: Sequence[Benchmark], weights: Mapping[str, float]
 ) -> FusionStatistics | None:

@@ -53,6 +53,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             finally:
                 temporary.unlink(missing_ok=True)
 
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return a checkpoint as plain data whose tensors are read when they are needed.
+
+        The ranks of a machine share the file's memory: each takes its part of a head that is split over them.
+        """
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
 
 def keep_copy(source: Path, target: Path) -> None:
     """Give a checkpoint, which must be whole, a second name that survives the next one; an older file gives way.

@@ -175,7 +175,8 @@ def test_kept_buffers_of_a_module_without_any_are_none():
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 @pytest.mark.parametrize("bad_step", [0, 1])
 @pytest.mark.parametrize("scaled", [False, True])
-def test_a_void_step_changes_neither_weights_nor_momentum(name, bad_step, scaled):
+@pytest.mark.parametrize("bad", [[7.0, 7.0], [math.nan, math.inf]])  # an infinite loss may have a finite gradient
+def test_a_void_step_changes_neither_weights_nor_momentum(name, bad_step, scaled, bad):
     def train(steps):
         weight = nn.Parameter(torch.tensor([1.0, 2.0]))
         optimizer = build_optimizer(name, [{"params": [weight]}], lr=0.1, momentum=0.9)
@@ -195,8 +196,7 @@ def test_a_void_step_changes_neither_weights_nor_momentum(name, bad_step, scaled
         return weight.detach(), optimizer.state[weight]
 
     sound = [([0.5, -1.0], False), ([2.0, 1.0], False)]
-    # The gradient of a loss that is infinite may well be finite.
-    disturbed = [*sound[:bad_step], ([7.0, 7.0], True), *sound[bad_step:]]
+    disturbed = [*sound[:bad_step], (bad, True), *sound[bad_step:]]
     (weight, state), (expected, expected_state) = train(disturbed), train(sound)
     assert torch.equal(weight, expected)
     torch.testing.assert_close(state, expected_state, rtol=0, atol=0)

@@ -10,6 +10,7 @@ from short_runs import Recorder, fit, metrics, on_two_ranks, state, trained_stat
 import main
 from callbacks import truncate_incidents
 from guard import NonFiniteError
+from train_val import Recognizer
 
 TERMS = ("head", "pairwise", "triplet", "class", "occlusion")
 ALL_TERMS = {"class_embeddings": True, "k_nearest": 3}
@@ -65,6 +66,26 @@ def test_a_bad_loss_term_stops_the_run_and_is_named_with_its_step(noise_faces, t
 def test_a_bad_gradient_stops_the_run_and_is_named_with_its_step(noise_faces, tmp_path):
     with pytest.raises(NonFiniteError, match=r"step 2: gradient of model\.input_layer\.0\.weight is not finite"):
         fit(tmp_path, Poison({2: "gradient"}), data_root=noise_faces)
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_scores_that_are_not_finite_end_the_run_with_one_line(noise_faces, tmp_path, monkeypatch, capfd, stage):
+    spoilt = "validation_step" if stage == "fit" else "test_step"
+    score = getattr(Recognizer, spoilt)
+
+    def spoil(self, batch, batch_idx):
+        with torch.no_grad():
+            self.model.output_layer[-1].running_mean.fill_(torch.nan)
+        score(self, batch, batch_idx)
+
+    monkeypatch.setattr(Recognizer, spoilt, spoil)
+    monkeypatch.chdir(tmp_path)
+    flags = "--arch ir_tiny --batch_size 16 --gpus 0 --num_workers 0 --epochs 1 --val_occlusion none"
+    assert main.main([*flags.split(), "--data_root", noise_faces]) == 1
+    found = capfd.readouterr().err
+    name = "val" if stage == "fit" else "test"
+    assert f"{name} after step 2: 6 of 6 scores of adaface on lfw, clean, are not finite; lower --lr" in found
+    assert "Traceback" not in found
 
 
 class Before(Recorder):
