@@ -21,7 +21,7 @@ DEFAULTS = {
     "weight_decay": 5e-4, "accumulate_grad_batches": 1, "gradient_clip_val": 0.0, "warmup_steps": 0, "seed": 42,
     "val_check_interval": 1.0, "check_val_every_n_epoch": 1, "sampler": "pk", "epoch_by": "images", "optimizer": "sgd",
     "lr_schedule": "multistep", "margin_warmup_epochs": 0.0, "checkpoint_every_n_steps": 0, "keep_every_n_epochs": 0,
-    "on_nonfinite": "stop", "arch": "ir_50",
+    "on_nonfinite": "stop", "max_skipped_steps": 100, "arch": "ir_50",
     "embedding_size": 512, "head": "adaface",
     "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "partial_fc_rate": 0.0, "color_space": None,
     "qaconv_channels": 0,
@@ -50,7 +50,7 @@ GIVEN = {
     "sampler": ("graph", "graph"), "epoch_by": ("identities", "identities"),
     "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"),
     "margin_warmup_epochs": ("1.5", 1.5), "checkpoint_every_n_steps": ("500", 500), "keep_every_n_epochs": ("4", 4),
-    "on_nonfinite": ("skip", "skip"), "arch": ("ir_tiny", "ir_tiny"),
+    "on_nonfinite": ("skip", "skip"), "max_skipped_steps": ("7", 7), "arch": ("ir_tiny", "ir_tiny"),
     "embedding_size": ("128", 128), "head": ("arcface", "arcface"), "m": ("0.3", 0.3), "h": ("0", 0.0),
     "s": ("32", 32.0), "t_alpha": ("0.99", 0.99), "partial_fc_rate": ("0.1", 0.1),
     "color_space": ("bgr", "bgr"), "qaconv_channels": ("64", 64),
@@ -334,8 +334,9 @@ def test_what_may_change_on_resume_is_listed():
     kinds = {option.name: option.spec.on_resume for option in Config.options()}
     assert {name for name, kind in kinds.items() if kind == MAY_CHANGE} == {
         "data_root", "train_data_path", "val_data_path", "train_data_subset", "max_bad_fraction",
-        "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "gpus", "num_workers",
-        "num_processes", "distributed_backend", "compile", "log_every_n_steps", "save_all_models", "wandb",
+        "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
+        "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "log_every_n_steps", "save_all_models",
+        "wandb",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == INVOCATION} == {
         "color_space", "resume_from_checkpoint", "requeue", "start_from_model_statedict", "evaluate", "fast_dev_run",
