@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+import check_mode
 import heads
 import losses
+import matching
 import nets
 import optimization
 import qaconv
@@ -24,6 +26,7 @@ import validation
 from config import Config
 from datasets import PairSample, Sample
 from evaluation import Description, FusionStatistics
+from ops import at_least_float32
 
 MAIN_DATASET = "0"  # name of the only head so far; several data sets will have a head each
 
@@ -64,6 +67,8 @@ class Recognizer(pl.LightningModule):
         # NCCL cannot reduce a sparse gradient: it is averaged here, not by DDP. Shards differ from rank to rank.
         split = [f"heads.{name}.weight" for name in num_classes]
         self._ddp_params_and_buffers_to_ignore = ["matcher.class_embeddings.weight", *split]
+        if c.check_mode:
+            check_mode.enter(self)
         self.to(memory_format=torch.channels_last)
 
     def configure_model(self) -> None:
@@ -104,9 +109,12 @@ class Recognizer(pl.LightningModule):
         classes = self.num_classes[MAIN_DATASET]
         lines = shards.plan_memory(self.config, classes, num_ranks)
         if self.config.class_embeddings and self.matcher is not None:
-            size = shards.megabytes(self.matcher.class_embedding_bytes(classes))
-            lines.append(f"class embeddings {size}, all on every rank: float16, without momentum, updated sparsely")
-        return lines
+            size, dtype = self.matcher.class_embedding_bytes(classes), "float16"
+            if self.config.check_mode:
+                size, dtype = 4 * size, "float64"
+            size_text = shards.megabytes(size)
+            lines.append(f"class embeddings {size_text}, all on every rank: {dtype}, without momentum, updated sparsely")
+        return lines if self.matcher is None else lines + matching.plan_pairs(self.matcher, self.config, num_ranks)
 
     # ---------------------------------------------------------------- description of images
 
@@ -116,11 +124,11 @@ class Recognizer(pl.LightningModule):
         Args:
             images: [B, 3, 112, 112] float32 in [-1, 1], RGB.
         Returns:
-            Description with float32 tensors; visibility is None without an occlusion head.
+            Description with float32 tensors (float64 for --check_mode); visibility is None without an occlusion head.
         """
-        features = self.model(images)
+        features = self.model(images.to(self.dtype))
         visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
-        return Description(features.embedding, features.norm, unit_map(features.feature_map), visibility)
+        return Description(features.embedding, features.norm, matching.unit_map(features.feature_map), visibility)
 
     # ---------------------------------------------------------------- training
 
@@ -131,7 +139,7 @@ class Recognizer(pl.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         step = self.trainer.global_step + 1  # as metrics.csv counts them
         self.guard.watch(self)
-        features = self.model(transforms.to_tensor(batch.image))
+        features = self.model(transforms.to_tensor(batch.image).to(self.dtype))
         terms, accuracies = self._loss_terms(features, batch)
         total = self._total(terms)
         if not self.guard.accepts_loss(total, terms, step):
@@ -148,8 +156,9 @@ class Recognizer(pl.LightningModule):
         terms, accuracies = {"head": loss}, {"train_head_acc": accuracy}
         visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
         if self.matcher is not None:
-            matching, accuracies["train_pairwise_acc"] = self._matching_terms(features, visibility, batch.label)
-            terms.update(matching)
+            images = matching.Images(matching.unit_map(features.feature_map), visibility, batch.label)
+            found, accuracies["train_pairwise_acc"] = matching.matching_terms(self.matcher, self.config, images)
+            terms.update(found)
         if visibility is not None and batch.visibility is not None and self.config.occlusion_loss_weight > 0:
             target = transforms.visibility_map(batch.visibility, *visibility.shape[-2:])
             terms["occlusion"] = losses.occlusion_loss(visibility, target)
@@ -163,27 +172,6 @@ class Recognizer(pl.LightningModule):
             return head(features.embedding, features.norm, labels, self.trainer.global_step)
         logits = head(features.embedding, features.norm, labels)
         return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()
-
-    def _matching_terms(
-        self, features: nets.Features, visibility: Tensor | None, labels: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the losses over the one score matrix of the batch against itself, and the pair accuracy."""
-        assert self.matcher is not None
-        maps = unit_map(features.feature_map)
-        if visibility is not None and not self.config.visibility_gradient:
-            # The matching losses would rather hide hard cells than see them: they may read the map, not bend it.
-            visibility = visibility.detach()
-        scores = self.matcher(maps, maps, visibility, visibility)
-        pairwise = losses.PAIRWISE_REDUCTIONS[self.config.pairwise_reduction]
-        valid = losses.valid_rows(labels)
-        terms = {
-            "pairwise": losses.mean_over_valid(pairwise(scores, labels), valid),
-            "triplet": losses.mean_over_valid(losses.triplet_loss(scores, labels, self.config.triplet_margin), valid),
-        }
-        if self.config.class_embeddings:
-            class_logits = self.matcher.class_logits(maps, labels, visibility)
-            terms["class"] = F.cross_entropy(class_logits, torch.zeros_like(labels))
-        return terms, losses.mean_over_valid(losses.pairwise_accuracy(scores.detach(), labels).float(), valid)
 
     def _loss_weights(self) -> dict[str, float]:
         c = self.config
@@ -267,9 +255,11 @@ class Recognizer(pl.LightningModule):
     def _update_means(self, values: dict[str, Tensor]) -> None:
         """Add to the running means, which stay on the device until they are logged."""
         for name, value in values.items():
+            value = at_least_float32(value.detach())
             if name not in self.means:
                 self.means[name] = MeanMetric().to(self.device)
-            self.means[name].update(value.detach().float())
+                self.means[name].set_dtype(value.dtype)
+            self.means[name].update(value)
 
     def _is_logging_step(self) -> bool:
         return (self.trainer.global_step + 1) % self.config.log_every_n_steps == 0
@@ -309,7 +299,7 @@ class Recognizer(pl.LightningModule):
         }
         values = {name: gradient.norm() for name, gradient in gradients.items() if gradient is not None}
         values["embedding_norm"] = features.norm.mean()
-        values["map_norm"] = features.feature_map.float().norm(dim=1).mean()
+        values["map_norm"] = at_least_float32(features.feature_map).norm(dim=1).mean()
         self._update_means(values)
 
     # ---------------------------------------------------------------- optimiser
@@ -383,8 +373,3 @@ class Recognizer(pl.LightningModule):
         self.fusion_statistics = None if statistics is None else FusionStatistics.from_dict(statistics)
         self.guard.skipped = checkpoint.get("skipped_steps", 0)
         shards.restore_momentum(checkpoint, shards.find_shards(self.heads))
-
-
-def unit_map(feature_map: Tensor) -> Tensor:
-    """Return the map with every cell's feature at unit length, float32 [B, C, h, w]; a zero cell stays zero."""
-    return F.normalize(feature_map.float(), dim=1)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ops import gather, gather_with_gradient
+
 _PART_SIZE = 2**20  # values that are centred at a time
 
 
@@ -55,6 +57,20 @@ def moments(values: tuple[Tensor, ...], count: Tensor, copies: int = 1) -> Momen
     """
     mean, variance = _MeanAndVariance.apply(count, *values)
     return Moments(mean, variance, count * copies)
+
+
+def moments_of_ranks(own: Moments) -> Moments:
+    """Return the moments of the values of all ranks together, differentiable; all ranks must call it together.
+
+    Means and variances are merged, not sums of squares, which would cancel where the values hardly vary.
+    """
+    counts = gather(own.num_values[None])
+    total = counts.sum()
+    shares = counts / total.clamp_min(1)
+    means, variances = gather_with_gradient(torch.stack([own.mean, own.variance])[None]).double().unbind(1)
+    mean = (shares * means).sum()
+    variance = (shares * (variances + (means - mean).square())).sum()
+    return Moments(mean.to(own.mean.dtype), variance.to(own.variance.dtype), total)
 
 
 @torch.no_grad()
