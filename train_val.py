@@ -113,7 +113,9 @@ class Recognizer(pl.LightningModule):
             if self.config.check_mode:
                 size, dtype = 4 * size, "float64"
             size_text = shards.megabytes(size)
-            lines.append(f"class embeddings {size_text}, all on every rank: {dtype}, without momentum, updated sparsely")
+            lines.append(
+                f"class embeddings {size_text}, all on every rank: {dtype}, without momentum, updated sparsely"
+            )
         return lines if self.matcher is None else lines + matching.plan_pairs(self.matcher, self.config, num_ranks)
 
     # ---------------------------------------------------------------- description of images
