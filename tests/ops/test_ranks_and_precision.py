@@ -28,7 +28,7 @@ def gathered(scale):
     return {"rows": rows.detach(), "plain": gather(values), "gradient": values.grad, "ranks": distributed.get_rank()}
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+@pytest.mark.parametrize("num_ranks", [1, 3])
 def test_the_gradient_of_a_ranks_rows_is_the_sum_over_the_ranks(num_ranks):
     expected = torch.cat([values_of(rank) for rank in range(num_ranks)])
     gradient = torch.stack([weights_of(rank, num_ranks) for rank in range(num_ranks)]).sum(0)

@@ -53,7 +53,7 @@ def check_same_course(folder, options, num_steps):
 
 
 def test_in_check_mode_two_ranks_follow_the_losses_of_one_process(noise_faces, tmp_path):
-    check_same_course(tmp_path, {**SPLIT, "epochs": 2, "data_root": noise_faces}, num_steps=8)
+    check_same_course(tmp_path, {**SPLIT, "data_root": noise_faces}, num_steps=4)
 
 
 @pytest.mark.slow
@@ -61,6 +61,12 @@ def test_in_check_mode_two_ranks_follow_the_losses_of_one_process(noise_faces, t
 def test_in_check_mode_two_ranks_follow_the_losses_of_one_process_for_56_steps(tmp_path, options):
     faces = str(write_faces(tmp_path, images=28))
     check_same_course(tmp_path, {**options, "epochs": 2, "data_root": faces}, num_steps=56)
+
+
+@pytest.mark.slow
+def test_in_check_mode_two_ranks_find_the_neighbours_of_one_process(noise_faces, tmp_path):
+    options = {**DENSE, "sampler": "graph", "epochs": 2, "data_root": noise_faces}
+    check_same_course(tmp_path, options, num_steps=16)
 
 
 def test_check_mode_trains_in_float64_with_norms_and_dropout_at_rest(noise_faces, tmp_path):
