@@ -122,8 +122,9 @@ def _load_own(path: Path, arch: str | None, color_space: str | None) -> Recogniz
     if color_space not in (None, checkpoint["color_space"]):
         raise ValueError(f"{path}: expects {checkpoint['color_space']}, but --color_space says {color_space}")
     with _errors_name(path):
-        # Checkpoints hold the dense head, however many ranks it was split over.
-        recognizer = Recognizer(parameters["config"] | {"partial_fc_rate": 0.0}, parameters["num_classes"])
+        # Checkpoints hold the dense head, however many ranks it was split over. Evaluation is in float32.
+        as_evaluated = {"partial_fc_rate": 0.0, "check_mode": False}
+        recognizer = Recognizer(parameters["config"] | as_evaluated, parameters["num_classes"])
         recognizer.load_state_dict(checkpoint["state_dict"])
         recognizer.on_load_checkpoint(checkpoint)
     return recognizer.eval()

@@ -74,9 +74,27 @@ class Config(
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_precision()
+        self._check_check_mode()
         self._check_training()
         self._check_weights()
         self._check_run()
+
+    @property
+    def pairs_cross_ranks(self) -> bool:
+        """Whether the matcher's pairs are formed across ranks: asked for, or part of --check_mode."""
+        return self.cross_rank_pairs or self.check_mode
+
+    def _check_check_mode(self) -> None:
+        if not self.check_mode:
+            return
+        if self.precision is not None or self.use_16bit:
+            asked = "--use_16bit" if self.use_16bit else f"--precision {self.precision}"
+            raise ValueError(f"--check_mode computes in float64: it conflicts with {asked}; leave one of them out")
+        if 0 < self.partial_fc_rate < 1:
+            raise ValueError(
+                f"--check_mode conflicts with --partial_fc_rate {self.partial_fc_rate:g}: which classes a step sees"
+                " depends on the number of ranks; use 0 or 1"
+            )
 
     def _check_training(self) -> None:
         if self.batch_size % IMAGES_PER_IDENTITY:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from datasets import Sample
-from ranks import gather_objects, is_distributed
+from ops import gather_objects, is_distributed, rank_and_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class UpdateGuard:
         if attempt is None:
             return
         bad_losses, bad_norms, loss = attempt.facts.read()
-        loss /= dist.get_world_size() if is_distributed() else 1
+        loss /= rank_and_ranks()[1]
         if bad_losses or (bad_norms and not attempt.scaled):
             self._refused(attempt, loss, _explain(attempt, bad_losses > 0))
         elif not bad_norms:
@@ -232,7 +232,7 @@ def _explain(attempt: _Attempt, bad_losses: bool) -> str | None:
         if not torch.isfinite(forward_pass.total):
             terms = [name for name, term in forward_pass.terms.items() if not torch.isfinite(term)]
             what = f"loss term {', '.join(terms)}" if terms else "the sum of the loss terms"
-            rank = f" on rank {dist.get_rank()}" if is_distributed() else ""
+            rank = f" on rank {rank_and_ranks()[0]}" if is_distributed() else ""
             where = "though the output of every module is" if module is None else f"first in the output of {module}"
             return f"{what} is not finite{rank}, {where}"
     return None

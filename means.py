@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nets import Features
-from ranks import is_distributed
+from ops import at_least_float32, is_distributed
 
 Sums = dict[str, Tensor]
 
@@ -58,5 +58,5 @@ def feature_statistics(features: Features, weighted_terms: Mapping[str, Tensor])
     }
     values = {name: gradient.norm() for name, gradient in gradients.items() if gradient is not None}
     values["embedding_norm"] = features.norm.mean()
-    values["map_norm"] = features.feature_map.float().norm(dim=1).mean()
+    values["map_norm"] = at_least_float32(features.feature_map).norm(dim=1).mean()
     return values

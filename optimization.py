@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from ops import at_least_float32
+
 
 @dataclass(frozen=True)
 class SchedulePlan:
@@ -97,7 +99,7 @@ def sparse_sgd_step(
     """Apply one step of plain SGD with weight decay to the rows that the sparse gradient names, and to no other.
 
     Args:
-        parameter: [N, D] float32 or float16 with a sparse float32 gradient [N, D], or with none.
+        parameter: [N, D] float32 or float16 with a sparse float32 gradient [N, D], or with none; or both float64.
         lr: learning rate.
         weight_decay: L2 penalty, charged to a row when it takes part in a step.
         generator: on the parameter's device; what float16 is rounded by. The same on all ranks.
@@ -108,7 +110,7 @@ def sparse_sgd_step(
     gradient = parameter.grad.coalesce()
     rows = gradient.indices()[0]
     before = parameter[rows]
-    values = before.float()
+    values = at_least_float32(before)
     values = values - lr * (gradient.values() + weight_decay * values)
     after = _rounded_to_half(values, generator) if parameter.dtype == torch.float16 else values
     parameter[rows] = torch.where(accepted, after, before)

@@ -148,6 +148,10 @@ class QAConvOptions(Options):
     qaconv_score: str = flag("bn_fc", "the published score, or weighted cosines of a projection", choices=QACONV_SCORES)
     class_embeddings: bool = flag(False, "learn a map of each identity and classify by matching it")
     k_nearest: int = flag(32, "class_embeddings: nearest classes that an image is matched with", within=COUNT)
+    cross_rank_pairs: bool = flag(
+        False, "match the images of a rank with those of all ranks, not with each other alone: as many times the pairs"
+        " as there are ranks, and the maps of the whole batch on every rank; the log says how much that is",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,5 +255,9 @@ class SystemOptions(Options):
     )  # fmt: skip
     start_from_model_statedict: str | None = flag(None, "start with this file's backbone", on_resume=INVOCATION)
     evaluate: bool = flag(False, "test only, with the checkpoint given", on_resume=INVOCATION)
+    check_mode: bool = flag(
+        False, "take the same course on any number of ranks: float64, batch norms in eval mode, no dropout, pairs"
+        " across ranks",
+    )  # fmt: skip
     fast_dev_run: bool = flag(False, "one batch of everything, nothing saved", on_resume=INVOCATION)
     test_run: bool = flag(False, "50 batches an epoch", on_resume=INVOCATION)

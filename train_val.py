@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import check_mode
 import diagnosis
 import guard
 import heads
 import losses
+import matching
 import means
 import nets
 import optimization
@@ -69,6 +71,8 @@ class Recognizer(pl.LightningModule):
         # NCCL cannot reduce a sparse gradient: it is averaged here, not by DDP. Shards differ from rank to rank.
         split = [f"heads.{name}.weight" for name in num_classes]
         self._ddp_params_and_buffers_to_ignore = ["matcher.class_embeddings.weight", *split]
+        if c.check_mode:
+            check_mode.enter(self)
         self.to(memory_format=torch.channels_last)
 
     def configure_model(self) -> None:
@@ -109,9 +113,14 @@ class Recognizer(pl.LightningModule):
         classes = self.num_classes[MAIN_DATASET]
         lines = shards.plan_memory(self.config, classes, num_ranks)
         if self.config.class_embeddings and self.matcher is not None:
-            size = shards.megabytes(self.matcher.class_embedding_bytes(classes))
-            lines.append(f"class embeddings {size}, all on every rank: float16, without momentum, updated sparsely")
-        return lines
+            size, dtype = self.matcher.class_embedding_bytes(classes), "float16"
+            if self.config.check_mode:
+                size, dtype = 4 * size, "float64"
+            size_text = shards.megabytes(size)
+            lines.append(
+                f"class embeddings {size_text}, all on every rank: {dtype}, without momentum, updated sparsely"
+            )
+        return lines if self.matcher is None else lines + matching.plan_pairs(self.matcher, self.config, num_ranks)
 
     # ---------------------------------------------------------------- description of images
 
@@ -121,11 +130,11 @@ class Recognizer(pl.LightningModule):
         Args:
             images: [B, 3, 112, 112] float32 in [-1, 1], RGB.
         Returns:
-            Description with float32 tensors; visibility is None without an occlusion head.
+            Description with float32 tensors (float64 for --check_mode); visibility is None without an occlusion head.
         """
-        features = self.model(images)
+        features = self.model(images.to(self.dtype))
         visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
-        return Description(features.embedding, features.norm, unit_map(features.feature_map), visibility)
+        return Description(features.embedding, features.norm, matching.unit_map(features.feature_map), visibility)
 
     # ---------------------------------------------------------------- training
 
@@ -146,7 +155,7 @@ class Recognizer(pl.LightningModule):
         # Dropout draws depend on seed, step and rank alone, so a resumed run needs no generator state.
         key = (self.config.seed, step, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        features = self.model(transforms.to_tensor(batch.image))
+        features = self.model(transforms.to_tensor(batch.image).to(self.dtype))
         return features, *self._loss_terms(features, batch, step)
 
     def _loss_terms(self, features: nets.Features, batch: Sample, step: int) -> tuple[Scalars, Scalars]:
@@ -155,8 +164,9 @@ class Recognizer(pl.LightningModule):
         terms, accuracies = {"head": loss}, {"train_head_acc": accuracy}
         visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
         if self.matcher is not None:
-            matching, accuracies["train_pairwise_acc"] = self._matching_terms(features, visibility, batch.label)
-            terms.update(matching)
+            images = matching.Images(matching.unit_map(features.feature_map), visibility, batch.label)
+            found, accuracies["train_pairwise_acc"] = matching.matching_terms(self.matcher, self.config, images)
+            terms.update(found)
         if visibility is not None and batch.visibility is not None and self.config.occlusion_loss_weight > 0:
             target = transforms.visibility_map(batch.visibility, *visibility.shape[-2:])
             terms["occlusion"] = losses.occlusion_loss(visibility, target)
@@ -170,27 +180,6 @@ class Recognizer(pl.LightningModule):
             return head(features.embedding, features.norm, labels, step)
         logits = head(features.embedding, features.norm, labels)
         return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()
-
-    def _matching_terms(
-        self, features: nets.Features, visibility: Tensor | None, labels: Tensor
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the losses over the one score matrix of the batch against itself, and the pair accuracy."""
-        assert self.matcher is not None
-        maps = unit_map(features.feature_map)
-        if visibility is not None and not self.config.visibility_gradient:
-            # The matching losses would rather hide hard cells than see them: they may read the map, not bend it.
-            visibility = visibility.detach()
-        scores = self.matcher(maps, maps, visibility, visibility)
-        pairwise = losses.PAIRWISE_REDUCTIONS[self.config.pairwise_reduction]
-        valid = losses.valid_rows(labels)
-        terms = {
-            "pairwise": losses.mean_over_valid(pairwise(scores, labels), valid),
-            "triplet": losses.mean_over_valid(losses.triplet_loss(scores, labels, self.config.triplet_margin), valid),
-        }
-        if self.config.class_embeddings:
-            class_logits = self.matcher.class_logits(maps, labels, visibility)
-            terms["class"] = F.cross_entropy(class_logits, torch.zeros_like(labels))
-        return terms, losses.mean_over_valid(losses.pairwise_accuracy(scores.detach(), labels).float(), valid)
 
     def _loss_weights(self) -> dict[str, float]:
         c = self.config
@@ -384,8 +373,3 @@ class Recognizer(pl.LightningModule):
         self.fusion_statistics = None if statistics is None else FusionStatistics.from_dict(statistics)
         self.guard.skipped = checkpoint.get("skipped_steps", 0)
         shards.restore_momentum(checkpoint, shards.find_shards(self.heads))
-
-
-def unit_map(feature_map: Tensor) -> Tensor:
-    """Return the map with every cell's feature at unit length, float32 [B, C, h, w]; a zero cell stays zero."""
-    return F.normalize(feature_map.float(), dim=1)

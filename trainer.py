@@ -90,7 +90,7 @@ def build_trainer(
         num_nodes=max(1, world // devices),
         strategy=_strategy(on_gpu) if world > 1 else "auto",
         plugins=[AtomicCheckpointIO(failures)],
-        precision=PRECISIONS[config.precision_on(on_gpu)],  # type: ignore[arg-type]
+        precision=_precision(config, on_gpu),  # type: ignore[arg-type]
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate_grad_batches,
         val_check_interval=config.val_check_interval,
@@ -108,6 +108,10 @@ def build_trainer(
     trainer._signal_connector = _NoSignals(trainer)
     trainer.fit_loop.epoch_loop = _EpochLoop(trainer)
     return trainer
+
+
+def _precision(config: Config, on_gpu: bool) -> str:
+    return "64-true" if config.check_mode else PRECISIONS[config.precision_on(on_gpu)]
 
 
 def _strategy(on_gpu: bool) -> DDPStrategy:

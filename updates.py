@@ -11,7 +11,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from ranks import is_distributed
+from ops import is_distributed
 
 
 def gradient_norms(parameters: Sequence[Tensor]) -> Tensor:

@@ -23,7 +23,7 @@ from evaluation import (
     fit_statistics,
     score_pairs,
 )
-from ranks import gather_objects
+from ops import gather_objects
 
 CONDITIONS = ("clean", "occluded")
 # Published protocols define ten folds; a set with fewer pairs of a kind is cut into as many as it can fill.

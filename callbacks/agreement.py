@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ranks import is_distributed
+from ops import is_distributed
 
 
 class StopAgreement:

@@ -22,7 +22,7 @@ from datasets import Draw, Image, TrainingView, collate
 from datasets.graph_sampler import GraphBatchSampler
 from evaluation.neighbours import nearest_neighbours
 from nets import Backbone
-from ranks import is_distributed
+from ops import is_distributed
 from transforms import View, to_tensor
 
 logger = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class NeighbourTable(Callback):
         embeddings = torch.zeros(len(pictures), backbone.embedding_size, device=module.device)
         with _evaluating(backbone), trainer.precision_plugin.forward_context(), torch.inference_mode():
             for block, batch in zip(blocks, loader, strict=True):
-                images = to_tensor(batch.image.to(module.device))
+                images = to_tensor(batch.image.to(module.device)).to(module.dtype)
                 embeddings[block.to(module.device)] = backbone(images).embedding.float()
         _sum_over_ranks(embeddings)
         return embeddings

@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from means import RunningMeans
-from ranks import gather_objects
+from ops import gather_objects
 
 KEY = "ranks"
 

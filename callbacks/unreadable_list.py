@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from disk import WriteFailures, outlived
-from ranks import gather_objects
+from ops import gather_objects
 
 _COUNT_EVERY = 50
 _ERRORS = "surrogateescape"  # file names are bytes: those that are no UTF-8 survive too

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
+
+from ops import gather, rank_and_ranks
 
 from .margin_head import MarginHead
 
@@ -59,15 +61,14 @@ class AdaFace(MarginHead):
     @torch.no_grad()
     def follow(self, norms: Tensor) -> None:
         """Move the statistics towards those of the global batch, of which `norms` [B, 1] are this rank's."""
-        world_size = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-        if world_size == 1 and len(norms) < 2:
+        if rank_and_ranks()[1] == 1 and len(norms) < 2:
             return
-        mean, std = _mean_std(norms.clamp(*NORM_RANGE), world_size)
+        mean, std = _mean_std(norms.clamp(*NORM_RANGE))
         self.batch_mean.mul_(1 - self.t_alpha).add_(self.t_alpha * mean)
         self.batch_std.mul_(1 - self.t_alpha).add_(self.t_alpha * std)
 
 
-def _mean_std(values: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
+def _mean_std(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and unbiased standard deviation, scalars, of the values [B, 1] of all ranks together.
 
     Ranks exchange their count, mean and sum of squared deviations, which are then merged: sums of squares would
@@ -75,11 +76,7 @@ def _mean_std(values: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
     """
     mean = values.mean()
     part = torch.stack([torch.full_like(mean, values.numel()), mean, (values - mean).square().sum()])
-    parts = [part]
-    if world_size > 1:
-        parts = [torch.empty_like(part) for _ in range(world_size)]
-        distributed.all_gather(parts, part)
-    counts, means, squares = torch.stack(parts).unbind(1)
+    counts, means, squares = gather(part[None]).unbind(1)
     mean = (counts * means).sum() / counts.sum()
     squared_deviations = squares.sum() + (counts * (means - mean).square()).sum()
     return mean, (squared_deviations / (counts.sum() - 1)).sqrt()

@@ -12,8 +12,10 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from ops import gather, gather_with_gradient, rank_and_ranks
+
 from .margin_head import MarginHead
-from .split_softmax import Logits, Targets, gather, gather_with_gradient, rank_and_ranks, split_cross_entropy
+from .split_softmax import Logits, Targets, split_cross_entropy
 
 _BLOCK_BYTES = 64 * 2**20  # of the classes that travel at a time
 _DRAWN_CLASSES = 4096  # initial weights that come from one generator
@@ -130,7 +132,7 @@ class PartialFC(nn.Module):
             self.margin.follow(norms)
         # Without this, autocast would run the product in half precision: too coarse for acos near 1.
         with torch.autocast(embeddings.device.type, enabled=False):
-            everyone = gather_with_gradient(embeddings.to(dtype))
+            everyone = gather_with_gradient(embeddings.to(dtype), gradient_scale=self.num_ranks)
             norms, labels = gather(norms), gather(labels)
             weight, targets, lost = self._participants(labels, step)
             logits = Logits(

@@ -1,4 +1,4 @@
-"""Cross entropy over classes that are split over ranks, and the gather of embeddings that goes with it.
+"""Cross entropy over classes that are split over ranks.
 
 Every rank has the samples of all ranks and the classes of its own, computes its block of the logits, and exchanges
 three numbers a sample. All ranks must call these functions together, with equally many samples each. Gradients are
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
+
+from ops import rank_and_ranks
 
 Margin = Callable[[Tensor], Tensor]
 
@@ -30,51 +32,6 @@ class Logits(NamedTuple):
     margin: Margin  # clamped cosines [B, 1] of the true classes -> the same with the margin, row by row
     scale: float
     limit: float  # cosines are clamped to [-limit, limit]
-
-
-def rank_and_ranks() -> tuple[int, int]:
-    """Return this process's rank and the number of ranks; (0, 1) without a process group."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def gather(values: Tensor) -> Tensor:
-    """Return the rows of all ranks, [num_ranks * B, ...], rank after rank, without a gradient; B is equal on all."""
-    _, num_ranks = rank_and_ranks()
-    if num_ranks == 1:
-        return values.detach()
-    values = values.detach().contiguous()
-    rows = values.new_empty(num_ranks * values.shape[0], *values.shape[1:])
-    distributed.all_gather(list(rows.chunk(num_ranks)), values)
-    return rows
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return gather(values)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        rank, num_ranks = rank_and_ranks()
-        if num_ranks == 1:
-            return grad
-        grad = grad.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(grad)
-        # DDP will divide by the number of ranks, since it takes each rank's loss for the mean over its own samples.
-        return grad.chunk(num_ranks)[rank] * num_ranks
-
-
-def gather_with_gradient(values: Tensor) -> Tensor:
-    """Return the rows of all ranks, as `gather` does, differentiable.
-
-    The gradient of a rank's rows is the sum over the ranks, each of which sees some of the classes, times the number of
-    ranks: averaged over the ranks by DDP, the gradient of the parameters behind it is that of the global mean.
-    """
-    rows: Tensor = _Gather.apply(values)
-    return rows
 
 
 class _SplitCrossEntropy(torch.autograd.Function):

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from ops import at_least_float32
+
 
 def occlusion_loss(visibility: Tensor, target: Tensor) -> Tensor:
     """Return the mean squared error of predicted visibility.
@@ -10,7 +12,7 @@ def occlusion_loss(visibility: Tensor, target: Tensor) -> Tensor:
         visibility: [B, 1, h, w] floating in [0, 1], 1 = visible.
         target: [B, 1, h, w] floating in [0, 1], the area average of the true masks; constant.
     Returns:
-        Scalar float32 under any autocast; 0, with gradient 0, for an empty batch.
+        Scalar float32 under any autocast (float64 where either is); 0, with gradient 0, for an empty batch.
     Raises:
         ValueError: if the shapes are not equal or not [B, 1, h, w].
         TypeError: if either is not floating.
@@ -25,5 +27,5 @@ def occlusion_loss(visibility: Tensor, target: Tensor) -> Tensor:
             f"occlusion_loss: visibility and target must be floating, got {visibility.dtype} and {target.dtype}; "
             "average the masks over the cells of the map first."
         )
-    error = visibility.float() - target.detach().float()
+    error = at_least_float32(visibility) - at_least_float32(target.detach())
     return error.square().sum() / max(1, error.numel())

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ops import at_least_float32
+
 
 class Pairs(NamedTuple):
     """Boolean masks [B, G] of a score matrix; `positive` leaves out `is_self`, `negative` cannot contain it."""
@@ -62,7 +64,7 @@ def find_scored_pairs(
             f"losses: scores must be {list(pairs.same.shape)} to match the labels, got {list(scores.shape)}; "
             "pass gallery_labels when the gallery is not the batch itself."
         )
-    return (scores if scores.dtype == torch.float64 else scores.float()), pairs
+    return at_least_float32(scores), pairs
 
 
 def valid_rows(labels: Tensor, gallery_labels: Tensor | None = None, is_self: Tensor | None = None) -> Tensor:
@@ -74,9 +76,17 @@ def valid_rows(labels: Tensor, gallery_labels: Tensor | None = None, is_self: Te
     return pairs.positive.any(dim=1) & pairs.negative.any(dim=1)
 
 
-def mean_over_valid(losses: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean of `losses` [B] over the rows marked in `valid` [B] bool; 0, with gradient 0, without any."""
-    return losses.masked_fill(~valid, 0).sum() / valid.sum().clamp_min(1)
+def mean_over_valid(losses: Tensor, valid: Tensor, num_valid: Tensor | None = None) -> Tensor:
+    """Return the mean of `losses` [B] over the rows marked in `valid` [B] bool; 0, with gradient 0, without any.
+
+    Args:
+        losses: [B] floating.
+        valid: [B] bool.
+        num_valid: scalar > 0, what the sum is divided by; None: as many rows as are valid. Ranks that have parts of one
+            batch pass the mean number of a rank, so that the mean of their losses is that over all valid rows.
+    """
+    count = valid.sum().clamp_min(1) if num_valid is None else num_valid.to(losses.dtype)
+    return losses.masked_fill(~valid, 0).sum() / count
 
 
 def hardest_gap(scores: Tensor, pairs: Pairs) -> Tensor:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ops import at_least_float32
+
 # Below this length an output has no direction to speak of; float32 squares of smaller values underflow.
 MIN_NORM = 1e-12
 
@@ -36,7 +38,7 @@ def split_norm(outputs: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ([B, D] unit vectors, [B, 1] lengths), float64 for float64 outputs, else float32.
     """
-    outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+    outputs = at_least_float32(outputs)
     norm = torch.linalg.vector_norm(outputs, dim=1, keepdim=True)
     divisor = torch.where(norm > MIN_NORM, norm, 1.0)
     return outputs / divisor, norm

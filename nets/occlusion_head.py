@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+
+from ops import at_least_float32
 
 
 class OcclusionHead(nn.Module):
@@ -30,4 +31,4 @@ class OcclusionHead(nn.Module):
         Float32 under any autocast, float64 for a float64 head.
         """
         logits: Tensor = self.layers(feature_map)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+        return at_least_float32(logits).sigmoid()

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ops import at_least_float32
+
 _COSINE_BYTES = 64 * 2**20  # of the class-to-class cosines held at a time
 
 
@@ -19,7 +21,7 @@ def nearest_classes(kernel: Tensor, num_neighbours: int) -> Tensor:
     Returns:
         [num_classes, num_neighbours] int64; a class is never its own neighbour.
     """
-    unit = F.normalize(kernel.detach().float(), dim=0)
+    unit = F.normalize(at_least_float32(kernel.detach()), dim=0)
     num_classes = unit.shape[1]
     step = max(1, _COSINE_BYTES // (4 * num_classes))
     rows = []
@@ -32,13 +34,13 @@ def nearest_classes(kernel: Tensor, num_neighbours: int) -> Tensor:
 
 
 class _Rows(torch.autograd.Function):
-    """(weight [N, D], rows [...]) -> float32 [..., D]; the weight's gradient is sparse, and float32 too."""
+    """(weight [N, D], rows [...]) -> at least float32 [..., D]; the weight's gradient is sparse, of the same dtype."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, rows: Tensor) -> Tensor:
         ctx.save_for_backward(rows)
         ctx.shape = weight.shape
-        return weight[rows].float()
+        return at_least_float32(weight[rows])
 
     @staticmethod
     @once_differentiable
@@ -53,7 +55,8 @@ class ClassEmbeddings(nn.Module):
 
     `weight` is float16 [num_classes, num_cells * num_channels], a row holding its map cell by cell; cells are
     normalised, in float32, when they are read. Its gradient is float32 and sparse: whoever updates the rows must round
-    them stochastically, else steps below half a digit of float16 are lost (`optimization.sparse_sgd_step`).
+    them stochastically, else steps below half a digit of float16 are lost (`optimization.sparse_sgd_step`). A module
+    turned into float64 computes in it; then `weight.grad_dtype` has to become float64 too.
     State: `neighbours` [num_classes, k_nearest] int64, saved; until `set_neighbours` the next classes by number.
     """
 

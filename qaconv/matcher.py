@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops import at_least_float32
 from qaconv.blocks import Maps
 from qaconv.class_embeddings import ClassEmbeddings
 from qaconv.correlation import best_matches
 from qaconv.occlusion import OCCLUSION_METHODS, Cells
-from qaconv.scoring import PublishedLayers, published_scores, weighted_scores
+from qaconv.scoring import MomentsOf, PublishedLayers, published_scores, weighted_scores
 
 SCORES = ("bn_fc", "weighted")
 _INITIAL_SCALE = 32.0  # of "weighted", about that of a margin head
@@ -61,8 +62,9 @@ class QAConv(nn.Module):
             maxima on. Training is never affected. It is for hardware that multiplies it faster (float16 on few CPUs).
     State:
         Only `forward` in training mode moves the running statistics of `bn` and `logit_bn`; `match_pairs` and
-        `class_logits` always normalise with them. Training normalises with the moments of this process's pairs, while
-        the running statistics follow those of all ranks: under torch.distributed all must call `forward` equally often.
+        `class_logits` always normalise with them, and so does `forward` while `bn` is in eval mode. Training normalises
+        with the moments of this process's pairs, or with those of all ranks' pairs if told so, while the running
+        statistics always follow those of all ranks: under torch.distributed all must call `forward` equally often.
     Reference: Liao, Shao, "Interpretable and Generalizable Person Re-Identification with Query-Adaptive Convolution and
         Temporal Lifting", ECCV 2020, arXiv:1904.10424.
     """
@@ -119,6 +121,7 @@ class QAConv(nn.Module):
         gallery: Tensor,
         probe_visibility: Tensor | None = None,
         gallery_visibility: Tensor | None = None,
+        across_ranks: bool = False,
     ) -> Tensor:
         """Return the score of every probe with every gallery map.
 
@@ -129,13 +132,17 @@ class QAConv(nn.Module):
             gallery: [G, C, h, w], likewise.
             probe_visibility: [P, 1, h, w] in [0, 1], 1 = visible; None = all visible.
             gallery_visibility: [G, 1, h, w], likewise.
+            across_ranks: in training mode normalise with the moments of the pairs of all ranks, not of this process's.
         Returns:
             [P, G] scores.
         Raises:
             ValueError: if shapes disagree, or in training mode of "bn_fc" with fewer than two pairs, whose variance the
                 last norm would need.
         """
-        if self.training and self.score == "bn_fc" and probe.shape[0] * gallery.shape[0] < 2:
+        moments: MomentsOf = "running"
+        if self.score == "bn_fc" and self.bn.training:
+            moments = "ranks" if across_ranks else "batch"
+        if moments != "running" and probe.shape[0] * gallery.shape[0] < 2:
             raise ValueError(
                 f"QAConv.forward: batch norm needs at least 2 pairs in training mode, got {probe.shape[0]} x "
                 f"{gallery.shape[0]}; use a larger batch or call eval()."
@@ -150,7 +157,7 @@ class QAConv(nn.Module):
             gallery_cells = probe_cells
             if not is_self:
                 gallery_cells = self._cells(gallery, gallery_visibility, group_dim=0, where="QAConv.forward: gallery")
-            return self._scores(probe_cells, gallery_cells, use_batch_statistics=self.training, half=half)[0]
+            return self._scores(probe_cells, gallery_cells, half, moments)[0]
 
     def match_pairs(
         self, a: Tensor, b: Tensor, a_visibility: Tensor | None = None, b_visibility: Tensor | None = None
@@ -175,7 +182,7 @@ class QAConv(nn.Module):
         with torch.autocast(a.device.type, enabled=False):
             a_cells = self._cells(a, a_visibility, group_dim=1, where="QAConv.match_pairs: a")
             b_cells = self._cells(b, b_visibility, group_dim=1, where="QAConv.match_pairs: b")
-            return self._scores(a_cells, b_cells, use_batch_statistics=False, half=half)[:, 0, 0]
+            return self._scores(a_cells, b_cells, half)[:, 0, 0]
 
     def class_logits(self, maps: Tensor, labels: Tensor, visibility: Tensor | None = None) -> Tensor:
         """Return the scores of every map with its own class's map (column 0) and those of the nearest classes.
@@ -208,7 +215,7 @@ class QAConv(nn.Module):
             cells = self._cells(maps, visibility, group_dim=1, where="QAConv.class_logits: maps")
             classes = self.class_embeddings(labels).to(cells.maps.features.dtype)
             seen = None if visibility is None else classes.new_ones(classes.shape[:3])
-            return self._scores(cells, self._occlude(classes, seen), use_batch_statistics=False, half=half)[:, 0]
+            return self._scores(cells, self._occlude(classes, seen), half)[:, 0]
 
     def set_neighbours(self, kernel: Tensor) -> None:
         """Refresh the nearest classes from the margin head's kernel [D, num_classes]; once per epoch.
@@ -227,7 +234,7 @@ class QAConv(nn.Module):
     def _cells(self, maps: Tensor, visibility: Tensor | None, group_dim: int, where: str) -> Cells:
         """Turn maps [N, C, h, w] into float32 or float64 cells [1, N, h*w, C'] or, for group_dim 1, [N, 1, h*w, C']."""
         _check_maps(maps, visibility, self.map_shape, where)
-        maps = maps if maps.dtype == torch.float64 else maps.float()
+        maps = at_least_float32(maps)
         if self.projection is not None:
             maps = F.normalize(F.conv2d(maps, self.projection.weight.to(maps.dtype)), dim=1)
         features = maps.flatten(2).transpose(1, 2).contiguous().unsqueeze(group_dim)
@@ -239,7 +246,7 @@ class QAConv(nn.Module):
             return Cells(Maps(features, None), None)
         return OCCLUSION_METHODS[self.occlusion_method](features, visibility)
 
-    def _scores(self, probe: Cells, gallery: Cells, use_batch_statistics: bool, half: bool) -> Tensor:
+    def _scores(self, probe: Cells, gallery: Cells, half: bool, moments: MomentsOf = "running") -> Tensor:
         """Return [L, P, G]; the same object for both sides is a set against itself."""
         # The cells only say which visibilities a weighted mean has to look up (gradients see to themselves).
         with_cells = self.score == "weighted" and probe.visibility is not None and gallery.visibility is not None
@@ -249,7 +256,7 @@ class QAConv(nn.Module):
             cosine = weighted_scores(maxima, probe, gallery, F.softplus(self.cell_weight))
             return self.scale * cosine + self.bias
         layers = PublishedLayers(self.bn, self.fc, self.logit_bn)
-        return published_scores(maxima, probe, gallery, layers, use_batch_statistics)
+        return published_scores(maxima, probe, gallery, layers, moments)
 
     def _in_inference_dtype(self, probe: Maps, gallery: Maps) -> tuple[Maps, Maps]:
         dtype = self.inference_dtype

@@ -6,17 +6,20 @@ maps that are looked at.
 
 # ruff: noqa: N803, N806  (shape suffixes are capitals)
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from qaconv.correlation import Maxima
 from qaconv.occlusion import VISIBLE_FROM, Cells
-from qaconv.statistics import Moments, moments, update_running_statistics
+from qaconv.statistics import Moments, moments, moments_of_ranks, update_running_statistics
 
 # Weight of the co-visible cells below which a direction's mean fades to 0 instead of dividing by nothing.
 _LEAST_WEIGHT = 1e-6
+
+# What the norms normalise with: their running statistics, the moments of this process's batch, or those of all ranks'.
+MomentsOf = Literal["running", "batch", "ranks"]
 
 
 class PublishedLayers(NamedTuple):
@@ -76,25 +79,26 @@ def _published_half(
 
 
 def published_scores(
-    maxima: Maxima, probe: Cells, gallery: Cells, layers: PublishedLayers, use_batch_statistics: bool
+    maxima: Maxima, probe: Cells, gallery: Cells, layers: PublishedLayers, moments_of: MomentsOf
 ) -> Tensor:
     """Return the scores [L, P, G] of QAConv v1.3; the two directions are added, so fc's bias counts twice.
 
     With "masking" the statistics are those of the matches that exist, each direction is renormalised by its visible
     cells, and a direction without any match is fc's bias alone.
-    With `use_batch_statistics` the norms normalise with this batch's moments and their running statistics move.
+    With the moments of a batch, of this process or of all ranks, the running statistics of the norms move.
     """
     mean, variance = _running(layers.bn, maxima.probe)
-    if use_batch_statistics:
-        match_moments = _match_moments(maxima, probe, gallery)
-        mean, variance = match_moments.mean, match_moments.variance
+    if moments_of != "running":
+        own_matches = _match_moments(maxima, probe, gallery)
+        mean, variance, _ = moments_of_ranks(own_matches) if moments_of == "ranks" else own_matches
     scores = _published_half(maxima.probe, probe, gallery, layers, mean, variance)
     scores = scores + _published_half(maxima.gallery, gallery, probe, layers, mean, variance).transpose(1, 2)
     mean, variance = _running(layers.logit_bn, scores)
-    if use_batch_statistics:
+    if moments_of != "running":
         variance, mean = torch.var_mean(scores, correction=0)
-        count = torch.full((), scores.numel(), dtype=torch.float64, device=scores.device)
-        update_running_statistics([(layers.bn, match_moments), (layers.logit_bn, Moments(mean, variance, count))])
+        own_scores = Moments(mean, variance, torch.full((), scores.numel(), dtype=torch.float64, device=scores.device))
+        update_running_statistics([(layers.bn, own_matches), (layers.logit_bn, own_scores)])
+        mean, variance, _ = moments_of_ranks(own_scores) if moments_of == "ranks" else own_scores
     gain = layers.logit_bn.weight * torch.rsqrt(variance + layers.logit_bn.eps)
     return (scores - mean) * gain + layers.logit_bn.bias
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ops import gather, gather_with_gradient, is_distributed
+
 _PART_SIZE = 2**20  # values that are centred at a time
 
 
@@ -57,6 +59,20 @@ def moments(values: tuple[Tensor, ...], count: Tensor, copies: int = 1) -> Momen
     return Moments(mean, variance, count * copies)
 
 
+def moments_of_ranks(own: Moments) -> Moments:
+    """Return the moments of the values of all ranks together, differentiable; all ranks must call it together.
+
+    Means and variances are merged, not sums of squares, which would cancel where the values hardly vary.
+    """
+    counts = gather(own.num_values[None])
+    total = counts.sum()
+    shares = counts / total.clamp_min(1)
+    means, variances = gather_with_gradient(torch.stack([own.mean, own.variance])[None]).double().unbind(1)
+    mean = (shares * means).sum()
+    variance = (shares * (variances + (means - mean).square())).sum()
+    return Moments(mean.to(own.mean.dtype), variance.to(own.variance.dtype), total)
+
+
 @torch.no_grad()
 def update_running_statistics(norms: list[tuple[nn.modules.batchnorm._BatchNorm, Moments]]) -> None:
     """Move running means and (unbiased) variances at the norms' momentum, by the values of all ranks together.
@@ -72,7 +88,7 @@ def update_running_statistics(norms: list[tuple[nn.modules.batchnorm._BatchNorm,
             for _, m in norms
         ]
     )
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         torch.distributed.all_reduce(sums)
     for (norm, _), (count, total, total_of_squares) in zip(norms, sums, strict=True):
         mean = total / count.clamp_min(1)

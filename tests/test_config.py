@@ -25,7 +25,8 @@ DEFAULTS = {
     "embedding_size": 512, "head": "adaface",
     "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "partial_fc_rate": 0.0, "color_space": None,
     "qaconv_channels": 0,
-    "qaconv_score": "bn_fc", "class_embeddings": False, "k_nearest": 32, "adaface_loss_weight": 0.1,
+    "qaconv_score": "bn_fc", "class_embeddings": False, "k_nearest": 32, "cross_rank_pairs": False,
+    "adaface_loss_weight": 0.1,
     "qaconv_loss_weight": 0.7, "occlusion_loss_weight": 0.3, "triplet_weight": 0.5, "triplet_margin": 1.0,
     "pairwise_reduction": "ranking", "occlusion_method": "masking", "occlusion_prob": 0.5,
     "occluders": names.OCCLUDERS, "visibility_gradient": False, "val_occlusion": names.OCCLUDERS,
@@ -34,7 +35,7 @@ DEFAULTS = {
     "precision": None, "use_16bit": False, "num_processes": 1, "distributed_backend": "ddp", "compile": False,
     "prefix": "maskwise", "monitor": "val_acc", "log_every_n_steps": 50, "save_all_models": False,
     "wandb": "disabled", "resume_from_checkpoint": None, "requeue": False, "start_from_model_statedict": None,
-    "evaluate": False, "fast_dev_run": False, "test_run": False,
+    "evaluate": False, "check_mode": False, "fast_dev_run": False, "test_run": False,
 }  # fmt: skip
 
 # A word for each flag that takes one, and the value it must become; every one differs from the default.
@@ -173,6 +174,9 @@ def test_help_names_every_flag_once_and_says_what_h_does(capsys):
         ("--use_16bit --precision 32", ("--use_16bit", "--precision 32")),
         ("--use_16bit --gpus 0 --precision 16", ("--use_16bit", "bf16", "--precision 16")),
         ("--precision 16 --gpus 0", ("--precision 16", "GPU", "bf16")),
+        ("--check_mode --precision bf16", ("--check_mode", "float64", "--precision bf16")),
+        ("--check_mode --use_16bit", ("--check_mode", "float64", "--use_16bit")),
+        ("--check_mode --partial_fc_rate 0.5", ("--check_mode", "--partial_fc_rate 0.5", "0 or 1")),
         ("--evaluate", ("--evaluate", "--resume_from_checkpoint", "--start_from_model_statedict")),
         (
             "--resume_from_checkpoint a --start_from_model_statedict b",
@@ -263,7 +267,7 @@ def test_precision_by_device(options, on_gpu, on_cpu):
 
 conflicting = ("h", "sampler", "optimizer", "start_from_model_statedict")
 everything = {name: value for name, (_, value) in GIVEN.items() if name not in conflicting}
-everything |= dict.fromkeys((name for name in SWITCHES if name != "fast_dev_run"), True)
+everything |= dict.fromkeys((name for name in SWITCHES if name not in ("fast_dev_run", "check_mode")), True)
 
 
 def test_round_trip_through_json_keeps_every_option():
@@ -335,8 +339,8 @@ def test_what_may_change_on_resume_is_listed():
     assert {name for name, kind in kinds.items() if kind == MAY_CHANGE} == {
         "data_root", "train_data_path", "val_data_path", "train_data_subset", "max_bad_fraction",
         "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
-        "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "log_every_n_steps", "save_all_models",
-        "wandb",
+        "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "log_every_n_steps",
+        "save_all_models", "wandb",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == INVOCATION} == {
         "color_space", "resume_from_checkpoint", "requeue", "start_from_model_statedict", "evaluate", "fast_dev_run",

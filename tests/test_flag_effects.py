@@ -87,6 +87,8 @@ EFFECTS = {
     "qaconv_score": "test_matcher_options_build_the_matcher",
     "class_embeddings": "test_class_embeddings_are_matched_with_k_nearest_classes",
     "k_nearest": "test_class_embeddings_are_matched_with_k_nearest_classes",
+    "cross_rank_pairs": "tests/training/test_cross_rank_pairs.py::"
+    "test_with_cross_rank_pairs_the_ranks_have_losses_and_gradients_of_the_global_batch",
     "adaface_loss_weight": "test_a_loss_weight_multiplies_its_terms",
     "qaconv_loss_weight": "test_a_loss_weight_multiplies_its_terms",
     "occlusion_loss_weight": "test_a_loss_weight_multiplies_its_terms",
@@ -120,6 +122,7 @@ EFFECTS = {
     "test_a_job_that_is_stopped_killed_and_requeued_ends_as_if_it_had_not_been",
     "start_from_model_statedict": "test_start_from_model_statedict_starts_with_these_weights_in_their_color_space",
     "evaluate": f"{RUNS}::test_two_ranks_score_every_pair_once_and_report_the_numbers_of_one_process",
+    "check_mode": "tests/training/test_check_mode.py::test_in_check_mode_two_ranks_follow_the_losses_of_one_process",
     "fast_dev_run": "test_fast_dev_run_runs_and_leaves_nothing_behind",
     "test_run": "test_trainer_settings",
 }

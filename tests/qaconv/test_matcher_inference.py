@@ -88,7 +88,7 @@ def test_the_norms_after_the_matches_copy_no_maxima(train, method):
     assert maxima.probe.numel() > statistics._PART_SIZE
     layers = PublishedLayers(matcher.bn, matcher.fc, matcher.logit_bn)
     with torch.no_grad(), _Sizes(maxima.probe.numel()) as large:
-        published_scores(maxima, probe, gallery, layers, use_batch_statistics=train)
+        published_scores(maxima, probe, gallery, layers, "batch" if train else "running")
     assert large.made == 0
 
 

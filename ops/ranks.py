@@ -1,0 +1,67 @@
+"""What all ranks have, side by side, with and without a gradient. All ranks must call these functions together."""
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+from torch.autograd.function import once_differentiable
+
+T = TypeVar("T")
+
+
+def is_distributed() -> bool:
+    """Return whether this process is a rank in a process group."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def rank_and_ranks() -> tuple[int, int]:
+    """Return this process's rank and the number of ranks; (0, 1) without a process group."""
+    return (distributed.get_rank(), distributed.get_world_size()) if is_distributed() else (0, 1)
+
+
+def gather_objects(mine: T) -> list[T]:
+    """Return what every rank brings, by rank; anything that can be pickled."""
+    by_rank: list[T] = [mine] * rank_and_ranks()[1]
+    if is_distributed():
+        distributed.all_gather_object(by_rank, mine)
+    return by_rank
+
+
+def gather(values: Tensor) -> Tensor:
+    """Return the rows of all ranks, [num_ranks * B, ...], rank after rank, without a gradient; B is equal on all."""
+    _, num_ranks = rank_and_ranks()
+    if num_ranks == 1:
+        return values.detach()
+    values = values.detach().contiguous()
+    rows = values.new_empty(num_ranks * values.shape[0], *values.shape[1:])
+    distributed.all_gather(list(rows.chunk(num_ranks)), values)
+    return rows
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, gradient_scale: float) -> Tensor:
+        ctx.gradient_scale = gradient_scale
+        return gather(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        _, num_ranks = rank_and_ranks()
+        if num_ranks == 1:
+            return grad * ctx.gradient_scale, None
+        parts = list(grad.contiguous().chunk(num_ranks))
+        own = torch.empty_like(parts[0])
+        distributed.reduce_scatter(own, parts)
+        return own.mul_(ctx.gradient_scale), None
+
+
+def gather_with_gradient(values: Tensor, gradient_scale: float = 1.0) -> Tensor:
+    """Return the rows of all ranks, as `gather` does, differentiable.
+
+    The gradient of a rank's rows is the sum over the ranks of what each has for them, times `gradient_scale`. DDP
+    averages over the ranks: a loss of which each rank has its own, their mean being meant, wants a scale of 1; one of
+    which every rank has the whole value but its own part of the gradient wants the number of ranks.
+    """
+    rows: Tensor = _Gather.apply(values, gradient_scale)
+    return rows
