@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -46,6 +45,7 @@ from options import (
     SystemOptions,
     TrainingOptions,
 )
+from ranks import is_main_process
 
 # The names that options choose from are also found here.
 __all__ = [
@@ -196,8 +196,8 @@ def get_args(argv: Sequence[str] | None = None) -> Config:
     add_task_arguments(parser)
     with user_errors(parser.prog):
         config = Config(**parser.read(argv))
-    # torchrun, and Lightning for its further ranks, start the same command once more for each rank.
-    if config.distributed_backend != "ddp" and os.environ.get("LOCAL_RANK", "0") == "0":
+    # Launchers, and Lightning for its further ranks, start the same command once more for each rank.
+    if config.distributed_backend != "ddp" and is_main_process():
         logger.warning(
             "--distributed_backend %s no longer exists in Lightning 2: ddp is used", config.distributed_backend
         )

@@ -6,6 +6,7 @@ import sys
 
 from config import explicit_flags, get_args
 from flags import user_errors
+from ranks import find_launch, is_main_process
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -13,11 +14,14 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     config = get_args(argv)
     # torch is imported only after the options are known to be right
-    from stopping import StopSignals
-    from trainer import is_main_process
+    from stopping import StopSignals, stop_with_parent
     from training import prepare, run
 
-    with StopSignals(config.requeue, is_main_process()) as stop:
+    with user_errors("main.py"):
+        launch, is_main = find_launch(), is_main_process()
+    with StopSignals(config.requeue, is_main) as stop:
+        if launch is not None and launch.launcher == "torchrun":
+            stop_with_parent(launch.launcher)
         with user_errors("main.py"):
             session = prepare(config, explicit_flags(argv), argv, stop)
         return run(session)

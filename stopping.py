@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -18,6 +19,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 REQUEUE_CODE = 85
 # A scheduler may signal a process and, through its launcher, signal it again: that is no second request.
 ECHO_SECONDS = 0.5
+PARENT_PERIOD = 1.0  # seconds from look to look
 
 
 class Stopped(Exception):  # noqa: N818  # nothing went wrong
@@ -111,6 +113,24 @@ def outlive_first_signal(worker: int = 0) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+
+
+def stop_with_parent(name: str) -> None:
+    """From now on, send this process SIGTERM should its parent die.
+
+    torchrun, when it is killed, leaves its ranks behind, and the other nodes would go on with them.
+
+    Args:
+        name: what to call the parent.
+    """
+    threading.Thread(target=_follow, args=(os.getppid(), name), daemon=True, name=f"{name} watch").start()
+
+
+def _follow(parent: int, name: str) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_PERIOD)
+    logger.error("%s has died: the run stops", name)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def requeue_job() -> None:

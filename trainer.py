@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
@@ -28,18 +34,15 @@ from callbacks import (
     UnreadableList,
     start_wandb,
 )
+from callbacks.same_start import SameStart
 from config import Config
 from data import usable_workers
 from disk import WriteFailures
+from ranks import find_launch
 from stopping import StopSignals
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 TEST_RUN_BATCHES = 50
-
-
-def is_main_process() -> bool:
-    """Return whether this process is rank 0, before any process group exists."""
-    return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 def uses_gpu(config: Config) -> bool:
@@ -48,13 +51,17 @@ def uses_gpu(config: Config) -> bool:
 
 
 def local_ranks(config: Config) -> int:
-    """Return the ranks on this machine: what torchrun started, else one per GPU, else `--num_processes`."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", config.gpus if uses_gpu(config) else config.num_processes))
+    """Return the ranks on this machine: what torchrun or srun started, else one per GPU, else `--num_processes`."""
+    launch = find_launch()
+    if launch is not None:
+        return launch.ranks_per_node
+    return config.gpus if uses_gpu(config) else config.num_processes
 
 
 def world_size(config: Config) -> int:
     """Return the ranks of the whole run."""
-    return int(os.environ.get("WORLD_SIZE", local_ranks(config)))
+    launch = find_launch()
+    return int(os.environ.get("WORLD_SIZE", local_ranks(config))) if launch is None else launch.num_ranks
 
 
 class _NoSignals(_SignalConnector):
@@ -89,7 +96,7 @@ def build_trainer(
         devices=devices,
         num_nodes=max(1, world // devices),
         strategy=_strategy(on_gpu) if world > 1 else "auto",
-        plugins=[AtomicCheckpointIO(failures)],
+        plugins=[AtomicCheckpointIO(failures), _cluster_environment()],
         precision=_precision(config, on_gpu),  # type: ignore[arg-type]
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate_grad_batches,
@@ -114,6 +121,15 @@ def _precision(config: Config, on_gpu: bool) -> str:
     return "64-true" if config.check_mode else PRECISIONS[config.precision_on(on_gpu)]
 
 
+def _cluster_environment() -> ClusterEnvironment:
+    # Lightning's own choice takes a task of srun in an interactive job for a run of its own, and a single task, in a
+    # job that has several, for one that waits for others.
+    launch = find_launch()
+    if launch is None:
+        return LightningEnvironment()
+    return TorchElasticEnvironment() if launch.launcher == "torchrun" else SLURMEnvironment(auto_requeue=False)
+
+
 def _strategy(on_gpu: bool) -> DDPStrategy:
     # Every parameter takes part in every step or is frozen, so no graph traversal looks for unused ones.
     return DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", find_unused_parameters=False)
@@ -129,7 +145,7 @@ def _loggers(config: Config, folder: Path | None, failures: WriteFailures) -> li
 
 
 def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures: WriteFailures) -> list[Callback]:
-    callbacks: list[Callback] = [LossBar(leave=True)]
+    callbacks: list[Callback] = [SameStart(), LossBar(leave=True)]
     if config.sampler == "graph":
         # Random weights know no neighbours: their first epoch has random identities.
         first_epoch = 0 if config.start_from_model_statedict else 1

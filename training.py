@@ -23,6 +23,7 @@ from callbacks import (
     truncate_metrics,
     watched_ranks,
 )
+from callbacks.same_start import RanksDisagreeError
 from checkpoints import (
     DamagedCheckpointError,
     check_identities,
@@ -37,10 +38,11 @@ from evaluation import METHODS
 from evaluation.report import format_table
 from guard import NonFiniteError
 from out_of_memory import advice, is_out_of_memory
+from ranks import is_main_process
 from reporting import benchmark_results, write_all
 from stopping import Stopped, StopSignals
 from train_val import MAIN_DATASET, Recognizer
-from trainer import build_trainer, is_main_process, world_size
+from trainer import build_trainer, world_size
 from validation import CONDITIONS, metric_names
 
 logger = logging.getLogger(__name__)
@@ -105,7 +107,7 @@ def run(session: Session) -> int:
     except Stopped as stopped:
         logger.warning("%s; --resume_from_checkpoint goes on from there", stopped)
         return session.stop.leave(stopped.number)
-    except (NonFiniteError, TooManyUnreadableError) as error:
+    except (NonFiniteError, RanksDisagreeError, TooManyUnreadableError) as error:
         logger.error("%s", error)
         return 1
     except (RuntimeError, MemoryError, OSError) as error:

@@ -31,7 +31,7 @@ LAYERS = (
     LEAVES,
     GROUND,
     {"config", "disk", "stopping"},
-    {"options"},
+    {"options", "ranks"},
     {"flags"},
 )
 # Below the program even less is allowed: these names of ours, and these from outside.
@@ -44,6 +44,7 @@ OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "qaconv": {"torch", "triton"},  # triton where it is installed
     "config": set(),
     "options": set(),
+    "ranks": set(),
     "flags": set(),
 }
 PLOTS = Path("evaluation/plots.py")

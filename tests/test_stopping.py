@@ -1,5 +1,6 @@
 """Signals end a program where nothing is lost, wait where something is, and insist the second time."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -102,3 +103,29 @@ def test_a_job_is_requeued_once_by_its_number(tmp_path, monkeypatch, caplog, wor
     assert StopSignals(requeue=True, is_main=False).leave(signal.SIGTERM) == 0
     assert not works or (tmp_path / "called").read_text() == "requeue 12\n"
     assert ("SLURM will start job 12 again" if works else "scontrol requeue 12 failed") in caplog.text
+
+
+RANK = """
+import os, time
+from stopping import StopSignals, stop_with_parent
+with StopSignals() as stop:
+    stop.defer()
+    stop_with_parent("torchrun")
+    print(os.getpid(), flush=True)
+    while not stop.received:
+        time.sleep(0.01)
+    print("told to stop", flush=True)
+"""
+
+
+def test_a_rank_is_told_to_stop_when_its_launcher_is_killed():
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {RANK!r}])"
+    process = subprocess.Popen([sys.executable, "-c", launcher], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    rank = int(process.stdout.readline())
+    try:
+        process.kill()
+        assert process.stdout.readline() == "told to stop\n"
+    finally:
+        process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rank, signal.SIGKILL)
