@@ -55,7 +55,7 @@ def local_ranks(config: Config) -> int:
     launch = find_launch()
     if launch is not None:
         return launch.ranks_per_node
-    return config.gpus if uses_gpu(config) else config.num_processes
+    return int(os.environ.get("LOCAL_WORLD_SIZE", config.gpus if uses_gpu(config) else config.num_processes))
 
 
 def world_size(config: Config) -> int:
