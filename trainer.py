@@ -29,12 +29,12 @@ from callbacks import (
     MetricsLogger,
     NeighbourTable,
     RankState,
+    SameStart,
     SampleSheet,
     ScoreHistograms,
     UnreadableList,
     start_wandb,
 )
-from callbacks.same_start import SameStart
 from config import Config
 from data import usable_workers
 from disk import WriteFailures

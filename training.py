@@ -16,6 +16,7 @@ from rich.console import Console
 import nets
 import runs
 from callbacks import (
+    RanksDisagreeError,
     TooManyUnreadableError,
     remove_unfinished,
     started_ranks,
@@ -23,7 +24,6 @@ from callbacks import (
     truncate_metrics,
     watched_ranks,
 )
-from callbacks.same_start import RanksDisagreeError
 from checkpoints import (
     DamagedCheckpointError,
     check_identities,

@@ -123,9 +123,7 @@ def _reading(f: Figures) -> None:
     f.compute("node_images", "images a node and second", "{:,.0f}", "speed * width")
     f.compute("node_bytes", "bytes a node and second", "{:.0f} MB/s", "node_images * record / 1e6")
     f.compute("all_bytes", "of all nodes", "{:.0f} MB/s", "node_bytes * nodes")
-    f.assume(
-        "ahead", "read for an image that is not cached", 128, "{:.0f} KiB", "Linux's default read_ahead_kb; see below"
-    )
+    f.measure("ahead", "read for an image that is not cached", 8, "{:.0f} KiB", "disk reads, below: pages of 4 KiB")
     f.compute("cold_bytes", "a node without a cache", "{:.1f} GB/s", "node_images * ahead * 1024 / 1e9")
 
 
@@ -218,7 +216,7 @@ def _failures(f: Figures) -> None:
     f.compute("daly", "Daly, first order: less the time it takes", "{:.1f} h", "young - saving / 3600")
     f.compute("saved_share", "one an epoch costs", "{:.1%}", "saving / (60 * minutes)")
     f.compute("kept_files", "on disk: last, previous, best, one in writing", "{:.0f} GB", "4 * checkpoint")
-    f.compute("resume_host", "resuming: two copies a rank in a node's memory", "{:.0f} GB", "2 * width * checkpoint")
+    f.compute("resume_host", "resuming: the file in the page cache, once a node", "{:.0f} GB", "checkpoint")
 
 
 def _evaluation(f: Figures) -> None:

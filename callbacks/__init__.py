@@ -9,6 +9,7 @@ from callbacks.metrics_logger import MetricsLogger, truncate_metrics
 from callbacks.neighbours import NeighbourTable
 from callbacks.rank_state import RankState
 from callbacks.rank_watch import started_ranks, watched_ranks
+from callbacks.same_start import RanksDisagreeError, SameStart
 from callbacks.sample_sheet import SampleSheet
 from callbacks.score_histograms import ScoreHistograms
 from callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
@@ -26,6 +27,8 @@ __all__ = [
     "MetricsLogger",
     "NeighbourTable",
     "RankState",
+    "RanksDisagreeError",
+    "SameStart",
     "SampleSheet",
     "ScoreHistograms",
     "TooManyUnreadableError",

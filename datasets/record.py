@@ -96,6 +96,7 @@ class RecordDataset:
             return find_samples(self._file, index, list_path)
 
         self.keys, self.offsets, self.labels, identities = open_samples(path, self._sources, find)
+        self._file.expect_random_reads()
         self.class_names = [str(identity) for identity in identities.tolist()]
         self.paths = RecordPaths(path, self.offsets)
         options = f"swap_color_channel={self.swap_color_channel} transform={self.transform!r}"

@@ -142,4 +142,4 @@ def test_the_structures_are_measured(tmp_path, capsys):
         "record file, first opening", "record file, with the sidecar", "PK sampler", "plan of an epoch",
     ]  # fmt: skip
     assert all(row["seconds"] > 0 for row in found)
-    assert [row["what"] for row in reads] == ["as it is", "with madvise(MADV_RANDOM)"]
+    assert [row["what"] for row in reads] == ["RecordDataset", "a map without advice"]
