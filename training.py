@@ -17,6 +17,8 @@ import nets
 import runs
 from callbacks import (
     TooManyUnreadableError,
+    WorkerError,
+    named_worker_errors,
     remove_unfinished,
     started_ranks,
     truncate_metrics,
@@ -98,12 +100,12 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
 def run(session: Session) -> int:
     """Train, or only test, and write the report; return the exit code, see docs/reliability.md."""
     try:
-        with watched_ranks(session.trainer):
+        with watched_ranks(session.trainer), named_worker_errors():
             _train_and_test(session)
     except Stopped as stopped:
         logger.warning("%s; --resume_from_checkpoint goes on from there", stopped)
         return session.stop.leave(stopped.number)
-    except (NonFiniteError, TooManyUnreadableError) as error:
+    except (NonFiniteError, TooManyUnreadableError, WorkerError) as error:
         logger.error("%s", error)
         return 1
     if session.folder is not None:
