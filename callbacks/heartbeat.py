@@ -17,7 +17,6 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from callbacks import processes
-from callbacks.rank_watch import started_ranks
 from callbacks.stalls import describe_wait
 from datasets import Sample
 from disk import WriteFailures, outlived
@@ -162,7 +161,7 @@ class Heartbeat(Callback):
             "epoch": trainer.current_epoch,
             "images_per_second": round(images * trainer.world_size / interval, 2) if interval else 0.0,
             "seconds_to_go": self._seconds_to_go(trainer.global_step, now),
-            "memory_bytes": _memory(trainer),
+            "memory_bytes": _memory(),
             "gpu_memory_bytes": _gpu_memory(trainer),
             "running_seconds": round(now - self._begin, 1),
             "stalled": self._stall,
@@ -181,12 +180,10 @@ class Heartbeat(Callback):
                 write_json(self._path, beat)
 
 
-def _memory(trainer: pl.Trainer) -> int | None:
-    """Return the resident set of this process and those it started, other ranks apart."""
-    own = os.getpid()
-    ranks = {process.pid for process in started_ranks(trainer)}
-    sizes = [processes.resident_bytes(each) for each in (own, *processes.children(own)) if each not in ranks]
-    return None if sizes[0] is None else sum(size for size in sizes if size is not None)
+def _memory() -> int | None:
+    """Return the resident set of this process and its workers."""
+    own, *others = map(processes.resident_bytes, (os.getpid(), *processes.workers()))
+    return None if own is None else own + sum(size for size in others if size is not None)
 
 
 def _gpu_memory(trainer: pl.Trainer) -> int | None:

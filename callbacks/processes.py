@@ -1,8 +1,10 @@
-"""What the system tells about processes: their memory, their children, what they wait for. Linux alone has /proc."""
+"""What is known about processes: memory, state, and which ones are workers of ours. Linux alone has /proc."""
 
 from __future__ import annotations
 
+import multiprocessing.process
 import os
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -26,15 +28,11 @@ def resident_bytes(process: int) -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def children(process: int) -> list[int]:
-    """Return the processes that a process has started and that are there; none where that is not known."""
-    found: list[int] = []
-    for thread in (_PROC / str(process) / "task").glob("*"):
-        try:
-            found += map(int, (thread / "children").read_text().split())
-        except OSError:  # the thread is gone
-            continue
-    return found
+def workers() -> list[int]:
+    """Return the processes that this one has started by `multiprocessing`, however they come into being, in order."""
+    # Not active_children(): it collects those that died, and torch would no longer learn from what.
+    started: set[BaseProcess] = multiprocessing.process._children  # type: ignore[attr-defined]
+    return sorted(process.pid for process in tuple(started) if process.pid is not None)
 
 
 def describe(process: int) -> str:

@@ -12,12 +12,17 @@ from pathlib import Path
 # Messages of torch 2: of its handler of SIGCHLD, of the loop that waits for a batch, of an error passed on.
 _KILLED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: (.+?)\. ")
 _ENDED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) exited unexpectedly(?: with exit code (\d+))?")
-_CAUGHT = re.compile(r"Caught \w+ in DataLoader worker process (\d+)\.")
-_PLACE = re.compile(r'File "(.+?)", line (\d+)')
+# With the last place of its traceback and the first line behind it that is not indented: the error, without its module.
+_CAUGHT = re.compile(
+    r"Caught \w+ in DataLoader worker process (?P<worker>\d+)\."
+    r'.*\n  File "(?P<file>[^"\n]+)", line (?P<line>\d+).*?\n(?:\w+\.)*(?P<error>\w.*?)$',
+    re.DOTALL | re.MULTILINE,
+)
 _LIKELY = {
     "SIGKILL": ", likely for want of memory: lower --num_workers",
     "SIGBUS": ": a file that it reads was cut short, or shared memory is full: lower --num_workers",
 }
+_SECONDS_TO_DIE = 5.0  # one that waits for a disk may not die at all
 _END = "; the run ends, resume it from its last checkpoint"
 
 
@@ -38,10 +43,18 @@ def named_worker_errors() -> Iterator[None]:
         line = _explain(error)
         if line is None:
             raise
-        # A worker that is stopped outlives a request to end, and Python would wait for it at exit.
-        for process in multiprocessing.active_children():
-            process.kill()
+        _end_workers()
         raise WorkerError(line) from error
+
+
+def _end_workers() -> None:
+    """End the workers that are left: one that is stopped outlives a request to end, and Python waits for it at exit."""
+    # torch would take this for another failure, and raise it wherever the program is.
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join(_SECONDS_TO_DIE)
+    signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
 
 
 def _explain(error: BaseException) -> str | None:
@@ -72,7 +85,5 @@ def _describe_ended(match: re.Match[str]) -> str:
 
 
 def _describe_caught(match: re.Match[str]) -> str:
-    lines = [line for line in match.string.splitlines() if line.strip()]
-    places = _PLACE.findall(match.string)
-    place = f" ({Path(places[-1][0]).name}:{places[-1][1]})" if places else ""
-    return f"worker {match[1]} of the data loader: {lines[-1].strip()}{place}{_END}"
+    place = f"{Path(match['file']).name}:{match['line']}"
+    return f"worker {match['worker']} of the data loader: {match['error']} ({place}){_END}"
