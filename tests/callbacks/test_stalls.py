@@ -29,7 +29,7 @@ class Gate:
 
 @pytest.mark.parametrize("closed", [5, 2])
 def test_the_worker_whose_batch_is_next_is_named_with_its_state(closed):
-    event, said = multiprocessing.Event(), []
+    event, said, workers = multiprocessing.Event(), [], []
     iterator = iter(DataLoader(Gate(closed, event), batch_size=None, num_workers=2))
     reader = threading.get_ident()
 
@@ -38,14 +38,15 @@ def test_the_worker_whose_batch_is_next_is_named_with_its_state(closed):
             time.sleep(0.01)
         time.sleep(0.2)
         said.append(describe_wait(reader, num_ranks=2))
+        workers.extend(processes.workers())
         event.set()
 
     observer = threading.Thread(target=observe)
     observer.start()
     assert list(iterator) == list(range(10))
     observer.join()
-    assert processes.workers() == [worker.pid for worker in iterator._workers]
-    pid = iterator._workers[closed % 2].pid
+    assert workers == [worker.pid for worker in iterator._workers]
+    pid = workers[closed % 2]
     assert said[0].startswith(f"waits for worker {closed % 2} (process {pid}, sleeping")
     assert said[0].endswith(") of the data loader")
 

@@ -108,6 +108,7 @@ def test_an_error_of_a_worker_is_one_line(faces, tmp_path):
     assert "Traceback" not in output(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_cut_short_while_it_is_read_is_one_line(faces, tmp_path):
     shutil.copytree(faces, tmp_path / "faces")
     argv = [*WORKERS, "--data_root", tmp_path / "faces", "--epochs", "1000"]
@@ -121,6 +122,7 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_one_line(faces, tmp_path):
     assert torch.load(run_folder(tmp_path) / "last.ckpt", weights_only=True)["global_step"] > 0
 
 
+@pytest.mark.slow
 def test_too_many_corrupt_images_end_the_run_with_one_line(faces, tmp_path):
     shutil.copytree(faces, tmp_path / "faces")
     broken = sorted((tmp_path / "faces" / "train").glob("*/3.png"))[:3]
