@@ -243,6 +243,10 @@ class SystemOptions(Options):
     prefix: str = flag("maskwise", "first part of the run folder's name")
     monitor: str = flag("val_acc", "metric whose largest value makes best.ckpt")
     log_every_n_steps: int = flag(50, "steps between two lines of metrics", within=COUNT, on_resume=MAY_CHANGE)
+    heartbeat_seconds: float = flag(
+        60.0, "seconds between two lines on pace and memory, and without a batch until a stall is said; 0 = neither",
+        within=NOT_NEGATIVE, on_resume=MAY_CHANGE,
+    )  # fmt: skip
     save_all_models: bool = flag(False, "keep a checkpoint of every epoch", on_resume=MAY_CHANGE)
     wandb: str = flag("disabled", "also log to Weights & Biases", choices=WANDB_MODES, on_resume=MAY_CHANGE)
     resume_from_checkpoint: str | None = flag(

@@ -16,6 +16,7 @@ from datetime import datetime
 from importlib import metadata
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import TextIO
 
 from config import Config
 from disk import RunLogHandler, WriteFailures
@@ -98,6 +99,19 @@ def write_json(path: Path, value: object) -> None:
     temporary.replace(path)
 
 
+class _TerminalHandler(logging.StreamHandler):
+    """Write to what `sys.stderr` is now: a progress bar puts itself there, and lines above it."""
+
+    @property
+    def stream(self) -> TextIO:
+        """Return where lines go; the bar is on another terminal if stderr is none."""
+        return sys.stderr if sys.stderr.isatty() else getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+
+    @stream.setter
+    def stream(self, stream: TextIO) -> None:
+        pass
+
+
 def start_log(is_main_process: bool = True) -> MemoryHandler:
     """Send log lines to the terminal, and keep them until `log_into` names the run folder.
 
@@ -108,7 +122,7 @@ def start_log(is_main_process: bool = True) -> MemoryHandler:
         level=logging.INFO if is_main_process else logging.WARNING,
         format=LOG_FORMAT,
         datefmt=LOG_TIME,
-        handlers=[logging.StreamHandler(), kept],
+        handlers=[_TerminalHandler(), kept],
         force=True,
     )
     for name in ("pytorch_lightning", "lightning_fabric"):  # its news are settings of ours and advertisements

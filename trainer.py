@@ -23,6 +23,7 @@ from callbacks import (
     BEST,
     AtomicCheckpointIO,
     BestCheckpoint,
+    Heartbeat,
     IncidentList,
     LastCheckpoint,
     LossBar,
@@ -152,6 +153,8 @@ def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures:
         callbacks.append(NeighbourTable(first_epoch, num_workers=usable_workers(config.num_workers)))
     if config.fast_dev_run:
         return callbacks
+    if config.heartbeat_seconds:
+        callbacks.append(Heartbeat(folder, config.heartbeat_seconds, failures))
     keep_every = 1 if config.save_all_models else config.keep_every_n_epochs
     return [
         *callbacks,

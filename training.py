@@ -18,6 +18,8 @@ import runs
 from callbacks import (
     RanksDisagreeError,
     TooManyUnreadableError,
+    WorkerError,
+    named_worker_errors,
     remove_unfinished,
     started_ranks,
     truncate_incidents,
@@ -102,12 +104,12 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
 def run(session: Session) -> int:
     """Train, or only test, and write the report; return the exit code, see docs/reliability.md."""
     try:
-        with watched_ranks(session.trainer):
+        with watched_ranks(session.trainer), named_worker_errors():
             _train_and_test(session)
     except Stopped as stopped:
         logger.warning("%s; --resume_from_checkpoint goes on from there", stopped)
         return session.stop.leave(stopped.number)
-    except (NonFiniteError, RanksDisagreeError, TooManyUnreadableError) as error:
+    except (NonFiniteError, RanksDisagreeError, TooManyUnreadableError, WorkerError) as error:
         logger.error("%s", error)
         return 1
     except (RuntimeError, MemoryError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from callbacks.best_checkpoint import BEST, BestCheckpoint
 from callbacks.checkpoint_io import AtomicCheckpointIO, damage, remove_unfinished
+from callbacks.heartbeat import Heartbeat
 from callbacks.incident_list import IncidentList, truncate_incidents
 from callbacks.last_checkpoint import LAST, PREVIOUS, LastCheckpoint
 from callbacks.loss_bar import LossBar
@@ -14,6 +15,7 @@ from callbacks.sample_sheet import SampleSheet
 from callbacks.score_histograms import ScoreHistograms
 from callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
 from callbacks.wandb_run import start_wandb
+from callbacks.worker_failure import WorkerError, named_worker_errors
 
 __all__ = [
     "BEST",
@@ -21,6 +23,7 @@ __all__ = [
     "PREVIOUS",
     "AtomicCheckpointIO",
     "BestCheckpoint",
+    "Heartbeat",
     "IncidentList",
     "LastCheckpoint",
     "LossBar",
@@ -33,7 +36,9 @@ __all__ = [
     "ScoreHistograms",
     "TooManyUnreadableError",
     "UnreadableList",
+    "WorkerError",
     "damage",
+    "named_worker_errors",
     "remove_unfinished",
     "start_wandb",
     "started_ranks",

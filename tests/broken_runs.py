@@ -15,6 +15,7 @@ import torch
 import main
 import trainer as trainer_module
 from callbacks import checkpoint_io
+from callbacks.processes import workers
 from runs import run_folders
 
 FLAGS = [
@@ -34,10 +35,17 @@ PLACES = (*HOOKS, "checkpoint")
 
 
 class FaultAt(pl.Callback):
-    """Send this process a signal at a place in the training, once a number of steps is done there."""
+    """Send this process, or a worker that reads images for it, a signal at a place in the training.
 
-    def __init__(self, place, steps, number):
-        self._trainer, self._steps, self._number = None, steps, number
+    Args:
+        place: of PLACES.
+        steps: number of steps that must be done there.
+        number: the signal's.
+        worker: place of the worker among those there are; None: this process itself.
+    """
+
+    def __init__(self, place, steps, number, worker=None):
+        self._trainer, self._steps, self._number, self._worker = None, steps, number, worker
         if place == "checkpoint":
             self._whole_save, torch.save = torch.save, self._save_half
         else:
@@ -49,7 +57,7 @@ class FaultAt(pl.Callback):
     def _send(self, trainer):
         if self._number and trainer.state.fn == "fit" and trainer.global_step >= self._steps:
             number, self._number = self._number, None
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid() if self._worker is None else workers()[self._worker], number)
 
     def _save_half(self, checkpoint, stream):
         if self._number and self._trainer.global_step >= self._steps:
@@ -64,7 +72,7 @@ def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, **environment):
     """Start `main.py argv` in a folder, and return its processes, one per rank.
 
     Args:
-        fault: (place, steps, signal number), or None.
+        fault: what FaultAt takes, or None.
         environment: variables of these processes.
     """
     environment |= _ranks_environment(ranks)
@@ -103,6 +111,7 @@ def _ranks_environment(ranks):
 
 
 def _run(argv, cwd, fault, rank, environment):
+    multiprocessing.set_start_method("fork", force=True)  # as in a program that nobody started by multiprocessing
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     os.chdir(cwd)

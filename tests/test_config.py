@@ -33,7 +33,8 @@ DEFAULTS = {
     "adaface_eval_weight": 0.5, "qaconv_eval_weight": 0.5, "low_res_augmentation_prob": 0.0,
     "crop_augmentation_prob": 0.0, "photometric_augmentation_prob": 0.0, "gpus": 1, "num_workers": 2,
     "precision": None, "use_16bit": False, "num_processes": 1, "distributed_backend": "ddp", "compile": False,
-    "prefix": "maskwise", "monitor": "val_acc", "log_every_n_steps": 50, "save_all_models": False,
+    "prefix": "maskwise", "monitor": "val_acc", "log_every_n_steps": 50, "heartbeat_seconds": 60.0,
+    "save_all_models": False,
     "wandb": "disabled", "resume_from_checkpoint": None, "requeue": False, "start_from_model_statedict": None,
     "evaluate": False, "check_mode": False, "fast_dev_run": False, "test_run": False,
 }  # fmt: skip
@@ -63,7 +64,8 @@ GIVEN = {
     "qaconv_eval_weight": ("2", 2.0), "low_res_augmentation_prob": ("0.2", 0.2),
     "crop_augmentation_prob": ("0.2", 0.2), "photometric_augmentation_prob": ("0.2", 0.2), "gpus": ("0", 0),
     "num_workers": ("0", 0), "precision": ("bf16", "bf16"), "num_processes": ("2", 2), "prefix": ("trial", "trial"),
-    "monitor": ("val_qaconv_acc", "val_qaconv_acc"), "log_every_n_steps": ("1", 1), "wandb": ("offline", "offline"),
+    "monitor": ("val_qaconv_acc", "val_qaconv_acc"), "log_every_n_steps": ("1", 1), "heartbeat_seconds": ("5", 5.0),
+    "wandb": ("offline", "offline"),
     "resume_from_checkpoint": ("last.ckpt", "last.ckpt"), "start_from_model_statedict": ("w.pt", "w.pt"),
 }  # fmt: skip
 SWITCHES = [name for name, default in DEFAULTS.items() if default is False]
@@ -340,6 +342,7 @@ def test_what_may_change_on_resume_is_listed():
         "data_root", "train_data_path", "val_data_path", "train_data_subset", "max_bad_fraction",
         "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
         "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "log_every_n_steps",
+        "heartbeat_seconds",
         "save_all_models", "wandb",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == INVOCATION} == {

@@ -115,6 +115,8 @@ EFFECTS = {
     "prefix": f"{OPTIONS}::test_prefix_names_the_run_folder",
     "monitor": f"{OPTIONS}::test_monitor_chooses_the_best_checkpoint",
     "log_every_n_steps": f"{OPTIONS}::test_log_every_n_steps_is_the_distance_of_the_rows",
+    "heartbeat_seconds": "tests/callbacks/test_heartbeat.py::"
+    "test_heartbeat_seconds_0_beats_not_and_changes_no_bit_of_what_is_trained",
     "save_all_models": f"{OPTIONS}::test_save_all_models_keeps_the_checkpoint_of_every_epoch",
     "wandb": f"{OPTIONS}::test_wandb_offline_writes_into_the_run_folder_only",
     "resume_from_checkpoint": f"{RUNS}::test_a_run_killed_inside_an_epoch_resumes_to_bit_identical_metrics",

@@ -1,7 +1,14 @@
+import io
 import json
+import logging
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 import runs
 from config import Config
@@ -41,3 +48,32 @@ def test_record_holds_config_command_versions_and_revision(tmp_path):
     assert len(environments) == 2
     assert environments[0]["packages"]["torch"]
     assert "git_revision" in environments[0]
+
+
+class Screen(io.StringIO):
+    """A terminal, or a file."""
+
+    def __init__(self, is_terminal):
+        super().__init__()
+        self.isatty = lambda: is_terminal
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_log_lines_stand_above_a_progress_bar_on_the_same_terminal_only(monkeypatch, is_terminal):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    bar_screen = Screen(is_terminal=True)
+    log_screen = bar_screen if is_terminal else Screen(is_terminal=False)
+    monkeypatch.setattr(sys, "stderr", log_screen)
+    try:
+        runs.start_log()
+        with Progress(console=Console(file=bar_screen, force_terminal=True, width=100), auto_refresh=False) as bar:
+            bar.add_task("bar", total=10)
+            bar.refresh()
+            before = len(log_screen.getvalue())
+            logging.getLogger("any").warning("line")
+            written = log_screen.getvalue()[before:]
+    finally:
+        logging.captureWarnings(False)
+    line, bar_after = written.split(" WARNING line\n", 1)
+    assert ("bar" in bar_after) == is_terminal
+    assert line.startswith("\r\x1b[2K") == is_terminal  # the bar is wiped away before

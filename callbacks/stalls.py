@@ -1,0 +1,63 @@
+"""What training waits for when nothing goes on, seen from another thread."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from torch.utils.data import dataloader
+
+from callbacks import processes
+
+_ROOT = Path(__file__).resolve().parents[1]
+_Workers = dataloader._MultiProcessingDataLoaderIter
+
+
+def describe_wait(thread: int, num_ranks: int = 1) -> str:
+    """Return what a thread of this process does or waits for: a worker of a data loader by name, else a line of code.
+
+    Args:
+        thread: its identifier; it may be anywhere, and is not disturbed.
+        num_ranks: of the run; of several one may wait for another.
+    """
+    frames = list(_frames(sys._current_frames().get(thread)))
+    if (workers := _find_loader(frames)) is not None:
+        return f"waits for {_awaited(workers)}"
+    if not frames:
+        return "is not there"
+    innermost, ours = frames[0], next((frame for frame in frames if _is_ours(frame)), frames[0])
+    places = [_place(frame) for frame in ([innermost] if ours is innermost else [innermost, ours])]
+    peers = ", perhaps for another rank, which then says what for" if num_ranks > 1 else ""
+    return f"is or waits in {', from '.join(places)}{peers}"
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield the frames of a stack, the innermost first."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _find_loader(frames: list[FrameType]) -> _Workers | None:
+    """Return the data loader's iterator with workers that the stack is inside of."""
+    inside = (frame.f_locals.get("self") for frame in frames if frame.f_code.co_filename == dataloader.__file__)
+    return next((each for each in inside if isinstance(each, _Workers)), None)
+
+
+def _awaited(loader: _Workers) -> str:
+    """Name the worker whose batch is next; at the start of an epoch all are waited for."""
+    task = loader._task_info.get(loader._rcvd_idx)  # (worker,), with its batch behind it once that has come
+    numbers = range(len(loader._workers)) if task is None else [task[0]]
+    named = [f"worker {n} ({processes.describe(loader._workers[n].pid or 0)})" for n in numbers]
+    return f"{', '.join(named)} of the data loader"
+
+
+def _is_ours(frame: FrameType) -> bool:
+    path = Path(frame.f_code.co_filename)
+    return path.is_relative_to(_ROOT) and "site-packages" not in path.parts
+
+
+def _place(frame: FrameType) -> str:
+    return f"{frame.f_code.co_name} ({'/'.join(Path(frame.f_code.co_filename).parts[-2:])}:{frame.f_lineno})"

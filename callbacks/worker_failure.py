@@ -1,0 +1,89 @@
+"""A worker of a data loader that dies, or meets what it cannot read, ends the run with one line that says what."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Messages of torch 2: of its handler of SIGCHLD, of the loop that waits for a batch, of an error passed on.
+_KILLED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: (.+?)\. ")
+_ENDED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) exited unexpectedly(?: with exit code (\d+))?")
+# With the last place of its traceback and the first line behind it that is not indented: the error, without its module.
+_CAUGHT = re.compile(
+    r"Caught \w+ in DataLoader worker process (?P<worker>\d+)\."
+    r'.*\n  File "(?P<file>[^"\n]+)", line (?P<line>\d+).*?\n(?:\w+\.)*(?P<error>\w.*?)$',
+    re.DOTALL | re.MULTILINE,
+)
+_LIKELY = {
+    "SIGKILL": ", likely for want of memory: lower --num_workers",
+    "SIGBUS": ": a file that it reads was cut short, or shared memory is full: lower --num_workers",
+}
+_SECONDS_TO_DIE = 5.0  # one that waits for a disk may not die at all
+_END = "; the run ends, resume it from its last checkpoint"
+
+
+class WorkerError(RuntimeError):
+    """A worker of a data loader died or met an error."""
+
+
+@contextmanager
+def named_worker_errors() -> Iterator[None]:
+    """Within the block, turn what torch raises about a worker into a `WorkerError` of one line.
+
+    Errors of a worker that can come from what it reads or from the machine are meant: OSError, ValueError, MemoryError
+    and torch's RuntimeError. Others are defects of ours and keep their traceback.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError, MemoryError) as error:
+        line = _explain(error)
+        if line is None:
+            raise
+        _end_workers()
+        raise WorkerError(line) from error
+
+
+def _end_workers() -> None:
+    """End the workers that are left: one that is stopped outlives a request to end, and Python waits for it at exit."""
+    # torch would take this for another failure, and raise it wherever the program is.
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join(_SECONDS_TO_DIE)
+    signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+
+
+def _explain(error: BaseException) -> str | None:
+    messages = [str(each) for each in _chain(error)]
+    for pattern, describe in ((_KILLED, _describe_killed), (_ENDED, _describe_ended), (_CAUGHT, _describe_caught)):
+        for message in messages:
+            if (match := pattern.search(message)) is not None:
+                return describe(match)
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it followed from: the signal's comes while a batch is waited for."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _describe_killed(match: re.Match[str]) -> str:
+    names = {signal.strsignal(number): signal.Signals(number).name for number in signal.valid_signals() if number < 32}
+    name = names.get(match[2], match[2])
+    return f"a worker of the data loader (process {match[1]}) was killed by {name}{_LIKELY.get(name, '')}{_END}"
+
+
+def _describe_ended(match: re.Match[str]) -> str:
+    how = f"ended unexpectedly{_LIKELY['SIGKILL']}" if match[2] is None else f"ended with exit code {match[2]}"
+    return f"a worker of the data loader (process {match[1]}) {how}{_END}"
+
+
+def _describe_caught(match: re.Match[str]) -> str:
+    place = f"{Path(match['file']).name}:{match['line']}"
+    return f"worker {match['worker']} of the data loader: {match['error']} ({place}){_END}"

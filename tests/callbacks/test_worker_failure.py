@@ -1,0 +1,89 @@
+"""Errors of workers become one line; others stay what they are."""
+
+import re
+
+import pytest
+from torch.utils.data import DataLoader
+
+from callbacks import WorkerError, named_worker_errors
+from datasets import UnreadableImageError
+
+LIKELY = ", likely for want of memory: lower --num_workers"
+
+
+class Failing:
+    """Numbers, one of which is an error."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        if index == 3:
+            raise self._error
+        return index
+
+
+def read(error):
+    iterator = iter(DataLoader(Failing(error), batch_size=None, num_workers=2))
+    try:
+        with named_worker_errors():
+            list(iterator)
+    finally:
+        iterator._shutdown_workers()
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (OSError(5, "Input/output error"), r"OSError: [Errno 5] Input/output error"),
+        (UnreadableImageError("a.png", "is empty"), "UnreadableImageError: a.png: is empty"),
+        (ValueError("first line\nsecond: line"), "ValueError: first line"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_what_a_worker_cannot_read_is_one_line_with_its_place(error, shown):
+    with pytest.raises(WorkerError) as found:
+        read(error)
+    expected = (
+        rf"worker 1 of the data loader: {re.escape(shown)} \(test_worker_failure.py:\d+\); the run ends, resume .*"
+    )
+    assert re.fullmatch(expected, str(found.value))
+
+
+@pytest.mark.parametrize("defect", [TypeError("ours"), KeyError("ours"), ZeroDivisionError("ours")])
+def test_a_defect_in_a_worker_keeps_its_traceback(defect):
+    with pytest.raises(type(defect), match=r"Caught .* in DataLoader worker process 1(.|\n)*Traceback"):
+        read(defect)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("other"), ValueError("other"), OSError(2, "other")])
+def test_what_comes_from_no_worker_is_raised_as_it_is(error):
+    with pytest.raises(type(error)) as found, named_worker_errors():
+        raise error
+    assert found.value is error
+
+
+@pytest.mark.parametrize(
+    ("messages", "line"),
+    [
+        (["(pid 7) is killed by signal: Killed. "], f"(process 7) was killed by SIGKILL{LIKELY}"),
+        (["(pid 7) is killed by signal: Segmentation fault. "], "(process 7) was killed by SIGSEGV"),
+        (
+            ["(pid 7) is killed by signal: Killed. ", "(pid(s) 7) exited unexpectedly"],
+            f"(process 7) was killed by SIGKILL{LIKELY}",
+        ),
+        (["(pid(s) 7, 8) exited unexpectedly"], f"(process 7, 8) ended unexpectedly{LIKELY}"),
+        (["(pid 7) exited unexpectedly with exit code 3. Details are lost"], "(process 7) ended with exit code 3"),
+    ],
+)
+def test_a_worker_that_dies_is_one_line(messages, line):
+    error = None
+    for message in messages:
+        cause, error = error, RuntimeError(f"DataLoader worker {message}")
+        error.__cause__ = cause
+    with pytest.raises(WorkerError) as found, named_worker_errors():
+        raise error
+    assert str(found.value) == f"a worker of the data loader {line}; the run ends, resume it from its last checkpoint"
