@@ -11,6 +11,7 @@ from callbacks.sample_sheet import SampleSheet
 from callbacks.score_histograms import ScoreHistograms
 from callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
 from callbacks.wandb_run import start_wandb
+from callbacks.weight_average import WeightAverage
 
 __all__ = [
     "BEST",
@@ -26,6 +27,7 @@ __all__ = [
     "ScoreHistograms",
     "TooManyUnreadableError",
     "UnreadableList",
+    "WeightAverage",
     "damage",
     "remove_unfinished",
     "start_wandb",
