@@ -209,7 +209,7 @@ def test_checkpoint_every_n_steps_writes_within_the_epoch_and_keeps_the_one_befo
 
 def test_keep_every_n_epochs_keeps_these_for_good(noise_faces, tmp_path):
     fit(tmp_path, data_root=noise_faces, batch_size=8, epochs=5, keep_every_n_epochs=2)
-    names = {path.name for path in tmp_path.glob("*.ckpt")}
+    names = {path.name for path in tmp_path.glob("*.ckpt*")}
     assert names == {"best.ckpt", "last.ckpt", "last.ckpt.previous", "epoch_001.ckpt", "epoch_003.ckpt"}
     kept = {n: torch.load(tmp_path / n, weights_only=True)["global_step"] for n in ("epoch_001.ckpt", "epoch_003.ckpt")}
     assert kept == {"epoch_001.ckpt": 8, "epoch_003.ckpt": 16}
