@@ -10,6 +10,7 @@ from short_runs import SMALL, fit, metrics, on_two_ranks, state, write_faces
 from torch.testing import assert_close
 
 import trainer as trainer_module
+from callbacks import PREVIOUS
 from checkpoints import load_pretrained_model
 from config import (
     EPOCH_UNITS, HEADS, LR_SCHEDULES, OCCLUDERS, OCCLUSION_METHODS, OPTIMIZERS, PAIRWISE_REDUCTIONS, QACONV_SCORES,
@@ -101,12 +102,15 @@ def check_outcome(folder, model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", PAIRS, ids=lambda options: f"{PAIRS.index(options):02d}")
-def test_a_combination_trains_and_its_checkpoint_loads(noise_faces, tmp_path, monkeypatch, options):
+def test_a_combination_trains_and_its_checkpoints_load_and_go_on_to_the_same_bits(noise_faces, tmp_path, monkeypatch, options):
     monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(trainer_module, "TEST_RUN_BATCHES", BATCHES)
     model, _, trainer = fit(tmp_path, **{**RUN, **options, "data_root": noise_faces})
     assert trainer.global_step == 2 * BATCHES // options["accumulate_grad_batches"] and model.guard.skipped == 0
     check_outcome(tmp_path, model)
+    earlier = (tmp_path / PREVIOUS).rename(tmp_path / "earlier.ckpt")
+    resumed, _, _ = fit(tmp_path, ckpt_path=earlier, **{**RUN, **options, "data_root": noise_faces})
+    assert_close(state(resumed), state(model), rtol=0, atol=0)
 
 
 def trained_ranks(folder, faces, rows):
