@@ -1,4 +1,4 @@
-"""The training step on the CPU: precision, memory format and activation checkpointing, and where the time of a whole step goes.
+"""The training step on the CPU: its precision, memory format and recomputation, and where a whole step's time goes.
 
 Run as `python -m benchmarks.step`. The first table is backbone, AdaFace, cross entropy, backward pass and SGD; the
 second a step of maskwise with its default flags, on the synthetic faces or on --data_root. There the images are read

@@ -19,12 +19,16 @@ def run_recomputed(blocks: nn.Sequential, x: Tensor) -> Tensor:
 
     Reference: Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv:1604.06174.
     """
-    # Compiled code has no contexts of ours in it; its buffers are written once, at the end of the forward pass.
-    is_compiling = torch.compiler.is_compiling()
     for block in blocks:
-        contexts = {} if is_compiling else {"context_fn": partial(_contexts, block)}
-        x = checkpoint(block, x, use_reentrant=False, **contexts)
+        x = _run_block(block, x)
     return x
+
+
+def _run_block(block: nn.Module, x: Tensor) -> Tensor:
+    if torch.compiler.is_compiling():
+        # Compiled code has no contexts of ours in it; it writes its buffers once, at the end of the forward pass.
+        return checkpoint(block, x, use_reentrant=False)
+    return checkpoint(block, x, use_reentrant=False, context_fn=partial(_contexts, block))
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -13,8 +13,16 @@ import trainer as trainer_module
 from callbacks import PREVIOUS
 from checkpoints import load_pretrained_model
 from config import (
-    EPOCH_UNITS, HEADS, LR_SCHEDULES, OCCLUDERS, OCCLUSION_METHODS, OPTIMIZERS, PAIRWISE_REDUCTIONS, QACONV_SCORES,
-    SAMPLERS, Config,
+    EPOCH_UNITS,
+    HEADS,
+    LR_SCHEDULES,
+    OCCLUDERS,
+    OCCLUSION_METHODS,
+    OPTIMIZERS,
+    PAIRWISE_REDUCTIONS,
+    QACONV_SCORES,
+    SAMPLERS,
+    Config,
 )  # fmt: skip
 
 # The sampler "graph" knows neighbours from the second epoch on.
@@ -102,7 +110,9 @@ def check_outcome(folder, model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", PAIRS, ids=lambda options: f"{PAIRS.index(options):02d}")
-def test_a_combination_trains_and_its_checkpoints_load_and_go_on_to_the_same_bits(noise_faces, tmp_path, monkeypatch, options):
+def test_a_combination_trains_and_its_checkpoints_load_and_go_on_to_the_same_bits(
+    noise_faces, tmp_path, monkeypatch, options
+):
     monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(trainer_module, "TEST_RUN_BATCHES", BATCHES)
     model, _, trainer = fit(tmp_path, **{**RUN, **options, "data_root": noise_faces})
