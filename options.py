@@ -85,6 +85,9 @@ class TrainingOptions(Options):
     weight_decay: float = flag(5e-4, "weight decay, not for norms and biases", within=NOT_NEGATIVE)
     accumulate_grad_batches: int = flag(1, "batches whose gradients one optimiser step takes", within=COUNT)
     gradient_clip_val: float = flag(0.0, "largest norm of the gradient; 0 = no clipping", within=NOT_NEGATIVE)
+    ema_decay: float = flag(
+        0.0, "evaluate a moving average of the weights; the share of it that a step leaves, 0 = none", within="[0, 1)"
+    )
     warmup_steps: int = flag(0, "optimiser steps of linear warm-up", within=NOT_NEGATIVE)
     seed: int = flag(42, "all that is random follows it", within=SEEDS)
     val_check_interval: float = flag(1.0, "share of an epoch between validations", within="(0, 1]")
@@ -240,6 +243,10 @@ class SystemOptions(Options):
         on_resume=MAY_CHANGE,
     )  # fmt: skip
     compile: bool = flag(False, "compile the backbone", on_resume=MAY_CHANGE)
+    activation_checkpointing: bool = flag(
+        False, "compute the backbone's activations again in the backward pass: less memory, the same numbers",
+        on_resume=MAY_CHANGE,
+    )  # fmt: skip
     prefix: str = flag("maskwise", "first part of the run folder's name")
     monitor: str = flag("val_acc", "metric whose largest value makes best.ckpt")
     log_every_n_steps: int = flag(50, "steps between two lines of metrics", within=COUNT, on_resume=MAY_CHANGE)

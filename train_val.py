@@ -53,6 +53,7 @@ class Recognizer(pl.LightningModule):
         self.config = Config.from_dict(dict(config))
         c = self.config
         self.model = nets.build_model(c.arch, c.embedding_size)
+        self.model.activation_checkpointing = c.activation_checkpointing
         self.num_classes = dict(num_classes)
         self.heads = nn.ModuleDict(
             {} if c.partial_fc_rate else {n: shards.build_head(c, k) for n, k in num_classes.items()}

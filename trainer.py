@@ -34,6 +34,7 @@ from callbacks import (
     SampleSheet,
     ScoreHistograms,
     UnreadableList,
+    WeightAverage,
     start_wandb,
 )
 from config import Config
@@ -151,6 +152,8 @@ def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures:
         # Random weights know no neighbours: their first epoch has random identities.
         first_epoch = 0 if config.start_from_model_statedict else 1
         callbacks.append(NeighbourTable(first_epoch, num_workers=usable_workers(config.num_workers)))
+    if config.ema_decay:
+        callbacks.append(WeightAverage(config.ema_decay))
     if config.fast_dev_run:
         return callbacks
     if config.heartbeat_seconds:

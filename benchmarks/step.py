@@ -1,4 +1,4 @@
-"""The training step on the CPU: precision and memory format, and where the time of a whole step goes.
+"""The training step on the CPU: its precision, memory format and recomputation, and where a whole step's time goes.
 
 Run as `python -m benchmarks.step`. The first table is backbone, AdaFace, cross entropy, backward pass and SGD; the
 second a step of maskwise with its default flags, on the synthetic faces or on --data_root. There the images are read
@@ -38,12 +38,15 @@ class Variant(NamedTuple):
     memory_format: torch.memory_format
     bf16: bool
     compiled: bool = False
+    recomputed: bool = False
 
 
 VARIANTS = {
     "float32, contiguous": Variant(torch.contiguous_format, bf16=False),
     "float32, channels-last": Variant(torch.channels_last, bf16=False),
     "bf16, channels-last": Variant(torch.channels_last, bf16=True),
+    "float32, --activation_checkpointing": Variant(torch.channels_last, bf16=False, recomputed=True),
+    "bf16, --activation_checkpointing": Variant(torch.channels_last, bf16=True, recomputed=True),
 }
 if shutil.which("c++"):  # what torch compiles with on the CPU
     VARIANTS |= {
@@ -54,7 +57,7 @@ if shutil.which("c++"):  # what torch compiles with on the CPU
 STEP = Table(
     "step",
     (
-        Column("variant", "variant", width=24),
+        Column("variant", "variant", width=36),
         Column("time", "time_ratio", "{:.2f}x"),
         Column("memory", "memory_ratio", "{:.2f}x"),
         Column("s", "seconds", "{:.3f}"),
@@ -83,6 +86,7 @@ def build_step(variant: Variant, arch: str, batch_size: int) -> Step:
     torch.manual_seed(0)
     model = nets.build_model(arch).train()
     model.to(memory_format=variant.memory_format)  # type: ignore[call-overload]  # torch's stubs do not know it
+    model.activation_checkpointing = variant.recomputed
     if variant.compiled:
         model.compile()
     head = heads.build_head("adaface", model.embedding_size, NUM_CLASSES)

@@ -15,6 +15,7 @@ from callbacks.sample_sheet import SampleSheet
 from callbacks.score_histograms import ScoreHistograms
 from callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
 from callbacks.wandb_run import start_wandb
+from callbacks.weight_average import WeightAverage
 from callbacks.worker_failure import WorkerError, named_worker_errors
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ScoreHistograms",
     "TooManyUnreadableError",
     "UnreadableList",
+    "WeightAverage",
     "WorkerError",
     "damage",
     "named_worker_errors",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from .features import Features, split_norm
+from .recomputation import run_recomputed
 
 INPUT_SIZE = 112
 MAP_SIZE = 7  # the strides of every backbone take 112 to 7
@@ -17,6 +19,8 @@ class Backbone(nn.Module):
         input_size: side of the images.
         embedding_size: length D of the embedding.
         map_shape: (channels, height, width) of the feature map.
+        activation_checkpointing: whether the blocks of the body compute their activations again in the backward pass
+            of training instead of keeping them.
     """
 
     input_size: int = INPUT_SIZE
@@ -25,6 +29,7 @@ class Backbone(nn.Module):
     input_layer: nn.Sequential
     output_layer: nn.Sequential
     body: nn.Sequential
+    activation_checkpointing: bool = False
 
     def forward(self, images: Tensor) -> Features:
         """Return embedding [B, D], norm [B, 1] and feature map [B, *map_shape] of images [B, 3, 112, 112].
@@ -40,7 +45,9 @@ class Backbone(nn.Module):
                 f"model(images): expected images [B, 3, {size}, {size}] in [-1, 1], RGB, got {list(images.shape)}; "
                 f"use transforms.to_tensor on crops of {size} x {size}"
             )
-        feature_map = self.body(self.input_layer(images))
+        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
+        stem = self.input_layer(images)
+        feature_map = run_recomputed(self.body, stem) if recompute else self.body(stem)
         embedding, norm = split_norm(self.output_layer(feature_map))
         return Features(embedding, norm, feature_map)
 

@@ -75,7 +75,7 @@ def metrics(folder):
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
 
 
-def on_two_ranks(function, *args):
+def on_two_ranks(function, *args, timeout=120):
     """Return [function(*args) on rank 0, on rank 1], each rank a process as torchrun would start it.
 
     The function must be importable, and what it returns must be plain data or tensors.
@@ -90,7 +90,7 @@ def on_two_ranks(function, *args):
         for process in processes:
             process.start()
         for process in processes:
-            process.join(timeout=120)
+            process.join(timeout)
         codes = [process.exitcode for process in processes]
         for process in processes:
             process.kill()

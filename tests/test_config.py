@@ -21,6 +21,7 @@ DEFAULTS = {
     "weight_decay": 5e-4, "accumulate_grad_batches": 1, "gradient_clip_val": 0.0, "warmup_steps": 0, "seed": 42,
     "val_check_interval": 1.0, "check_val_every_n_epoch": 1, "sampler": "pk", "epoch_by": "images", "optimizer": "sgd",
     "lr_schedule": "multistep", "margin_warmup_epochs": 0.0, "checkpoint_every_n_steps": 0, "keep_every_n_epochs": 0,
+    "ema_decay": 0.0, "activation_checkpointing": False,
     "on_nonfinite": "stop", "max_skipped_steps": 100, "arch": "ir_50",
     "embedding_size": 512, "head": "adaface",
     "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "partial_fc_rate": 0.0, "color_space": None,
@@ -47,7 +48,7 @@ GIVEN = {
     "synthetic_images": ("8", 8), "epochs": ("26", 26), "batch_size": ("64", 64), "lr": ("2e-3", 0.002),
     "lr_milestones": ("12,20,24", (12, 20, 24)), "lr_gamma": ("0.5", 0.5), "momentum": ("0.8", 0.8),
     "weight_decay": ("0", 0.0), "accumulate_grad_batches": ("2", 2), "gradient_clip_val": ("5", 5.0),
-    "warmup_steps": ("100", 100), "seed": ("7", 7), "val_check_interval": ("0.5", 0.5),
+    "warmup_steps": ("100", 100), "ema_decay": ("0.999", 0.999), "seed": ("7", 7), "val_check_interval": ("0.5", 0.5),
     "check_val_every_n_epoch": ("2", 2),
     "sampler": ("graph", "graph"), "epoch_by": ("identities", "identities"),
     "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"),
@@ -341,8 +342,8 @@ def test_what_may_change_on_resume_is_listed():
     assert {name for name, kind in kinds.items() if kind == MAY_CHANGE} == {
         "data_root", "train_data_path", "val_data_path", "train_data_subset", "max_bad_fraction",
         "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
-        "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "log_every_n_steps",
-        "heartbeat_seconds",
+        "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "activation_checkpointing",
+        "log_every_n_steps", "heartbeat_seconds",
         "save_all_models", "wandb",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == INVOCATION} == {

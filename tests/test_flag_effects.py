@@ -59,6 +59,8 @@ EFFECTS = {
     "weight_decay": "test_optimizer_options_reach_the_optimizer",
     "accumulate_grad_batches": "test_trainer_settings",
     "gradient_clip_val": "test_gradient_clip_val_bounds_the_gradient",
+    "ema_decay": "tests/training/test_weight_average_in_runs.py::"
+    "test_ema_decay_averages_the_weights_after_each_update_and_validates_the_average",
     "warmup_steps": "test_warmup_steps_raise_the_rate",
     "seed": "test_seed_decides_weights_batches_and_held_out_identities",
     "val_check_interval": f"{OPTIONS}::test_val_check_interval_validates_within_the_epoch",
@@ -112,6 +114,7 @@ EFFECTS = {
     "num_processes": "test_num_processes_start_gloo_ranks",
     "distributed_backend": "tests/test_config.py::test_gone_backends_are_taken_as_ddp_with_one_line",
     "compile": "test_compile_compiles_the_backbone_and_keeps_its_names",
+    "activation_checkpointing": "test_activation_checkpointing_keeps_fewer_activations_of_the_backbone",
     "prefix": f"{OPTIONS}::test_prefix_names_the_run_folder",
     "monitor": f"{OPTIONS}::test_monitor_chooses_the_best_checkpoint",
     "log_every_n_steps": f"{OPTIONS}::test_log_every_n_steps_is_the_distance_of_the_rows",
@@ -432,6 +435,23 @@ def test_matcher_options_build_the_matcher():
     assert projected.projection.weight.shape[0] == 6
     weighted = recognizer(qaconv_score="weighted").matcher
     assert weighted.state_dict().keys() != recognizer().matcher.state_dict().keys()
+
+
+def test_activation_checkpointing_keeps_fewer_activations_of_the_backbone():
+    def kept_bytes(**options):
+        sizes = {}
+
+        def count(tensor):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        model = recognizer(**options)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            features = model.model(torch.zeros(4, 3, 112, 112))
+        return sum(sizes.values()), features
+
+    (everything, _), (less, _) = kept_bytes(), kept_bytes(activation_checkpointing=True)
+    assert less < 0.8 * everything
 
 
 @pytest.mark.parametrize("k_nearest", [2, 5])
