@@ -1,7 +1,11 @@
 """A small synthetic data set and a short run over it, shared by several test folders."""
 
 import pytest
+from hypothesis import settings
 from programs import SMALL_RUN, program
+
+settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's business
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

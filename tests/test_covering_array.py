@@ -17,7 +17,7 @@ def problems(draw):
     return factors, forbidden
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(problems())
 def test_every_pair_of_a_legal_combination_is_covered_and_every_combination_is_legal(problem):
     factors, forbidden = problem

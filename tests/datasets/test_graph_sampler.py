@@ -44,7 +44,7 @@ def owners(batch, labels, instances):
 # ---------------------------------------------------------------- batches
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(COUNTS, SHAPES, st.integers(0, 5), st.integers(0, 3))
 def test_a_batch_is_an_identity_with_its_nearest_and_each_is_the_anchor_of_one(counts, shape, seed, epoch):
     instances, per_batch, _ = shape
@@ -67,7 +67,7 @@ def test_a_batch_is_an_identity_with_its_nearest_and_each_is_the_anchor_of_one(c
             assert max(uses.values()) == -(-instances // len(uses))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(COUNTS, SHAPES, st.integers(0, 5))
 def test_before_the_first_table_a_batch_is_an_identity_with_random_others(counts, shape, seed):
     instances, per_batch, _ = shape
@@ -78,7 +78,7 @@ def test_before_the_first_table_a_batch_is_an_identity_with_random_others(counts
     assert set().union(*found) == set(range(len(counts)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(COUNTS, SHAPES, st.integers(0, 3), st.booleans())
 def test_the_ranks_side_by_side_are_the_one_process_batches(counts, shape, epoch, has_table):
     instances, per_batch, world_size = shape
@@ -181,7 +181,7 @@ def test_pictures_are_one_of_each_identity_and_change_with_the_epoch():
 # ---------------------------------------------------------------- position
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(COUNTS, st.integers(0, 4), st.booleans(), st.data())
 def test_a_resumed_sampler_with_the_table_yields_exactly_the_remaining_batches(counts, epoch, has_table, data):
     labels = make_labels(counts, 1)

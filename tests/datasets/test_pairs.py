@@ -66,7 +66,7 @@ def test_all_pairs_are_every_unordered_pair_once():
     assert len(all_pairs([3]).first) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(1, 6), min_size=2, max_size=8).filter(lambda counts: sum(c * (c - 1) for c in counts) >= 4),
     st.integers(4, 60),

@@ -7,7 +7,7 @@ from datasets.random_streams import NUM_UNIFORMS, RandomStreams
 PLACES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), min_size=1, max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), places=PLACES, runs=st.booleans())
 def test_a_row_does_not_depend_on_the_others(seed, places, runs):
     places = sorted(places) if runs else places

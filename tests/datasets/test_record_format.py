@@ -20,7 +20,7 @@ LABELS = st.one_of(LABEL_VALUES, st.lists(LABEL_VALUES, min_size=1, max_size=4))
 PAYLOADS = st.lists(st.sampled_from([MAGIC, MAGIC[:3], MAGIC[1:], b"a", b"\0\0\0\0"]), max_size=9).map(b"".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(LABELS, PAYLOADS, IDS, IDS)
 def test_records_are_cut_at_magic_words_and_read_back(label, payload, id, id2):
     framed = encode_record(label, payload, id, id2)
@@ -33,7 +33,7 @@ def test_records_are_cut_at_magic_words_and_read_back(label, payload, id, id2):
     assert encode_record(*record) == framed
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from([MAGIC, MAGIC[:2], b"\0", bytes([2, 0, 0, 0x20]), b"\xff\xff\xff\xff"]), max_size=14))
 def test_any_bytes_are_a_record_or_one_clear_line(pieces):
     data = b"".join(pieces)

@@ -27,7 +27,7 @@ def greedy_batches(groups, per_batch):
     return batches
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(COUNTS, SHAPES, MODES, st.integers(0, 5))
 def test_batches_hold_distinct_identities_and_every_image_once(counts, shape, mode, seed):
     instances, per_batch, _ = shape
@@ -66,7 +66,7 @@ def test_batches_hold_distinct_identities_and_every_image_once(counts, shape, mo
     assert summary.num_dropped == wanted - len(uses) >= 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(COUNTS, SHAPES, MODES, st.integers(0, 3))
 def test_the_ranks_side_by_side_are_the_one_process_batches(counts, shape, mode, epoch):
     instances, per_batch, world_size = shape
@@ -87,7 +87,7 @@ def test_the_ranks_side_by_side_are_the_one_process_batches(counts, shape, mode,
         assert [draw for part in parts for draw in part] == whole
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(COUNTS, st.integers(0, 4), st.data())
 def test_a_resumed_sampler_yields_exactly_the_remaining_batches(counts, epoch, data):
     labels = make_labels(counts, 1)

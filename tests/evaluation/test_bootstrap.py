@@ -39,7 +39,7 @@ def weighted_by_repeating(seed, num_pairs=40):
     return weights, np.repeat(np.arange(num_pairs), weights)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), rows=st.booleans())
 def test_weighted_accuracy_is_the_accuracy_of_repeated_pairs(seed, rows):
     scores, issame = drawn_pairs(seed=seed)
@@ -51,7 +51,7 @@ def test_weighted_accuracy_is_the_accuracy_of_repeated_pairs(seed, rows):
     assert measure(np.array([weights, weights], dtype=float)) == pytest.approx([expected] * 2, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000), far=st.sampled_from([0.05, 0.1, 0.3, 1.0]))
 def test_weighted_tar_and_auc_are_those_of_repeated_pairs(seed, far):
     scores, issame = drawn_pairs(seed=seed)

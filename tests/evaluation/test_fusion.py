@@ -41,7 +41,7 @@ def test_rows_use_the_impostors_of_the_other_folds(folds):
         np.testing.assert_allclose(row, naive_row(scores, issame, WEIGHTS, fold_of_pair != fold), atol=1e-10)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), fold=st.integers(0, 4))
 def test_a_fold_shapes_no_row_of_its_own(seed, fold):
     scores, issame = drawn_scores(seed=seed)
@@ -83,7 +83,7 @@ def test_a_matcher_with_constant_impostors_is_left_out_and_logged(caplog, value)
     assert "qaconv gives all impostors one score" in caplog.text
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(scale=st.floats(0.01, 100), shift=st.floats(-100, 100))
 def test_units_of_a_matcher_do_not_matter(scale, shift):
     scores, issame = drawn_scores()

@@ -52,7 +52,7 @@ def test_too_few_strangers_resolve_nothing():
     assert np.isnan(tpir_at_fpir(SCORES, [0, 1, 2, 9], GALLERY, [0.5])[0.5])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 4), min_size=3, max_size=14), st.integers(0, 2**31), st.integers(1, 99))
 def test_leave_one_out_agrees_with_searching_one_by_one(labels, seed, cells):
     labels = np.array([*labels, labels[0]])

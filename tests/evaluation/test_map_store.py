@@ -25,7 +25,7 @@ def unit_maps(draw):
     return (maps / maps.norm(dim=1, keepdim=True)).float()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(unit_maps())
 def test_int8_maps_come_back_within_the_bound(maps):
     restored = restore_maps(compact_maps(maps, torch.int8)).double()
@@ -39,7 +39,7 @@ def test_int8_maps_come_back_within_the_bound(maps):
     torch.testing.assert_close(restored.norm(dim=1), torch.ones_like(error))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(unit_maps())
 def test_float16_maps_come_back_within_the_bound(maps):
     restored = restore_maps(compact_maps(maps, torch.float16))

@@ -26,7 +26,7 @@ def plain(embeddings, count):
     return rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 25), st.integers(1, 5), st.integers(0, 9), st.data())
 def test_the_nearest_come_first_and_of_equal_ones_the_lower_index(num, dimensions, seed, data):
     embeddings = signs(num, dimensions, seed)
@@ -41,7 +41,7 @@ def test_ordinary_embeddings_and_cosines_of_either_sign():
     assert nearest_neighbours(embeddings, 59).tolist() == plain(embeddings, 59)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=9))
 def test_keys_are_ordered_as_the_floats_and_equal_for_equal_ones(values):
     keys = sorting_keys(torch.tensor([*values, 0.0, -0.0])).tolist()

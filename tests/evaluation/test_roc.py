@@ -76,7 +76,7 @@ def test_validation_rate_accepts_nothing_where_the_thresholds_do_not_reach_the_f
     assert strict == lenient == (0.0, 0.0, 0.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(num_pairs=st.integers(4, 60), seed=st.integers(0, 10_000), far=st.sampled_from([0.05, 0.1, 0.25, 0.5, 1.0]))
 def test_tar_at_far_agrees_with_counting(num_pairs, seed, far):
     scores, issame = drawn_pairs(num_pairs, seed)
@@ -87,7 +87,7 @@ def test_tar_at_far_agrees_with_counting(num_pairs, seed, far):
         assert result == naive_tar_at_far(scores, issame, far)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), transform=st.sampled_from([np.exp, np.arctan, lambda s: 3 * s - 7]))
 def test_an_increasing_transform_changes_neither_tar_nor_auc(seed, transform):
     scores, issame = drawn_pairs(80, seed)
@@ -96,7 +96,7 @@ def test_an_increasing_transform_changes_neither_tar_nor_auc(seed, transform):
     assert auc(transform(scores), issame) == auc(scores, issame)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(num_pairs=st.integers(4, 60), seed=st.integers(0, 10_000))
 def test_auc_agrees_with_scikit_learn(num_pairs, seed):
     scores, issame = drawn_pairs(num_pairs, seed)

@@ -61,7 +61,7 @@ sizes = {
 }  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(**sizes)
 def test_search_is_the_sorted_matrix_for_every_block_size(num_probes, num_gallery, top_k, block_size, seed, by_maps):
     probe, gallery = draw_faces(num_probes, seed), draw_faces(num_gallery, seed + 1)
@@ -70,7 +70,7 @@ def test_search_is_the_sorted_matrix_for_every_block_size(num_probes, num_galler
     assert_hits(hits, sorted_rows(full_matrix(probe, gallery, by_maps), top_k))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(**sizes)
 def test_no_image_finds_itself_among_its_own(num_probes, num_gallery, top_k, block_size, seed, by_maps):
     faces = draw_faces(num_gallery, seed)
@@ -79,7 +79,7 @@ def test_no_image_finds_itself_among_its_own(num_probes, num_gallery, top_k, blo
     assert_hits(hits, sorted_rows(scores, min(top_k, max(0, num_gallery - 1))))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(**sizes, more=st.integers(0, 20), among_themselves=st.booleans())
 def test_a_shortlist_is_the_sorted_matrix_of_the_nearest(
     num_probes, num_gallery, top_k, block_size, seed, by_maps, more, among_themselves
@@ -97,7 +97,7 @@ def test_a_shortlist_is_the_sorted_matrix_of_the_nearest(
     assert_hits(hits, sorted_rows(scores.masked_fill(~listed, -torch.inf), min(top_k, num_found)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(num_images=st.integers(0, 20), cuts=st.lists(st.integers(0, 20), max_size=4), seed=st.integers(0, 2**31))
 def test_shards_merged_in_any_order_are_the_whole(num_images, cuts, seed):
     probe, gallery = draw_faces(4, seed), draw_faces(num_images, seed + 1)
@@ -115,7 +115,7 @@ def test_negative_zero_ties_with_zero():
     assert hits.indices.tolist() == [[3, 7]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     num_images=st.integers(2, 14), shortlist=st.integers(1, 15), block_size=st.integers(1, 15),
     seed=st.integers(0, 2**31), other_versions=st.booleans(),
@@ -136,7 +136,7 @@ def test_shortlisted_pairs_are_those_near_from_either_side(num_images, shortlist
     assert (scored.scores["qaconv"][~scored.matched] == every["qaconv"][expected].min()).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(num_images=st.integers(2, 14), block_size=st.integers(1, 15), seed=st.integers(0, 2**31))
 def test_all_pairs_are_the_same_for_every_block_size(num_images, block_size, seed):
     faces = draw_faces(num_images, seed)

@@ -47,7 +47,7 @@ def test_golden_ten_folds():
     assert result.std == pytest.approx(float(golden["accuracy_std"]), abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(num_pairs=st.integers(4, 40), num_folds=st.integers(2, 4), seed=st.integers(0, 10_000), rows=st.booleans())
 def test_agrees_with_a_loop_over_all_thresholds(num_pairs, num_folds, seed, rows):
     scores, issame = drawn_pairs(num_pairs, seed)
@@ -78,7 +78,7 @@ def test_uninformative_scores_accept_everything_when_most_are_genuine():
     assert result.accuracy == pytest.approx(0.7)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), fold=st.integers(0, 4))
 def test_a_fold_does_not_choose_its_own_threshold(seed, fold):
     scores, issame = drawn_pairs(60, seed)

@@ -27,7 +27,7 @@ def build(t_alpha: float = 0.01, h: float | None = None) -> heads.AdaFace:
     return head
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     norms=st.lists(st.floats(0, 300, width=32), min_size=2, max_size=9),
     t_alpha=st.sampled_from([0.01, 0.5, 1.0]),

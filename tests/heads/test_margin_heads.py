@@ -166,7 +166,7 @@ def test_a_full_margin_scale_changes_no_bit_and_none_removes_the_margin(name: st
     assert "margin_scale" not in head.state_dict()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from(NAMES),
     seed=st.integers(0, 10_000),
@@ -193,7 +193,7 @@ def test_logits_and_gradients_are_finite_and_in_range(
     assert (logits[true] <= 64).all() and (logits[true] >= -64 * (1 + 2 * m)).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(name=st.sampled_from(NAMES), seed=st.integers(0, 10_000))
 def test_only_the_true_class_feels_the_margin(name: str, seed: int) -> None:
     head = heads.build_head(name, 5, 4).eval()

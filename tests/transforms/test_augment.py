@@ -64,14 +64,14 @@ def test_five_interpolations_differ() -> None:
     assert len(set(results)) >= 4
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=SEEDS)
 def test_low_resolution_keeps_a_flat_image_and_its_size(seed: int) -> None:
     flat = np.full((112, 112, 3), [10, 120, 240], np.uint8)
     np.testing.assert_array_equal(low_resolution(flat, np.random.default_rng(seed)), flat)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=SEEDS)
 def test_crop_keeps_one_rectangle_in_place_and_nothing_else(seed: int) -> None:
     view = make_view()._replace(visibility=np.ones((112, 112), np.uint8))
@@ -105,7 +105,7 @@ def test_crops_span_sizes_and_places() -> None:
     assert abs(mean[:56].mean() - mean[56:].mean()) < 0.05
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=SEEDS)
 def test_photometric_follows_its_formula(seed: int) -> None:
     image = np.random.default_rng(1).integers(60, 150, (112, 112, 3), dtype=np.uint8)

@@ -44,7 +44,7 @@ def visible_share(view: View, point: int) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=SEEDS)
 @example(seed=274)  # a glaring block: clipped channels show less of the image than its transparency says
 def test_mask_is_exactly_where_less_than_half_of_the_image_shows_through(name: str, seed: int) -> None:
@@ -60,7 +60,7 @@ def test_mask_is_exactly_where_less_than_half_of_the_image_shows_through(name: s
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=SEEDS)
 def test_a_view_is_a_new_image_and_a_mask_of_zeros_and_ones(name: str, seed: int) -> None:
     image = make_face()
@@ -73,7 +73,7 @@ def test_a_view_is_a_new_image_and_a_mask_of_zeros_and_ones(name: str, seed: int
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=SEEDS)
 def test_a_visible_pixel_away_from_the_soft_edge_is_unchanged(name: str, seed: int) -> None:
     image = make_face(1)

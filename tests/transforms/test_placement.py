@@ -78,7 +78,7 @@ def test_middle_draws_only_enlarge_about_the_face_centre() -> None:
     np.testing.assert_allclose(placed, centre + 1.025 * (TEMPLATE - centre), atol=1e-5)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(seed=SEEDS)
 def test_placed_landmarks_stay_near_the_template(seed: int) -> None:
     placed = project(face_placement(dice(seed)), canvas_points(TEMPLATE))
@@ -112,7 +112,7 @@ def test_template_of_an_unmoved_canvas_lands_on_its_face_coordinates() -> None:
     assert abs((columns * weight).sum() / weight.sum() - 40) < 0.5
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=SEEDS, angle=st.floats(-180, 180))
 def test_turn_keeps_its_centre_and_scales_lengths_there(seed: int, angle: float) -> None:
     rng = np.random.default_rng(seed)
@@ -131,7 +131,7 @@ def test_free_placement_puts_the_anchor_on_the_centre_mirrored_or_not(share: flo
     np.testing.assert_allclose(project(matrix, canvas_points(np.array([[50.0, 62.0]])))[0], [56, 66], atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=SEEDS, variant=st.integers(0, VARIANTS - 1), name=st.sampled_from(["surgical", "niqab", "scarf_high"]))
 def test_a_cutout_is_the_whole_template_and_moves_as_it_is(seed: int, variant: int, name: str) -> None:
     cutout = worn_cutout(name, variant, PLAIN, MAX_SHIFT)

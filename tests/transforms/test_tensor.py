@@ -27,7 +27,7 @@ def test_every_value_is_normalised_and_comes_back() -> None:
     assert torch.equal(to_image(tensor), values)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), batch=st.integers(1, 3))
 def test_to_image_undoes_to_tensor(seed: int, batch: int) -> None:
     generator = torch.Generator().manual_seed(seed)

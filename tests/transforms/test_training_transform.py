@@ -26,7 +26,7 @@ def apply(transform: TrainingTransform, seed: int, image: np.ndarray | None = No
     return transform(make_image() if image is None else image, np.random.default_rng(seed))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=SEEDS)
 def test_without_any_probability_the_image_stays_and_everything_is_visible(seed: int) -> None:
     view = apply(TrainingTransform(flip_prob=0.0), seed)
@@ -66,7 +66,7 @@ def test_whether_a_step_runs_does_not_depend_on_another_step(first: str, second:
     assert all((apply(both, seed).image != make_image()).any() for seed in range(5))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS)
 def test_degrading_the_image_leaves_the_mask_alone(seed: int) -> None:
     plain = apply(make_transform(occlusion_prob=1.0, crop_prob=1.0), seed)
@@ -75,7 +75,7 @@ def test_degrading_the_image_leaves_the_mask_alone(seed: int) -> None:
     assert not plain.visibility.all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS)
 def test_occlusion_after_a_flip_has_the_mask_of_its_own_pixels(seed: int) -> None:
     # The occluder comes after the flip: what it hides differs from the flipped image, what it leaves hardly does.
