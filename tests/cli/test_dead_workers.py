@@ -30,7 +30,7 @@ def undisturbed(faces, tmp_path_factory):
     return outcome(cwd)
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited in vain"
