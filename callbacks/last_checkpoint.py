@@ -136,6 +136,9 @@ class LastCheckpoint(Checkpoint):
             loops = checkpoint["loops"]["fit_loop"]
             _settle(loops["epoch_loop.batch_progress"])
             validation_is_due = self._place == "before validation"
+            if not validation_is_due:
+                # Lightning says this of the batch at hand, which is not counted, and would pass over it.
+                loops["epoch_loop.batch_progress"]["is_last_batch"] = False
             _settle_validation(loops["epoch_loop.val_loop.batch_progress"], validation_is_due)
 
     def _save(self, trainer: pl.Trainer, place: str | None) -> None:

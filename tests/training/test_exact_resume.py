@@ -106,7 +106,7 @@ VARIANTS = {
     "graph": {"sampler": "graph", "num_workers": 1},
     "no validation in an epoch": {"val_check_interval": 1.0, "check_val_every_n_epoch": 2, "num_workers": 1},
 }
-SLOW = ("graph", "no validation in an epoch")
+SLOW = ("average", "graph", "no validation in an epoch")
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +125,12 @@ def test_a_validation_that_a_signal_meets_is_given_up_and_done_again_when_resume
     options |= {"ema_decay": 0.5}  # the average is in place while the checkpoint is written
     # Two validations inside the epochs and two at their ends, each given up twice.
     assert checked_pieces(tmp_path, ["on_validation_start", "on_validation_batch_end"], **options) == 2 * 4 + 1
+
+
+def test_a_run_stopped_between_a_validation_and_the_last_batch_trains_on_that_batch(noise_faces, tmp_path):
+    """Lightning says of the batch at hand that it is the last one, and takes it for done where a validation was."""
+    options = OPTIONS | {"data_root": noise_faces, "val_check_interval": 0.25, "epochs": 1}
+    assert checked_pieces(tmp_path, ["on_validation_end"], **options) >= 4
 
 
 def test_neighbours_for_graph_sampling_survive_a_validation_that_is_given_up(noise_faces, tmp_path):

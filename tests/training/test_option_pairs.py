@@ -92,7 +92,7 @@ RANK_PAIRS = covering_array(RANK_FACTORS, is_legal)
 def test_the_combinations_hold_every_pair_that_the_program_takes(factors, rows):
     legal = {pair for pair in all_pairs(factors) if is_legal(dict(pair))}
     assert set().union(*map(pairs_of, rows)) == legal
-    assert len(all_pairs(factors)) - len(legal) <= 4, "of two options without a default of their own few exclude others"
+    assert len(all_pairs(factors)) - len(legal) <= 4, "options that exclude each other are few"
     assert all(is_legal(row) for row in rows)
 
 
