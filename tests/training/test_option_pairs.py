@@ -45,6 +45,7 @@ FACTORS = {
     "occlusion_method": OCCLUSION_METHODS,
     "visibility_gradient": SWITCH,
     "pairwise_reduction": PAIRWISE_REDUCTIONS,
+    "cross_rank_pairs": SWITCH,
     "adaface_loss_weight": (0.0, 0.1),
     "qaconv_loss_weight": (0.0, 0.7),
     "occlusion_loss_weight": (0.0, 0.3),
@@ -68,8 +69,8 @@ RANK_FACTORS = {
     name: FACTORS[name]
     for name in (
         "head", "optimizer", "precision", "accumulate_grad_batches", "sampler", "class_embeddings", "occlusion_method",
-        "visibility_gradient", "adaface_loss_weight", "qaconv_loss_weight", "occlusion_loss_weight", "partial_fc_rate",
-        "gradient_clip_val", "ema_decay", "activation_checkpointing",
+        "visibility_gradient", "cross_rank_pairs", "adaface_loss_weight", "qaconv_loss_weight", "occlusion_loss_weight",
+        "partial_fc_rate", "gradient_clip_val", "ema_decay", "activation_checkpointing",
     )
 }  # fmt: skip
 RANK_CHUNK = 4  # runs of one pair of processes
