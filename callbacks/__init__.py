@@ -3,6 +3,7 @@
 from callbacks.best_checkpoint import BEST, BestCheckpoint
 from callbacks.checkpoint_io import AtomicCheckpointIO, damage, remove_unfinished
 from callbacks.heartbeat import Heartbeat
+from callbacks.idle_workers import IdleWorkers
 from callbacks.last_checkpoint import LAST, PREVIOUS, LastCheckpoint
 from callbacks.metrics_logger import MetricsLogger, truncate_metrics
 from callbacks.neighbours import NeighbourTable
@@ -21,6 +22,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "BestCheckpoint",
     "Heartbeat",
+    "IdleWorkers",
     "LastCheckpoint",
     "MetricsLogger",
     "NeighbourTable",

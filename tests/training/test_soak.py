@@ -26,7 +26,7 @@ from callbacks import processes
 NUM_STEPS, FROM_STEP, EVERY = 5000, 500, 10
 WINDOW = 25  # samples whose median is taken: memory goes up and down with the batches under way
 IMAGES = {"identities": 40, "images": 20}  # 100 steps an epoch
-# The cut-outs that a worker keeps are bounded, but those of all occluders take it tens of thousands of images to collect.
+# What a worker keeps of occluders is bounded, but with all of them it is complete after tens of thousands of images.
 OCCLUDERS = ["--occluders", "sunglasses,block"]
 FLAGS = [
     *OCCLUDERS,
