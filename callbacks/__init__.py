@@ -3,6 +3,7 @@
 from callbacks.best_checkpoint import BEST, BestCheckpoint
 from callbacks.checkpoint_io import AtomicCheckpointIO, damage, remove_unfinished
 from callbacks.heartbeat import Heartbeat
+from callbacks.idle_workers import IdleWorkers
 from callbacks.incident_list import IncidentList, truncate_incidents
 from callbacks.last_checkpoint import LAST, PREVIOUS, LastCheckpoint
 from callbacks.loss_bar import LossBar
@@ -25,6 +26,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "BestCheckpoint",
     "Heartbeat",
+    "IdleWorkers",
     "IncidentList",
     "LastCheckpoint",
     "LossBar",

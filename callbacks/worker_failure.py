@@ -32,7 +32,7 @@ class WorkerError(RuntimeError):
 
 @contextmanager
 def named_worker_errors() -> Iterator[None]:
-    """Within the block, turn what torch raises about a worker into a `WorkerError` of one line.
+    """Within the block, turn what torch raises about a worker into a `WorkerError` of one line; no worker outlives it.
 
     Errors of a worker that can come from what it reads or from the machine are meant: OSError, ValueError, MemoryError
     and torch's RuntimeError. Others are defects of ours and keep their traceback.
@@ -43,15 +43,22 @@ def named_worker_errors() -> Iterator[None]:
         line = _explain(error)
         if line is None:
             raise
-        _end_workers()
         raise WorkerError(line) from error
+    finally:
+        _end_workers()
 
 
 def _end_workers() -> None:
-    """End the workers that are left: one that is stopped outlives a request to end, and Python waits for it at exit."""
+    """End the workers that are left, for which Python would wait at its exit.
+
+    One that is stopped does not hear a request to end, and one that reads images takes the first for the whole job's.
+    """
+    workers = [process for process in multiprocessing.active_children() if process.daemon]
+    if not workers:
+        return
     # torch would take this for another failure, and raise it wherever the program is.
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for process in multiprocessing.active_children():
+    for process in workers:
         process.kill()
         process.join(_SECONDS_TO_DIE)
     signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)

@@ -1,12 +1,15 @@
 """Errors of workers become one line; others stay what they are."""
 
+import contextlib
 import re
 
 import pytest
 from torch.utils.data import DataLoader
 
 from callbacks import WorkerError, named_worker_errors
+from callbacks.processes import workers
 from datasets import UnreadableImageError
+from stopping import outlive_first_signal
 
 LIKELY = ", likely for want of memory: lower --num_workers"
 
@@ -87,3 +90,17 @@ def test_a_worker_that_dies_is_one_line(messages, line):
     with pytest.raises(WorkerError) as found, named_worker_errors():
         raise error
     assert str(found.value) == f"a worker of the data loader {line}; the run ends, resume it from its last checkpoint"
+
+
+@pytest.mark.parametrize("error", [None, KeyError("a defect")])
+def test_no_worker_is_left_for_python_to_wait_for_at_its_exit(error):
+    loader = DataLoader(range(8), batch_size=None, num_workers=2, worker_init_fn=outlive_first_signal)
+    with contextlib.suppress(KeyError), named_worker_errors():
+        iterator = iter(loader)
+        next(iterator)
+        started = workers()
+        assert len(started) == 2
+        if error is not None:
+            raise error
+    assert workers() == []
+    del iterator  # torch asks them to end, and they are gone

@@ -26,7 +26,10 @@ from callbacks import processes
 NUM_STEPS, FROM_STEP, EVERY = 5000, 500, 10
 WINDOW = 25  # samples whose median is taken: memory goes up and down with the batches under way
 IMAGES = {"identities": 40, "images": 20}  # 100 steps an epoch
+# What a worker keeps of occluders is bounded, but with all of them it is complete after tens of thousands of images.
+OCCLUDERS = ["--occluders", "sunglasses,block"]
 FLAGS = [
+    *OCCLUDERS,
     *("--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "8", "--lr", "0.001", "--gpus", "0"),
     *("--num_workers", "2", "--val_occlusion", "none", "--log_every_n_steps", "10", "--heartbeat_seconds", "1"),
     *("--checkpoint_every_n_steps", "50", "--precision", "bf16"),
