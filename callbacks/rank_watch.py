@@ -18,7 +18,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment
 
 logger = logging.getLogger(__name__)
 
-PERIOD = 0.5  # seconds
+PERIOD = 0.1  # seconds; Lightning looks every 5 s, and may do so between the death and us
 GRACE = 10.0
 SECONDS_TO_DIE = 5.0  # from the end of a process's connections to its own
 
