@@ -1,6 +1,6 @@
 """Thousands of steps with workers: memory stays, and nothing is left behind. Measured is this file as a program.
 
-pytest -m slow tests/training/test_soak.py: about 7 minutes on one core.
+pytest -m slow tests/training/test_soak.py: about 7 minutes on a core of its own.
 """
 
 import gc
@@ -45,7 +45,7 @@ def test_thousands_of_steps_grow_no_memory_and_leave_nothing_behind(tmp_path):
     program = [sys.executable, __file__, str(faces)]
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with (tmp_path / "out.txt").open("w") as stream:
-        done = subprocess.run(program, cwd=tmp_path, env=environment, stdout=stream, stderr=stream, timeout=1800)
+        done = subprocess.run(program, cwd=tmp_path, env=environment, stdout=stream, stderr=stream, timeout=3600)
     assert done.returncode == 0, (tmp_path / "out.txt").read_text()
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["steps"] == NUM_STEPS
