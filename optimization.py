@@ -70,22 +70,23 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
     ]
 
 
-def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float) -> Optimizer:
+def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float, fused: bool = False) -> Optimizer:
     """Return the optimiser called `name`; `momentum` is read by SGD only.
 
-    It is a fused one, whose step can be voided on the device (`updates.void`).
+    Args:
+        fused: a step of it can then be voided on the device (`updates.void`).
 
     Raises:
         ValueError: if the name is unknown.
     """
     builders: dict[str, Callable[[], Optimizer]] = {
-        "sgd": lambda: SGD(groups, lr=lr, momentum=momentum, fused=True),
-        "adamw": lambda: AdamW(groups, lr=lr, fused=True),
+        "sgd": lambda: SGD(groups, lr=lr, momentum=momentum, fused=fused),
+        "adamw": lambda: AdamW(groups, lr=lr, fused=fused),
     }
     if name not in builders:
         raise ValueError(f"build_optimizer: unknown optimizer {name!r}; choose one of {', '.join(builders)}")
     optimizer = builders[name]()
-    if isinstance(optimizer, SGD) and momentum:
+    if isinstance(optimizer, SGD) and momentum and fused:
         # It would take the momentum of its first step as it finds the memory, if that step were voided.
         for parameter in (p for group in groups for p in group["params"]):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -207,7 +207,7 @@ class Recognizer(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Measure and clip the gradient, and update what the optimiser does not; what is not finite changes nothing."""
         self._applied_lr = optimizer.param_groups[0]["lr"]
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scaler = self._scaler()
         if scaler is not None:
             scaler.unscale_(optimizer)  # Lightning leaves this to fused optimisers
         weight = self._class_maps()
@@ -304,13 +304,20 @@ class Recognizer(pl.LightningModule):
         """Return optimiser and per-step schedule as the options say."""
         c = self.config
         groups = optimization.parameter_groups([self], c.weight_decay)
-        optimizer = optimization.build_optimizer(c.optimizer, groups, c.lr, c.momentum)
+        optimizer = optimization.build_optimizer(c.optimizer, groups, c.lr, c.momentum, fused=self._is_fused())
         total = int(self.trainer.estimated_stepping_batches)
         per_epoch = total / c.epochs
         milestones = tuple(round(epoch * per_epoch) for epoch in c.lr_milestones)
         plan = optimization.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma)
         scheduler = optimization.build_scheduler(optimizer, c.lr_schedule, plan)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _is_fused(self) -> bool:
+        """Return whether a step must be voided on the device; the CPU knows the numbers as soon as the host does."""
+        return self.device.type != "cpu" or self._scaler() is not None
+
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
 
     # ---------------------------------------------------------------- validation and test, the same code
 

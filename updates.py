@@ -23,17 +23,20 @@ def gradient_norms(parameters: Sequence[Tensor]) -> Tensor:
 
 
 def void(optimizer: Optimizer, refused: Tensor, scaler: GradScaler | None) -> None:
-    """Let the next step of a fused optimiser change nothing, neither weights nor momentum, where `refused` is 1.
+    """Let the next step of an optimiser change nothing, neither weights nor momentum, where `refused` is 1.
 
     Args:
-        refused: float32 scalar on the device, 0 or 1; the host does not read it.
+        optimizer: a fused one, unless the weights are on the CPU.
+        refused: float32 scalar on the device, 0 or 1; the host reads it for an optimiser that is not fused alone.
         scaler: the loss scaler, which has unscaled the gradients; it looks for overflows itself.
     """
-    if scaler is None:
-        optimizer.found_inf = refused  # type: ignore[attr-defined]  # what a loss scaler would set
-    else:
+    if scaler is not None:
         for found in scaler._found_inf_per_device(optimizer).values():
             found.clamp_(min=refused)  # the kernels look for 1, not for more
+    elif optimizer.defaults["fused"]:
+        optimizer.found_inf = refused  # type: ignore[attr-defined]  # what a loss scaler would set
+    elif refused:
+        optimizer.zero_grad()
 
 
 def clip_gradients(parameters: Sequence[Tensor], max_norm: float, norm: Tensor) -> None:

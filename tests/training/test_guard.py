@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from diagnosis import first_bad_module
 from guard import ForwardPass, KeptBuffers, NonFiniteError, UpdateGuard
 from optimization import build_optimizer
+from train_val import Recognizer
 from updates import void
 
 TERMS = {"head": torch.tensor(1.0), "pairwise": torch.tensor(torch.inf), "occlusion": torch.tensor(torch.nan)}
@@ -174,13 +175,13 @@ def test_kept_buffers_of_a_module_without_any_are_none():
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 @pytest.mark.parametrize("bad_step", [0, 1])
-@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("kind", ["plain", "fused", "scaled"])
 @pytest.mark.parametrize("bad", [[7.0, 7.0], [math.nan, math.inf]])  # an infinite loss may have a finite gradient
-def test_a_void_step_changes_neither_weights_nor_momentum(name, bad_step, scaled, bad):
+def test_a_void_step_changes_neither_weights_nor_momentum(name, bad_step, kind, bad):
     def train(steps):
         weight = nn.Parameter(torch.tensor([1.0, 2.0]))
-        optimizer = build_optimizer(name, [{"params": [weight]}], lr=0.1, momentum=0.9)
-        scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1000) if scaled else None
+        optimizer = build_optimizer(name, [{"params": [weight]}], lr=0.1, momentum=0.9, fused=kind != "plain")
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1000) if kind == "scaled" else None
         for gradient, refused in steps:
             weight.grad = torch.tensor(gradient)
             if scaler is None:
@@ -278,7 +279,8 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_training_asks_the_device_for_nothing_between_two_rows_of_metrics(noise_faces, tmp_path, options):
+def test_training_asks_the_device_for_nothing_between_two_rows_of_metrics(noise_faces, tmp_path, monkeypatch, options):
+    monkeypatch.setattr(Recognizer, "_is_fused", lambda self: True)  # as on a GPU
     listening = Listening()
     fit(tmp_path, listening, data_root=noise_faces, batch_size=8, log_every_n_steps=50, **options)
     assert listening.steps == 3

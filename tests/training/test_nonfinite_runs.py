@@ -113,7 +113,11 @@ class Before(Recorder):
         return kept | momentum
 
 
-def test_skipped_steps_change_neither_weights_nor_momentum_nor_statistics(noise_faces, tmp_path, caplog):
+@pytest.mark.parametrize("fused", [False, True])
+def test_skipped_steps_change_neither_weights_nor_momentum_nor_statistics(
+    noise_faces, tmp_path, monkeypatch, caplog, fused
+):
+    monkeypatch.setattr(Recognizer, "_is_fused", lambda self: fused)  # True: as on a GPU
     plan = {number: name for number, name in enumerate((*TERMS, "input", "gradient"), start=2)}
     watcher = Before()
     options = {"epochs": 5, "on_nonfinite": "skip", "momentum": 0.9, "check_val_every_n_epoch": 5, **ALL_TERMS}
