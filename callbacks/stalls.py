@@ -47,11 +47,12 @@ def _find_loader(frames: list[FrameType]) -> _Workers | None:
 
 
 def _awaited(loader: _Workers) -> str:
-    """Name the worker whose batch is next; at the start of an epoch all are waited for."""
-    task = loader._task_info.get(loader._rcvd_idx)  # (worker,), with its batch behind it once that has come
-    numbers = range(len(loader._workers)) if task is None else [task[0]]
-    named = [f"worker {n} ({processes.describe(loader._workers[n].pid or 0)})" for n in numbers]
-    return f"{', '.join(named)} of the data loader"
+    """Name the worker whose batch is next; while workers start, or begin an epoch, all are waited for."""
+    state = vars(loader)  # another thread may be building it
+    workers, task = state.get("_workers", []), state.get("_task_info", {}).get(state.get("_rcvd_idx"))
+    numbers = range(len(workers)) if task is None else [task[0]]  # (worker,), with its batch once that has come
+    named = [f"worker {number} ({processes.describe(workers[number].pid or 0)})" for number in numbers]
+    return f"{', '.join(named) or 'the first worker'} of the data loader"
 
 
 def _is_ours(frame: FrameType) -> bool:

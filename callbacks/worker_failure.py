@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import signal
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ def named_worker_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, OSError, ValueError, MemoryError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, MemoryError) as error:
         line = _explain(error)
         if line is None:
             raise
@@ -70,7 +71,20 @@ def _explain(error: BaseException) -> str | None:
         for message in messages:
             if (match := pattern.search(message)) is not None:
                 return describe(match)
-    return None
+    return _explain_lost(error)
+
+
+def _explain_lost(error: BaseException) -> str | None:
+    """Explain a batch that was not handed over: its worker broke the connection, and was not yet known to be dead."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "_try_get_data"]
+    if not frames or not isinstance(error, OSError | EOFError):
+        return None
+    codes = {worker.pid: worker.exitcode for worker in frames[0].f_locals["self"]._workers}
+    killed = ((pid, signal.Signals(-code).name) for pid, code in codes.items() if code is not None and code < 0)
+    pid, name = next(killed, (None, None))
+    if pid is None or name is None:
+        return f"a worker of the data loader ended unexpectedly{_LIKELY['SIGKILL']}{_END}"
+    return _killed_line(str(pid), name)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -82,8 +96,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _describe_killed(match: re.Match[str]) -> str:
     names = {signal.strsignal(number): signal.Signals(number).name for number in signal.valid_signals() if number < 32}
-    name = names.get(match[2], match[2])
-    return f"a worker of the data loader (process {match[1]}) was killed by {name}{_LIKELY.get(name, '')}{_END}"
+    return _killed_line(match[1], names.get(match[2], match[2]))
+
+
+def _killed_line(pid: str, name: str) -> str:
+    return f"a worker of the data loader (process {pid}) was killed by {name}{_LIKELY.get(name, '')}{_END}"
 
 
 def _describe_ended(match: re.Match[str]) -> str:

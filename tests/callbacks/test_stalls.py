@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, dataloader
 
 from callbacks import processes
 from callbacks.stalls import describe_wait
@@ -49,6 +49,31 @@ def test_the_worker_whose_batch_is_next_is_named_with_its_state(closed):
     pid = workers[closed % 2]
     assert said[0].startswith(f"waits for worker {closed % 2} (process {pid}, sleeping")
     assert said[0].endswith(") of the data loader")
+
+
+def test_while_workers_start_those_that_are_there_are_named(monkeypatch):
+    said = []
+    whole = dataloader._MultiProcessingDataLoaderIter._reset
+    start = multiprocessing.Process.start
+
+    def observe(function):
+        def observed(*args, **kwargs):
+            observer = threading.Thread(target=lambda: said.append(describe_wait(reader)))
+            observer.start()
+            observer.join()
+            return function(*args, **kwargs)
+
+        return observed
+
+    reader = threading.get_ident()
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_reset", observe(whole))
+    monkeypatch.setattr(multiprocessing.Process, "start", observe(start))
+    iterator = iter(DataLoader(range(2), num_workers=2))
+    first, second = (worker.pid for worker in iterator._workers)
+    assert said[0] == "waits for the first worker of the data loader"
+    assert said[1].startswith(f"waits for worker 0 (process {first}, ")
+    assert f"worker 0 (process {first}, " in said[2] and f"worker 1 (process {second}, " in said[2]
+    assert len(list(iterator)) == 2
 
 
 def test_elsewhere_the_line_of_code_is_told_and_a_thread_that_is_over_is_none():

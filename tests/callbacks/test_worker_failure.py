@@ -2,8 +2,11 @@
 
 import contextlib
 import re
+import signal
+import time
 
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from callbacks import WorkerError, named_worker_errors
@@ -54,6 +57,34 @@ def test_what_a_worker_cannot_read_is_one_line_with_its_place(error, shown):
         rf"worker 1 of the data loader: {re.escape(shown)} \(test_worker_failure.py:\d+\); the run ends, resume .*"
     )
     assert re.fullmatch(expected, str(found.value))
+
+
+class Tensors:
+    """Tensors, which a worker hands over through a connection of its own."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return torch.zeros(10)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_batch_whose_worker_has_just_died_is_that_worker_s_death(monkeypatch, known):
+    iterator = iter(DataLoader(Tensors(), batch_size=None, num_workers=1))
+    (worker,) = iterator._workers
+    while iterator._worker_result_queue.empty():
+        time.sleep(0.01)
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    worker.kill()
+    worker.join()
+    signal.signal(signal.SIGCHLD, handler)
+    monkeypatch.setattr(worker, "is_alive", lambda: not known)
+    with pytest.raises(WorkerError) as found, named_worker_errors():
+        next(iterator)
+    how = "ended unexpectedly" if known else "was killed by SIGKILL"
+    expected = f"a worker of the data loader (process {worker.pid}) {how}{LIKELY}; the run ends, resume it"
+    assert str(found.value).startswith(expected)
 
 
 @pytest.mark.parametrize("defect", [TypeError("ours"), KeyError("ours"), ZeroDivisionError("ours")])
