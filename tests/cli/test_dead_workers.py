@@ -60,6 +60,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_auto_goes_on(
     assert_same(outcome(tmp_path), undisturbed)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_is_named_and_training_goes_on_with_it(faces, undisturbed, tmp_path):
     processes = start([*WORKERS, "--data_root", faces], tmp_path, ("forward", 1, signal.SIGSTOP, 0))
     said = re.compile(

@@ -85,6 +85,7 @@ def assert_one_whole_run(cwd, expected):
     assert text(cwd).count("run folder: ") == 1, "one report"
 
 
+@pytest.mark.slow
 def test_torchrun_on_one_machine(flags, expected, tmp_path):
     assert finish([launch("torchrun.sh", 2, *flags, cwd=tmp_path)], tmp_path) == [0], text(tmp_path)
     assert_one_whole_run(tmp_path, expected)
