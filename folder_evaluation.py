@@ -273,7 +273,7 @@ def save_scores(path: Path, image_paths: list[str], pairs: Pairs, scored: PairSc
         first=pairs.first.astype(np.int32),
         second=pairs.second.astype(np.int32),
         issame=pairs.issame,
-        folds=pairs.folds.astype(np.int8),
+        folds=pairs.folds.astype(np.int32),
         **arrays,
     )
     temporary.replace(path)

@@ -1,12 +1,17 @@
 import os
 import resource
+import struct
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from record_files import faces, picture, record, write_records
 
 from datasets import record as record_module
+from datasets import record_sidecar
 from datasets.record import RecordDataset
+from datasets.record_labels import Samples
 
 SIDECAR = "train.maskwise-index"
 
@@ -109,6 +114,67 @@ def test_files_that_appear_or_go_are_noticed(root, searches):
     (root / "train.lst").write_text("")
     check(RecordDataset(root))
     assert len(searches) == 3
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Return the place of a sidecar of several pages, its samples, and what opens it."""
+    num = 3000
+    samples = Samples(
+        np.arange(1, num + 1), np.arange(num) * 48, np.arange(num) // 10, np.arange(num // 10, dtype=np.int64)
+    )
+    record_sidecar._save(samples, b"s" * 32, tmp_path / "large")
+    return tmp_path / "large"
+
+
+def rewritten(place, data):
+    # Never in place: the file may still be mapped.
+    place.unlink()
+    place.write_bytes(data)
+    return record_sidecar._load(place, b"s" * 32)
+
+
+@given(data=st.data())
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_sidecar_with_any_damage_is_never_used(large, data):
+    intact = large.read_bytes()
+    pages = [intact[start : start + 4096] for start in range(0, len(intact), 4096)]
+    kind = data.draw(st.sampled_from(["flip", "zero", "swap", "cut", "longer"]))
+    place = data.draw(st.integers(0, len(intact) - 1))
+    first, second = place // 4096, data.draw(st.integers(0, len(pages) - 1))
+    match kind:
+        case "flip":
+            damaged = bytearray(intact)
+            damaged[place] ^= data.draw(st.integers(1, 255))
+        case "zero":
+            damaged = b"".join([*pages[:first], bytes(len(pages[first])), *pages[first + 1 :]])
+        case "swap":
+            pages[first], pages[second] = pages[second], pages[first]
+            damaged = b"".join(pages)
+        case "cut":
+            damaged = intact[:place]
+        case _:
+            damaged = intact + bytes(8)
+    used = rewritten(large, bytes(damaged))
+    assert (used is not None) == (damaged == intact)
+    assert rewritten(large, intact) is not None
+
+
+def test_pages_that_cancel_each_other_out_are_found(large):
+    # Words that are equal in number and exclusive-or, in other places.
+    words = np.frombuffer(large.read_bytes()[56:], "<i8").copy()
+    words[[6000, 6100]] = words[[6100, 6000]]
+    assert rewritten(large, large.read_bytes()[:56] + words.tobytes()) is None
+
+
+def test_a_sidecar_of_the_first_version_is_made_again(root, searches):
+    RecordDataset(root)
+    intact = (root / SIDECAR).read_bytes()
+    words = np.frombuffer(intact[56:], "<i8")
+    exclusive_or = int(np.bitwise_xor.reduce(words)) % 2**64
+    (root / SIDECAR).write_bytes(struct.pack("<32sqqQ", intact[8:40], 5, 2, exclusive_or) + intact[56:])
+    check(RecordDataset(root))
+    assert len(searches) == 2 and (root / SIDECAR).read_bytes() == intact
 
 
 def test_a_damaged_sidecar_is_made_again(root, searches):
