@@ -4,8 +4,8 @@ from .backbone import Backbone
 from .features import Features
 from .occlusion_head import OcclusionHead
 from .registry import MODELS, build_model
-from .weight_file import WeightFile, read_state_dict
-from .weights import infer_arch, infer_embedding_size, load_weights
+from .weight_file import WeightFile, check_is_file, read_content, read_state_dict
+from .weights import backbone_state, infer_arch, infer_embedding_size, load_weights
 
 __all__ = [
     "MODELS",
@@ -13,9 +13,12 @@ __all__ = [
     "Features",
     "OcclusionHead",
     "WeightFile",
+    "backbone_state",
     "build_model",
+    "check_is_file",
     "infer_arch",
     "infer_embedding_size",
     "load_weights",
+    "read_content",
     "read_state_dict",
 ]

@@ -106,6 +106,56 @@ class InertUnpickler(pickle.Unpickler):
         return self._storages[key]
 
 
+class _StorageSizes(pickle.Unpickler):
+    """Unpickler that builds nothing and notes how many bytes each storage is said to have."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.sizes: dict[str, int] = {}
+
+    def find_class(self, module: str, name: str) -> object:
+        """Return a data type where `torch` names one, a placeholder class for anything else."""
+        dtype = _DTYPES.get(name) if module == "torch" else None
+        return type("Inert", (Inert,), {}) if dtype is None else dtype
+
+    def persistent_load(self, pid: tuple[str, object, str, str, int]) -> Inert:
+        """Note the size of a storage."""
+        _, dtype, key, _, length = pid
+        size = dtype.itemsize if isinstance(dtype, torch.dtype) else 1
+        self.sizes[key] = max(self.sizes.get(key, 0), length * size)
+        return Inert()
+
+
+def check_storages(path: Path) -> None:
+    """Refuse a file of `torch.save` whose archive holds more than its own size, or less than its tensors claim.
+
+    torch.save compresses nothing, and a reader that trusts the claims would take what lies behind a storage for it.
+
+    Raises:
+        pickle.UnpicklingError: and, for a damaged archive or pickle, whatever `zipfile` and `pickle` raise.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename: member for member in archive.infolist()}
+        for name, member in members.items():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                raise pickle.UnpicklingError(f"{name!r} is compressed")
+        if sum(member.file_size for member in members.values()) > path.stat().st_size:
+            raise pickle.UnpicklingError("its members overlap")
+        root = _root(archive)
+        scan = _StorageSizes(io.BytesIO(archive.read(f"{root}data.pkl")))
+        scan.load()
+        for key, size in scan.sizes.items():
+            if size > members[f"{root}data/{key}"].file_size:
+                raise pickle.UnpicklingError(f"storage {key!r} is cut short")
+
+
+def _root(archive: zipfile.ZipFile) -> str:
+    pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise pickle.UnpicklingError(f"expected one data.pkl in the archive, found {len(pickles)}")
+    return pickles[0].removesuffix("data.pkl")
+
+
 def load_inert(path: Path) -> object:
     """Return the content of a file written by `torch.save`, placeholders where it holds foreign objects.
 
@@ -116,12 +166,9 @@ def load_inert(path: Path) -> object:
             damaged archive or pickle raises whatever `zipfile` and `pickle` raise for it.
     """
     with zipfile.ZipFile(path) as archive:
-        pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise pickle.UnpicklingError(f"expected one data.pkl in the archive, found {len(pickles)}")
-        root = pickles[0].removesuffix("data.pkl")
+        root = _root(archive)
         if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") != b"little":
             raise pickle.UnpicklingError("written on a big-endian machine")
         return InertUnpickler(
-            io.BytesIO(archive.read(pickles[0])), lambda key: archive.read(f"{root}data/{key}")
+            io.BytesIO(archive.read(root + "data.pkl")), lambda key: archive.read(f"{root}data/{key}")
         ).load()

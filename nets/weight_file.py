@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import pickle
+import stat
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from .inert_pickle import load_inert
+from ops import foreign_tensor
 
-# What a damaged archive or a pickle with nonsense in it raises, as far as reading runs no foreign code.
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-    SafetensorError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+from .inert_pickle import check_storages, load_inert
+
+_MAX_DEPTH = 4  # of containers in containers
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 class WeightFile(NamedTuple):
@@ -53,29 +42,56 @@ class WeightFile(NamedTuple):
         return self.color_space is not None and "hyper_parameters" in self.metadata
 
 
+def check_is_file(path: Path, what: str) -> None:
+    """Refuse a path that cannot be read from end to end: a folder, a pipe, a device.
+
+    Raises:
+        FileNotFoundError: one line that says what is there instead of `what`, if anything.
+    """
+    if not path.is_file():
+        kind = _KINDS.get(stat.S_IFMT(path.stat().st_mode), "a device") if path.exists() else ""
+        raise FileNotFoundError(f"{path}: no such {what}{kind and f', but {kind}'}")
+
+
+def read_content(path: Path) -> object:
+    """Return what a file holds, its tensors on the CPU, those of an archive as pages of the file.
+
+    Pickles are read with weights_only=True. Nothing in the file is executed.
+
+    Raises:
+        ValueError: one line, if it cannot be read, whatever that raises.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return _read_safetensors(path)
+        archived = zipfile.is_zipfile(path)
+        if archived:
+            check_storages(path)
+        return _read_torch(path, archived)
+    except Exception as error:  # no code of ours runs here: these readers raise anything when fed with foreign bytes
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise ValueError(f"{path}: damaged or not a weight file ({type(error).__name__}: {reason})") from error
+
+
 def read_state_dict(path: str | Path) -> WeightFile:
     """Read a Lightning .ckpt (ours or AdaFace's), a bare .pt state dict or a .safetensors file.
 
-    Pickles are read with weights_only=True; one that names foreign classes is read again with these classes replaced
-    by placeholders. Nothing in the file is executed either way.
+    Dicts within dicts, such as {"model": state dict}, are opened: their names become a prefix of the keys, except
+    "state_dict". A pickle that names foreign classes is read with these classes replaced by placeholders.
 
     Args:
         path: the file; only the suffix .safetensors matters, every other file is read as torch's.
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: one line, if the file is damaged, holds no tensors or states an unknown colour order.
+        ValueError: one line, if the file is damaged, holds no tensors, holds anything but whole tensors among the
+            weights (a quantized model's), or states an unknown colour order.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weight file")
+    check_is_file(path, "weight file")
     try:
-        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except _UNREADABLE as error:
-        reason = (str(error).splitlines() or [""])[0][:120]
-        raise ValueError(
-            f"{path}: damaged or not a weight file ({type(error).__name__}: {reason}); "
-            "expected a .ckpt or .pt that torch.save wrote, or a .safetensors"
-        ) from error
+        content = read_content(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; expected a .ckpt or .pt that torch.save wrote, or a .safetensors") from error
     return _weight_file(path, content)
 
 
@@ -84,24 +100,51 @@ def _read_safetensors(path: Path) -> object:
         return {**(file.metadata() or {}), "state_dict": {key: file.get_tensor(key) for key in file.keys()}}
 
 
-def _read_torch(path: Path) -> object:
+def _read_torch(path: Path, archived: bool) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, a storage that claims more than is there ends with it.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=archived)
     except pickle.UnpicklingError:
-        if not zipfile.is_zipfile(path):
+        if not archived:
             raise
         return load_inert(path)
 
 
 def _weight_file(path: Path, content: object) -> WeightFile:
-    """Sort a file's content; a mapping without "state_dict" is itself one."""
+    """Sort a file's content; a mapping without "state_dict" is itself one, or contains some."""
     mapping = content if isinstance(content, Mapping) else {}
     state = mapping.get("state_dict", mapping)
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, Mapping) else {}
+    tensors: dict[str, Tensor] = {}
+    for prefix, found, others in _parts(state, "", _MAX_DEPTH, set()):
+        # Beside the weights a checkpoint may hold anything; among them, whose names have dots, there is nothing else.
+        if others and ("state_dict" in mapping or len(found) > len(others) or any("." in name for name in found)):
+            name, kind = next(iter(others.items()))
+            raise ValueError(
+                f"{path}: {prefix + name!r} is of type {kind}, not a tensor; quantized models are not read"
+            )
+        tensors |= {prefix + name: tensor for name, tensor in found.items()}
     if not tensors:
         raise ValueError(f"{path}: holds no named tensors; expected a state dict or a checkpoint with one")
+    if fault := foreign_tensor(tensors):
+        raise ValueError(f"{path}: {fault}")
     metadata = {str(k): v for k, v in mapping.items() if k != "state_dict" and not isinstance(v, Tensor)}
     color_space = metadata.get("color_space")
-    if color_space not in (None, "rgb", "bgr"):
-        raise ValueError(f"{path}: states color_space {color_space!r}, expected 'rgb' or 'bgr'")
+    if color_space is not None and color_space not in ("rgb", "bgr"):
+        raise ValueError(f"{path}: states color_space {str(color_space)[:40]!r}, expected 'rgb' or 'bgr'")
     return WeightFile(path, tensors, color_space, metadata)
+
+
+def _parts(
+    state: object, prefix: str, depth: int, seen: set[int]
+) -> Iterator[tuple[str, dict[str, Tensor], dict[str, str]]]:
+    """Yield (prefix, the tensors by name, the types of what else is there by name) of each dict that has tensors."""
+    if not isinstance(state, Mapping) or id(state) in seen or not all(isinstance(key, str) for key in state):
+        return
+    seen.add(id(state))
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if tensors:
+        others = {key: value for key, value in state.items() if not isinstance(value, Tensor | Mapping)}
+        yield prefix, tensors, {key: type(value).__name__ for key, value in others.items()}
+    if depth:
+        for key, value in state.items():
+            yield from _parts(value, f"{prefix}{key}.", depth - 1, seen)

@@ -2,12 +2,21 @@
 
 from ops.precision import at_least_float32
 from ops.ranks import gather, gather_objects, gather_with_gradient, is_distributed, rank_and_ranks
+from ops.structure import Rule, at_least, each, either, first_fault, foreign_tensor, named, nonfinite
 
 __all__ = [
+    "Rule",
+    "at_least",
     "at_least_float32",
+    "each",
+    "either",
+    "first_fault",
+    "foreign_tensor",
     "gather",
     "gather_objects",
     "gather_with_gradient",
     "is_distributed",
+    "named",
+    "nonfinite",
     "rank_and_ranks",
 ]

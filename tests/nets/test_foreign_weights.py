@@ -1,0 +1,237 @@
+"""Weights as people have them: in dicts, under prefixes, in half precision; and files that are no plain weights."""
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import nets
+
+SIZE = 8
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "weights"
+PREFIXES = ("", "module.", "_orig_mod.", "model._orig_mod.", "model.module.", "backbone.", "net.", "model.net.")
+MORE_PREFIXES = ("features.", "encoder.", "a.b_c.0.", "body.", "input_layer.")
+CONTAINERS = (("model",), ("model_state_dict",), ("state_dict",), ("net",), ("backbone",), ("checkpoint", "model"))
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return nets.build_model("ir_tiny", SIZE).state_dict()
+
+
+@pytest.fixture
+def target() -> nn.Module:
+    torch.manual_seed(2)
+    return nets.build_model("ir_tiny", SIZE).eval()
+
+
+def load(target: nn.Module, path: Path, content: object) -> None:
+    torch.save(content, path)
+    nets.load_weights(target, path, "rgb")
+
+
+def refusal(target: nn.Module, path: Path, content: object) -> str:
+    with pytest.raises(ValueError) as caught:
+        load(target, path, content)
+    message = str(caught.value)
+    assert "\n" not in message and message.startswith(f"{path}: ")
+    return message
+
+
+def assert_holds(target: nn.Module, state: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(target.state_dict(), state, rtol=0, atol=0)
+
+
+# ---------------------------------------------------------------- prefixes and containers
+
+
+@pytest.mark.parametrize("container", [(), *CONTAINERS])
+@pytest.mark.parametrize("prefix", [*PREFIXES, *MORE_PREFIXES])
+def test_one_prefix_is_taken_off_and_dicts_are_opened(tmp_path, state, target, prefix, container):
+    content = {prefix + key: value for key, value in state.items()}
+    for name in reversed(container):
+        content = {name: content, "epoch": 3, "args": {"lr": 0.1}, "best": torch.tensor(0.5)}
+    load(target, tmp_path / "w.pt", content)
+    assert_holds(target, state)
+    assert nets.infer_arch(nets.read_state_dict(tmp_path / "w.pt").state_dict) == "ir_tiny"
+
+
+def test_a_training_checkpoint_with_optimizer_and_head_gives_its_backbone(tmp_path, state, target):
+    model = {**{f"net.{key}": value for key, value in state.items()}, "head.weight": torch.zeros(5, SIZE)}
+    optimizer = torch.optim.AdamW(target.parameters())
+    sum(p.sum() for p in target.parameters()).backward()
+    optimizer.step()
+    load(target, tmp_path / "w.pt", {"model": model, "optimizer": optimizer.state_dict(), "scaler": {"scale": 2.0}})
+    assert_holds(target, state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_converted(tmp_path, state, target, dtype):
+    load(target, tmp_path / "w.pt", {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()})
+    lifted = {k: v.to(dtype).float() if v.is_floating_point() else v for k, v in state.items()}
+    assert_holds(target, lifted)
+
+
+def test_counters_of_batch_norms_may_be_missing(tmp_path, state, target):
+    load(target, tmp_path / "w.pt", {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")})
+    assert_holds(target, {k: v if not k.endswith("num_batches_tracked") else 0 * v for k, v in state.items()})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("model.", "model_ema."), ("encoder_k.", "encoder_q."), ("", "ema."), ("student.", "x.y.")]
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_two_backbones_are_refused_by_name(tmp_path, state, target, first, second, nested):
+    content: dict = {}
+    for prefix in (first, second):
+        part = {key: value + 0 for key, value in state.items()}
+        whole = prefix and nested
+        content |= {prefix[:-1]: part} if whole else {prefix + key: value for key, value in part.items()}
+    message = refusal(target, tmp_path / "w.pt", content)
+    assert f"holds 2 backbones: {first}*, {second}*" in message
+    with pytest.raises(ValueError, match="2 backbones"):
+        nets.infer_arch(nets.read_state_dict(tmp_path / "w.pt").state_dict)
+
+
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_the_first_missing_extra_and_misshapen_key_are_named(tmp_path, state, target, prefix):
+    keys = {prefix + key: value for key, value in state.items()}
+    del keys[f"{prefix}body.0.res_layer.3.weight"]
+    keys[f"{prefix}body.0.res_layer.9.weight"] = torch.zeros(3)
+    keys[f"{prefix}input_layer.0.weight"] = torch.zeros(16, 4, 3, 3)
+    message = refusal(target, tmp_path / "w.pt", keys)
+    for words in ("1 missing (body.0.res_layer.3.", "1 unexpected (body.0.res_layer.9.", "1 of another shape (input_"):
+        assert words in message
+    with pytest.raises(ValueError, match=r"nearest is ir_tiny: 1 missing \(body\.0"):
+        nets.infer_arch(nets.read_state_dict(tmp_path / "w.pt").state_dict)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.net."])
+def test_insightface_is_refused_by_name_under_any_prefix(tmp_path, target, prefix):
+    keys = ("conv1.weight", "layer1.0.conv1.weight", "layer1.0.downsample.0.weight", "fc.weight")
+    message = refusal(target, tmp_path / "r50.pth", {prefix + key: torch.zeros(2) for key in keys})
+    assert "InsightFace's iresnet layout" in message
+
+
+# ---------------------------------------------------------------- what is no plain weight
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization is deprecated.*", "ignore:.*TypedStorage.*")
+@pytest.mark.parametrize("container", [None, "state_dict", "model"])
+def test_a_quantized_model_is_refused_by_the_name_of_an_entry(tmp_path, target, container):
+    quantized = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)), {nn.Linear})
+    content = dict(quantized.state_dict())
+    path = tmp_path / "q.pt"
+    torch.save(content if container is None else {container: content, "epoch": 3}, path)
+    with pytest.raises(ValueError, match=r"q\.pt: '(\w+\.)?0\..*not a tensor"):
+        nets.read_state_dict(path)
+
+
+@pytest.mark.parametrize("name", ["edgeface_xxs_q.pt", "edgeface_xs_q.pt"])
+def test_the_published_quantized_edgeface_is_refused(name):
+    if not (SHARED / name).exists():
+        pytest.skip(f"{name} is not on this machine")
+    with pytest.raises(ValueError, match=rf"{name}: .* not a tensor"):
+        nets.read_state_dict(SHARED / name)
+
+
+STRANGERS = {
+    "a number": 0.5,
+    "none": None,
+    "text": "float32",
+    "a list": [torch.zeros(2)],
+    "a type": torch.float32,
+    "quantized": torch.quantize_per_tensor(torch.zeros(16, 3, 3, 3), 0.1, 0, torch.qint8),
+    "sparse": torch.zeros(16, 3, 3, 3).to_sparse(),
+    "without numbers": torch.zeros(16, 3, 3, 3, device="meta"),
+    "expanded": torch.zeros(1).expand(16, 3, 3, 3),
+    "a giant": torch.zeros(1).expand(10**6, 10**6),
+    "integers": torch.zeros(16, 3, 3, 3, dtype=torch.int8),
+    "complex": torch.zeros(16, 3, 3, 3, dtype=torch.complex64),
+    "nan": torch.full((16, 3, 3, 3), float("nan")),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*TypedStorage.*", "ignore:.*quantize_per_tensor.*")
+@pytest.mark.parametrize("kind", STRANGERS)
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_anything_but_a_whole_tensor_of_numbers_is_refused_by_name(tmp_path, state, target, kind, prefix):
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    content = {prefix + key: value for key, value in state.items()} | {f"{prefix}input_layer.0.weight": STRANGERS[kind]}
+    assert "input_layer.0.weight" in refusal(target, tmp_path / "w.pt", content)
+    assert_holds(target, before)
+
+
+# ---------------------------------------------------------------- hostile archives
+
+
+def rewrite(source: Path, path: Path, change, compression=zipfile.ZIP_STORED) -> None:
+    """Copy an archive with the content of its members changed by `change(name, data)`."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", compression) as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+
+
+def test_compressed_members_are_refused_before_they_are_unpacked(tmp_path, state, target):
+    torch.save(state, tmp_path / "plain.pt")
+    rewrite(tmp_path / "plain.pt", tmp_path / "w.pt", lambda name, data: data, zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"w\.pt: damaged .* is compressed"):
+        nets.load_weights(target, tmp_path / "w.pt", "rgb")
+
+
+def test_a_storage_that_claims_more_than_is_there_is_refused(tmp_path, state, target):
+    torch.save(state, tmp_path / "plain.pt")
+    cut = {"plain/data/0": b"\0" * 8}
+    rewrite(tmp_path / "plain.pt", tmp_path / "w.pt", lambda name, data: cut.get(name, data))
+    with pytest.raises(ValueError, match=r"w\.pt: "):
+        nets.load_weights(target, tmp_path / "w.pt", "rgb")
+
+
+def test_dicts_that_hold_themselves_end(tmp_path, target):
+    content: dict = {"a": torch.zeros(2)}
+    content |= {f"again{i}": content for i in range(200)}
+    assert "fit" in refusal_of_any(target, tmp_path / "w.pt", content)
+
+
+def refusal_of_any(target: nn.Module, path: Path, content: object) -> str:
+    torch.save(content, path)
+    with pytest.raises(ValueError) as caught:
+        nets.infer_arch(nets.read_state_dict(path).state_dict)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "nothing", "sparse"])
+def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path, target, kind):
+    path = tmp_path / "w.pt"
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path = Path("/dev/zero")
+        case "sparse":
+            with path.open("wb") as stream:
+                stream.truncate(2**42)
+    with pytest.raises((FileNotFoundError, ValueError)) as caught:
+        nets.load_weights(target, path, "rgb")
+    words = {"sparse": "damaged or not", "nothing": "no such weight file"}.get(kind, f"but a {kind}")
+    assert words in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("opcodes", [b"\x80\x02]", b"\x80\x02K\x01.", b"\x80\x02}(X\x01\x00\x00\x00a]K\x01K\x02u."])
+def test_pickles_of_nonsense_are_one_line(tmp_path, target, opcodes):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("w/data.pkl", opcodes)
+        archive.writestr("w/version", "3")
+    for content in (buffer.getvalue(), opcodes, pickle.dumps({"a": 1})):
+        (tmp_path / "w.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"w\.pt: "):
+            nets.load_weights(target, tmp_path / "w.pt", "rgb")
