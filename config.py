@@ -11,8 +11,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from functools import partial
 
-from flags import FlagParser, Options, add_flags, flag, merge_options, user_errors
+from command import Alias, FlagParser, user_errors
+from flags import Options, add_flags, flag, merge_options
 from options import (
     ARCHS,
     AUTO,
@@ -190,28 +192,40 @@ def get_args(argv: Sequence[str] | None = None) -> Config:
 
     Args:
         argv: words of the command line without the program's name; None takes the program's own. `@file` reads words
-            from a file, see `flags.FlagParser`.
+            from a file, see `command.FlagParser`.
     """
-    parser = FlagParser("main.py", "Train, validate, test and resume. A switch is taken back by --no_ before its name.")
+    description = "Train, validate, test and resume. A switch is taken back by --no_ before its name."
+    parser = FlagParser("main.py", description, "python main.py --data_root my_faces --arch ir_50 --epochs 20")
     add_task_arguments(parser)
     with user_errors(parser.prog):
         config = Config(**parser.read(argv))
+    notes = list(parser.notes)
+    if config.distributed_backend != "ddp":
+        notes.append(f"--distributed_backend {config.distributed_backend} no longer exists in Lightning 2: ddp is used")
     # Launchers, and Lightning for its further ranks, start the same command once more for each rank.
-    if config.distributed_backend != "ddp" and is_main_process():
-        logger.warning(
-            "--distributed_backend %s no longer exists in Lightning 2: ddp is used", config.distributed_backend
-        )
+    for note in notes if is_main_process() else ():
+        logger.warning("%s", note)
     return replace(config, distributed_backend="ddp")
 
 
 def add_task_arguments(parser: argparse.ArgumentParser) -> None:
     """Add every flag of `main.py` to a parser, defaults included."""
     add_flags(parser, Config)
+    _add_aliases(parser)
+
+
+def _add_aliases(parser: argparse.ArgumentParser) -> None:
+    """Add AdaFace's flags that have another name here."""
+    aliases = partial(parser.add_argument, action=Alias, dest="wandb", nargs=0, const="online")
+    aliases("--use_wandb", "--use-wandb", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def get_eval_args(argv: Sequence[str] | None = None) -> EvaluationConfig:
     """Return the options of `main_eval.py`; see `get_args`."""
-    parser = FlagParser("main_eval.py", "Evaluate a checkpoint on a folder of identities.")
+    parser = FlagParser(
+        "main_eval.py", "Evaluate a checkpoint on a folder of identities.",
+        "python main_eval.py --model-path last.ckpt --data-path my_people --output-dir out",
+    )  # fmt: skip
     add_flags(parser, EvaluationConfig, separator="-")
     with user_errors(parser.prog):
         return EvaluationConfig(**parser.read(argv))
@@ -221,6 +235,7 @@ def explicit_flags(argv: Sequence[str] | None = None) -> set[str]:
     """Return the names of the options that the words for `main.py` give, `@file` included."""
     parser = FlagParser("main.py", "")
     add_flags(parser, Config, defaults=False)
+    _add_aliases(parser)
     return set(parser.read(argv))
 
 

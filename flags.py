@@ -1,8 +1,8 @@
 """Command-line flags generated from dataclass fields.
 
-config.py says which options exist; this module knows how an option becomes a flag, how its value is checked and how
-`@file` is read. It is apart from config.py because that file grows with every option and this one does not. Standard
-library only, so that `--help` answers at once.
+config.py says which options exist; this module knows how an option becomes a flag and how its value is checked. It is
+apart from config.py because that file grows with every option and this one does not. Standard library only, so that
+`--help` answers at once.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import shlex
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
+
+from command import FlagParser, user_errors
+
+# What reads flags is also found here.
+__all__ = [
+    "FIXED", "INVOCATION", "MAY_CHANGE", "FlagParser", "Option", "Options", "Spec", "add_flags", "flag",
+    "merge_options", "user_errors",
+]  # fmt: skip
 
 T = TypeVar("T")
 Section = TypeVar("Section", bound="Options")
@@ -249,54 +253,3 @@ def _help(option: Option) -> str:
 
 def _shown(value: object) -> str:
     return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
-
-
-class FlagParser(argparse.ArgumentParser):
-    """Parser whose errors are one line with exit code 2, and which reads flags from `@file` arguments.
-
-    A file holds flags as on the command line, over any number of lines; `#` starts a comment, quotes keep spaces. A
-    file may name another one, relative to itself. Flags are never abbreviated; of two alike the last one wins.
-    """
-
-    def __init__(self, prog: str, description: str) -> None:
-        usage = f"{prog} [@file.args ...] [--flag value ...]"
-        super().__init__(prog=prog, usage=usage, description=description, allow_abbrev=False)
-
-    def read(self, argv: Sequence[str] | None) -> dict[str, Any]:
-        """Return the values by option name; None reads the command line."""
-        words = self._expand(sys.argv[1:] if argv is None else argv, Path(), ())
-        return vars(self.parse_args(words))
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with code 2 after one line on stderr."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-    def _expand(self, words: Iterable[str], folder: Path, opened: tuple[Path, ...]) -> list[str]:
-        expanded: list[str] = []
-        for word in words:
-            expanded += self._read_file(folder / word[1:], opened) if word.startswith("@") else [word]
-        return expanded
-
-    def _read_file(self, path: Path, opened: tuple[Path, ...]) -> list[str]:
-        if path.resolve() in opened:
-            self.error(f"argument file {path} includes itself")
-        try:
-            words = shlex.split(path.read_text(encoding="utf-8"), comments=True)
-        except OSError as error:
-            self.error(f"cannot read argument file {path}: {error.strerror}")
-        except ValueError as error:
-            self.error(f"cannot read argument file {path}: {error}")
-        return self._expand(words, path.parent, (*opened, path.resolve()))
-
-
-@contextmanager
-def user_errors(prog: str) -> Iterator[None]:
-    """End the program with exit code 2 and one line on stderr when the block raises a ValueError or an OSError.
-
-    Those are what bad input raises; anything else is a defect of ours and keeps its traceback.
-    """
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{prog}: error: {' '.join(str(error).split())}\n")
-        raise SystemExit(2) from error

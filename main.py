@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from command import launch, user_errors
 from config import explicit_flags, get_args
-from flags import user_errors
 from ranks import find_launch, is_main_process
 
 
@@ -28,4 +28,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch("main.py", main)

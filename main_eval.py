@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
+from command import launch, user_errors
 from config import get_eval_args
-from flags import user_errors
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,4 +17,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch("main_eval.py", main)

@@ -6,7 +6,6 @@ its own: `python -m benchmarks.qaconv --help`.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,17 +13,17 @@ from pathlib import Path
 
 from benchmarks.docs import update_docs
 from benchmarks.program import add_common_arguments
+from command import FlagParser, launch
 
+PROGRAM = "python -m benchmarks"
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ("qaconv", "step", "head", "validation", "gallery", "data", "sampler", "synthetic", "help")
 FORWARDED = ("repeats", "threads", "scale")
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> FlagParser:
     """Return the command line's parser."""
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = FlagParser(PROGRAM, __doc__ or "", f"{PROGRAM} qaconv step --scale 0.1")
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)} (all)")
     add_common_arguments(parser)
     parser.add_argument("--update-docs", action="store_true", help="rewrite the tables of the documentation")
@@ -56,4 +55,4 @@ def _succeeds(name: str, options: list[str]) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch(PROGRAM, main)

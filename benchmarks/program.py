@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-import runs
-from benchmarks import measure
 from benchmarks.tables import Row, Table, headings, row_cells, text_line
+from command import FlagParser, launch
 
 RESULTS = Path("experiments/benchmarks")
 
@@ -33,10 +30,26 @@ class Benchmark(NamedTuple):
 
 def add_common_arguments(parser: argparse.ArgumentParser, repeats: int | None = None) -> None:
     """Add the options that every benchmark has."""
-    parser.add_argument("--repeats", type=int, default=repeats, help="runs, of which the median counts (%(default)s)")
-    parser.add_argument("--threads", type=int, help="of torch (its own choice)")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor of all sizes: a small one tests the program")
+    parser.add_argument("--repeats", type=_count, default=repeats, help="runs; their median counts (%(default)s)")
+    parser.add_argument("--threads", type=_count, help="of torch (its own choice)")
+    parser.add_argument("--scale", type=_scale, default=1.0, help="factor of all sizes: a small one tests the program")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON files (%(default)s)")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) == int(text[:10]):
+        raise argparse.ArgumentTypeError("expected a whole number from 1 to 999999999")
+    return int(text)
+
+
+def _scale(text: str) -> float:
+    try:
+        scale = float(text)
+    except ValueError:
+        scale = 0.0
+    if not 0 < scale <= 1000:
+        raise argparse.ArgumentTypeError("expected a number above 0, 1000 at most")
+    return scale
 
 
 def scaled(number: int, scale: float, least: int) -> int:
@@ -46,19 +59,26 @@ def scaled(number: int, scale: float, least: int) -> int:
 
 def main(benchmark: Benchmark) -> None:
     """Run as `python -m benchmarks.<name>`."""
-    runs.start_log(is_main_process=False)  # warnings only
-    run(benchmark)
+    import runs
+
+    def program() -> int:
+        runs.start_log(is_main_process=False)  # warnings only
+        run(benchmark)
+        return 0
+
+    launch(f"python -m benchmarks.{benchmark.name}", program)
 
 
 def run(benchmark: Benchmark, argv: Sequence[str] | None = None) -> Path:
     """Measure, print each row when it is there, and return the JSON written."""
-    parser = argparse.ArgumentParser(
-        description=benchmark.description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    prog = f"python -m benchmarks.{benchmark.name}"
+    parser = FlagParser(prog, benchmark.description, f"{prog} --scale 0.1 --repeats 3")
     add_common_arguments(parser, benchmark.repeats)
     benchmark.add_arguments(parser)
     args = parser.parse_args(argv)
     if args.threads:
+        import torch
+
         torch.set_num_threads(args.threads)
     rows: dict[str, list[Row]] = {table.name: [] for table in benchmark.tables}
     for table, row in benchmark.measure(args):
@@ -70,6 +90,9 @@ def run(benchmark: Benchmark, argv: Sequence[str] | None = None) -> Path:
 
 
 def _write(benchmark: Benchmark, args: argparse.Namespace, rows: dict[str, list[Row]]) -> Path:
+    import runs
+    from benchmarks import measure
+
     path = args.output / f"{benchmark.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     options = {name: value for name, value in vars(args).items() if name != "output"}

@@ -5,7 +5,6 @@ Run `python -m benchmarks.readme_picture --model-path experiments/<run>/last.ckp
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from checkpoints import load_pretrained_model
+from command import FlagParser, launch, user_errors
 from datasets.synthetic import render_identities
 from evaluation.plots import prediction_panel
-from flags import user_errors
 from train_val import Recognizer
 from transforms import OCCLUDERS, View, to_tensor, visibility_map
 
+PROGRAM = "python -m benchmarks.readme_picture"
 STREAM = "readme"  # nobody of this stream of synthetic people is in a training set or a benchmark
 
 
@@ -59,16 +59,17 @@ def draw(model_path: Path, output: Path, seed: int) -> None:
     print(f"{output}: mean squared error of the predicted visibility {np.square(target - predicted).mean():.4f}")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the program."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return the exit code."""
+    parser = FlagParser(PROGRAM, __doc__ or "", f"{PROGRAM} --model-path experiments/demo_11-21_0/last.ckpt")
     parser.add_argument("--model-path", type=Path, required=True, help="checkpoint of a run")
     parser.add_argument("--output", type=Path, default=Path("docs/occlusion.png"), help="picture (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of faces and occluders (%(default)s)")
     arguments = parser.parse_args(argv)
-    with user_errors("readme_picture"):
+    with user_errors(PROGRAM):
         draw(arguments.model_path, arguments.output, arguments.seed)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    launch(PROGRAM, main)

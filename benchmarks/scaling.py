@@ -6,7 +6,6 @@ too where it was measured. What was measured is read from the tables of docs/ben
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,9 @@ import heads
 import nets
 from benchmarks.docs import replace_block, update_docs
 from benchmarks.figures import Figures, read_number
+from command import FlagParser, launch
 
+PROGRAM = "python -m benchmarks.scaling"
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BENCHMARKS, PAGE = DOCS / "benchmarks.md", DOCS / "scaling.md"
 ARCH, EMBEDDING = "ir_101", 512
@@ -249,20 +250,21 @@ def updated(text: str, page: Path) -> str:
     return text
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables, or put them into the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the tables, or put them into the page; return the exit code."""
+    parser = FlagParser(PROGRAM, __doc__ or "", f"{PROGRAM} --update-docs")
     parser.add_argument("--update-docs", action="store_true", help=f"rewrite the tables of {PAGE.name}")
     parser.add_argument("--measured", type=Path, default=Path("experiments/scaling"), help="folder of structures.json")
     args = parser.parse_args(argv)
     if args.update_docs:
         update_docs(PAGE, args.measured)
         PAGE.write_text(updated(PAGE.read_text(encoding="utf-8"), PAGE), encoding="utf-8")
-        return
+        return 0
     figures = plan()
     for section in dict.fromkeys(line.section for line in figures.lines.values()):
         print(f"\n{section}\n{figures.table(section)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    launch(PROGRAM, main)

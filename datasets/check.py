@@ -6,16 +6,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+from command import FlagParser, launch, user_errors
+from flags import Options, add_flags, flag
 
-from datasets.doctor import pictures, report
-from datasets.doctor.diagnosis import Diagnosis
-from datasets.doctor.examine import FaceSource, LookedSet, look_at, look_at_set
-from datasets.image_folder import ImageFolderDataset
-from datasets.record import RecordDataset
-from datasets.sets import find_sets
-from flags import FlagParser, Options, add_flags, flag, user_errors
+if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
+    from datasets.doctor.diagnosis import Diagnosis
+    from datasets.doctor.examine import FaceSource, LookedSet
 
 PROGRAM = "python -m datasets.check"
 
@@ -43,7 +41,7 @@ class Arguments(CheckOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with `argv` (default: the command line's) and return the exit code."""
-    parser = FlagParser(PROGRAM, _DESCRIPTION)
+    parser = FlagParser(PROGRAM, _DESCRIPTION, f"{PROGRAM} my_faces --output-dir check")
     parser.usage = f"{PROGRAM} [SOURCE] [--benchmarks PATH,...] [--flag value ...]"
     parser.add_argument("source", metavar="SOURCE", type=Path, nargs="?", help="the data set")
     add_flags(parser, Arguments, separator="-")
@@ -51,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         values = parser.read(argv)
         source = values.pop("source")
         options = Arguments(**values)
+        from datasets.doctor import report
+
         diagnosis = _diagnose(source, options)
         _write(Path(options.output_dir), diagnosis)
     sys.stdout.write(report.to_text(diagnosis))
@@ -61,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _diagnose(source: Path | None, options: Arguments) -> Diagnosis:
     if source is None and not options.benchmarks:
         raise ValueError("nothing to check: give SOURCE, --benchmarks, or both")
+    from datasets.doctor.diagnosis import Diagnosis
+    from datasets.doctor.examine import look_at, look_at_set
+
     # What is wrong with the command is said before hours of work.
     paths = _find_sets(options.benchmarks)
     dataset = None if source is None else _open(source)
@@ -78,6 +81,8 @@ def _diagnose(source: Path | None, options: Arguments) -> Diagnosis:
 
 
 def _open(source: Path) -> FaceSource:
+    from datasets import ImageFolderDataset, RecordDataset
+
     if not source.exists():
         raise ValueError(f"{source} does not exist")
     if source.is_file() or any(source.glob("*.rec")):
@@ -86,6 +91,8 @@ def _open(source: Path) -> FaceSource:
 
 
 def _find_sets(benchmarks: Sequence[str]) -> dict[str, Path]:
+    from datasets.sets import find_sets
+
     found: dict[str, Path] = {}
     for given in benchmarks:
         for name, path in find_sets(Path(given), own=True).items():
@@ -96,6 +103,10 @@ def _find_sets(benchmarks: Sequence[str]) -> dict[str, Path]:
 
 
 def _write(folder: Path, diagnosis: Diagnosis) -> None:
+    import numpy as np
+
+    from datasets.doctor import pictures, report
+
     report.write(folder, diagnosis)
     pictures.write_sheet(folder / "contact_sheet.png", diagnosis)
     if diagnosis.dataset is not None:
@@ -103,4 +114,4 @@ def _write(folder: Path, diagnosis: Diagnosis) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch(PROGRAM, main)

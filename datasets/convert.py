@@ -6,19 +6,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from datasets.benchmark import opener_of
-from datasets.conversion.encoding import ENCODINGS, Encoding
-from datasets.conversion.outcome import Job, Outcome
-from datasets.conversion.to_bin import folder_to_bin
-from datasets.conversion.to_folder import records_to_folder
-from datasets.conversion.to_memmap import sets_to_memmap
-from datasets.conversion.to_records import folder_to_records
+from command import FlagParser, launch, user_errors
 from datasets.counted import counted
-from flags import FlagParser, Options, add_flags, flag, user_errors
+from flags import Options, add_flags, flag
+
+if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
+    from datasets.conversion.outcome import Outcome
 
 PROGRAM = "python -m datasets.convert"
 TARGETS = ("records", "folder", "bin", "memmap")
+ENCODINGS = ("png", "jpeg")  # as of datasets.conversion.encoding; a test compares them
 NAME_SOURCES = ("labels", "list")
 
 _DESCRIPTION = """Turn a data set from one format into another.
@@ -54,7 +53,7 @@ class Arguments(ConvertOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with `argv` (default: the command line's) and return the exit code."""
-    parser = FlagParser(PROGRAM, _DESCRIPTION)
+    parser = FlagParser(PROGRAM, _DESCRIPTION, f"{PROGRAM} my_faces my_records --to records")
     parser.usage = f"{PROGRAM} SOURCE OUTPUT --to {{{','.join(TARGETS)}}} [--flag value ...]"
     parser.add_argument("source", metavar="SOURCE", type=Path, help="what to convert")
     parser.add_argument("output", metavar="OUTPUT", type=Path, help="what to write")
@@ -77,6 +76,13 @@ def _convert(source: Path, output: Path, options: Arguments) -> list[Outcome]:
         raise ValueError(f"--to is needed: {', '.join(TARGETS)}")
     if not source.exists():
         raise ValueError(f"{source} does not exist")
+    from datasets.conversion.encoding import Encoding
+    from datasets.conversion.outcome import Job
+    from datasets.conversion.to_bin import folder_to_bin
+    from datasets.conversion.to_folder import records_to_folder
+    from datasets.conversion.to_memmap import sets_to_memmap
+    from datasets.conversion.to_records import folder_to_records
+
     job = Job(source, output, Encoding(options.encoding, options.quality), options.jobs, options.overwrite)
     _check_kind(source, options.to)
     match options.to:
@@ -91,6 +97,8 @@ def _convert(source: Path, output: Path, options: Arguments) -> list[Outcome]:
 
 def _check_kind(source: Path, target: str) -> None:
     """Refuse a source of a kind that the target is not made from, in the words of the program."""
+    from datasets.benchmark import opener_of
+
     is_records = source.suffix == ".rec" or (source.is_dir() and any(source.glob("*.rec")))
     if target == "folder":
         if not is_records:
@@ -109,4 +117,4 @@ def _describe(outcome: Outcome) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    launch(PROGRAM, main)

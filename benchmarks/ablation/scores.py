@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import transforms
+from benchmarks.ablation.variants import SEEN, UNSEEN
 from checkpoints import load_pretrained_model
 from datasets.synthetic import render_identities
 from evaluation import (
@@ -23,8 +24,6 @@ from evaluation import (
 )
 from train_val import Recognizer
 
-SEEN = ("surgical", "cloth", "respirator", "sunglasses", "cap", "fringe", "block")
-UNSEEN = ("hand", "niqab", "scarf")  # no member of the families hand and veil takes part in training
 CONDITIONS = {"clean": (), "seen": SEEN, "unseen": UNSEEN}
 GROUPS = ("dev", "test")  # choices are made on one, claims on the other
 IMAGES_PER_PERSON = 6
