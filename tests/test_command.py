@@ -87,7 +87,7 @@ def test_outside_a_checkout_the_version_stands_alone(tmp_path, monkeypatch):
 def test_adafaces_flag_for_wandb_is_taken_with_a_note(word, caplog):
     assert get_args([word]).wandb == "online"
     assert get_args([word, "--wandb", "offline"]).wandb == "offline", "the last one wins"
-    assert [record.getMessage() for record in caplog.records][0] == "--use_wandb: --wandb online is its name here"
+    assert caplog.records[0].getMessage() == "--use_wandb: --wandb online is its name here"
     assert explicit_flags([word]) == {"wandb"}
 
 
@@ -211,7 +211,8 @@ def test_closed_streams_do_not_matter(program):
 
 def test_a_file_that_is_opened_does_not_get_the_number_of_a_closed_stream(tmp_path):
     path = tmp_path / "precious"
-    code = f"import command; command.launch('p', lambda: (open('{path}', 'w'), __import__('os').write(1, b'noise'))[0] and 0)"
+    body = f"file = open('{path}', 'w'); os.write(1, b'noise'); return 0"
+    code = f"import command, os\ndef main(): {body}\ncommand.launch('p', main)"
     shell(f'python -c "{code}" <&- >&-')
     assert path.read_text() == ""
 

@@ -11,6 +11,8 @@ import pytest
 from converted_faces import contents, write_face
 from record_files import faces, write_records
 
+from datasets import convert
+from datasets.conversion import encoding
 from datasets.convert import main
 from datasets.synthetic import render_identities
 
@@ -139,3 +141,7 @@ def test_a_full_disk_is_one_line_and_no_result(folder, tmp_path, monkeypatch, ca
     assert caught.value.code == 2 and capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "rec/train.rec").exists()
     assert main([str(folder), str(tmp_path / "rec"), "--to", "records"]) == 0
+
+
+def test_the_encodings_of_the_flag_are_those_of_the_encoder():
+    assert convert.ENCODINGS == encoding.ENCODINGS
