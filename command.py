@@ -26,6 +26,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+from terminal import printable
+
 HERE = Path(__file__).resolve().parent
 MAX_FILE_BYTES = 2**18  # of an argument file
 MAX_FILES = 100  # argument files of a command, each time one is named
@@ -35,11 +37,11 @@ BROKEN_PIPE_CODE = 128 + 13
 OUTPUT_LOST_CODE = 74  # as of other files that could not be written, see docs/reliability.md
 
 
-def printable(text: str, limit: int = MAX_MESSAGE) -> str:
-    """Return text for one line of a terminal: what is not printable escaped, the middle cut out above `limit`."""
-    if len(text) > limit:
-        text = f"{text[: limit // 2]}...{text[-limit // 4 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+def _message(text: str) -> str:
+    """Return text for one line of a terminal; of a long one the middle, for the remedy stands at the end."""
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[: MAX_MESSAGE // 2]}...{text[-MAX_MESSAGE // 4 :]}"
+    return printable(text)
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -86,7 +88,7 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 after one line on stderr."""
-        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
+        self.exit(2, f"{self.prog}: error: {_message(message)}\n")
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
         known = self._option_string_actions
@@ -202,7 +204,7 @@ def user_errors(prog: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"{prog}: error: {printable(' '.join(str(error).split()))}\n")
+        sys.stderr.write(f"{prog}: error: {_message(str(error).strip())}\n")
         raise SystemExit(2) from error
 
 
@@ -239,7 +241,7 @@ def launch(prog: str, program: Callable[[], int]) -> NoReturn:
 
 
 def _say(line: str, code: int) -> int:
-    sys.stderr.write(f"{printable(line)}\n")
+    sys.stderr.write(f"{_message(line)}\n")
     return code
 
 

@@ -63,7 +63,7 @@ class RunLogHandler(logging.FileHandler):
     """The log of a run folder, which may stay behind when the disk is full."""
 
     def __init__(self, path: Path, failures: WriteFailures) -> None:
-        super().__init__(path)
+        super().__init__(path, encoding="utf-8")
         self._failures = failures
         self._name = path.name
         self._error: OSError | None = None

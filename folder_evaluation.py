@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 
 import runs
@@ -38,6 +37,7 @@ from evaluation import (
 )
 from evaluation.report import SCHEMA, Results, format_report
 from reporting import NUM_RESAMPLES, write_all
+from terminal import show
 from train_val import Recognizer
 from validation import used_weights
 
@@ -72,8 +72,8 @@ def run(options: EvaluationConfig) -> None:
     if listed is None:
         report["benchmarks"][SET_NAME]["identification"] = identify(results, labels)
     write_all(folder, report)
-    Console().print(format_report(report), highlight=False, markup=False, soft_wrap=True)
-    Console().print(f"report: {folder}", soft_wrap=True)
+    show(format_report(report))
+    show(f"report: {folder}")
 
 
 def load_model(options: EvaluationConfig) -> Recognizer:

@@ -8,7 +8,6 @@ import logging
 import os
 import platform
 import re
-import shlex
 import subprocess
 import sys
 import warnings
@@ -20,6 +19,7 @@ from typing import TextIO
 
 from config import Config
 from disk import RunLogHandler, WriteFailures
+from terminal import LineFormatter, shell_command
 
 # Warnings of Lightning about things that are so on purpose.
 QUIET_WARNINGS = (
@@ -64,7 +64,7 @@ def run_folders(root: Path, prefix: str) -> list[Path]:
 def only_evaluated(folder: Path) -> bool:
     """Return whether a run folder belongs to a run that trained nothing."""
     try:
-        return bool(json.loads((folder / "config.json").read_text())["evaluate"])
+        return bool(json.loads((folder / "config.json").read_text(encoding="utf-8"))["evaluate"])
     except (OSError, ValueError, KeyError):
         return False  # a run that was killed before it wrote its options
 
@@ -82,17 +82,17 @@ def write_record(folder: Path, config: Config, argv: list[str]) -> None:
     A resumed run adds its command to `command.txt` and keeps the versions of both in `environment.json`.
     """
     write_json(folder / "config.json", config.to_dict())
-    with (folder / "command.txt").open("a") as stream:
-        stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {shlex.join([sys.executable, *argv])}\n")
+    with (folder / "command.txt").open("a", encoding="utf-8") as stream:
+        stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {shell_command([sys.executable, *argv])}\n")
     path = folder / "environment.json"
-    history = json.loads(path.read_text()) if path.exists() else []
+    history = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     write_json(path, [*history, _environment()])
 
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON as a whole: to a temporary name, synced, then renamed."""
     temporary = path.with_suffix(path.suffix + ".tmp")
-    with temporary.open("w") as stream:
+    with temporary.open("w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=2, allow_nan=False)
         stream.flush()
         os.fsync(stream.fileno())
@@ -118,15 +118,15 @@ def start_log(is_main_process: bool = True) -> MemoryHandler:
     Ranks other than the first show warnings only.
     """
     kept = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    terminal = _TerminalHandler()
+    terminal.setFormatter(LineFormatter(LOG_FORMAT, LOG_TIME))
     logging.basicConfig(
-        level=logging.INFO if is_main_process else logging.WARNING,
-        format=LOG_FORMAT,
-        datefmt=LOG_TIME,
-        handlers=[_TerminalHandler(), kept],
-        force=True,
+        level=logging.INFO if is_main_process else logging.WARNING, handlers=[terminal, kept], force=True
     )
-    for name in ("pytorch_lightning", "lightning_fabric"):  # its news are settings of ours and advertisements
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        library = logging.getLogger(name)
+        library.setLevel(logging.WARNING)  # its news are settings of ours and advertisements
+        library.handlers, library.propagate = [], True  # what it warns of belongs in run.log too
     logging.captureWarnings(True)
     for message in QUIET_WARNINGS:
         warnings.filterwarnings("ignore", message)
@@ -139,7 +139,7 @@ def log_into(folder: Path, kept: MemoryHandler, failures: WriteFailures | None =
     `failures` is told when it cannot be written.
     """
     file = RunLogHandler(folder / "run.log", failures or WriteFailures())
-    file.setFormatter(logging.Formatter(LOG_FORMAT, LOG_TIME))
+    file.setFormatter(LineFormatter(LOG_FORMAT, LOG_TIME))
     kept.setTarget(file)
     kept.close()
     logging.getLogger().removeHandler(kept)

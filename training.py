@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from rich.console import Console
 
 import nets
 import runs
@@ -43,6 +42,7 @@ from out_of_memory import advice, is_out_of_memory
 from ranks import is_main_process
 from reporting import benchmark_results, write_all
 from stopping import Stopped, StopSignals
+from terminal import show
 from train_val import MAIN_DATASET, Recognizer
 from trainer import build_trainer, world_size
 from validation import CONDITIONS, metric_names
@@ -218,10 +218,9 @@ def _report(session: Session, folder: Path) -> None:
     results = benchmark_results(model.last_results, datamodule.benchmarks, facts)
     with outlived(session.failures, "report"):
         write_all(folder / "report", results)
-    console = Console(soft_wrap=True)
-    console.print(format_table(results), highlight=False, markup=False)
+    show(format_table(results))
     for name, entry in results["comparisons"].items():
-        console.print(
+        show(
             f"{name}: {100 * entry['estimate']:+.2f} points [{100 * entry['lower']:+.2f}, {100 * entry['upper']:+.2f}]"
         )
-    console.print(f"run folder: {folder}")
+    show(f"run folder: {folder}")

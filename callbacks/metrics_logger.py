@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from disk import WriteFailures, outlived
+from terminal import printable
 
 
 class MetricsLogger(Logger):
@@ -70,7 +71,7 @@ class MetricsLogger(Logger):
         if self._row and self._row["step"] != step:
             self.save()
             self._row = {}
-        self._row.update({"step": step, **{name: float(value) for name, value in metrics.items()}})
+        self._row.update({"step": step, **{printable(name): float(value) for name, value in metrics.items()}})
         if not self._waiting or self._waiting[-1] is not self._row:
             self._waiting.append(self._row)
 
@@ -96,7 +97,7 @@ class MetricsLogger(Logger):
     def _append(self, rows: list[dict[str, Any]]) -> None:
         size = self._path.stat().st_size
         try:
-            with self._path.open("a", newline="") as stream:
+            with self._path.open("a", encoding="utf-8", newline="") as stream:
                 csv.DictWriter(stream, self._columns, restval="").writerows(rows)
                 stream.flush()
                 os.fsync(stream.fileno())  # a checkpoint may follow, which trusts that this is written
@@ -133,7 +134,7 @@ def truncate_metrics(path: Path, last_step: int) -> int:
 def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
     """Write a CSV file as a whole: to a temporary name, synced, then renamed."""
     temporary = path.with_suffix(".csv.tmp")
-    with temporary.open("w", newline="") as stream:
+    with temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
@@ -144,7 +145,7 @@ def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> No
 
 def _read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """Return columns and whole rows; a last line cut off by a crash is left out."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(whole.splitlines())
     columns = list(reader.fieldnames or ["step"])

@@ -12,9 +12,9 @@ from pytorch_lightning.callbacks import Callback
 
 from disk import WriteFailures, outlived
 from ops import gather_objects
+from terminal import escaped, printable
 
 _COUNT_EVERY = 50
-_ERRORS = "surrogateescape"  # file names are bytes: those that are no UTF-8 survive too
 
 
 class TooManyUnreadableError(RuntimeError):
@@ -23,6 +23,8 @@ class TooManyUnreadableError(RuntimeError):
 
 class UnreadableList(Callback):
     """Keep `unreadable.txt`: path, tab, reason of every unreadable image that any rank met, sorted; none, no file.
+
+    Both are written as `terminal.escaped` does, so that a line is a line and every name can be had back.
 
     It is written at the end of each epoch, so a run that is killed misses those of its last epoch at most. A resumed
     run adds to the file.
@@ -67,7 +69,7 @@ class UnreadableList(Callback):
 
     def _add(self, path: Path, found: dict[str, str]) -> None:
         with outlived(self._failures, path.name):
-            reasons = _read(path) | found
+            reasons = _read(path) | {escaped(name): escaped(reason) for name, reason in found.items()}
             write_lines(path, (f"{name}\t{reason}" for name, reason in sorted(reasons.items())))
 
     def _stop_above_limit(self, count: int, trainer: pl.Trainer) -> None:
@@ -88,14 +90,14 @@ def _found(trainer: pl.Trainer) -> dict[str, str]:
 def _read(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    lines = path.read_text("utf-8", _ERRORS).split("\n")
-    return dict(line.split("\t", 1) for line in lines if "\t" in line)
+    lines = path.read_text("utf-8", "surrogateescape").split("\n")  # a list of an earlier version has names as bytes
+    return {printable(name): printable(reason) for name, tab, reason in (line.partition("\t") for line in lines) if tab}
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a text file as a whole: to a temporary name, synced, then renamed."""
     temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", errors=_ERRORS) as stream:
+    with temporary.open("w", encoding="utf-8") as stream:
         stream.writelines(f"{line}\n" for line in lines)
         stream.flush()
         os.fsync(stream.fileno())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from command import FlagParser, launch, user_errors
 from flags import Options, add_flags, flag
+from terminal import show
 
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
     from datasets.doctor.diagnosis import Diagnosis
@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         diagnosis = _diagnose(source, options)
         _write(Path(options.output_dir), diagnosis)
-    sys.stdout.write(report.to_text(diagnosis))
-    sys.stdout.write(f"\nreport.json, findings.csv and pictures are in {options.output_dir}\n")
+    show(report.to_text(diagnosis))
+    show(f"\nreport.json, findings.csv and pictures are in {options.output_dir}")
     return int(options.strict and bool(diagnosis.findings()))
 
 

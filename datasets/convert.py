@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from command import FlagParser, launch, user_errors
 from datasets.counted import counted
 from flags import Options, add_flags, flag
+from terminal import printable, show
 
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
     from datasets.conversion.outcome import Outcome
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"{PROGRAM}: interrupted; the same command goes on\n")
             return 130
     for outcome in outcomes:
-        sys.stdout.write(_describe(outcome))
+        show(_describe(outcome))
     return int(any(outcome.num_unreadable for outcome in outcomes))
 
 
@@ -113,7 +114,7 @@ def _describe(outcome: Outcome) -> str:
     lines = [outcome.text]
     if outcome.num_unreadable:
         lines.append(f"unreadable: {counted(outcome.num_unreadable, 'image')}, listed in {outcome.unreadable}")
-    return "".join(f"{line}\n" for line in lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 if __name__ == "__main__":

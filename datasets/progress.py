@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
+
+from terminal import printable
 
 T = TypeVar("T")
 
@@ -17,4 +20,5 @@ def tracked(
     """Hand items on under a progress bar on stderr; there is none where that is no terminal, or if it is `hidden`."""
     console = Console(stderr=True)
     disable = hidden or not console.is_terminal
-    return track(items, description, total, console=console, disable=disable, transient=transient)
+    # What is converted may have a name that looks like rich's markup.
+    return track(items, escape(printable(description)), total, console=console, disable=disable, transient=transient)

@@ -28,6 +28,8 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from terminal import printable
+
 SCHEMA = 1
 PROTOCOL_FACTS = ("flip_fusion", "color_space", "folds", "seed", "interval_method", "fusion_weights", "fusion_source")
 METHOD_NAMES = {"adaface": "AdaFace", "qaconv": "QAConv", "combined": "combined"}
@@ -88,7 +90,10 @@ def format_table(results: Results) -> str:
     """Return the table of accuracies in percent: benchmarks and their mean against conditions and methods, as text."""
     benchmarks = results["benchmarks"]
     columns = _columns(results)
-    rows = [[name, *(_percent(_accuracy(entry, column)) for column in columns)] for name, entry in benchmarks.items()]
+    rows = [
+        [printable(name), *(_percent(_accuracy(entry, column)) for column in columns)]
+        for name, entry in benchmarks.items()
+    ]
     if len(rows) > 1:
         rows.append(["mean", *(_percent(_mean_accuracy(results, column)) for column in columns)])
     conditions = [
@@ -99,7 +104,7 @@ def format_table(results: Results) -> str:
     lines = [f"Verification accuracy in %, mean over folds{_synthetic_mark(results)}", "", *_aligned(header + rows)]
     lines += [line for benchmark in benchmarks.items() for line in _imbalance(*benchmark)]
     if results["missing"]:
-        lines += ["", f"missing sets: {', '.join(results['missing'])}"]
+        lines += ["", f"missing sets: {printable(', '.join(results['missing']))}"]
     return "\n".join(lines) + "\n"
 
 
@@ -108,15 +113,17 @@ def format_report(results: Results) -> str:
     parts = [format_table(results)]
     for name, benchmark in results["benchmarks"].items():
         for condition, entries in benchmark["conditions"].items():
-            title = f"{name}, {condition}{_synthetic_mark(results)}"
+            title = f"{printable(name)}, {condition}{_synthetic_mark(results)}"
             parts.append(_details(title, entries))
             if found := benchmark.get("identification", {}).get(condition):
                 parts.append(_identification(title, found))
     if results.get("comparisons"):
         lines = [f"  {name}: {_interval(entry)}" for name, entry in results["comparisons"].items()]
         parts.append("\n".join(["Paired differences", *lines, ""]))
-    facts = [f"  {name}: {_fact(value)}" for name, value in results["protocol"].items()]
-    checksums = [f"  checksum of {name}: {benchmark['checksum']}" for name, benchmark in results["benchmarks"].items()]
+    facts = [f"  {name}: {printable(_fact(value))}" for name, value in results["protocol"].items()]
+    checksums = [
+        printable(f"  checksum of {name}: {benchmark['checksum']}") for name, benchmark in results["benchmarks"].items()
+    ]
     parts.append("\n".join(["Protocol", *facts, *checksums, ""]))
     return "\n".join(parts)
 
@@ -150,7 +157,7 @@ def _imbalance(name: str, benchmark: BenchmarkResults) -> list[str]:
     entry = next(iter(next(iter(benchmark["conditions"].values())).values()))
     if entry["num_genuine"] == entry["num_impostor"]:
         return []
-    return ["", f"{name}: {_pairs(entry)}. AUC and TAR@FAR do not depend on the mix."]
+    return ["", f"{printable(name)}: {_pairs(entry)}. AUC and TAR@FAR do not depend on the mix."]
 
 
 def _pairs(entry: Entry) -> str:

@@ -34,9 +34,11 @@ LAYERS = (
     {"options", "ranks"},
     {"flags"},
     {"command"},
+    {"terminal"},
 )
-# Below the program even less is allowed: these names of ours, and these from outside.
-OURS = {name: {"ops"} for name in LEAVES | GROUND} | {"datasets": {"transforms"}, "transforms": set(), "ops": set()}
+# Below the program even less is allowed: these names of ours, and these from outside. Names of files are everywhere.
+OURS = {name: {"ops", "terminal"} for name in LEAVES | GROUND}
+OURS |= {"datasets": {"transforms", "terminal"}, "transforms": set(), "ops": set()}
 OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "transforms": {"cv2", "numpy", "torch"},
     "datasets": {"cv2", "numcodecs", "numpy", "rich", "torch"},  # rich shows how far the writing of a cache is
@@ -48,6 +50,7 @@ OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "ranks": set(),
     "flags": set(),
     "command": set(),
+    "terminal": set(),
 }
 PLOTS = Path("evaluation/plots.py")
 PARSERS = {"command", "config", "flags", "benchmarks"}  # benchmarks are programs of their own

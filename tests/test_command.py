@@ -10,7 +10,7 @@ import pytest
 from test_architecture import declared, programs
 
 import command
-from command import FlagParser, printable
+from command import FlagParser
 from config import explicit_flags, get_args, get_eval_args
 
 ROOT = Path(__file__).parents[1]
@@ -163,17 +163,6 @@ def test_an_argument_file_with_a_byte_order_mark_is_read(tmp_path):
 
 
 # ---------------------------------------------------------------- what a terminal gets
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain \u00fc \u4eba", "plain \u00fc \u4eba"), ("\x1b[31m", r"\x1b[31m"), ("a\r\nb\t", r"a\r\nb\t"),
-        ("caf\udce9", r"caf\udce9"), ("\u202egnp", r"\u202egnp"), ("\x9b2J", r"\x9b2J"), ("\u2028", r"\u2028"),
-    ],
-)  # fmt: skip
-def test_what_a_terminal_would_obey_is_escaped(text, shown):
-    assert printable(text) == shown
 
 
 @pytest.mark.parametrize("word", ["--\x1b[31mred", "stray\x1b[2J", "--lr=\x1b[31m", "--arch=\udce9\r", "--epochs=\x9b"])

@@ -42,12 +42,14 @@ def test_argument_file_faults_are_one_line(tmp_path, capsys):
     assert "No closing quotation" in refusal(capsys, [f"@{loop}"])
 
 
-@pytest.mark.parametrize("error", [ValueError("two\n  lines"), FileNotFoundError("two lines")])
-def test_bad_input_ends_in_one_line_and_exit_code_2(error, capsys):
+@pytest.mark.parametrize(
+    ("error", "line"), [(ValueError("two\n lines\n"), r"two\n lines"), (FileNotFoundError("one line"), "one line")]
+)
+def test_bad_input_ends_in_one_line_and_exit_code_2(error, line, capsys):
     with pytest.raises(SystemExit) as stop, user_errors("main.py"):
         raise error
     assert stop.value.code == 2
-    assert capsys.readouterr().err == "main.py: error: two lines\n"
+    assert capsys.readouterr().err == f"main.py: error: {line}\n"
 
 
 def test_defects_keep_their_traceback():

@@ -12,6 +12,7 @@ from datasets.conversion.encoding import Encoding
 from datasets.image_folder import ImageFolderDataset
 from datasets.payloads import Payload
 from datasets.record import RecordDataset
+from terminal import escaped
 
 # Images between two checkpoints, some seconds of work.
 CHECKPOINT = 4096
@@ -83,8 +84,7 @@ def _state(file: str) -> str:
 def list_unreadable(file: BinaryIO, payload: Payload) -> None:
     """Append an image that cannot be read to a list: where it is, a tab, the reason."""
     # A file name may hold anything but must not end the line.
-    location = payload.location.replace("\t", " ").replace("\n", " ")
-    file.write(os.fsencode(f"{location}\t{payload.reason}\n"))
+    file.write(f"{escaped(payload.location)}\t{escaped(payload.reason)}\n".encode())
 
 
 def unreadable_beside(result: Path) -> Path:

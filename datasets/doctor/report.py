@@ -22,6 +22,7 @@ from datasets.doctor.diagnosis import (
 )
 from datasets.doctor.duplicates import Pairs
 from datasets.record import RecordDataset
+from terminal import escaped, printable
 
 SCHEMA = "maskwise-check/1"
 # Of a list in the JSON; the table holds all.
@@ -86,11 +87,10 @@ def write(folder: Path, diagnosis: Diagnosis) -> Section:
     """Write report.json and findings.csv into a folder and return the report."""
     report = to_dict(diagnosis)
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    # A file name may be no text.
-    with (folder / "findings.csv").open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+    with (folder / "findings.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(("kind", "image", "other", "detail"))
-        writer.writerows(table(diagnosis))
+        writer.writerows(map(escaped, row) for row in table(diagnosis))  # a file name may hold anything
     return report
 
 
@@ -103,7 +103,7 @@ def to_text(diagnosis: Diagnosis) -> str:
     lines += ["", f"{counted(len(findings), 'finding')}:" if findings else "Nothing looks wrong."]
     lines += [f"- {finding.text}" for finding in findings]
     # Names come from the user's disk: none may move the cursor of a terminal.
-    return "".join(f"{''.join(c if c.isprintable() else '?' for c in line)}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def _summary(diagnosis: Diagnosis) -> Iterator[str]:

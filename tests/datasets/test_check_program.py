@@ -54,7 +54,7 @@ def own_cache(monkeypatch, tmp_path):
 def check(*argv, output):
     code = main([*map(str, argv), "--output-dir", str(output)])
     report = json.loads((output / "report.json").read_text())
-    with (output / "findings.csv").open(newline="", errors="surrogateescape") as stream:
+    with (output / "findings.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     return code, report, rows
 
@@ -202,7 +202,9 @@ def test_names_from_the_disk_do_not_reach_the_terminal_as_they_are(healthy, imag
     (tmp_path / "faces/a/\x1b[2J\udcff.png").write_bytes(b"broken")
     _, report, _ = check(tmp_path / "faces", output=tmp_path / "out")
     assert report["counts"]["unreadable"] == 1
-    assert "\x1b" not in capsys.readouterr().out and b"\xff.png" in (tmp_path / "out/findings.csv").read_bytes()
+    assert "\x1b" not in capsys.readouterr().out and r"\x1b[2J\xff.png" in (tmp_path / "out/findings.csv").read_text(
+        "utf-8"
+    )
 
 
 @pytest.mark.parametrize("counts", [[1] * 3, [1, 16], [1, 17, 5000], [70000]])

@@ -1,0 +1,90 @@
+"""Foreign text on one line of a terminal, log or table: file names and messages may hold anything.
+
+Standard library only, and below all other modules: everything that says something about a file needs it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import unicodedata
+from collections.abc import Iterable
+from types import TracebackType
+
+# Controls, what is invisible or turns the direction of the text, halves of characters, and ends of line.
+_HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def printable(text: str | bytes | os.PathLike[str], limit: int | None = None) -> str:
+    r"""Return text that is safe to show on one line, whatever it holds.
+
+    Control characters, ends of line, characters that are invisible or turn the direction of the text, and the bytes of
+    a name that is not UTF-8 become visible as `\n`, `\x1b`, `\u202e` or `\xe9`; all else stays as it is.
+
+    Args:
+        text: foreign text; bytes are read as UTF-8.
+        limit: longest result in characters, the last of which is then an ellipsis; None: any length.
+    """
+    plain = text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else os.fspath(text)
+    shown = plain if plain.isprintable() else "".join(map(_visible, plain))
+    return shown if limit is None or len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+
+def escaped(text: str | bytes | os.PathLike[str]) -> str:
+    """Return text for a line of a file that programs read: as `printable`, and a backslash is doubled.
+
+    Different texts stay different, and Python's or C's rules for string literals give the text back.
+    """
+    plain = text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else os.fspath(text)
+    return printable(plain.replace("\\", "\\\\"))
+
+
+def show(text: str) -> None:
+    """Write lines of text to stdout, each of them safe."""
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in text.removesuffix("\n").split("\n")))
+
+
+def shell_command(words: Iterable[str]) -> str:
+    """Return the line by which a shell runs a command with these words, on one line whatever they hold.
+
+    Words that cannot be shown stand in `$'...'`, which bash, zsh and ksh read.
+    """
+    return " ".join(map(_shell_word, words))
+
+
+class LineFormatter(logging.Formatter):
+    """Formats a record as one line, whoever wrote it; only the traceback of a defect has more."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        """Return the line; a warning's second line, which quotes the program, joins the first."""
+        if record.name == "py.warnings":
+            record.message = " ".join(record.message.split())
+        return printable(super().formatMessage(record).rstrip())
+
+    def formatException(  # noqa: N802  # logging's name
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> str:
+        """Return a traceback, each of its lines safe."""
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+def _visible(character: str) -> str:
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x80:
+        return _SHORT.get(character, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _shell_word(word: str) -> str:
+    if printable(word) == word:
+        return shlex.quote(word)
+    quoted = escaped(word).replace("'", "\\'")
+    return f"$'{quoted}'"
