@@ -3,12 +3,13 @@
 PYTHON ?= python3
 JOBS ?= 2
 TRITON := triton==3.7.1
+EXTRAS := pillow-heif==1.8.1
 
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
 
-.PHONY: setup demo test test-slow test-triton lint bench ablation clean
+.PHONY: setup setup-extras demo test test-slow test-triton lint bench ablation clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -18,6 +19,10 @@ $(STAMP): requirements.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
+
+# Packages that few need and tests skip without; the extras of pyproject.toml.
+setup-extras: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check $(EXTRAS)
 
 demo: setup
 	$(PY) main.py @experiments/recipes/demo.args

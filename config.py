@@ -146,6 +146,7 @@ class EvaluationOptions(Options):
 
     model_path: str = flag("", "checkpoint of ours, or weights from elsewhere")
     data_path: str = flag("", "folder of identity folders")
+    follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
     output_dir: str = flag("experiments/evaluation", "folder for the report")
     batch_size: int = flag(64, "images at a time", within=COUNT)
     adaface_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)

@@ -116,9 +116,13 @@ class FaceDataModule(pl.LightningDataModule):
     def _open(self, training: Path) -> FaceDataset:
         """Return the training images, those of the subset if one is given."""
         config = self.config
-        reader = RecordDataset if config.use_mxrecord else ImageFolderDataset
+        swap = config.swap_color_channel
         try:
-            dataset: FaceDataset = reader(training, swap_color_channel=config.swap_color_channel)
+            dataset: FaceDataset = (
+                RecordDataset(training, swap_color_channel=swap)
+                if config.use_mxrecord
+                else ImageFolderDataset(training, swap_color_channel=swap, follow_links=config.follow_links)
+            )
         except ValueError as error:
             if not config.use_mxrecord and (training / "train.rec").exists():
                 raise ValueError(f"{training} holds a record file, train.rec: --use_mxrecord reads it") from error

@@ -58,7 +58,7 @@ def run(options: EvaluationConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     runs.log_into(folder, runs.start_log())
     model = load_model(options)
-    dataset = ImageFolderDataset(options.data_path)
+    dataset = ImageFolderDataset(options.data_path, follow_links=options.follow_links)
     listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
     images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
     pairs = choose_pairs(dataset, places, listed)

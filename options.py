@@ -53,6 +53,7 @@ class DataOptions(Options):
         None, "folder of the benchmark sets, absolute or in data_root; else data_root", on_resume=MAY_CHANGE
     )
     swap_color_channel: bool = flag(False, "the training files hold red and blue the other way round")
+    follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
     use_mxrecord: bool = flag(
         False, "the training data are a RecordIO file, train.rec with train.idx, as InsightFace's"
     )

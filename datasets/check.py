@@ -29,6 +29,7 @@ class CheckOptions(Options):
     """Check."""
 
     benchmarks: tuple[str, ...] = flag((), "benchmark sets, or folders that hold some, in any format")
+    follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
     output_dir: str = flag("check", "folder of the report")
     jobs: int = flag(1, "processes; the report does not depend on them", within="[1, inf)")
     strict: bool = flag(False, "exit with 1 if something was found")
@@ -66,7 +67,7 @@ def _diagnose(source: Path | None, options: Arguments) -> Diagnosis:
 
     # What is wrong with the command is said before hours of work.
     paths = _find_sets(options.benchmarks)
-    dataset = None if source is None else _open(source)
+    dataset = None if source is None else _open(source, options.follow_links)
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
     looked = None if dataset is None else look_at(dataset, options.jobs)
     model = None if looked is None or looked.model is None else looked.model.discriminants
@@ -80,14 +81,14 @@ def _diagnose(source: Path | None, options: Arguments) -> Diagnosis:
     return Diagnosis(dataset, looked, sets, broken)
 
 
-def _open(source: Path) -> FaceSource:
+def _open(source: Path, follow_links: bool) -> FaceSource:
     from datasets import ImageFolderDataset, RecordDataset
 
     if not source.exists():
         raise ValueError(f"{source} does not exist")
     if source.is_file() or any(source.glob("*.rec")):
         return RecordDataset(source)
-    return ImageFolderDataset(source)
+    return ImageFolderDataset(source, follow_links=follow_links)
 
 
 def _find_sets(benchmarks: Sequence[str]) -> dict[str, Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from datasets import heic
 from datasets.image_header import image_size
 from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE
@@ -50,7 +51,7 @@ def read_image(path: Path) -> Image:
 
 
 def decode_image(data: bytes | memoryview, path: Path | str) -> Image:
-    """Decode any format that OpenCV reads and resize it to uint8 [112, 112, 3] RGB.
+    """Decode any format that OpenCV reads, HEIC by pillow-heif, and resize it to uint8 [112, 112, 3] RGB.
 
     Grey images get three equal channels, 16-bit ones keep their high byte, alpha is dropped, the orientation tag is
     obeyed. Other sizes are stretched to the square, by area averages when both sides shrink, else bilinearly.
@@ -67,16 +68,27 @@ def decode_image(data: bytes | memoryview, path: Path | str) -> Image:
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise UnreadableImageError(path, f"{size[0]} x {size[1]} pixels, more than {MAX_PIXELS}")
     decoded: Image | None
+    if heic.brand_of(data) == heic.HEIC:
+        return _fit(_decode_heic(data, path))
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # type: ignore[assignment]  # uint8
     except cv2.error as error:
         raise UnreadableImageError(path, f"OpenCV refuses it ({error.err})") from error
     if decoded is None:
         raise UnreadableImageError(path, "not an image that OpenCV reads, or damaged")
-    return decoded if decoded.shape == _SHAPE else _fit(decoded)
+    return _fit(decoded)
+
+
+def _decode_heic(data: bytes | memoryview, path: Path | str) -> Image:
+    try:
+        return heic.decode(data, MAX_PIXELS)
+    except ValueError as error:
+        raise UnreadableImageError(path, str(error)) from error
 
 
 def _fit(image: Image) -> Image:
+    if image.shape == _SHAPE:
+        return image
     height, width = image.shape[:2]
     # Bilinear samples alias when an image shrinks much; area averages turn blocky when it grows.
     method = cv2.INTER_AREA if min(height, width) >= IMAGE_SIZE else cv2.INTER_LINEAR

@@ -41,7 +41,8 @@ OURS = {name: {"ops", "terminal"} for name in LEAVES | GROUND}
 OURS |= {"datasets": {"transforms", "terminal"}, "transforms": set(), "ops": set()}
 OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "transforms": {"cv2", "numpy", "torch"},
-    "datasets": {"cv2", "numcodecs", "numpy", "rich", "torch"},  # rich shows how far the writing of a cache is
+    # rich shows how far the writing of a cache is; pillow_heif where it is installed
+    "datasets": {"cv2", "numcodecs", "numpy", "pillow_heif", "rich", "torch"},
     "nets": {"safetensors", "torch"},
     "evaluation": {"matplotlib", "numpy", "rich", "sklearn", "torch"},
     "qaconv": {"torch", "triton"},  # triton where it is installed

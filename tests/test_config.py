@@ -15,6 +15,7 @@ from flags import FIXED, INVOCATION, MAY_CHANGE
 # The contract of the command line: every flag with its default. Written out, so that a changed default is noticed.
 DEFAULTS = {
     "data_root": None, "train_data_path": None, "val_data_path": None, "swap_color_channel": False,
+    "follow_links": False,
     "use_mxrecord": False, "train_data_subset": None, "max_bad_fraction": 0.001, "custom_num_class": None,
     "val_identities": 0.1, "synthetic_identities": 200, "synthetic_images": 20,
     "epochs": 24, "batch_size": 256, "lr": 0.1, "lr_milestones": (8, 12, 14), "lr_gamma": 0.1, "momentum": 0.9,

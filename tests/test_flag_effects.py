@@ -43,6 +43,7 @@ EFFECTS = {
     "train_data_path": "test_paths_choose_the_training_faces_and_the_benchmarks",
     "val_data_path": "test_paths_choose_the_training_faces_and_the_benchmarks",
     "swap_color_channel": f"{OPTIONS}::test_swap_color_channel_makes_training_and_validation_images_rgb",
+    "follow_links": "test_follow_links_trains_on_identities_that_links_lead_to",
     "use_mxrecord": "test_use_mxrecord_trains_on_a_record_file",
     "train_data_subset": "test_train_data_subset_keeps_the_listed_images_of_identities_with_five",
     "max_bad_fraction": f"{DATA}::test_more_unreadable_images_than_max_bad_fraction_stop_the_run",
@@ -135,6 +136,7 @@ EFFECTS = {
 EVALUATION_EFFECTS = {
     "model_path": f"{RUNS}::test_a_list_of_pairs_is_scored_as_given",
     "data_path": f"{RUNS}::test_a_checkpoint_is_evaluated_on_a_folder_of_identities",
+    "follow_links": "test_evaluation_follow_links_reads_identities_that_links_lead_to",
     "output_dir": f"{RUNS}::test_a_list_of_pairs_is_scored_as_given",
     "pairs": f"{RUNS}::test_a_list_of_pairs_is_scored_as_given",
     "shortlist": f"{RUNS}::test_a_shortlist_and_compact_maps_on_disk_are_stated_in_the_report",
@@ -294,6 +296,15 @@ def test_paths_choose_the_training_faces_and_the_benchmarks(faces, monkeypatch):
     assert found() == (faces / "train", ["lfw"], True)
     with pytest.raises(ValueError, match=r"--val_data_path: .*nowhere holds none of the sets lfw"):
         datamodule(data_root=str(faces), val_data_path="nowhere")
+
+
+def test_follow_links_trains_on_identities_that_links_lead_to(faces, tmp_path):
+    (tmp_path / "links").mkdir()
+    for folder in (faces / "train").iterdir():
+        (tmp_path / "links" / folder.name).symlink_to(folder)
+    assert datamodule(data_root=str(tmp_path / "links"), follow_links=True, val_identities=0.25).num_classes == 6
+    with pytest.raises(ValueError, match="8 links not followed, out of the root"):
+        datamodule(data_root=str(tmp_path / "links"))
 
 
 def test_swap_color_channel_turns_the_files_of_the_training_set(faces):
@@ -731,6 +742,25 @@ def describe_calls(evaluation, **options):
     evaluation.model.describe = recording
     scores_of(evaluation, **options)
     return calls
+
+
+def test_evaluation_follow_links_reads_identities_that_links_lead_to(faces, tmp_path, monkeypatch, quiet_log):
+    class FoundError(Exception):
+        """The images were found."""
+
+    def stop(dataset, *others):
+        raise FoundError(len(dataset))
+
+    monkeypatch.setattr(folder_evaluation, "load_model", lambda options: None)
+    monkeypatch.setattr(folder_evaluation, "read_images", stop)
+    (tmp_path / "links").mkdir()
+    for folder in (faces / "train").iterdir():
+        (tmp_path / "links" / folder.name).symlink_to(folder)
+    options = {"data_path": str(tmp_path / "links"), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(FoundError, match=str(NUM_PEOPLE * NUM_IMAGES)):
+        folder_evaluation.run(evaluation_config(**options, follow_links=True))
+    with pytest.raises(ValueError, match="8 links not followed"):
+        folder_evaluation.run(evaluation_config(**options))
 
 
 def test_evaluation_describes_batch_size_images_at_a_time(evaluation):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from datasets.image_folder import ImageFolderDataset
 from datasets.image_header import image_size
+from datasets.image_kinds import suffix_of
 from datasets.parallel import ordered_results
 from datasets.payloads import Payload, Portion, decode_payload, portions
 from datasets.progress import tracked
@@ -24,13 +25,6 @@ from transforms.landmarks import IMAGE_SIZE
 ENCODINGS = ("png", "jpeg")
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-# First bytes, and what may follow at byte 4 or 8, of the formats that OpenCV reads.
-_SIGNATURES = (
-    (_JPEG, ".jpg"), (_PNG, ".png"), (b"BM", ".bmp"), (b"GIF8", ".gif"), (b"II*\0", ".tif"), (b"MM\0*", ".tif"),
-    (b"P1", ".pbm"), (b"P4", ".pbm"), (b"P2", ".pgm"), (b"P5", ".pgm"), (b"P3", ".ppm"), (b"P6", ".ppm"),
-    (b"P7", ".pam"), (b"\0\0\0\x0cjP  ", ".jp2"), (b"\xff\x4f\xff\x51", ".jp2"), (b"#?RADIANCE", ".hdr"),
-    (b"#?RGBE", ".hdr"), (b"\x59\xa6\x6a\x95", ".ras"),
-)  # fmt: skip
 
 
 class Encoding(NamedTuple):
@@ -64,15 +58,6 @@ def to_face(portion: Portion, encoding: Encoding) -> list[Payload]:
 def to_checked(portion: Portion) -> list[Payload]:
     """Return images with the bytes they have, after a look whether these can be decoded."""
     return [_checked(payload) for payload in portion.read()]
-
-
-def suffix_of(data: bytes) -> str:
-    """Return the usual suffix of an image file from its content; empty if the format is not known."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return ".webp"
-    if data[4:12] in (b"ftypavif", b"ftypavis"):
-        return ".avif"
-    return next((suffix for start, suffix in _SIGNATURES if data.startswith(start)), "")
 
 
 @contextmanager

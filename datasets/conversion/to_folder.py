@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.conversion.encoding import suffix_of, to_checked, worked
+from datasets.conversion.encoding import to_checked, worked
 from datasets.conversion.list_names import listed_names
 from datasets.conversion.outcome import (
     CHECKPOINT,
@@ -21,6 +21,7 @@ from datasets.conversion.outcome import (
 )
 from datasets.conversion.workspace import Journal, Workspace, open_workspace
 from datasets.counted import counted
+from datasets.image_kinds import suffix_of
 from datasets.paths import PathTable
 from datasets.record import RecordDataset
 

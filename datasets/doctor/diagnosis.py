@@ -14,6 +14,7 @@ from datasets.doctor.alignment import SUSPECT_BELOW, AlignmentModel
 from datasets.doctor.duplicates import Duplicates, find_duplicates
 from datasets.doctor.examine import FaceSource, Looked, LookedSet
 from datasets.doctor.measure import GREY
+from datasets.image_folder import ImageFolderDataset
 
 Indices = NDArray[np.int64]
 
@@ -144,6 +145,8 @@ def _unaligned(looked: Looked) -> Indices:
 def _of_files(diagnosis: Diagnosis) -> Iterator[Finding]:
     dataset, looked = diagnosis.dataset, diagnosis.looked
     assert dataset is not None and looked is not None
+    if isinstance(dataset, ImageFolderDataset) and dataset.left_out:
+        yield Finding("left_out", str(dataset.left_out))
     if looked.unreadable:
         first = looked.unreadable[0]
         yield Finding(

@@ -21,6 +21,7 @@ from datasets.doctor.diagnosis import (
     share_unaligned,
 )
 from datasets.doctor.duplicates import Pairs
+from datasets.image_folder import ImageFolderDataset
 from datasets.record import RecordDataset
 from terminal import escaped, printable
 
@@ -40,6 +41,7 @@ def to_dict(diagnosis: Diagnosis) -> Section:
             "kind": "records" if isinstance(diagnosis.dataset, RecordDataset) else "folder",
             "counts": _counts(diagnosis),
             "sizes": _sizes(diagnosis),
+            "left_out": _left_out(diagnosis),
             "unreadable": _unreadable(diagnosis),
             "duplicates": _duplicates(diagnosis),
             "shared_with_benchmarks": _shared(diagnosis),
@@ -178,6 +180,13 @@ def _unreadable(diagnosis: Diagnosis) -> Section:
     assert diagnosis.looked is not None
     listed = [{"image": broken.location, "reason": broken.reason} for broken in diagnosis.looked.unreadable]
     return {"images": len(listed), "first": listed[:_MAX_LISTED]}
+
+
+def _left_out(diagnosis: Diagnosis) -> list[Section]:
+    if not isinstance(diagnosis.dataset, ImageFolderDataset):
+        return []
+    counts = sorted(diagnosis.dataset.left_out.items())
+    return [{"suffix": suffix, "reason": reason, "files": number} for (suffix, reason), number in counts]
 
 
 def _duplicates(diagnosis: Diagnosis) -> Section:

@@ -216,6 +216,20 @@ def test_the_histogram_is_drawn_for_any_counts(tmp_path, counts):
     assert (picture == (178, 114, 0)).all(axis=2).sum() > 100
 
 
+def test_what_is_left_out_is_in_the_report(healthy, tmp_path, capsys):
+    root = tmp_path / "faces"
+    shutil.copytree(healthy, root)
+    (root / "id00" / "note.txt").write_text("mine")
+    (root / "id01" / "0.png").rename(root / "id01" / "0.png_large")
+    (root / "outside").symlink_to(healthy / "id02")
+    _, report, _ = check(root, output=tmp_path / "out")
+    assert report["left_out"] == [{"suffix": ".txt", "reason": "not an image", "files": 1}]
+    assert report["counts"]["images"] == IDENTITIES * EACH
+    assert "- 1 file left out: 1 .txt (not an image)" in capsys.readouterr().out
+    _, report, _ = check(root, "--follow-links", output=tmp_path / "out")
+    assert report["counts"]["identities"] == IDENTITIES + 1
+
+
 def test_the_command_with_two_jobs_reports_the_same(healthy, benchmark, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "datasets.check", str(healthy), "--benchmarks", str(benchmark), "--jobs", "2"]

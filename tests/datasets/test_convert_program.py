@@ -119,6 +119,14 @@ def test_every_direction_through_the_program(tmp_path, capsys):
     assert contents(tmp_path / "out") == contents(tmp_path / "in")
 
 
+def test_what_is_left_out_is_said_on_stderr(folder, tmp_path):
+    (folder / "note.txt").write_text("beside the identities")
+    (next(path for path in sorted(folder.iterdir()) if path.is_dir()) / "note.txt").write_text("mine")
+    command = [sys.executable, "-m", "datasets.convert", str(folder), str(tmp_path / "out"), "--to", "records"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "1 file left out: 1 .txt (not an image)" in run.stderr
+
+
 def test_interrupted_by_hand_it_says_how_to_go_on(folder, tmp_path, monkeypatch, capsys):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt

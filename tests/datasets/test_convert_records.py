@@ -11,10 +11,11 @@ from record_files import body, cut, picture, record, write_records
 
 from datasets import ImageFolderDataset, RecordDataset
 from datasets.conversion import encoding, to_folder, to_records, workspace
-from datasets.conversion.encoding import Encoding, suffix_of
+from datasets.conversion.encoding import Encoding
 from datasets.conversion.outcome import Job
 from datasets.conversion.to_folder import records_to_folder
 from datasets.conversion.to_records import folder_to_records
+from datasets.image_kinds import suffix_of
 from datasets.synthetic import render_identities
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "recordio"
