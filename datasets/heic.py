@@ -53,9 +53,10 @@ def decode(data: bytes | memoryview, max_pixels: int) -> Image:
     try:
         file = pillow_heif.open_heif(bytes(data))
         width, height = file.size
-        if width * height > max_pixels:
-            raise ValueError(f"{width} x {height} pixels, more than {max_pixels}")
-        # Alpha is dropped and grey made three channels, as everywhere here.
-        return np.array(file.to_pillow().convert("RGB"), np.uint8)
-    except (OSError, RuntimeError, SyntaxError, EOFError) as error:
+        # Pixels are decoded by what follows, not before.
+        image = None if width * height > max_pixels else np.array(file.to_pillow().convert("RGB"), np.uint8)
+    except (ValueError, OSError, RuntimeError, SyntaxError, EOFError) as error:
         raise ValueError(f"a HEIC image that pillow-heif refuses ({error})") from error
+    if image is None:
+        raise ValueError(f"{width} x {height} pixels, more than {max_pixels}")
+    return image
