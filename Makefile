@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
 
-.PHONY: setup setup-extras demo test test-slow test-triton lint bench ablation clean
+.PHONY: setup setup-extras demo test test-slow test-triton gpu lint bench ablation clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -38,6 +38,13 @@ test-slow: setup
 test-triton: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check $(TRITON)
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/qaconv/test_triton_matches.py
+
+# On a machine with a GPU and PyTorch, with nothing installed: PYTHON names its interpreter, DEVICE=cpu rehearses.
+PART ?= 1
+DEVICE ?= cuda
+OUT ?= experiments/gpu
+gpu:
+	$(PYTHON) -m benchmarks.gpu --part $(PART) --device $(DEVICE) --out "$(OUT)"
 
 lint: setup
 	$(PY) -m ruff check .

@@ -11,14 +11,16 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from datasets import Sample
 from ops import gather_objects, is_distributed, rank_and_ranks
+
+if TYPE_CHECKING:  # the guard works where no image can be read: `make gpu`
+    from datasets import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ _WINDOW: Final = 100  # losses whose median a loss is compared with
 _ENOUGH: Final = 20  # of them before it is
 _SPIKE: Final = 10.0  # times the median
 
-Diagnosis = Callable[[Sample, int], str | None]
+Diagnosis = Callable[["Sample", int], str | None]
 
 
 class NonFiniteError(RuntimeError):

@@ -9,7 +9,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.amp import GradScaler
 from torch.optim import Optimizer
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ops import is_distributed
 
@@ -54,6 +53,8 @@ def mean_over_ranks(gradient: Tensor) -> Tensor:
     gradient = gradient.coalesce()
     if not is_distributed():
         return gradient
+    from torchmetrics.utilities.distributed import gather_all_tensors  # here: one rank works without it
+
     rows = torch.cat(gather_all_tensors(gradient.indices()[0]))
     values = torch.cat(gather_all_tensors(gradient.values())) / dist.get_world_size()
     total = torch.sparse_coo_tensor(rows[None], values, gradient.shape, check_invariants=False)

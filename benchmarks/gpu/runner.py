@@ -1,0 +1,259 @@
+"""Runs checks in processes of their own: one that hangs, crashes or poisons its CUDA context costs itself alone."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from tempfile import TemporaryDirectory
+from threading import Lock, Thread
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.gpu.case import Cases, NotRunError
+from benchmarks.measure import machine
+
+START_SECONDS = 60.0  # for a process to import torch; the first import from a cold disk is slow
+PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"
+
+Row = dict[str, Any]
+
+
+class Plan(NamedTuple):
+    """How the checks are run."""
+
+    device: str  # "cuda" or "cpu"
+    only: str  # a word in the name of the checks to run; empty: all
+    jobs: int  # processes at a time
+    seconds: float  # for all of them
+
+
+class Task(NamedTuple):
+    """Where a check is found, and for how long it may run."""
+
+    module: str
+    name: str
+    seconds: float
+
+
+class Results:
+    """The rows so far; the JSON file is replaced with each."""
+
+    def __init__(self, path: Path, facts: Row) -> None:
+        self._path = path
+        self._facts = facts
+        self._lock = Lock()
+        self.rows: list[Row] = []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._write()
+
+    def add(self, row: Row) -> None:
+        """Take a row, write the file and print a line."""
+        with self._lock:
+            self.rows.append(row)
+            self._write()
+            print(_line(row), flush=True)
+
+    def _write(self) -> None:
+        temporary = self._path.with_suffix(".json.tmp")
+        text = json.dumps({"facts": self._facts, "checks": self.rows}, indent=1)
+        with temporary.open("w") as stream:
+            stream.write(text + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(self._path)
+
+
+def run_part(plan: Plan, stages: Sequence[Sequence[str]], path: Path) -> int:
+    """Run the checks of some modules, stage after stage, the last stage one at a time; return the exit code.
+
+    Args:
+        stages: names of modules, each with a function `cases(on_gpu: bool) -> Cases`.
+        path: of the JSON file.
+    """
+    start = time.monotonic()
+    deadline = start + plan.seconds
+    results = Results(path, _facts(plan.device))
+    with TemporaryDirectory(ignore_cleanup_errors=True) as compiled:
+        # Compiled here and now: an old cache would hide what no longer compiles.
+        os.environ.update(TRITON_CACHE_DIR=compiled, TORCHINDUCTOR_CACHE_DIR=compiled)
+        for number, modules in enumerate(stages):
+            alone = number > 0 and number == len(stages) - 1
+            _run_stage(plan, _tasks(plan, modules, results), results, deadline, jobs=1 if alone else plan.jobs)
+    counts = {outcome: sum(row["outcome"] == outcome for row in results.rows) for outcome in (PASSED, FAILED, NOT_RUN)}
+    print("\n" + "\n".join(map(_line, sorted(results.rows, key=lambda row: row["check"]))))
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    print(f"\n{summary} in {time.monotonic() - start:.0f} s; {path}")
+    return 0 if counts[PASSED] and not counts[FAILED] else 1
+
+
+def _facts(device: str) -> Row:
+    facts: Row = {**machine(), "device": device, "python": sys.version.split()[0], "cuda": torch.version.cuda}
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        facts |= {"gpu": properties.name, "capability": f"{properties.major}.{properties.minor}"}
+        facts |= {"gpu_mib": properties.total_memory // 2**20, "multiprocessors": properties.multi_processor_count}
+    return facts
+
+
+def _tasks(plan: Plan, modules: Sequence[str], results: Results) -> list[Task]:
+    tasks = []
+    for module in modules:
+        try:
+            cases: Cases = importlib.import_module(module).cases(plan.device == "cuda")
+        except ImportError as error:
+            results.add(_row(module.rpartition(".")[2], NOT_RUN, 0.0, reason=_missing(error)))
+            continue
+        tasks += [Task(module, name, case.seconds) for name, case in cases.items() if plan.only in name]
+    return tasks
+
+
+def _run_stage(plan: Plan, tasks: Sequence[Task], results: Results, deadline: float, jobs: int) -> None:
+    queue: SimpleQueue[Task] = SimpleQueue()
+    for task in tasks:
+        queue.put(task)
+    threads = [Thread(target=_work_off, args=(plan.device, queue, results, deadline)) for _ in range(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _work_off(device: str, queue: SimpleQueue[Task], results: Results, deadline: float) -> None:
+    """Give the tasks of a queue to one process, and to another after one that did not come back whole."""
+    child: _Child | None = None
+    while True:
+        try:
+            task = queue.get_nowait()
+        except Empty:
+            break
+        left = deadline - time.monotonic()
+        if left <= 0:
+            results.add(_row(task.name, NOT_RUN, 0.0, reason="the time of this part is over"))
+            continue
+        child = child or _Child(device)
+        row, is_sound = child.run(task, left)
+        results.add(row)
+        if not is_sound:
+            child.end()
+            child = None
+    if child is not None:
+        child.end()
+
+
+class _Child:
+    """A process that runs one check after the other."""
+
+    def __init__(self, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process: BaseProcess = context.Process(target=_serve, args=(theirs, device), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._is_new = True
+
+    def run(self, task: Task, left: float) -> tuple[Row, bool]:
+        """Return the row of a check, and whether the process may run another.
+
+        The check fails if it takes longer than its time, or the process dies.
+        """
+        seconds = min(left, task.seconds + (START_SECONDS if self._is_new else 0.0))
+        self._is_new = False
+        start = time.monotonic()
+        try:
+            self._pipe.send(task)
+            if self._pipe.poll(seconds):
+                answer: tuple[Row, bool] = self._pipe.recv()
+                return answer
+            reason = f"took longer than {seconds:.0f} s"
+        except (EOFError, OSError):
+            self._process.join(5)
+            reason = f"its process died with exit code {self._process.exitcode}"
+        return _row(task.name, FAILED, time.monotonic() - start, reason=reason), False
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        self._pipe.close()
+        self._process.join(0.5)
+        if self._process.pid and hasattr(os, "killpg"):
+            with suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # with what the check has started
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(pipe: Connection, device_name: str) -> None:
+    """Run the checks that come through the pipe until it is closed."""
+    device = torch.device(device_name, 0) if device_name == "cuda" else torch.device(device_name)
+    if hasattr(os, "setsid"):
+        os.setsid()
+    logging.disable(logging.WARNING)  # steps are spoilt on purpose
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    while True:
+        try:
+            task: Task = pipe.recv()
+        except (EOFError, OSError):
+            return
+        pipe.send(_run_case(task, device))
+
+
+def _run_case(task: Task, device: torch.device) -> tuple[Row, bool]:
+    """Return the row of a check, and whether this process can be trusted with another: not after an error of CUDA."""
+    start = time.monotonic()
+    try:
+        torch.manual_seed(0)
+        case = importlib.import_module(task.module).cases(device.type == "cuda")[task.name]
+        figures = case.run(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # what a kernel did wrong is this check's fault, not the next one's
+        return _row(task.name, PASSED, time.monotonic() - start, figures=figures), True
+    except (NotRunError, ImportError) as error:
+        reason = _missing(error) if isinstance(error, ImportError) else str(error)
+        return _row(task.name, NOT_RUN, time.monotonic() - start, reason=reason), True
+    except Exception as error:  # noqa: BLE001  (the next check runs whatever this one raised)
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        row = _row(task.name, FAILED, time.monotonic() - start, reason=reason, traceback=traceback.format_exc())
+        return row, isinstance(error, AssertionError)
+    finally:
+        if device.type == "cuda":
+            _free_memory()
+
+
+def _free_memory() -> None:
+    try:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.empty_cache()
+    except RuntimeError:
+        pass  # the context is broken: the check has failed, and the process ends
+
+
+def _missing(error: ImportError) -> str:
+    return f"no module {error.name}" if isinstance(error, ModuleNotFoundError) else str(error).splitlines()[0]
+
+
+def _row(check: str, outcome: str, seconds: float, **more: Any) -> Row:
+    return {"check": check, "outcome": outcome, "seconds": round(seconds, 3), **more}
+
+
+def _line(row: Row) -> str:
+    shown = {name: value for name, value in row.get("figures", {}).items() if not isinstance(value, list)}
+    figures = "  ".join(f"{name} {_short(value)}" for name, value in shown.items())
+    return f"{row['outcome']:8s} {row['seconds']:6.1f} s  {row['check']:54s} {row.get('reason', figures)[:160]}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
