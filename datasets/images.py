@@ -8,13 +8,17 @@ import cv2
 import numpy as np
 
 from datasets import heic
-from datasets.image_header import image_size
+from datasets.image_header import image_size, num_scans
 from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE
 
-# 8192 x 8192, three times the largest sensor of a phone camera: more is a mistake or an attack.
+# 8192 x 8192, three times the largest sensor of a phone camera: more is a mistake or an attack. OpenCV holds it too,
+# for what a header does not tell, unless it was imported before `transforms`.
 MAX_PIXELS = 2**26
 MAX_FILE_BYTES = 2**28
+# Encoders write 10. Each of them goes over all pixels, and may be written in a few bytes.
+MAX_SCANS = 100
+_FEW_PIXELS = 2**22
 _SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
@@ -60,20 +64,25 @@ def decode_image(data: bytes | memoryview, path: Path | str) -> Image:
         data: the encoded bytes.
         path: where they come from, for the error.
     Raises:
-        UnreadableImageError: if the bytes are not an image, are cut off, or state more than MAX_PIXELS pixels.
+        UnreadableImageError: if the bytes are not an image, are cut off, have more than MAX_PIXELS pixels,
+            or are a large JPEG of more than MAX_SCANS scans.
     """
     if not data:
         raise UnreadableImageError(path, "the file is empty")
-    size = image_size(data)
-    if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise UnreadableImageError(path, f"{size[0]} x {size[1]} pixels, more than {MAX_PIXELS}")
+    width, height = image_size(data) or (0, 0)
+    if width * height > MAX_PIXELS:
+        raise UnreadableImageError(path, f"{width} x {height} pixels, more than {MAX_PIXELS}")
+    if width * height > _FEW_PIXELS and (scans := num_scans(bytes(data))) > MAX_SCANS:
+        raise UnreadableImageError(path, f"a JPEG of {scans} scans, more than {MAX_SCANS}")
     decoded: Image | None
     if heic.brand_of(data) == heic.HEIC:
         return _fit(_decode_heic(data, path))
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # type: ignore[assignment]  # uint8
     except cv2.error as error:
-        raise UnreadableImageError(path, f"OpenCV refuses it ({error.err})") from error
+        too_large = "CV_IO_MAX_IMAGE" in error.err
+        reason = f"more than {MAX_PIXELS} pixels" if too_large else f"OpenCV refuses it ({error.err})"
+        raise UnreadableImageError(path, reason) from error
     if decoded is None:
         raise UnreadableImageError(path, "not an image that OpenCV reads, or damaged")
     return _fit(decoded)

@@ -1,5 +1,10 @@
 """What happens to an image between its file and the network: occlusion, augmentation, and the way to a tensor."""
 
+import os
+
+# Asked once, when OpenCV is imported: what says that it has more pixels is not decoded.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
+
 from transforms.augment import crop_with_padding, flip, low_resolution, mirror, photometric
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
 from transforms.occluders import OCCLUDER_FAMILIES, OCCLUDERS, occlude
