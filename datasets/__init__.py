@@ -5,8 +5,12 @@ A name is imported when it is first asked for, so that the programs of this pack
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# Asked once, when OpenCV is imported, by this package or by `transforms`: what has more pixels is not decoded.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
 
 if TYPE_CHECKING:
     from datasets.benchmark import BENCHMARKS, Benchmark, find_benchmarks, load_benchmark, save_benchmark

@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.checksums import CHECKSUMS, verify, write_checksums
 from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE
 
@@ -159,6 +160,7 @@ def write_folder(stream: PairStream, folder: Path, source: str | None) -> None:
         with (folder / _SOURCE).open("wb") as file:
             file.write(f"{source}\n".encode())
             _flush(file)
+    write_checksums(folder)
     _sync(folder)
 
 
@@ -167,12 +169,21 @@ def is_own_layout(folder: Path) -> bool:
     return (folder / "images.npy").is_file() and (folder / "issame.npy").is_file()
 
 
-def read_folder(folder: Path, name: str) -> Benchmark:
-    """Map the images and read the small arrays of a set.
+def read_folder(folder: Path, name: str, verified: bool = False) -> Benchmark:
+    """Map the images and read the small arrays of a set; where it carries checksums, as ours do, they are compared.
 
+    Args:
+        folder, name: of the set.
+        verified: they need not be compared.
     Raises:
-        ValueError: if a file is damaged or does not fit the others; names the folder.
+        ValueError: if a file is damaged or does not fit the others; names the file or the folder.
     """
+    if not verified and (folder / CHECKSUMS).exists():
+        try:
+            verify(folder)
+        except ValueError as error:
+            remedy = f"write the set again, or remove {CHECKSUMS} if it was changed on purpose"
+            raise ValueError(f"{error}; {remedy}") from error
     small = {field: _read_small(folder / f"{field}.npy") for field in ("issame", "folds", "identities")}
     issame = small["issame"]
     if issame is None:

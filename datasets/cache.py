@@ -43,7 +43,7 @@ def cache_benchmark(
     except OSError as error:
         logger.warning("%s: cannot cache the benchmark (%s); it stays in memory", folder, error.strerror)
         return benchmark
-    return read_folder(folder / name, name)
+    return read_folder(folder / name, name, verified=True)
 
 
 def _key(dataset: FaceDataset, name: str, max_pairs: int, seed: int) -> str:

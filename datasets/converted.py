@@ -17,6 +17,7 @@ import numpy as np
 
 from datasets.benchmark_folder import IMAGE_SHAPE, Benchmark, PairStream, read_folder, write_folder
 from datasets.cache_folder import cache_folder, publish
+from datasets.checksums import verify
 from datasets.progress import tracked
 
 T = TypeVar("T")
@@ -111,7 +112,7 @@ def convert_once(source: Source, name: str, cache: Path | None = None, progress:
 
     try:
         publish(folder, write)
-        return read_folder(folder / name, name)
+        return read_folder(folder / name, name, verified=True)
     except OSError as error:
         logger.warning("%s: cannot cache benchmark %s (%s); it stays in memory", folder.parent, name, error.strerror)
         return _collect(_checked(source, progress, name), name, checksum)
@@ -120,7 +121,10 @@ def convert_once(source: Source, name: str, cache: Path | None = None, progress:
 def open_cached(folder: Path, name: str) -> Benchmark | None:
     """Return the set that `publish` put into a folder of the cache, None if there is none; a damaged one is removed."""
     try:
-        return read_folder(folder / name, name) if folder.exists() else None
+        if not folder.exists():
+            return None
+        verify(folder / name)  # one of an older version has no checksums
+        return read_folder(folder / name, name, verified=True)
     except ValueError as error:
         logger.warning("%s; it is made again", error)
         shutil.rmtree(folder, ignore_errors=True)

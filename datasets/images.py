@@ -13,7 +13,7 @@ from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE
 
 # 8192 x 8192, three times the largest sensor of a phone camera: more is a mistake or an attack. OpenCV holds it too,
-# for what a header does not tell, unless it was imported before `transforms`.
+# for what a header does not tell, unless it was imported before this package.
 MAX_PIXELS = 2**26
 MAX_FILE_BYTES = 2**28
 # Encoders write 10. Each of them goes over all pixels, and may be written in a few bytes.

@@ -5,6 +5,7 @@ Nothing here comes from a real person; whatever reports on these sets says "synt
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -25,8 +26,11 @@ from rich.progress import track
 from datasets.benchmark import Benchmark, save_benchmark
 from datasets.cache import cache_folder
 from datasets.canvas import Image
+from datasets.checksums import verify, write_checksums
 from datasets.face_parameters import FaceIdentity, Nuisance, Range, sample_identity, sample_nuisance
 from datasets.renderer import RENDERER_VERSION, encode_face, render_face
+
+logger = logging.getLogger(__name__)
 
 NUM_FOLDS = 10
 
@@ -217,6 +221,7 @@ def _render_all(folder: Path, spec: SyntheticSpec, jobs: int, progress: bool) ->
     (folder / "README.txt").write_text(README)
     description = {"kind": "synthetic", "renderer_version": RENDERER_VERSION, **asdict(spec)}
     (folder / "spec.json").write_text(json.dumps(description, indent=2) + "\n")
+    write_checksums(folder)
 
 
 def prepare_synthetic(
@@ -225,7 +230,8 @@ def prepare_synthetic(
     """Return the folder with the spec's faces, rendering them first where the cache does not hold them.
 
     The folder `<root>/synthetic-<digest>` holds train/<identity>/<image>.jpg, the five benchmarks in our own layout,
-    README.txt and spec.json. It appears complete or not at all; of two processes that race, one's copy stays.
+    README.txt, spec.json and checksums.json. It appears complete or not at all; of two processes that race, one's copy
+    stays. One that is damaged is rendered again, which a warning says.
 
     Args:
         root: the cache; None is `cache_folder()`.
@@ -238,7 +244,10 @@ def prepare_synthetic(
     spec = spec or SyntheticSpec()
     cache = root or cache_folder()
     target = cache / f"synthetic-{spec.digest}"
-    if target.is_dir():
+    damage = _damage(target) if target.is_dir() else None
+    if damage is not None:
+        logger.warning("%s; the synthetic faces are rendered again", damage)
+    elif target.is_dir():
         return target
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -250,10 +259,21 @@ def prepare_synthetic(
         complete = temporary / target.name
         complete.mkdir()
         _render_all(complete, spec, jobs or _num_cores(), progress)
+        if damage is not None and target.is_dir() and _damage(target):  # not yet replaced by another process
+            target.rename(temporary / "damaged")
         _publish(complete, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _damage(target: Path) -> str | None:
+    """Return what is wrong with a folder of faces, None if nothing is; one of an older version has no checksums."""
+    try:
+        verify(target)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _num_cores() -> int:

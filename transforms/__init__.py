@@ -2,7 +2,7 @@
 
 import os
 
-# Asked once, when OpenCV is imported: what says that it has more pixels is not decoded.
+# Asked once, when OpenCV is imported, by this package or by `datasets`: what has more pixels is not decoded.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
 
 from transforms.augment import crop_with_padding, flip, low_resolution, mirror, photometric

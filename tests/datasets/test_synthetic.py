@@ -1,6 +1,7 @@
 """Tests of the synthetic data set: layout, reproducibility, disjoint people, pair protocols, and no shortcuts."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -211,3 +212,27 @@ def test_no_shortcut_solves_a_benchmark(name):
     }
     reached = {shortcut: accuracy(values, benchmark) for shortcut, values in scores.items()}
     assert max(reached.values()) <= 0.65, reached
+
+
+@pytest.mark.parametrize(
+    "name", ["train/synthetic_00001/001.jpg", "lfw/images.npy", "calfw/issame.npy", "checksums.json"]
+)
+@pytest.mark.parametrize("kind", ["flipped", "missing"])
+def test_a_damaged_folder_is_noticed_and_rendered_again(root, tmp_path, caplog, name, kind, monkeypatch):
+    folder = tmp_path / root.name
+    shutil.copytree(root, folder)
+    if kind == "missing":
+        (folder / name).unlink()
+    else:
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 16
+        (folder / name).write_bytes(data)
+    # Rendering is not what is tested.
+    monkeypatch.setattr(datasets.synthetic, "_render_all", lambda to, *_: shutil.copytree(root, to, dirs_exist_ok=True))
+    assert prepare_synthetic(tmp_path, SPEC, jobs=1, progress=False) == folder
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "rendered again" in message and "\n" not in message
+    assert contents(folder) == contents(root)
+    assert [path.name for path in tmp_path.iterdir()] == [root.name]
+    monkeypatch.setattr(datasets.synthetic, "_render_all", fail)
+    prepare_synthetic(tmp_path, SPEC, jobs=1, progress=False)
