@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datasets.sample import FaceDataset, Image, Sample
+from datasets.text_file import read_text
 
 # Two to train on and two to tell apart: with fewer there is nothing to learn or to validate.
 _MIN_PART = 2
@@ -99,18 +100,18 @@ def read_indices(path: Path) -> NDArray[np.int64]:
     Raises:
         ValueError: if the file cannot be read, is empty, or holds anything else than whole numbers.
     """
-    try:
-        words = path.read_text("ascii").translate(_SEPARATORS).split()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is no text; expected whole numbers") from error
+    lines = read_text(path, "indices").translate(_SEPARATORS).splitlines()
+    words = [word for line in lines for word in line.split()]
     if not words:
         raise ValueError(f"{path}: holds no index")
-    wrong = next((word for word in words if not word.isdigit() or len(word) > 18), None)
-    if wrong is not None:
-        raise ValueError(f"{path}: expected whole numbers from 0, got {wrong[:40]!r}")
+    if any(map(_is_odd, words)):
+        number, wrong = next((n, word) for n, line in enumerate(lines, 1) for word in line.split() if _is_odd(word))
+        raise ValueError(f"{path}, line {number}: expected whole numbers from 0, got {wrong[:40]!r}")
     return np.array(words, np.int64)
+
+
+def _is_odd(word: str) -> bool:
+    return not (word.isascii() and word.isdigit() and len(word) <= 18)
 
 
 def split_identities(
