@@ -97,6 +97,7 @@ class RecordDataset:
 
         self.keys, self.offsets, self.labels, identities = open_samples(path, self._sources, find)
         self._file.expect_random_reads()
+        _compare_with_property(path.with_name("property"), len(identities))
         self.class_names = [str(identity) for identity in identities.tolist()]
         self.paths = RecordPaths(path, self.offsets)
         options = f"swap_color_channel={self.swap_color_channel} transform={self.transform!r}"
@@ -141,6 +142,17 @@ class RecordDataset:
 
     def __getitem__(self, index: int) -> Sample[Image, int]:
         return Sample(self.read(index), int(self.labels[index]), 0, None, index)
+
+
+def _compare_with_property(path: Path, num_identities: int) -> None:
+    """Warn where InsightFace's file of `identities,height,width` states another number: one of the two is not whole."""
+    try:
+        with path.open("rb") as stream:
+            stated = stream.read(64).split(b",")[0].strip()
+    except OSError:  # nobody needs it
+        return
+    if stated.isdigit() and int(stated) != num_identities:
+        logger.warning("%s states %d identities, the records hold %d with images", path, int(stated), num_identities)
 
 
 def _find_record_file(root: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 
 from datasets.record_file import Offsets, RecordFile
 from datasets.record_format import PART_BYTES, RecordError
+
+logger = logging.getLogger(__name__)
 
 Keys = NDArray[np.int64]
 
@@ -92,6 +95,8 @@ def read_list(path: Path, keys: Keys) -> NDArray[np.int64]:
     if not found.all():
         reason = f"no line for key {keys[np.argmin(found)]}; remove the file to use the labels inside the records"
         raise RecordError(path, "", reason)
+    if len(listed) - 1 > len(keys):
+        logger.warning("%s: %d lines for %d images; the record file may be cut off", path, len(listed) - 1, len(keys))
     return labels[places]
 
 

@@ -43,12 +43,13 @@ def find_samples(file: RecordFile, index: Index, list_path: Path) -> Samples:
     Without such records the `.lst` file labels the images, else each image's own header does, by its first label.
 
     Raises:
-        RecordError: if a label is not a whole number >= 0, identity records contradict each other or the keys, the list
-            is damaged, or no image is left.
+        RecordError: if a label is not a whole number >= 0, identity records contradict each other or the keys, the
+            header promises other numbers of records, the list is damaged, or no image is left.
     """
     ends = _read_header_record(file, index)
     if ends is None:
         return _from_list_or_headers(file, index, list_path)
+    _check_complete(file, index, ends)
     if ends[1] > MAX_EXACT:
         return _from_list_or_headers(file, _images_before(file, index, ends[0]), list_path)
     images, identities = _between(index, 1, ends[0]), _between(index, *ends)
@@ -71,6 +72,26 @@ def _read_header_record(file: RecordFile, index: Index) -> tuple[int, int] | Non
     if not 1 <= first <= last:
         raise RecordError(file.path, f"byte {offset}", f"a header record with the keys {first} and {last}")
     return first, last
+
+
+def _check_complete(file: RecordFile, index: Index, ends: tuple[int, int]) -> None:
+    """Refuse other numbers of images or identity records than a header record promises: the file may be cut off."""
+    listing = file.path.with_suffix(".idx")
+    found_in = f"{listing.name} lists" if listing.exists() else "the file holds"
+    remedy = f"cut off, or of two versions; copy {file.path.name} and {listing.name} again"
+    if ends[1] > MAX_EXACT:
+        # Keys rounded to float32 tell no more than where the last record should be.
+        last = int(index.keys[-1])
+        if abs(last + 1 - ends[1]) > np.spacing(np.float32(ends[1])):
+            reason = f"its header promises records up to key {ends[1] - 1}, {found_in} them up to {last}: {remedy}"
+            raise RecordError(file.path, "", reason)
+        return
+    promised = (ends[0] - 1, ends[1] - ends[0])
+    first, end = np.searchsorted(index.keys, [1, ends[0]]).tolist()
+    found = (end - first, len(index.keys) - end)
+    if found != promised:
+        counts = [f"{images} images and {identities} identities" for images, identities in (promised, found)]
+        raise RecordError(file.path, "", f"its header promises {counts[0]}, {found_in} {counts[1]}: {remedy}")
 
 
 def _between(index: Index, start: int, end: int) -> Index:

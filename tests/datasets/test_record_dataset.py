@@ -89,12 +89,12 @@ def test_golden_images_and_labels(tmp_path, name, missing):
 
 
 def test_identity_ranges_label_the_images_they_name(tmp_path):
-    # The second identity has no image, the first in the file comes last, keys 3 and 4 are not in the index.
+    # The second identity has no image, the first in the file comes last.
     records = faces([2, 4, 1], ranges=[(3, 7), (7, 7), (7, 8), (1, 3)], first_label=50)
-    write_records(tmp_path, [item for item in records if item[0] not in (3, 4)])
+    write_records(tmp_path, records)
     dataset = RecordDataset(tmp_path)
-    assert dataset.keys.tolist() == [1, 2, 5, 6, 7]
-    assert dataset.labels.tolist() == [2, 2, 0, 0, 1]
+    assert dataset.keys.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert dataset.labels.tolist() == [2, 2, 0, 0, 0, 0, 1]
     assert dataset.class_names == ["0", "2", "3"]
 
 
@@ -195,7 +195,7 @@ def test_records_without_an_image_are_no_samples(tmp_path, caplog):
 
 def test_a_header_record_alone_bounds_the_samples(tmp_path):
     records = [(0, record([3, 3], b"")), (1, record(6.0, picture(1))), (2, record(5.0, picture(2)))]
-    write_records(tmp_path, [*records, (3, record(1.0, picture(3)))])
+    write_records(tmp_path, records)
     dataset = RecordDataset(tmp_path)
     assert dataset.keys.tolist() == [1, 2] and dataset.labels.tolist() == [1, 0]
 
@@ -214,6 +214,58 @@ def test_keys_beyond_what_float32_holds_are_bounded_by_the_last_image(tmp_path):
     write_records(tmp_path, records)
     dataset = RecordDataset(tmp_path)
     assert dataset.keys.tolist() == [last - 1, last] and dataset.labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("kept", range(1, 8))
+def test_a_file_cut_at_any_record_is_refused_with_both_numbers(tmp_path, kept, index):
+    records = faces([2, 3])
+    write_records(tmp_path, records[:kept], index=index)
+    found = f"{min(kept - 1, 5)} images and {max(0, kept - 6)} identities"
+    place = r"train\.idx lists" if index else "the file holds"
+    with pytest.raises(RecordError, match=f"promises 5 images and 2 identities, {place} {found}: cut off") as caught:
+        RecordDataset(tmp_path)
+    assert "\n" not in str(caught.value) and str(tmp_path / "train.rec") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("edit", "found"),
+    [
+        (lambda lines: lines[:3] + lines[4:], "4 images and 2 identities"),
+        (lambda lines: lines[:-1], "5 images and 1 identities"),
+        (lambda lines: [*lines, "8\t0"], "5 images and 3 identities"),
+    ],
+)
+def test_an_index_of_more_or_fewer_records_than_the_header_promises_is_refused(tmp_path, edit, found):
+    write_records(tmp_path, faces([2, 3]))
+    path = tmp_path / "train.idx"
+    path.write_text("\n".join(edit(path.read_text().split("\n")[:-1])) + "\n")
+    with pytest.raises(RecordError, match=rf"promises 5 images and 2 identities, train\.idx lists {found}"):
+        RecordDataset(tmp_path)
+
+
+def test_a_file_of_rounded_keys_that_is_cut_is_refused(tmp_path):
+    end = 2**24 + 1000
+    write_records(tmp_path, [(0, record([end - 10, end], b"")), (end - 900, record(1.0, picture(1)))])
+    with pytest.raises(RecordError, match=rf"promises records up to key {end - 1}, .* up to {end - 900}: cut off"):
+        RecordDataset(tmp_path)
+
+
+def test_a_list_of_more_images_than_the_file_holds_is_named(tmp_path, caplog):
+    write_records(tmp_path, [(key, record(0.0, picture(key))) for key in range(3)])
+    (tmp_path / "train.lst").write_text("".join(f"{key}\t0\ta\n" for key in range(5)))
+    assert len(RecordDataset(tmp_path)) == 3
+    assert "train.lst: 5 lines for 3 images; the record file may be cut off" in caplog.text
+
+
+@pytest.mark.parametrize(("text", "warned"), [("2,112,112", False), ("3,112,112\n", True), ("", False), ("a,b", False)])
+def test_a_property_file_of_another_number_of_identities_is_named(tmp_path, caplog, text, warned):
+    write_records(tmp_path, faces([2, 3]))
+    (tmp_path / "property").write_text(text)
+    for _ in range(2):
+        caplog.clear()
+        RecordDataset(tmp_path)
+        assert ("property states 3 identities, the records hold 2" in caplog.text) == warned
 
 
 def test_the_root_is_a_folder_with_one_record_file_or_the_file(tmp_path):
