@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from config import MS1MV2_SUBSET, Config
+from config import IMAGES_PER_IDENTITY, MS1MV2_SUBSET, Config
 from datasets import (
     Benchmark,
     FaceDataset,
@@ -96,6 +96,7 @@ class FaceDataModule(pl.LightningDataModule):
         self.benchmarks = list(present.values())
         self._train = dataset if self.benchmarks else self._hold_out(dataset, training)
         self._check_classes()
+        self._check_pairs()
         self._sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
 
     def _folders(self) -> tuple[Path, Path]:
@@ -159,6 +160,20 @@ class FaceDataModule(pl.LightningDataModule):
         expected = self.config.custom_num_class
         if expected is not None and expected != self.num_classes:
             raise ValueError(f"--custom_num_class: {expected} given, but the training data hold {self.num_classes}")
+
+    def _check_pairs(self) -> None:
+        """Refuse batches without a pair of two people: the matcher's losses would be 0 in every step."""
+        config = self.config
+        ranks = 1 if config.pairs_cross_ranks else self.world_size
+        smallest = 2 * IMAGES_PER_IDENTITY * ranks
+        if config.evaluate or config.qaconv_loss_weight == 0 or config.batch_size >= smallest:
+            return
+        share = f"a share of {config.batch_size // ranks} for each of {ranks} ranks" if ranks > 1 else "that"
+        across = ", or --cross_rank_pairs" if config.batch_size >= 2 * IMAGES_PER_IDENTITY else ""
+        raise ValueError(
+            f"--batch_size {config.batch_size}: {share} holds one identity, and the matcher learns from pairs of two;"
+            f" give {smallest} or more{across}, or train without the matcher by --qaconv_loss_weight 0"
+        )
 
     # ---------------------------------------------------------------- loaders
 

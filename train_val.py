@@ -140,7 +140,11 @@ class Recognizer(pl.LightningModule):
     # ---------------------------------------------------------------- training
 
     def training_step(self, batch: Sample, batch_idx: int) -> Tensor:
-        """Return the weighted loss of one batch; the host does not learn it here, which would make it wait."""
+        """Return the weighted loss of one batch; the host does not learn it here, which would make it wait.
+
+        Lightning divides what is returned by `accumulate_grad_batches`. The last group of an epoch may hold fewer
+        batches, and the loss of each then counts for more, so that every step takes the mean over its batches.
+        """
         self.guard.watch(self)
         features, terms, accuracies = self._forward(batch, batch_idx, self.trainer.global_step)
         total = self._total(terms)
@@ -149,7 +153,13 @@ class Recognizer(pl.LightningModule):
             weights = self._loss_weights()
             values |= means.feature_statistics(features, {name: weights[name] * term for name, term in terms.items()})
         self.guard.add(guard.ForwardPass(batch, batch_idx, total, terms, values))
-        return total
+        return total * self._share_of_step(batch_idx)
+
+    def _share_of_step(self, batch_idx: int) -> float:
+        """Return `accumulate_grad_batches` over the number of batches in the group of a batch, 1 for a whole group."""
+        size = self.trainer.accumulate_grad_batches
+        left = int(self.trainer.num_training_batches) - batch_idx // size * size
+        return size / min(size, left)
 
     def _forward(self, batch: Sample, batch_idx: int, step: int) -> tuple[nets.Features, Scalars, Scalars]:
         """Return features, loss terms and accuracies of a batch; `step` is the number of steps before it."""

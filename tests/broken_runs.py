@@ -77,6 +77,7 @@ def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, **environment):
         environment: variables of these processes.
     """
     environment |= _ranks_environment(ranks)
+    argv = [*argv, *(["--cross_rank_pairs"] if ranks > 1 else [])]  # a rank has one identity
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     faults = [fault if rank == faulty_rank else None for rank in range(ranks)]

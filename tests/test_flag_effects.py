@@ -235,6 +235,8 @@ def recognizer(*, step=0, total_steps=24, **options):
     model.trainer = SimpleNamespace(
         global_step=step,
         estimated_stepping_batches=total_steps,
+        num_training_batches=total_steps,
+        accumulate_grad_batches=1,
         global_rank=0,
         precision_plugin=Precision(),
         loggers=[],

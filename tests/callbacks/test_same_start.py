@@ -12,8 +12,9 @@ from callbacks.same_start import RanksDisagreeError
 def refusal(folder, data_roots, checkpoints):
     """Train on this rank and return why that was refused."""
     rank = int(os.environ["RANK"])
+    options = {"batch_size": 8, "epochs": 2, "cross_rank_pairs": True}  # a rank has one identity
     try:
-        fit(Path(folder), ckpt_path=checkpoints[rank], data_root=data_roots[rank], batch_size=8, epochs=2)
+        fit(Path(folder), ckpt_path=checkpoints[rank], data_root=data_roots[rank], **options)
     except RanksDisagreeError as error:
         return str(error)
     return None

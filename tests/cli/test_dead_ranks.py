@@ -51,7 +51,7 @@ def wait_for(condition, seconds):
 )
 def test_a_rank_that_is_killed_ends_the_run_within_a_minute(tmp_path, launcher, victim):
     marker = str(tmp_path)
-    flags = [*FLAGS, "--data_root", str(write_faces(tmp_path / "faces")), "--epochs", "10000"]
+    flags = [*FLAGS, "--data_root", str(write_faces(tmp_path / "faces")), "--epochs", "10000", "--cross_rank_pairs"]
     with (tmp_path / "out.txt").open("w") as stream:
         process = subprocess.Popen(
             [*LAUNCHERS[launcher], *flags], cwd=tmp_path, stdout=stream, stderr=stream, start_new_session=True,

@@ -281,6 +281,7 @@ SPLIT = {"partial_fc_rate": 0.5, "ema_decay": 0.5, "class_embeddings": True, "k_
 def test_two_ranks_stop_together_at_a_signal_to_one_and_resume_to_the_same_bits(tmp_path, hook, more):
     faces = write_faces(tmp_path / "faces", pairs=7)
     options = OPTIONS | {"data_root": str(faces), "epochs": 1, "accumulate_grad_batches": 2, "log_every_n_steps": 5}
+    options |= {"cross_rank_pairs": True}  # a rank has one identity
     options |= more
     first, second = on_two_ranks(rank_in_pieces, str(tmp_path), [hook], options)
     assert first["number"] == second["number"] >= 2

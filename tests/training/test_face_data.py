@@ -23,8 +23,8 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
 
 
-def set_up(root, **options):
-    datamodule = FaceDataModule(Config(**{**SMALL, "data_root": str(root), **options}))
+def set_up(root, world_size=1, **options):
+    datamodule = FaceDataModule(Config(**{**SMALL, "data_root": str(root), **options}), world_size)
     datamodule.setup()
     return datamodule
 
@@ -200,3 +200,28 @@ def test_too_many_workers_are_clamped_with_one_warning(noise_faces, caplog):
         datamodule = set_up(noise_faces, num_workers=9999)
     assert datamodule.train_dataloader().num_workers < 9999
     assert len([record for record in caplog.records if "--num_workers" in record.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("sampler", ["pk", "graph"])
+@pytest.mark.parametrize(
+    ("batch_size", "ranks", "options", "smallest"),
+    [
+        (4, 1, {}, 8),
+        (8, 2, {}, 16),
+        (12, 3, {"class_embeddings": True, "k_nearest": 1}, 24),
+        (4, 1, {"cross_rank_pairs": True}, 8),
+    ],
+)
+def test_a_batch_that_gives_the_matcher_no_two_people_is_refused(
+    noise_faces, sampler, batch_size, ranks, options, smallest
+):
+    with pytest.raises(ValueError, match=rf"--batch_size {batch_size}.* give {smallest} or more") as refused:
+        set_up(noise_faces, ranks, batch_size=batch_size, sampler=sampler, **options)
+    assert ("--cross_rank_pairs" in str(refused.value)) == (ranks > 1)
+    assert "--qaconv_loss_weight 0" in str(refused.value) and "\n" not in str(refused.value)
+    set_up(noise_faces, ranks, batch_size=smallest, sampler=sampler, **options)
+
+
+@pytest.mark.parametrize("options", [{"cross_rank_pairs": True}, {"check_mode": True}, {"qaconv_loss_weight": 0.0}])
+def test_one_identity_a_rank_is_enough_across_ranks_or_without_the_matcher(noise_faces, options):
+    assert set_up(noise_faces, 2, batch_size=8, **options).num_classes == 8

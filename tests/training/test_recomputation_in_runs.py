@@ -16,6 +16,7 @@ def both(folder, faces, precision):
         path = Path(folder) / str(choice)
         path.mkdir(exist_ok=True)
         options = OPTIONS | {"precision": precision, "activation_checkpointing": choice}
+        options |= {"cross_rank_pairs": True}  # of two ranks each has one identity
         ended.append(state(fit(path, data_root=faces, **options)[0]))
     return ended
 

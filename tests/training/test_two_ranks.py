@@ -118,6 +118,7 @@ def test_two_ranks_stopped_inside_an_epoch_resume_with_the_remaining_records(fac
     write_records(tmp_path / "records", (path.read_bytes() for path in folder.paths), folder.labels)
     options = {"train_data_path": str(tmp_path / "records"), "use_mxrecord": True, "val_data_path": faces}
     options |= {"batch_size": 8, "epochs": 2, "num_workers": workers, "max_bad_fraction": 0.1}
+    options |= {"cross_rank_pairs": True}  # a rank has one identity
     whole = on_two_ranks(rank_from_records, str(tmp_path / "whole"), options, None)
     checkpoint = str(tmp_path / "whole" / "sixth.ckpt")
     resumed = on_two_ranks(rank_from_records, str(tmp_path / "resumed"), options, checkpoint)
