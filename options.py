@@ -256,7 +256,13 @@ class SystemOptions(Options):
         within=NOT_NEGATIVE, on_resume=MAY_CHANGE,
     )  # fmt: skip
     save_all_models: bool = flag(False, "keep a checkpoint of every epoch", on_resume=MAY_CHANGE)
+    tensorboard: bool = flag(
+        False, "also write TensorBoard's files into the run folder; needs tensorboardX", on_resume=MAY_CHANGE
+    )
     wandb: str = flag("disabled", "also log to Weights & Biases", choices=WANDB_MODES, on_resume=MAY_CHANGE)
+    wandb_project: str = flag("maskwise", "project of the W&B run", on_resume=MAY_CHANGE)
+    wandb_entity: str | None = flag(None, "user or team that it belongs to; else W&B's default", on_resume=MAY_CHANGE)
+    wandb_name: str | None = flag(None, "its name; else the run folder's", on_resume=MAY_CHANGE)
     resume_from_checkpoint: str | None = flag(
         None, "go on with the run of this last.ckpt; auto: with the newest run of --prefix, if there is one",
         on_resume=INVOCATION,

@@ -34,7 +34,9 @@ from callbacks import (
     SameStart,
     SampleSheet,
     ScoreHistograms,
+    TensorBoardLogger,
     UnreadableList,
+    WandbIdentity,
     WeightAverage,
     start_wandb,
 )
@@ -142,8 +144,10 @@ def _loggers(config: Config, folder: Path | None, failures: WriteFailures) -> li
     if folder is None or config.fast_dev_run:
         return False
     loggers: list[Logger] = [MetricsLogger(folder, failures)]
+    if config.tensorboard:
+        loggers.append(TensorBoardLogger(folder, failures))
     if config.wandb != "disabled":
-        loggers.append(start_wandb(folder, config.wandb, config.to_dict()))
+        loggers.append(start_wandb(folder, config.to_dict(), failures))
     return loggers
 
 
@@ -168,6 +172,7 @@ def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures:
         IncidentList(folder, failures),
         IdleWorkers(),
         RankState(),
+        WandbIdentity(folder),
         BestCheckpoint(folder, Path(BEST).stem, config.monitor, mode="max", save_top_k=1, enable_version_counter=False),
         LastCheckpoint(folder, stop, failures, config.checkpoint_every_n_steps, keep_every),
     ]

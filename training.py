@@ -20,6 +20,9 @@ from callbacks import (
     WorkerError,
     named_worker_errors,
     remove_unfinished,
+    require_tensorboard,
+    restart_tensorboard,
+    restore_wandb_id,
     started_ranks,
     truncate_incidents,
     truncate_metrics,
@@ -83,6 +86,8 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     config = given
     if checkpoint is not None:
         config = merge_for_resume(checkpoint["hyper_parameters"]["config"], given, explicit)
+    if config.tensorboard:
+        require_tensorboard()
     datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
     if checkpoint is not None:
@@ -180,6 +185,8 @@ def _run_folder(config: Config, checkpoint: Mapping[str, Any] | None) -> Path:
     remove_unfinished(path.parent)
     dropped = truncate_metrics(path.parent / "metrics.csv", checkpoint["global_step"])
     truncate_incidents(path.parent / "incidents.jsonl", checkpoint["global_step"])
+    restart_tensorboard(path.parent, checkpoint["global_step"])
+    restore_wandb_id(path.parent, checkpoint)
     logger.info("resuming %s: %d rows of metrics.csv will be written again", path, dropped)
     return path.parent
 

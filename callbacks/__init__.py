@@ -14,8 +14,9 @@ from callbacks.rank_watch import started_ranks, watched_ranks
 from callbacks.same_start import RanksDisagreeError, SameStart
 from callbacks.sample_sheet import SampleSheet
 from callbacks.score_histograms import ScoreHistograms
+from callbacks.tensorboard_logger import TensorBoardLogger, require_tensorboard, restart_tensorboard
 from callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
-from callbacks.wandb_run import start_wandb
+from callbacks.wandb_run import WandbIdentity, restore_wandb_id, start_wandb
 from callbacks.weight_average import WeightAverage
 from callbacks.worker_failure import WorkerError, named_worker_errors
 
@@ -37,13 +38,18 @@ __all__ = [
     "SameStart",
     "SampleSheet",
     "ScoreHistograms",
+    "TensorBoardLogger",
     "TooManyUnreadableError",
     "UnreadableList",
+    "WandbIdentity",
     "WeightAverage",
     "WorkerError",
     "damage",
     "named_worker_errors",
     "remove_unfinished",
+    "require_tensorboard",
+    "restart_tensorboard",
+    "restore_wandb_id",
     "start_wandb",
     "started_ranks",
     "truncate_incidents",

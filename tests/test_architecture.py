@@ -129,7 +129,7 @@ def declared() -> set[str]:
     """Return the import names of the dependencies that pyproject.toml declares for the programs."""
     other_names = {"opencv-python-headless": "cv2", "scikit-learn": "sklearn"}
     names = {other_names.get(name, name.replace("-", "_")) for name in project_requirements("dependencies")}
-    return names | {"lightning_fabric"}  # a part of pytorch-lightning
+    return names | {"lightning_fabric", "tensorboardX"}  # a part of pytorch-lightning; an extra
 
 
 def project_requirements(*tables: str) -> dict[str, Requirement]:

@@ -37,7 +37,9 @@ DEFAULTS = {
     "precision": None, "use_16bit": False, "num_processes": 1, "distributed_backend": "ddp", "compile": False,
     "prefix": "maskwise", "monitor": "val_acc", "log_every_n_steps": 50, "heartbeat_seconds": 60.0,
     "save_all_models": False,
-    "wandb": "disabled", "resume_from_checkpoint": None, "requeue": False, "start_from_model_statedict": None,
+    "tensorboard": False,
+    "wandb": "disabled", "wandb_project": "maskwise", "wandb_entity": None, "wandb_name": None,
+    "resume_from_checkpoint": None, "requeue": False, "start_from_model_statedict": None,
     "evaluate": False, "check_mode": False, "fast_dev_run": False, "test_run": False,
 }  # fmt: skip
 
@@ -67,7 +69,8 @@ GIVEN = {
     "crop_augmentation_prob": ("0.2", 0.2), "photometric_augmentation_prob": ("0.2", 0.2), "gpus": ("0", 0),
     "num_workers": ("0", 0), "precision": ("bf16", "bf16"), "num_processes": ("2", 2), "prefix": ("trial", "trial"),
     "monitor": ("val_qaconv_acc", "val_qaconv_acc"), "log_every_n_steps": ("1", 1), "heartbeat_seconds": ("5", 5.0),
-    "wandb": ("offline", "offline"),
+    "wandb": ("offline", "offline"), "wandb_project": ("masks", "masks"), "wandb_entity": ("team", "team"),
+    "wandb_name": ("first", "first"),
     "resume_from_checkpoint": ("last.ckpt", "last.ckpt"), "start_from_model_statedict": ("w.pt", "w.pt"),
 }  # fmt: skip
 SWITCHES = [name for name, default in DEFAULTS.items() if default is False]
@@ -345,7 +348,7 @@ def test_what_may_change_on_resume_is_listed():
         "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
         "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "activation_checkpointing",
         "log_every_n_steps", "heartbeat_seconds",
-        "save_all_models", "wandb",
+        "save_all_models", "tensorboard", "wandb", "wandb_project", "wandb_entity", "wandb_name",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == INVOCATION} == {
         "color_space", "resume_from_checkpoint", "requeue", "start_from_model_statedict", "evaluate", "fast_dev_run",

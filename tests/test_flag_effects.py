@@ -34,6 +34,7 @@ from trainer import build_trainer, local_ranks, uses_gpu
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS, OPTIONS = "tests/cli/test_training_runs.py", "tests/cli/test_run_options.py"
+WANDB = "tests/callbacks/test_wandb_run.py"
 RESUME = "tests/training/test_exact_resume.py"
 DATA = "tests/training/test_face_data.py"
 NUM_PEOPLE, NUM_IMAGES = 8, 6
@@ -122,6 +123,11 @@ EFFECTS = {
     "heartbeat_seconds": "tests/callbacks/test_heartbeat.py::"
     "test_heartbeat_seconds_0_beats_not_and_changes_no_bit_of_what_is_trained",
     "save_all_models": f"{OPTIONS}::test_save_all_models_keeps_the_checkpoint_of_every_epoch",
+    "tensorboard": "tests/training/test_loggers_in_runs.py::"
+    "test_tensorboard_has_the_values_of_metrics_csv_at_its_steps",
+    "wandb_project": f"{WANDB}::test_mode_name_folder_and_options_reach_wandb",
+    "wandb_entity": f"{WANDB}::test_mode_name_folder_and_options_reach_wandb",
+    "wandb_name": f"{WANDB}::test_mode_name_folder_and_options_reach_wandb",
     "wandb": f"{OPTIONS}::test_wandb_offline_writes_into_the_run_folder_only",
     "resume_from_checkpoint": f"{RUNS}::test_a_run_killed_inside_an_epoch_resumes_to_bit_identical_metrics",
     "requeue": "tests/cli/test_interruptions.py::"

@@ -8,9 +8,11 @@ import pytest
 import torch
 from pytorch_lightning.loggers import WandbLogger
 
-from callbacks import MetricsLogger, SampleSheet, start_wandb, wandb_run
+from callbacks import MetricsLogger, SampleSheet, WandbIdentity, restore_wandb_id, start_wandb, wandb_run
 from callbacks.wandb_run import log_picture
 from datasets import Sample
+
+OPTIONS = {"lr": 0.1, "wandb": "online", "wandb_project": "maskwise", "wandb_entity": None, "wandb_name": None}
 
 
 class RecordingLogger(WandbLogger):
@@ -53,7 +55,7 @@ def test_a_run_that_wandb_cannot_start_is_refused_in_one_line(tmp_path, monkeypa
 
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(ValueError, match=r"^--wandb online: .*\(The API key is invalid\).*--wandb offline$") as raised:
-        start_wandb(tmp_path, "online", {"lr": 0.1})
+        start_wandb(tmp_path, OPTIONS)
     assert "\n" not in str(raised.value)
 
 
@@ -73,7 +75,7 @@ def test_a_server_out_of_reach_is_tried_again_and_then_the_run_goes_on_offline(
 
     monkeypatch.setattr(wandb, "init", init)
     monkeypatch.setattr(wandb_run.time, "sleep", waits.append)
-    start_wandb(tmp_path, "online", {"lr": 0.1})
+    start_wandb(tmp_path, OPTIONS)
     assert waits == [2, 8]
     assert modes == ["online"] * 3 + ["offline"] * (answers_at is None)
     assert caplog.text.count("trying again") == 2
@@ -81,15 +83,70 @@ def test_a_server_out_of_reach_is_tried_again_and_then_the_run_goes_on_offline(
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_mode_name_folder_and_options_reach_wandb(tmp_path, monkeypatch, mode):
+@pytest.mark.parametrize("name", [None, "first"])
+def test_mode_name_folder_and_options_reach_wandb(tmp_path, monkeypatch, mode, name):
     import wandb
 
     started = []
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "true")
     monkeypatch.setattr(wandb, "init", lambda **options: started.append(options) or SimpleNamespace())
-    start_wandb(tmp_path, mode, {"lr": 0.1})
+    given = OPTIONS | {"wandb": mode, "wandb_project": "masks", "wandb_entity": "team", "wandb_name": name}
+    start_wandb(tmp_path, given)
     (options,) = started
-    assert (options["mode"], options["name"], options["config"]) == (mode, tmp_path.name, {"lr": 0.1})
+    assert (options["mode"], options["name"], options["config"]) == (mode, name or tmp_path.name, given)
+    assert (options["project"], options["entity"], options["resume"]) == ("masks", "team", "allow")
     assert Path(options["dir"]) == tmp_path
     # The telemetry of the library is no part of the run: offline it stays at home too.
     assert os.environ["WANDB_ERROR_REPORTING"] == ("false" if mode == "offline" else "true")
+
+
+def started_ids(monkeypatch):
+    """Return a list to which every start of a W&B run adds its id."""
+    import wandb
+
+    ids = []
+    monkeypatch.setattr(wandb, "init", lambda **options: ids.append(options["id"]) or SimpleNamespace())
+    return ids
+
+
+def test_a_folder_keeps_its_id_and_another_has_another(tmp_path, monkeypatch):
+    ids = started_ids(monkeypatch)
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in (*folders, *folders):
+        folder.mkdir(exist_ok=True)
+        start_wandb(folder, OPTIONS)
+    assert ids[:2] == ids[2:] and ids[0] != ids[1]
+    assert (folders[0] / "wandb_id.txt").read_text().strip() == ids[0]
+
+
+def saved_checkpoint(folder):
+    checkpoint = {}
+    WandbIdentity(folder).on_save_checkpoint(None, None, checkpoint)
+    return checkpoint
+
+
+def test_a_checkpoint_taken_to_another_folder_takes_the_id_along(tmp_path, monkeypatch):
+    ids = started_ids(monkeypatch)
+    (tmp_path / "moved").mkdir()
+    start_wandb(tmp_path, OPTIONS)
+    restore_wandb_id(tmp_path / "moved", saved_checkpoint(tmp_path))
+    start_wandb(tmp_path / "moved", OPTIONS)
+    assert ids[0] == ids[1]
+    restore_wandb_id(tmp_path, {"wandb_id": "another"})
+    assert saved_checkpoint(tmp_path) == {"wandb_id": ids[0]}, "the folder knows better"
+
+
+def test_a_run_without_wandb_has_no_id(tmp_path):
+    assert saved_checkpoint(tmp_path) == saved_checkpoint(None) == {}
+    restore_wandb_id(tmp_path, {})
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("text", [b"", b"a b", b"../x", b"x" * 65, b"\xff\xfe", b"\x1b[2J"])
+def test_what_is_no_id_is_replaced_by_a_new_one(tmp_path, monkeypatch, text):
+    ids = started_ids(monkeypatch)
+    (tmp_path / "wandb_id.txt").write_bytes(text)
+    for value in (text, text.decode("latin-1"), 7, None, ["a"]):
+        restore_wandb_id(tmp_path, {"wandb_id": value})
+    start_wandb(tmp_path, OPTIONS)
+    assert len(ids[0]) == 8 and (tmp_path / "wandb_id.txt").read_text().strip() == ids[0]
