@@ -26,14 +26,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from terminal import printable
+from terminal import Outlet, printable
 
 HERE = Path(__file__).resolve().parent
 MAX_FILE_BYTES = 2**18  # of an argument file
 MAX_FILES = 100  # argument files of a command, each time one is named
 MAX_MESSAGE = 1000  # characters of an error
 PACKAGE_NAMES = {"torch": "PyTorch", "pytorch_lightning": "PyTorch Lightning", "cv2": "OpenCV", "numpy": "NumPy"}
-BROKEN_PIPE_CODE = 128 + 13
 OUTPUT_LOST_CODE = 74  # as of other files that could not be written, see docs/reliability.md
 
 
@@ -214,30 +213,44 @@ def user_errors(prog: str) -> Iterator[None]:
 def launch(prog: str, program: Callable[[], int]) -> NoReturn:
     """Run a program for the shell that started it, and leave with its exit code.
 
-    Standard streams that are closed become the null device; what an encoding lacks is written escaped. A reader that
-    has gone away, as `head` does, is no error. Ctrl-C and a missing package are one line.
+    Standard streams that are closed become the null device; what an encoding lacks is written escaped. Output that
+    cannot be written ends no program, see `Outlet`; only where it was all there was to do, as by `--help`, the exit
+    code tells of it, unless its reader went away, as `head` does. Ctrl-C and a missing package are one line.
 
     Args:
         prog: the command, for messages.
         program: its main function, which returns the exit code.
     """
     _open_streams()
+    streams = sys.stdout, sys.stderr
+    outlets = Outlet(sys.stdout, "stdout"), Outlet(sys.stderr, "stderr")
+    sys.stdout, sys.stderr = outlets  # type: ignore[assignment]  # all of a stream that is used
     try:
-        code = program()
+        code = _run(prog, program, outlets[0])
+    finally:
+        for outlet in outlets:
+            outlet.leave()
+        sys.stdout, sys.stderr = streams
+    sys.exit(code)
+
+
+def _run(prog: str, program: Callable[[], int], stdout: Outlet) -> int:
+    try:
+        return program()
     except SystemExit as stop:
+        stdout.flush()
         code = stop.code if isinstance(stop.code, int) else 0
+        lost = stdout.error is not None and not isinstance(stdout.error, BrokenPipeError)
+        return OUTPUT_LOST_CODE if lost and not code else code
     except KeyboardInterrupt:
-        code = _say(f"{prog}: interrupted", 130)
-    except BrokenPipeError:
-        code = BROKEN_PIPE_CODE
+        return _say(f"{prog}: interrupted", 130)
     except ModuleNotFoundError as error:
         name = str(error.name).partition(".")[0]
         if error.name is None or (HERE / name).is_dir() or (HERE / f"{name}.py").is_file():
             raise
         command = f".venv/bin/python{' ' if prog.endswith('.py') else ''}{prog.removeprefix('python')}"
         package = PACKAGE_NAMES.get(name, name) if find_spec("torch") else "PyTorch"
-        code = _say(f"{prog}: error: {package} is not installed for this Python; run `make setup` and use {command}", 2)
-    sys.exit(_flushed(prog, code))
+        return _say(f"{prog}: error: {package} is not installed for this Python; run `make setup` and use {command}", 2)
 
 
 def _say(line: str, code: int) -> int:
@@ -256,14 +269,3 @@ def _open_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # open for as long as the program runs
         if mode == "w" and hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _flushed(prog: str, code: int) -> int:
-    """Write out what was printed, here rather than in the interpreter's last moments, and return the exit code."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left goes nowhere
-        if not isinstance(error, BrokenPipeError):
-            return _say(f"{prog}: error: cannot write to stdout: {error.strerror}", code or OUTPUT_LOST_CODE)
-    return code

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 
 import runs
 import transforms
@@ -21,6 +20,7 @@ from checkpoints import load_pretrained_model
 from config import EvaluationConfig
 from data import at_most_cores
 from datasets import ImageFolderDataset, Pairs, UnreadableImageError, all_pairs, read_pairs
+from datasets.progress import tracked
 from evaluation import (
     FLIP_FUSION,
     MAP_DTYPES,
@@ -111,7 +111,7 @@ def read_images(
 
     images, places, unreadable = [], [], []
     with ThreadPool(max(1, num_workers)) as pool:
-        answers = track(pool.imap(read, wanted.tolist()), "reading images", len(wanted))
+        answers = tracked(pool.imap(read, wanted.tolist()), "reading images", len(wanted))
         for index, answer in zip(wanted.tolist(), answers, strict=True):
             if isinstance(answer, UnreadableImageError):
                 unreadable.append(str(answer))
@@ -176,7 +176,7 @@ def score_conditions(
     scored = PairScores({}, {})
     with torch.inference_mode():
         for condition, (first, second) in sides.items():
-            progress = partial(track, description=f"scoring {condition} pairs")
+            progress = partial(tracked, description=f"scoring {condition} pairs")
             if not every_pair:
                 places = np.stack([pairs.first, pairs.second], axis=1)
                 match_pairs = None if matcher is None else matcher.match_pairs
@@ -197,7 +197,7 @@ def describe(
 
     def batches() -> Iterator[torch.Tensor]:
         starts = range(0, len(images), options.batch_size)
-        for start in track(starts, "describing images"):
+        for start in tracked(starts, "describing images"):
             yield transforms.to_tensor(torch.from_numpy(images[start : start + options.batch_size]).to(device))
 
     dtype = lower_precision(options)

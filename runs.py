@@ -17,6 +17,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TextIO
 
+import terminal
 from config import Config
 from disk import RunLogHandler, WriteFailures
 from terminal import LineFormatter, shell_command
@@ -102,6 +103,10 @@ def write_json(path: Path, value: object) -> None:
 class _TerminalHandler(logging.StreamHandler):
     """Write to what `sys.stderr` is now: a progress bar puts itself there, and lines above it."""
 
+    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        """Keep news of the terminal itself from it; of its losses it tells what is wrong."""
+        return record.name != terminal.__name__ or record.levelno > logging.INFO
+
     @property
     def stream(self) -> TextIO:
         """Return where lines go; the bar is on another terminal if stderr is none."""
@@ -118,11 +123,9 @@ def start_log(is_main_process: bool = True) -> MemoryHandler:
     Ranks other than the first show warnings only.
     """
     kept = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
-    terminal = _TerminalHandler()
-    terminal.setFormatter(LineFormatter(LOG_FORMAT, LOG_TIME))
-    logging.basicConfig(
-        level=logging.INFO if is_main_process else logging.WARNING, handlers=[terminal, kept], force=True
-    )
+    shown = _TerminalHandler()
+    shown.setFormatter(LineFormatter(LOG_FORMAT, LOG_TIME))
+    logging.basicConfig(level=logging.INFO if is_main_process else logging.WARNING, handlers=[shown, kept], force=True)
     for name in ("pytorch_lightning", "lightning_fabric"):
         library = logging.getLogger(name)
         library.setLevel(logging.WARNING)  # its news are settings of ours and advertisements

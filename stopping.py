@@ -14,8 +14,10 @@ from typing import NoReturn, Self
 
 logger = logging.getLogger(__name__)
 
-# How schedulers and terminals say that the time is over; SIGUSR1 is what SLURM users ask for by --signal.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# How schedulers and terminals say that the time is over; SIGUSR1 is what SLURM users ask for by --signal, SIGHUP comes
+# when a terminal or a connection goes away.
+# Not every system has all.
+SIGNALS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 REQUEUE_CODE = 85
 # A scheduler may signal a process and, through its launcher, signal it again: that is no second request.
 ECHO_SECONDS = 0.5
@@ -59,7 +61,7 @@ class StopSignals:
         self._previous: dict[signal.Signals, signal.Handlers | int | Callable | None] = {}
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS if not _by_nohup(number)}
         return self
 
     def __exit__(
@@ -111,8 +113,14 @@ def outlive_first_signal(worker: int = 0) -> None:
     It ends with training, or by a second signal. A `worker_init_fn` for a `DataLoader`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    for number in SIGNALS:
+        if number != signal.SIGINT and not _by_nohup(number):
+            signal.signal(number, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+
+
+def _by_nohup(number: signal.Signals) -> bool:
+    """Return whether the command that started this program keeps a hang-up from it, as nohup does."""
+    return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
 
 
 def stop_with_parent(name: str) -> None:

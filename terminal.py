@@ -1,4 +1,4 @@
-"""Foreign text on one line of a terminal, log or table: file names and messages may hold anything.
+"""What goes to a terminal: foreign text on one line, for names may hold anything, and streams that may go away.
 
 Standard library only, and below all other modules: everything that says something about a file needs it.
 """
@@ -9,12 +9,17 @@ import logging
 import os
 import shlex
 import sys
+import threading
 import unicodedata
 from collections.abc import Iterable
 from types import TracebackType
+from typing import Any, TextIO
+
+logger = logging.getLogger(__name__)
 
 # Controls, what is invisible or turns the direction of the text, halves of characters, and ends of line.
 _HIDDEN = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp"))
+_SECONDS_TO_TELL = 5.0  # a disk that hangs must not keep a program from ending
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -70,6 +75,79 @@ class LineFormatter(logging.Formatter):
     ) -> str:
         """Return a traceback, each of its lines safe."""
         return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+class Outlet:
+    """Standard output or error of a program that works on when it cannot be written: what is lost is dropped.
+
+    A full disk, a reader that has gone away as `head` does, a terminal that was closed: the first loss is told to the
+    log, and each write is tried, for there may be room again. All but writing is the stream's own.
+
+    Args:
+        stream: the stream.
+        name: of the stream, for the log.
+    Attributes:
+        error: what the first loss was; None: there was none.
+    """
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        self.error: OSError | ValueError | None = None
+        self._stream = stream
+        self._name = name
+        self._teller: threading.Thread | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write text, or drop it."""
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError) as error:  # ValueError: somebody closed it
+            self._lose(error)
+            return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write text, or drop it."""
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Write out what was kept back, if it can be."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            self._lose(error)
+
+    def isatty(self) -> bool:
+        """Return whether this is a terminal, also of a stream that is closed."""
+        return not self._stream.closed and self._stream.isatty()
+
+    def leave(self) -> None:
+        """Write out what was kept back; what cannot be written goes nowhere, lest Python's exit fails on it."""
+        before = self.error
+        self.error = None
+        self.flush()
+        if self.error is not None and not self._stream.closed:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+            self._stream.flush()
+        self.error = before or self.error
+        if self._teller is not None:
+            self._teller.join(_SECONDS_TO_TELL)
+
+    def _lose(self, error: OSError | ValueError) -> None:
+        self.error = self.error or error
+        if self._teller is None:
+            # By a thread: whoever writes may hold locks of the terminal, and the log writes to a terminal too.
+            self._teller = threading.Thread(target=self._tell, args=(error,), daemon=True, name=f"loss of {self._name}")
+            self._teller.start()
+
+    def _tell(self, error: OSError | ValueError) -> None:
+        reason = error.strerror if isinstance(error, OSError) else error
+        # Whoever closes a pipe wants no more, and no word of it on the terminal either.
+        level = logging.INFO if isinstance(error, BrokenPipeError) else logging.WARNING
+        logger.log(level, "%s cannot be written (%s): what is shown there is lost", self._name, reason)
 
 
 def _visible(character: str) -> str:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def tracked(
-    items: Iterable[T], description: str, total: int, *, hidden: bool = False, transient: bool = False
+    items: Iterable[T], description: str, total: int | None = None, *, hidden: bool = False, transient: bool = False
 ) -> Iterable[T]:
     """Hand items on under a progress bar on stderr; there is none where that is no terminal, or if it is `hidden`."""
     console = Console(stderr=True)

@@ -25,10 +25,28 @@ def send(number):
 def test_a_signal_ends_the_program_where_nothing_is_lost(number, requeue, is_main, monkeypatch):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     before = signal.getsignal(number)
+    if before == signal.SIG_IGN:
+        pytest.skip("the tests run under nohup")
     with pytest.raises(SystemExit) as ended, StopSignals(requeue, is_main):
         send(number)
     assert ended.value.code == (85 if requeue else 128 + number)
     assert signal.getsignal(number) is before
+
+
+def test_a_hangup_that_nohup_keeps_away_stays_away():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            outlive = {number: signal.getsignal(number) for number in SIGNALS}
+            outlive_first_signal()
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            for number, handler in outlive.items():
+                signal.signal(number, handler)
+            send(signal.SIGHUP)
+            assert stop.received == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_waits_while_training_and_ends_the_program_after_it():
