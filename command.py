@@ -224,7 +224,7 @@ def launch(prog: str, program: Callable[[], int]) -> NoReturn:
     _open_streams()
     streams = sys.stdout, sys.stderr
     outlets = Outlet(sys.stdout, "stdout"), Outlet(sys.stderr, "stderr")
-    sys.stdout, sys.stderr = outlets  # type: ignore[assignment]  # all of a stream that is used
+    sys.stdout, sys.stderr = outlets
     try:
         code = _run(prog, program, outlets[0])
     finally:

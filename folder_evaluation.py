@@ -21,6 +21,7 @@ from config import EvaluationConfig
 from data import at_most_cores
 from datasets import ImageFolderDataset, Pairs, UnreadableImageError, all_pairs, read_pairs
 from datasets.progress import tracked
+from disk import WriteFailures
 from evaluation import (
     FLIP_FUSION,
     MAP_DTYPES,
@@ -35,8 +36,8 @@ from evaluation import (
     score_shortlisted_pairs,
     stratified_folds,
 )
-from evaluation.report import SCHEMA, Results, format_report
-from reporting import NUM_RESAMPLES, write_all
+from evaluation.report import SCHEMA, Results, format_report, write_report
+from reporting import NUM_RESAMPLES, draw_report
 from terminal import show
 from train_val import Recognizer
 from validation import used_weights
@@ -52,11 +53,12 @@ class PairScores(NamedTuple):
     matched: dict[str, NDArray[np.bool_]]  # condition -> [N]; empty: it saw all pairs
 
 
-def run(options: EvaluationConfig) -> None:
-    """Score the pairs, evaluate them and write the report into the output folder."""
+def run(options: EvaluationConfig) -> int:
+    """Score the pairs, evaluate them, write the report into the output folder, and return the exit code."""
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    runs.log_into(folder, runs.start_log())
+    failures = WriteFailures()
+    runs.log_into(folder, runs.start_log(), failures)
     model = load_model(options)
     dataset = ImageFolderDataset(options.data_path, follow_links=options.follow_links)
     listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
@@ -71,9 +73,11 @@ def run(options: EvaluationConfig) -> None:
     report = describe_results(results, model, resampling, options, facts)
     if listed is None:
         report["benchmarks"][SET_NAME]["identification"] = identify(results, labels)
-    write_all(folder, report)
+    write_report(folder, report)
+    draw_report(folder, report, failures)
     show(format_report(report))
     show(f"report: {folder}")
+    return failures.exit_code()
 
 
 def load_model(options: EvaluationConfig) -> Recognizer:

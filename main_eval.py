@@ -12,8 +12,7 @@ def main(argv: list[str] | None = None) -> int:
     from folder_evaluation import run  # torch is imported only after the options are known to be right
 
     with user_errors("main_eval.py"):
-        run(options)
-    return 0
+        return run(options)
 
 
 if __name__ == "__main__":

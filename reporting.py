@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from datasets import Benchmark
+from disk import WriteFailures, side_file
 from evaluation import (
     FLIP_FUSION,
     Draws,
@@ -14,7 +15,6 @@ from evaluation import (
     accuracy_measure,
     average,
     paired_draws,
-    plots,
     report,
     summarise,
 )
@@ -88,7 +88,9 @@ def _resampling(benchmark: Benchmark, seed: int = 0) -> Resampling:
     return Resampling(identities, NUM_RESAMPLES, seed)
 
 
-def write_all(folder: Path, results: report.Results) -> None:
-    """Write results.json, report.txt and the plots into a folder."""
-    report.write_report(folder, results)
-    plots.plot_report(folder, results)
+def draw_report(folder: Path, results: report.Results, failures: WriteFailures) -> None:
+    """Draw the pictures of a report into its folder; `failures` is told what cannot be drawn."""
+    with side_file(failures, f"{folder.name} pictures"):
+        from evaluation import plots  # matplotlib is needed here only
+
+        plots.plot_report(folder, results)

@@ -103,7 +103,7 @@ def write_json(path: Path, value: object) -> None:
 class _TerminalHandler(logging.StreamHandler):
     """Write to what `sys.stderr` is now: a progress bar puts itself there, and lines above it."""
 
-    def filter(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+    def filter(self, record: logging.LogRecord) -> bool:
         """Keep news of the terminal itself from it; of its losses it tells what is wrong."""
         return record.name != terminal.__name__ or record.levelno > logging.INFO
 

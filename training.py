@@ -37,13 +37,13 @@ from checkpoints import (
 )
 from config import AUTO, Config, merge_for_resume
 from data import FaceDataModule
-from disk import INCOMPLETE_CODE, WriteFailures, outlived
+from disk import WriteFailures, side_file
 from evaluation import METHODS
-from evaluation.report import format_table
+from evaluation.report import format_table, write_report
 from guard import NonFiniteError
 from out_of_memory import advice, is_out_of_memory
 from ranks import is_main_process
-from reporting import benchmark_results, write_all
+from reporting import benchmark_results, draw_report
 from stopping import Stopped, StopSignals
 from terminal import show
 from train_val import MAIN_DATASET, Recognizer
@@ -124,10 +124,7 @@ def run(session: Session) -> int:
         return 1
     if session.folder is not None:
         _report(session, session.folder)
-    missing = session.failures.missing
-    for name, reason in missing.items():
-        logger.error("%s is missing or old: %s", name, reason)
-    return INCOMPLETE_CODE if missing else 0
+    return session.failures.exit_code()
 
 
 def _train_and_test(session: Session) -> None:
@@ -223,8 +220,9 @@ def _report(session: Session, folder: Path) -> None:
         "unreadable": sorted(datamodule.unreadable),
     }
     results = benchmark_results(model.last_results, datamodule.benchmarks, facts)
-    with outlived(session.failures, "report"):
-        write_all(folder / "report", results)
+    with side_file(session.failures, "report"):
+        write_report(folder / "report", results)
+    draw_report(folder / "report", results, session.failures)
     show(format_table(results))
     for name, entry in results["comparisons"].items():
         show(

@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import Callback
 from callbacks import processes
 from callbacks.stalls import describe_wait
 from datasets import Sample
-from disk import WriteFailures, outlived
+from disk import WriteFailures, side_file
 from runs import write_json
 
 logger = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ class Heartbeat(Callback):
 
     def _write(self, beat: Beat) -> None:
         if self._path is not None:
-            with outlived(self._failures, FILE):
+            with side_file(self._failures, FILE):
                 write_json(self._path, beat)
 
 

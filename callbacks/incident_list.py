@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from callbacks.unreadable_list import write_lines
-from disk import WriteFailures, outlived
+from disk import WriteFailures, side_file
 from guard import Incident
 
 NAME = "incidents.jsonl"
@@ -55,7 +55,7 @@ class IncidentList(Callback):
         self._waiting += found
         found.clear()
         if self._path is not None and self._waiting:
-            with outlived(self._failures, self._path.name):
+            with side_file(self._failures, self._path.name):
                 lines = [json.dumps(_without_nan(asdict(incident))) for incident in self._waiting]
                 with self._path.open("a", encoding="utf-8") as stream:
                     stream.writelines(f"{line}\n" for line in lines)

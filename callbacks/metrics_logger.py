@@ -12,7 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from disk import WriteFailures, outlived
+from disk import WriteFailures, side_file
 from terminal import printable
 
 
@@ -79,7 +79,7 @@ class MetricsLogger(Logger):
     def save(self) -> None:
         """Append the open row; rewrite the file when a new column appeared or its last row grew."""
         if self._waiting:
-            with outlived(self._failures, self._path.name):
+            with side_file(self._failures, self._path.name):
                 self._write(self._waiting)
                 self._waiting, self._can_append = [], True
 

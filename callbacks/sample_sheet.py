@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 
 from callbacks.wandb_run import log_picture
 from datasets import Sample
-from disk import WriteFailures, outlived
+from disk import WriteFailures, side_file
 
 NUM_SAMPLES = 32
 
@@ -32,13 +32,13 @@ class SampleSheet(Callback):
         """Draw the sheet from the very first batch; a resumed run keeps the one it has."""
         if self._path is None or batch_idx or trainer.current_epoch or self._path.exists():
             return
-        from evaluation import plots  # matplotlib is needed for this one picture only
-
         assert isinstance(batch, Sample)
-        names = trainer.datamodule.train_dataset.class_names  # type: ignore[attr-defined]  # Lightning attaches it
-        labels = batch.label[:NUM_SAMPLES].tolist()
-        masks = None if batch.visibility is None else np.asarray(batch.visibility[:NUM_SAMPLES].cpu())
-        images = np.asarray(batch.image[:NUM_SAMPLES].cpu())
-        with outlived(self._failures, self._path.name):
+        with side_file(self._failures, self._path.name):
+            from evaluation import plots  # matplotlib is needed for this one picture only
+
+            names = trainer.datamodule.train_dataset.class_names  # type: ignore[attr-defined]  # Lightning attaches it
+            labels = batch.label[:NUM_SAMPLES].tolist()
+            masks = None if batch.visibility is None else np.asarray(batch.visibility[:NUM_SAMPLES].cpu())
+            images = np.asarray(batch.image[:NUM_SAMPLES].cpu())
             plots.sample_sheet(self._path, images, masks, [f"{label}: {names[label]}" for label in labels])
             log_picture(trainer, "samples", self._path)

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from callbacks.wandb_run import log_picture
-from disk import WriteFailures, outlived
+from disk import WriteFailures, side_file
 from evaluation import MethodResult, score_histogram
 from validation import MethodResults
 
@@ -34,13 +34,13 @@ class ScoreHistograms(Callback):
         """Draw the picture; by now the module has evaluated the pairs of all ranks."""
         if self._folder is None:
             return
-        from evaluation import plots  # matplotlib is slow to load, and only rank 0 draws
-
         results: Mapping[str, Mapping[str, MethodResults]] = module.last_results  # type: ignore[assignment]
         synthetic = ", synthetic faces" if trainer.datamodule.synthetic else ""  # type: ignore[attr-defined]
         path = self._folder / f"step_{trainer.global_step}.png"
         title = f"step {trainer.global_step}: {', '.join(results)}{synthetic}"
-        with outlived(self._failures, self._folder.name):
+        with side_file(self._failures, self._folder.name):
+            from evaluation import plots  # matplotlib is slow to load, and only rank 0 draws
+
             plots.score_histograms(path, pooled_histograms(results), title)
             log_picture(trainer, "score_histograms", path)
 

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from disk import WriteFailures, outlived
+from disk import WriteFailures, side_file
 from ops import gather_objects
 from terminal import escaped, printable
 
@@ -68,7 +68,7 @@ class UnreadableList(Callback):
         return found
 
     def _add(self, path: Path, found: dict[str, str]) -> None:
-        with outlived(self._failures, path.name):
+        with side_file(self._failures, path.name):
             reasons = _read(path) | {escaped(name): escaped(reason) for name, reason in found.items()}
             write_lines(path, (f"{name}\t{reason}" for name, reason in sorted(reasons.items())))
 

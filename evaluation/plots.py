@@ -3,6 +3,7 @@
 The only module that imports matplotlib. It uses figures as objects, not pyplot's global state, and needs no display.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from evaluation.report import METHOD_NAMES, Entry, Results
+from terminal import printable
 
 # Okabe, Ito, "Color universal design", 2008: told apart with every kind of colour vision.
 METHOD_COLORS = {"adaface": "#0072B2", "qaconv": "#E69F00", "combined": "#009E73"}
@@ -24,6 +26,8 @@ _DPI = 100
 _GUTTER = 6  # pixels between the cells of a sheet
 _CAPTION = 18  # pixels for a line of text
 _CAPTION_LENGTH = 18
+# Names in scripts that the font of the pictures lacks are boxes there.
+_LACKS_LETTERS = (r"(?s)Glyph .* missing from", "Matplotlib currently does not support .* natively")
 _VISIBLE, _HIDDEN = np.array([205, 222, 238]), np.array([20, 24, 40])  # light on the white canvas, and dark
 
 
@@ -60,7 +64,7 @@ def draw_roc(conditions: Mapping[str, Mapping[str, Entry]], title: str) -> Figur
                 drawstyle="steps-post",
             )
     smallest = min(entry["roc"]["far"][0] for entries in conditions.values() for entry in entries.values())
-    axes.set(xscale="log", xlim=(smallest, 1), ylim=(0, 1.01), title=title)
+    axes.set(xscale="log", xlim=(smallest, 1), ylim=(0, 1.01), title=_plain(title))
     axes.set(xlabel="false-accept rate (log scale)", ylabel="true-accept rate")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize="small")
@@ -71,7 +75,7 @@ def draw_histograms(conditions: Mapping[str, Mapping[str, Entry]], title: str) -
     """Return the distribution of genuine and impostor scores: a row per condition, a column per method."""
     methods = list(next(iter(conditions.values())))
     figure = Figure(figsize=(3.2 * len(methods), 0.6 + 2.3 * len(conditions)), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(_plain(title))
     grid = figure.subplots(len(conditions), len(methods), squeeze=False)
     for row, (condition, entries) in zip(grid, conditions.items(), strict=True):
         for axes, method in zip(row, methods, strict=True):
@@ -98,7 +102,7 @@ def draw_accuracies(results: Results) -> Figure:
         by_benchmark = [benchmark["conditions"].get(condition, {}) for benchmark in benchmarks.values()]
         for place, method in enumerate(METHOD_NAMES):
             _draw_bars(axes, by_benchmark, method, place)
-        axes.set_xticks(np.arange(len(benchmarks)), list(benchmarks))
+        axes.set_xticks(np.arange(len(benchmarks)), [_plain(name) for name in benchmarks])
         axes.set(title=f"{condition}{_synthetic_mark(results)}", ylim=(50, 104))
         axes.set_yticks(range(50, 101, 10))
         axes.grid(axis="y", alpha=0.3)
@@ -135,7 +139,7 @@ def sample_sheet(
     figure, axes = _pixel_figure(canvas)
     for row_places, row_texts in zip(places, texts, strict=True):
         for (top, left), text in zip(row_places, row_texts, strict=False):
-            axes.text(left, top + cells.shape[1] + _CAPTION - 5, _shorten(text), fontsize=6.5)
+            axes.text(left, top + cells.shape[1] + _CAPTION - 5, _plain(text, _CAPTION_LENGTH), fontsize=6.5)
     _save(figure, Path(path))
 
 
@@ -172,9 +176,11 @@ def prediction_panel(
         centre = above + top + images.shape[1] / 2
         axes.text(_CAPTION / 2, centre, name, rotation=90, ha="center", va="center", fontsize=7.5)
     for (_, left), text in zip(places[0], captions, strict=False):
-        axes.text(_CAPTION + left + images.shape[2] / 2, above - 1, _shorten(text), ha="center", fontsize=7.5)
+        axes.text(
+            _CAPTION + left + images.shape[2] / 2, above - 1, _plain(text, _CAPTION_LENGTH), ha="center", fontsize=7.5
+        )
     if title:
-        axes.text(_CAPTION + _GUTTER, _CAPTION - 4, title, fontsize=8.5)
+        axes.text(_CAPTION + _GUTTER, _CAPTION - 4, _plain(title), fontsize=8.5)
     _save(figure, Path(path))
 
 
@@ -246,8 +252,9 @@ def _interpolation(size: int, num_cells: int) -> NDArray[np.float64]:
     return np.stack([np.interp(centres, np.arange(num_cells), column) for column in np.eye(num_cells)], axis=1)
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= _CAPTION_LENGTH else text[: _CAPTION_LENGTH - 1] + "…"
+def _plain(text: str, limit: int | None = None) -> str:
+    """Return foreign text as it goes into a picture: matplotlib sets what stands between dollar signs as mathematics."""
+    return printable(text, limit).replace("$", r"\$")
 
 
 def _synthetic_mark(results: Results) -> str:
@@ -260,7 +267,10 @@ def _save(figure: Figure, path: Path) -> Path:
     temporary = path.with_name(f".{path.name}.tmp")
     kind = path.suffix.removeprefix(".")
     try:
-        figure.savefig(temporary, format=kind, dpi=_DPI, metadata={"Software": None} if kind == "png" else None)
+        with warnings.catch_warnings():
+            for message in _LACKS_LETTERS:
+                warnings.filterwarnings("ignore", message)
+            figure.savefig(temporary, format=kind, dpi=_DPI, metadata={"Software": None} if kind == "png" else None)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
