@@ -14,6 +14,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  # before anything below needs it
 
 import argparse
 import difflib
+import logging
 import os
 import re
 import shlex
@@ -26,7 +27,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
-from terminal import Outlet, printable
+from terminal import LineFormatter, Outlet, printable
 
 HERE = Path(__file__).resolve().parent
 MAX_FILE_BYTES = 2**18  # of an argument file
@@ -222,6 +223,8 @@ def launch(prog: str, program: Callable[[], int]) -> NoReturn:
         program: its main function, which returns the exit code.
     """
     _open_streams()
+    assert logging.lastResort is not None, "a program without a log of its own says what it must by this"
+    logging.lastResort.setFormatter(LineFormatter("%(message)s"))
     streams = sys.stdout, sys.stderr
     outlets = Outlet(sys.stdout, "stdout"), Outlet(sys.stderr, "stderr")
     sys.stdout, sys.stderr = outlets

@@ -42,7 +42,7 @@ class WriteFailures:
             logger.warning("%s can be written again", name)
 
     def exit_code(self) -> int:
-        """Name the files that are missing at the end, and return the exit code that tells of them; 0 if there are none."""
+        """Name the files that are missing at the end, and return the exit code that says so; 0 if there are none."""
         for name, reason in self._missing.items():
             logger.error("%s is missing or old: %s", name, reason)
         return INCOMPLETE_CODE if self._missing else 0

@@ -49,7 +49,7 @@ def escaped(text: str | bytes | os.PathLike[str]) -> str:
 
 def show(text: str) -> None:
     """Write lines of text to stdout, each of them safe."""
-    sys.stdout.write("".join(f"{printable(line)}\n" for line in text.removesuffix("\n").split("\n")))
+    sys.stdout.write(_printable_lines(text.removesuffix("\n")) + "\n")
 
 
 def shell_command(words: Iterable[str]) -> str:
@@ -74,7 +74,11 @@ class LineFormatter(logging.Formatter):
         ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
     ) -> str:
         """Return a traceback, each of its lines safe."""
-        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+        return _printable_lines(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802  # logging's name
+        """Return a stack, each of its lines safe."""
+        return _printable_lines(super().formatStack(stack_info))
 
 
 class Outlet:
@@ -148,6 +152,10 @@ class Outlet:
         # Whoever closes a pipe wants no more, and no word of it on the terminal either.
         level = logging.INFO if isinstance(error, BrokenPipeError) else logging.WARNING
         logger.log(level, "%s cannot be written (%s): what is shown there is lost", self._name, reason)
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _visible(character: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from command import FlagParser, launch, user_errors
+from disk import WriteFailures, side_file
 from flags import Options, add_flags, flag
 from terminal import show
 
@@ -21,7 +22,8 @@ _DESCRIPTION = """Say what is in a data set and what looks wrong with it: counts
 near duplicates, identities that are in a benchmark set too, red and blue swapped, unaligned faces. SOURCE is a folder
 of identities or a record file or its folder. The report goes to stdout and into report.json; findings.csv names every
 image it counts; contact_sheet.png and images_per_identity.png show it. Millions of images need some hundred bytes of
-memory each. Exit code: 0 done, 1 with --strict if something was found, 2 a mistake in the input."""
+memory each. Exit code: 0 done, 1 with --strict if something was found, 2 a mistake in the input, 74 a picture
+is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from datasets.doctor import report
 
         diagnosis = _diagnose(source, options)
-        _write(Path(options.output_dir), diagnosis)
+        failures = WriteFailures()
+        _write(Path(options.output_dir), diagnosis, failures)
     show(report.to_text(diagnosis))
     show(f"\nreport.json, findings.csv and pictures are in {options.output_dir}")
-    return int(options.strict and bool(diagnosis.findings()))
+    return failures.exit_code() or int(options.strict and bool(diagnosis.findings()))
 
 
 def _diagnose(source: Path | None, options: Arguments) -> Diagnosis:
@@ -103,15 +106,17 @@ def _find_sets(benchmarks: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _write(folder: Path, diagnosis: Diagnosis) -> None:
+def _write(folder: Path, diagnosis: Diagnosis, failures: WriteFailures) -> None:
     import numpy as np
 
     from datasets.doctor import pictures, report
 
     report.write(folder, diagnosis)
-    pictures.write_sheet(folder / "contact_sheet.png", diagnosis)
+    with side_file(failures, "contact_sheet.png"):
+        pictures.write_sheet(folder / "contact_sheet.png", diagnosis)
     if diagnosis.dataset is not None:
-        pictures.write_histogram(folder / "images_per_identity.png", np.bincount(diagnosis.dataset.labels))
+        with side_file(failures, "images_per_identity.png"):
+            pictures.write_histogram(folder / "images_per_identity.png", np.bincount(diagnosis.dataset.labels))
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ def plot_report(folder: Path | str, results: Results) -> list[Path]:
     drawn = [_save(draw_accuracies(results), target / "accuracy.png")]
     for name, benchmark in results["benchmarks"].items():
         title = f"{name}{_synthetic_mark(results)}"
-        drawn.append(_save(draw_roc(benchmark["conditions"], title), target / f"roc_{name}.png"))
-        drawn.append(_save(draw_histograms(benchmark["conditions"], title), target / f"scores_{name}.png"))
+        drawn.append(_save(draw_roc(benchmark["conditions"], title), target / f"roc_{printable(name)}.png"))
+        drawn.append(_save(draw_histograms(benchmark["conditions"], title), target / f"scores_{printable(name)}.png"))
     return drawn
 
 
@@ -253,7 +253,7 @@ def _interpolation(size: int, num_cells: int) -> NDArray[np.float64]:
 
 
 def _plain(text: str, limit: int | None = None) -> str:
-    """Return foreign text as it goes into a picture: matplotlib sets what stands between dollar signs as mathematics."""
+    """Return foreign text for a picture: matplotlib would set what stands between dollar signs as mathematics."""
     return printable(text, limit).replace("$", r"\$")
 
 

@@ -111,7 +111,7 @@ def import_faults(module: Module) -> list[str]:
 
 
 def is_allowed(module: Module, name: str) -> bool:
-    if name in {"command", "flags"} and module.path in PROGRAMS:
+    if name in {"command", "disk", "flags"} and module.path in PROGRAMS:
         return True
     if layer(name) is not None:
         downwards = layer(module.name) < layer(name)

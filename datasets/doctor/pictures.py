@@ -13,6 +13,7 @@ from datasets.doctor.diagnosis import Diagnosis
 from datasets.doctor.report import place_in_sets
 from datasets.images import UnreadableImageError
 from datasets.sample import Image
+from terminal import printable
 from transforms.landmarks import IMAGE_SIZE
 
 _COLUMNS = 12
@@ -135,7 +136,7 @@ def _edges(largest: int) -> list[int]:
 
 def _text(canvas: Image, text: str, place: tuple[int, int], size: float = 0.34) -> None:
     # The letters of OpenCV are those of ASCII.
-    plain = text.encode("ascii", "replace").decode()
+    plain = printable(text).encode("ascii", "replace").decode()
     cv2.putText(canvas, plain, place, cv2.FONT_HERSHEY_SIMPLEX, size, _INK, 1, cv2.LINE_AA)
 
 

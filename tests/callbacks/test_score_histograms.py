@@ -8,6 +8,7 @@ import pytest
 
 from callbacks import ScoreHistograms
 from callbacks.score_histograms import pooled_histograms
+from disk import WriteFailures
 from evaluation import evaluate_pairs, plots
 
 WEIGHTS = {"adaface": 0.5, "qaconv": 0.5}
@@ -44,6 +45,30 @@ def test_every_validation_leaves_one_whole_picture_named_after_its_step(tmp_path
         picture = cv2.imread(str(path))
         assert picture.std() > 10 and picture.shape[1] > picture.shape[0]
         assert path.stat().st_size < 100_000
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("bad"), MemoryError(), UnicodeError("x"), cv2.error("y"), OSError(28, "full")]
+)
+def test_a_picture_that_cannot_be_drawn_is_told_once_and_ends_nothing(
+    error, tmp_path, trainer, results, monkeypatch, caplog
+):
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "draw_histograms", fail)
+        failures = WriteFailures()
+        histograms = ScoreHistograms(tmp_path, failures)
+        for _ in range(2):
+            histograms.on_validation_end(trainer, SimpleNamespace(last_results=results))
+    (line,) = caplog.messages
+    reason = "(full)" if isinstance(error, OSError) else type(error).__name__
+    assert line.startswith("histograms could not be written (") and reason in line
+    assert ("test_score_histograms.py:" in line) == (not isinstance(error, OSError))
+    assert failures.exit_code() == 74
+    histograms.on_validation_end(trainer, SimpleNamespace(last_results=results))
+    assert failures.exit_code() == 0
 
 
 def test_the_grid_has_a_row_per_condition_a_column_per_method_and_says_synthetic(

@@ -100,6 +100,28 @@ def test_captions_are_drawn_and_cut(tmp_path):
     assert without[118:136].min() == 255 and drawn[118:136].min() < 128
 
 
+NAMES = [
+    "A$AP_$0", "p0_$$", "$_$", "$x$", "a\\$b$c", "\\frac{", "$\\frac$", "100 %", "_^{}", "王菲", "محمد", "😀", "தமிழ்",
+    "<b>", "caf\udce9", "\x1b[2J\n\r\t", "\ud800", "{}", "",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_name_is_drawn_whatever_it_is(results, tmp_path):
+    images, masks = np.zeros((len(NAMES), 24, 24, 3), np.uint8), np.ones((len(NAMES), 24, 24), np.uint8)
+    sample_sheet(tmp_path / "sheet.png", images, masks, NAMES)
+    prediction_panel(tmp_path / "panel.png", images, masks, np.ones((len(NAMES), 7, 7)), NAMES, "".join(NAMES))
+    one = {**results, "benchmarks": {"$\\frac{$王\x1b\udce9": results["benchmarks"]["lfw"]}}
+    assert [path.name for path in plot_report(tmp_path, one)][1] == r"roc_$\frac{$王\x1b\xe9.png"
+
+
+def test_dollar_signs_are_drawn_as_they_are(results):
+    for name in ("A$AP_$0", "a\\$b$c"):
+        (axes,) = draw_roc(results["benchmarks"]["lfw"]["conditions"], name).axes
+        # matplotlib's own rule for what is drawn: no mathematics, and the escapes taken off.
+        assert axes.title._preprocess_math(axes.title.get_text()) == (name, False)
+
+
 def test_prediction_panel_enlarges_the_visibility(tmp_path):
     images = np.full((2, 112, 112, 3), 90, dtype=np.uint8)
     masks = np.ones((2, 112, 112), dtype=np.uint8)
