@@ -89,7 +89,7 @@ class Config(
     def _check_check_mode(self) -> None:
         if not self.check_mode:
             return
-        if self.precision is not None or self.use_16bit:
+        if self.precision not in (None, AUTO) or self.use_16bit:
             asked = "--use_16bit" if self.use_16bit else f"--precision {self.precision}"
             raise ValueError(f"--check_mode computes in float64: it conflicts with {asked}; leave one of them out")
         if 0 < self.partial_fc_rate < 1:
@@ -250,4 +250,11 @@ def merge_for_resume(saved: Mapping[str, object], given: Config, explicit: Abstr
     Raises:
         ValueError: if a given option contradicts the checkpoint, or the checkpoint holds unknown options.
     """
-    return merge_options(Config.from_dict(dict(saved)), given, explicit)
+    before = Config.from_dict(dict(saved))
+    # A run settles its precision when it begins: of two words for it the flag given replaces both; auto keeps it.
+    if "precision" in explicit and given.precision != AUTO:
+        before = replace(before, use_16bit=False)
+    elif "use_16bit" in explicit and given.use_16bit:
+        before = replace(before, precision=None)
+    kept = {"precision"} if given.precision == AUTO else set()
+    return merge_options(before, given, explicit - kept)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
 from config import IMAGES_PER_IDENTITY, MS1MV2_SUBSET, Config
+from cores import usable_cores
 from datasets import (
     Benchmark,
     FaceDataset,
@@ -249,7 +250,7 @@ class FaceDataModule(pl.LightningDataModule):
             "pin_memory": self.config.gpus > 0 and torch.cuda.is_available(),
             "persistent_workers": persistent and workers > 0,
             "prefetch_factor": 4 if workers else None,
-            "worker_init_fn": outlive_first_signal,
+            "worker_init_fn": start_worker,
         }
 
     def on_before_batch_transfer(self, batch: Sample | PairSample, dataloader_idx: int) -> Sample | PairSample:
@@ -272,13 +273,19 @@ class FaceDataModule(pl.LightningDataModule):
 
 
 def at_most_cores(num_workers: int) -> int:
-    """Return the workers to use; more than the machine has cores are too many, which a warning says."""
+    """Return the workers to use; more than this process has cores are too many, which a warning says."""
     usable = usable_workers(num_workers)
     if usable < num_workers:
-        logger.warning("--num_workers %d: this machine has %d cores; using %d", num_workers, usable, usable)
+        logger.warning("--num_workers %d: this process may use %d cores; using %d", num_workers, usable, usable)
     return usable
 
 
 def usable_workers(num_workers: int) -> int:
     """Return the workers to use, at most one for each core."""
-    return min(num_workers, os.cpu_count() or 1)
+    return min(num_workers, usable_cores())
+
+
+def start_worker(worker: int) -> None:
+    """Make a process that reads images one thread that works on after the first signal; a `worker_init_fn`."""
+    cv2.setNumThreads(0)  # torch has seen to its own threads; OpenCV would start one for each core
+    outlive_first_signal(worker)

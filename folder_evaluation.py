@@ -21,6 +21,7 @@ from config import EvaluationConfig
 from data import at_most_cores
 from datasets import ImageFolderDataset, Pairs, UnreadableImageError, all_pairs, read_pairs
 from datasets.progress import tracked
+from devices import choose_precision, settle, uses_gpu
 from disk import WriteFailures
 from evaluation import (
     FLIP_FUSION,
@@ -59,6 +60,7 @@ def run(options: EvaluationConfig) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     failures = WriteFailures()
     runs.log_into(folder, runs.start_log(), failures)
+    options = settle(options)
     model = load_model(options)
     dataset = ImageFolderDataset(options.data_path, follow_links=options.follow_links)
     listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
@@ -154,13 +156,12 @@ def choose_pairs(dataset: ImageFolderDataset, places: NDArray[np.int64], listed:
 
 def choose_device(options: EvaluationConfig) -> torch.device:
     """Return the GPU if one is asked for and there, else the CPU."""
-    return torch.device("cuda" if options.gpus > 0 and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if uses_gpu(options) else "cpu")
 
 
 def lower_precision(options: EvaluationConfig) -> torch.dtype | None:
     """Return the dtype of mixed precision, in which images are described and maps matched; None: all in float32."""
-    on_gpu = choose_device(options).type == "cuda"
-    return {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[options.precision_on(on_gpu)]
+    return {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[str(choose_precision(options).value)]
 
 
 def score_conditions(

@@ -6,6 +6,7 @@ import sys
 
 from command import launch, user_errors
 from config import explicit_flags, get_args
+from cores import bound_waiting
 from ranks import find_launch, is_main_process
 
 
@@ -13,7 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the program with `argv` (default: the command line's) and return the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     config = get_args(argv)
-    # torch is imported only after the options are known to be right
+    bound_waiting()  # is read when torch is imported, and that only after the options are known to be right
     from stopping import StopSignals, stop_with_parent
     from training import prepare, run
 

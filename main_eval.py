@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from command import launch, user_errors
 from config import get_eval_args
+from cores import bound_waiting
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program with `argv` (default: the command line's) and return the exit code."""
     options = get_eval_args(argv)
+    bound_waiting()  # is read when torch is imported
     from folder_evaluation import run  # torch is imported only after the options are known to be right
 
     with user_errors("main_eval.py"):

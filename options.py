@@ -210,20 +210,27 @@ class DeviceOptions(Options):
 
     gpus: int = flag(1, "number of GPUs; 0, or a machine without one: CPU", within=NOT_NEGATIVE, on_resume=MAY_CHANGE)
     num_workers: int = flag(2, "workers that read images", within=NOT_NEGATIVE, on_resume=MAY_CHANGE)
-    precision: str | None = flag(None, "float32 (the default) or mixed precision", choices=("32", "bf16", "16"))
-    use_16bit: bool = flag(False, "mixed precision: fp16 on a GPU, bf16 on the CPU")
+    precision: str | None = flag(
+        None, "float32 (the default) or mixed precision; auto: bf16 where the device computes in it, else float32",
+        choices=("32", "bf16", "16", AUTO), on_resume=MAY_CHANGE,
+    )  # fmt: skip
+    use_16bit: bool = flag(False, "mixed precision: fp16 on a GPU, bf16 on the CPU", on_resume=MAY_CHANGE)
+    threads: int = flag(
+        0, "threads of each rank; 0: OMP_NUM_THREADS, else what the cores of this process leave beside the workers",
+        within="[0, 1024]", on_resume=MAY_CHANGE,
+    )  # fmt: skip
 
     def precision_on(self, gpu: bool) -> str:
-        """Return "32", "bf16" or "16" for a GPU or the CPU.
+        """Return "32", "bf16" or "16" for a GPU or the CPU; "auto" is left to `devices.choose_precision`.
 
         Raises:
             ValueError: if the flags contradict each other there, or ask for fp16 on the CPU.
         """
         implied = ("16" if gpu else "bf16") if self.use_16bit else None
-        if implied and self.precision not in (None, implied):
+        if implied and self.precision not in (None, AUTO, implied):
             device = "a GPU" if gpu else "the CPU"
             raise ValueError(f"--use_16bit means {implied} on {device}: it conflicts with --precision {self.precision}")
-        chosen = self.precision or implied or "32"
+        chosen = implied or self.precision or "32"
         if chosen == "16" and not gpu:
             raise ValueError("--precision 16 needs a GPU; use bf16 on the CPU")
         return chosen

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -42,31 +40,13 @@ from callbacks import (
 )
 from config import Config
 from data import usable_workers
+from devices import choose_precision, local_ranks, uses_gpu, world_size
 from disk import WriteFailures
 from ranks import find_launch
 from stopping import StopSignals
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 TEST_RUN_BATCHES = 50
-
-
-def uses_gpu(config: Config) -> bool:
-    """Return whether the run uses GPUs: asked for, and there."""
-    return config.gpus > 0 and torch.cuda.is_available()
-
-
-def local_ranks(config: Config) -> int:
-    """Return the ranks on this machine: what torchrun or srun started, else one per GPU, else `--num_processes`."""
-    launch = find_launch()
-    if launch is not None:
-        return launch.ranks_per_node
-    return int(os.environ.get("LOCAL_WORLD_SIZE", config.gpus if uses_gpu(config) else config.num_processes))
-
-
-def world_size(config: Config) -> int:
-    """Return the ranks of the whole run."""
-    launch = find_launch()
-    return int(os.environ.get("WORLD_SIZE", local_ranks(config))) if launch is None else launch.num_ranks
 
 
 class _NoSignals(_SignalConnector):
@@ -102,7 +82,7 @@ def build_trainer(
         num_nodes=max(1, world // devices),
         strategy=_strategy(on_gpu) if world > 1 else "auto",
         plugins=[AtomicCheckpointIO(failures), _cluster_environment()],
-        precision=_precision(config, on_gpu),  # type: ignore[arg-type]
+        precision=_precision(config),  # type: ignore[arg-type]
         max_epochs=config.epochs,
         accumulate_grad_batches=config.accumulate_grad_batches,
         val_check_interval=config.val_check_interval,
@@ -122,8 +102,8 @@ def build_trainer(
     return trainer
 
 
-def _precision(config: Config, on_gpu: bool) -> str:
-    return "64-true" if config.check_mode else PRECISIONS[config.precision_on(on_gpu)]
+def _precision(config: Config) -> str:
+    return "64-true" if config.check_mode else PRECISIONS[str(choose_precision(config).value)]
 
 
 def _cluster_environment() -> ClusterEnvironment:

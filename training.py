@@ -37,6 +37,7 @@ from checkpoints import (
 )
 from config import AUTO, Config, merge_for_resume
 from data import FaceDataModule
+from devices import local_ranks, settle, world_size
 from disk import WriteFailures, side_file
 from evaluation import METHODS
 from evaluation.report import format_table, write_report
@@ -47,7 +48,7 @@ from reporting import benchmark_results, draw_report
 from stopping import Stopped, StopSignals
 from terminal import show
 from train_val import MAIN_DATASET, Recognizer
-from trainer import build_trainer, world_size
+from trainer import build_trainer
 from validation import CONDITIONS, metric_names
 
 logger = logging.getLogger(__name__)
@@ -83,11 +84,13 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
         logger.warning("--requeue starts the same command again: without --resume_from_checkpoint auto it is a new run")
     given = _find_checkpoint(given)
     checkpoint = _checkpoint_to_resume(given)
-    config = given
+    config, saved = given, None
     if checkpoint is not None:
+        saved = Config.from_dict(checkpoint["hyper_parameters"]["config"])
         config = merge_for_resume(checkpoint["hyper_parameters"]["config"], given, explicit)
     if config.tensorboard:
         require_tensorboard()
+    config = settle(config, local_ranks(config), saved)
     datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
     if checkpoint is not None:

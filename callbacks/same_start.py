@@ -17,7 +17,7 @@ class RanksDisagreeError(ValueError):
 
 
 class SameStart(Callback):
-    """Refuse to train when a rank found another checkpoint, or none, or other data than rank 0.
+    """Refuse to train when a rank found another checkpoint, or none, other data or another precision than rank 0.
 
     That happens where the nodes do not share the run folder or the data, or a shared disk shows an old state. DDP would
     give the ranks the same weights, and their batches would no longer be parts of one.
@@ -26,7 +26,7 @@ class SameStart(Callback):
     """
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Compare step, number of images and labels.
+        """Compare step, number of images, labels and precision.
 
         Raises:
             RanksDisagreeError: on all ranks.
@@ -38,14 +38,19 @@ class SameStart(Callback):
             if start != by_rank[0]:
                 raise RanksDisagreeError(
                     f"rank {rank} would start with {_text(start)}, rank 0 with {_text(by_rank[0])}; run folder and "
-                    "data must be on disks that all nodes share"
+                    "data must be on disks that all nodes share, and where CPUs differ name one --precision"
                 )
 
 
-def _start(trainer: pl.Trainer) -> dict[str, int]:
+def _start(trainer: pl.Trainer) -> dict[str, object]:
     labels: np.ndarray[Any, Any] = np.ascontiguousarray(trainer.datamodule.train_dataset.labels)  # type: ignore[attr-defined]  # Lightning attaches it
-    return {"step": trainer.global_step, "images": len(labels), "labels (CRC-32)": zlib.crc32(labels.data)}
+    return {
+        "step": trainer.global_step,
+        "images": len(labels),
+        "labels (CRC-32)": zlib.crc32(labels.data),
+        "precision": trainer.precision,
+    }
 
 
-def _text(start: dict[str, int]) -> str:
+def _text(start: dict[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in start.items())

@@ -17,9 +17,10 @@ from callbacks import SampleSheet, ScoreHistograms
 from config import Config
 from data import FaceDataModule
 from datasets import Benchmark, save_benchmark
+from devices import world_size
 from ranks import is_main_process
 from train_val import MAIN_DATASET, Recognizer
-from trainer import build_trainer, world_size
+from trainer import build_trainer
 
 SMALL = {
     **{"arch": "ir_tiny", "embedding_size": 16, "batch_size": 16, "optimizer": "sgd", "lr": 0.01},

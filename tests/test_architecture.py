@@ -27,12 +27,12 @@ LAYERS = (
     {"train_val", "data", "callbacks", "pretrain"},
     {"diagnosis", "matching", "out_of_memory", "reporting"},
     {"check_mode", "guard", "means", "optimization", "runs", "shards", "validation"},
-    {"updates"},
+    {"devices", "updates"},
     LEAVES,
     GROUND,
     {"config", "disk", "stopping"},
     {"options", "ranks"},
-    {"flags"},
+    {"cores", "flags"},
     {"command"},
     {"terminal"},
 )
@@ -52,6 +52,7 @@ OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "flags": set(),
     "command": set(),
     "terminal": set(),
+    "cores": set(),
 }
 PLOTS = Path("evaluation/plots.py")
 PARSERS = {"command", "config", "flags", "benchmarks"}  # benchmarks are programs of their own

@@ -34,7 +34,8 @@ DEFAULTS = {
     "occluders": names.OCCLUDERS, "visibility_gradient": False, "val_occlusion": names.OCCLUDERS,
     "adaface_eval_weight": 0.5, "qaconv_eval_weight": 0.5, "low_res_augmentation_prob": 0.0,
     "crop_augmentation_prob": 0.0, "photometric_augmentation_prob": 0.0, "gpus": 1, "num_workers": 2,
-    "precision": None, "use_16bit": False, "num_processes": 1, "distributed_backend": "ddp", "compile": False,
+    "precision": None, "use_16bit": False, "threads": 0, "num_processes": 1,
+    "distributed_backend": "ddp", "compile": False,
     "prefix": "maskwise", "monitor": "val_acc", "log_every_n_steps": 50, "heartbeat_seconds": 60.0,
     "save_all_models": False,
     "tensorboard": False,
@@ -67,7 +68,8 @@ GIVEN = {
     "occluders": ("hand,scarf", ("hand", "scarf")), "val_occlusion": ("none", ()), "adaface_eval_weight": ("1", 1.0),
     "qaconv_eval_weight": ("2", 2.0), "low_res_augmentation_prob": ("0.2", 0.2),
     "crop_augmentation_prob": ("0.2", 0.2), "photometric_augmentation_prob": ("0.2", 0.2), "gpus": ("0", 0),
-    "num_workers": ("0", 0), "precision": ("bf16", "bf16"), "num_processes": ("2", 2), "prefix": ("trial", "trial"),
+    "num_workers": ("0", 0), "precision": ("bf16", "bf16"), "threads": ("3", 3),
+    "num_processes": ("2", 2), "prefix": ("trial", "trial"),
     "monitor": ("val_qaconv_acc", "val_qaconv_acc"), "log_every_n_steps": ("1", 1), "heartbeat_seconds": ("5", 5.0),
     "wandb": ("offline", "offline"), "wandb_project": ("masks", "masks"), "wandb_entity": ("team", "team"),
     "wandb_name": ("first", "first"),
@@ -349,6 +351,7 @@ def test_what_may_change_on_resume_is_listed():
         "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "activation_checkpointing",
         "log_every_n_steps", "heartbeat_seconds",
         "save_all_models", "tensorboard", "wandb", "wandb_project", "wandb_entity", "wandb_name",
+        "precision", "use_16bit", "threads",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == INVOCATION} == {
         "color_space", "resume_from_checkpoint", "requeue", "start_from_model_statedict", "evaluate", "fast_dev_run",

@@ -28,9 +28,10 @@ from checkpoints import load_pretrained_model
 from config import EPOCH_UNITS, HEADS, OCCLUSION_METHODS, PAIRWISE_REDUCTIONS, Config, EvaluationConfig, get_args
 from data import FaceDataModule
 from datasets import Benchmark, ImageFolderDataset, Sample, save_benchmark, write_faces
+from devices import local_ranks, uses_gpu
 from guard import NonFiniteError
 from train_val import MAIN_DATASET, Recognizer
-from trainer import build_trainer, local_ranks, uses_gpu
+from trainer import build_trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS, OPTIONS = "tests/cli/test_training_runs.py", "tests/cli/test_run_options.py"
@@ -113,6 +114,7 @@ EFFECTS = {
     "num_workers": "test_num_workers_read_the_images_as_far_as_there_are_cores",
     "precision": "test_precision_and_use_16bit_reach_the_trainer",
     "use_16bit": "test_precision_and_use_16bit_reach_the_trainer",
+    "threads": "tests/test_devices.py::test_threads_are_the_flag_s_the_environment_s_or_what_the_cores_leave",
     "num_processes": "test_num_processes_start_gloo_ranks",
     "distributed_backend": "tests/test_config.py::test_gone_backends_are_taken_as_ddp_with_one_line",
     "compile": "test_compile_compiles_the_backbone_and_keeps_its_names",
@@ -160,6 +162,7 @@ EVALUATION_EFFECTS = {
     "num_workers": "test_evaluation_reads_with_num_workers_threads",
     "precision": "test_evaluation_precision_and_use_16bit_describe_under_autocast",
     "use_16bit": "test_evaluation_precision_and_use_16bit_describe_under_autocast",
+    "threads": "tests/test_devices.py::test_threads_are_the_flag_s_the_environment_s_or_what_the_cores_leave",
 }
 
 
@@ -897,7 +900,7 @@ def test_evaluation_reads_with_num_workers_threads(faces, checkpoint, tmp_path, 
 
     monkeypatch.setattr(folder_evaluation, "ThreadPool", RecordingPool)
     monkeypatch.setattr(folder_evaluation, "choose_pairs", stop)
-    monkeypatch.setattr("data.os.cpu_count", lambda: 3)
+    monkeypatch.setattr("data.usable_cores", lambda: 3)
     paths = {"model_path": str(checkpoint), "data_path": str(faces / "train"), "output_dir": str(tmp_path / "out")}
     for num_workers in (0, 2, 9):
         with pytest.raises(ReadError):

@@ -6,8 +6,9 @@ import pytest
 from short_runs import SMALL
 
 from config import Config
+from devices import local_ranks, world_size
 from ranks import Launch, find_launch, is_main_process
-from trainer import build_trainer, local_ranks, world_size
+from trainer import build_trainer
 
 CONFIG = Config(**{**SMALL, "num_processes": 3})
 LAUNCHERS = ("TORCHELASTIC_", "SLURM_", "RANK", "LOCAL_", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK")

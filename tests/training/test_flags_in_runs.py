@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 from short_runs import SMALL, build, fit, metrics
 
+import devices
 import main
 import trainer as trainer_module
 import training
@@ -113,7 +114,7 @@ def test_ranks_on_the_cpu_are_joined_by_gloo(noise_faces, tmp_path):
     assert isinstance(trainer.strategy, DDPStrategy)
     assert (trainer.num_devices, trainer.world_size) == (2, 2)
     assert trainer.strategy.process_group_backend == "gloo"
-    assert trainer_module.world_size(Config(**{**SMALL, "num_processes": 2})) == 2
+    assert devices.world_size(Config(**{**SMALL, "num_processes": 2})) == 2
     *_, alone = build(tmp_path, data_root=noise_faces)
     assert not isinstance(alone.strategy, DDPStrategy) and alone.world_size == 1
 
