@@ -112,11 +112,12 @@ def test_how_threads_wait_is_bounded_unless_the_user_has_said_it(name):
 @pytest.mark.parametrize("program", ["main.py", "main_eval.py"])
 def test_how_threads_wait_is_set_before_torch_is_loaded(program, tmp_path):
     # What stands in torch's place tells what it would have read.
-    (tmp_path / "torch.py").write_text("import os, sys; sys.exit(os.environ.get('GOMP_SPINCOUNT', 'unset'))")
+    told = "print(os.environ.get('GOMP_SPINCOUNT', 'unset'), flush=True)"
+    (tmp_path / "torch.py").write_text(f"import os; {told}; os._exit(0)")
     argv = [] if program == "main.py" else ["--model-path", "a", "--data-path", "b"]
     clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     code = f"import runpy, sys; sys.path[:0] = [{str(tmp_path)!r}]; sys.argv = {[program, *argv]!r}\n"
     code += f"sys.path.insert(1, {str(ROOT)!r}); runpy.run_path({str(ROOT / program)!r}, run_name='__main__')"
     for extra, expected in (({}, cores.SPIN_COUNT), ({"GOMP_SPINCOUNT": "77"}, "77")):
         done = subprocess.run([sys.executable, "-c", code], env=clean | extra, capture_output=True, text=True)
-        assert done.stderr.strip().endswith(expected), done.stderr
+        assert done.stdout == f"{expected}\n", done.stderr
