@@ -36,7 +36,7 @@ from datasets import (
     split_identities,
 )
 from datasets.synthetic import SyntheticSpec, prepare_synthetic
-from stopping import outlive_first_signal
+from stopping import start_worker
 from transforms import TrainingTransform
 
 logger = logging.getLogger(__name__)

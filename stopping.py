@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing.queues
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -107,10 +109,10 @@ class StopSignals:
             os.kill(os.getpid(), number)
 
 
-def outlive_first_signal(worker: int = 0) -> None:
+def outlive_first_signal() -> None:
     """Let a process that reads images work on after a signal to the whole job: training still needs its batches.
 
-    It ends with training, or by a second signal. A `worker_init_fn` for a `DataLoader`.
+    It ends with training, or by a second signal.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in SIGNALS:
@@ -121,6 +123,46 @@ def outlive_first_signal(worker: int = 0) -> None:
 def _by_nohup(number: signal.Signals) -> bool:
     """Return whether the command that started this program keeps a hang-up from it, as nohup does."""
     return number.name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
+
+
+# Exit code of a worker that cannot say what went wrong: this and, below 50, the number of the system's error.
+LOST_CODE = 200
+LOST = "a batch could not be handed over"
+
+
+def start_worker(worker: int = 0) -> None:
+    """Begin a process that reads images: it outlives a first signal, and no batch that it has made is lost in silence.
+
+    A batch leaves a worker in a thread of `multiprocessing`, which prints an error and goes on without the batch, for
+    which training would wait for ever. Here the error takes the place of the batch, or, if not even that can be sent,
+    the worker ends with a code that tells it. A `worker_init_fn` for a `DataLoader`.
+    """
+    outlive_first_signal()
+    # Private, and the only place where such an error is told: test_worker_failure.py sees that it is still called. A
+    # plain function in place of a static method is given the queue.
+    multiprocessing.queues.Queue._on_queue_feeder_error = _send_error  # type: ignore[attr-defined]
+    # The thread that answers for shared memory and descriptors gives its errors to this, and goes on.
+    sys.excepthook = lambda kind, error, trace: os._exit(_lost_code(error))
+
+
+def _send_error(queue: multiprocessing.queues.Queue, error: Exception, lost: object) -> None:
+    """Send an error in place of what could not be sent; called in the thread of the queue."""
+    from torch._utils import ExceptionWrapper  # what a data loader raises in the main process
+    from torch.utils.data import get_worker_info
+
+    if not isinstance(lost, tuple) or isinstance(lost[1], ExceptionWrapper):  # the connection itself is broken
+        os._exit(_lost_code(error))
+    info = get_worker_info()
+    where = f"in DataLoader worker process {0 if info is None else info.id}"
+    told = OSError(f"{LOST} ({type(error).__name__}: {' '.join(str(error).split())})").with_traceback(
+        error.__traceback__
+    )
+    queue.put((lost[0], ExceptionWrapper((OSError, told, told.__traceback__), where)))
+
+
+def _lost_code(error: BaseException) -> int:
+    number = error.errno if isinstance(error, OSError) else None
+    return LOST_CODE + (number if number is not None and number < 50 else 0)
 
 
 def stop_with_parent(name: str) -> None:

@@ -23,6 +23,7 @@ from datasets.graph_sampler import GraphBatchSampler
 from evaluation.neighbours import nearest_neighbours
 from nets import Backbone
 from ops import is_distributed
+from stopping import start_worker
 from transforms import View, to_tensor
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class NeighbourTable(Callback):
             batch_sampler=draws,
             collate_fn=collate,
             num_workers=self._num_workers,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),
         )
         embeddings = torch.zeros(len(pictures), backbone.embedding_size, device=module.device)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
 import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from stopping import LOST, LOST_CODE
 
 # Messages of torch 2: of its handler of SIGCHLD, of the loop that waits for a batch, of an error passed on.
 _KILLED = re.compile(r"DataLoader worker \(pid (\d+)\) is killed by signal: (.+?)\. ")
@@ -23,6 +26,20 @@ _LIKELY = {
     "SIGKILL": ", likely for want of memory: lower --num_workers",
     "SIGBUS": ": a file that it reads was cut short, or shared memory is full: lower --num_workers",
 }
+# What runs out between processes, by the words of the system, of torch and of Python, and what to do about it.
+_EXHAUSTED = (
+    (
+        re.compile(r"Too many open files|\[Errno 24\]|received 0 items of ancdata"),
+        "too many open files: raise the limit (`ulimit -n 4096`) or lower --num_workers",
+    ),
+    (
+        re.compile(r"No space left on device|\[Errno 28\]|shared memory|</?torch_\d|torch_shm_manager"),
+        "shared memory (/dev/shm) is full: make it larger (Docker: --shm-size 8g), lower --batch_size, or use"
+        " --num_workers 0",
+    ),
+    (re.compile(r"Cannot allocate memory|\[Errno 12\]"), "memory is exhausted: lower --num_workers"),
+)
+_BETWEEN_PROCESSES = re.compile(r"[/\\](multiprocessing|torch[/\\]utils[/\\]data)[/\\]")
 _SECONDS_TO_DIE = 5.0  # one that waits for a disk may not die at all
 _END = "; the run ends, resume it from its last checkpoint"
 
@@ -66,25 +83,45 @@ def _end_workers() -> None:
 
 
 def _explain(error: BaseException) -> str | None:
+    for pid, code in _exit_codes(error).items():
+        if code >= LOST_CODE:  # what else is said is a consequence
+            return _ended_line(str(pid), code)
     messages = [str(each) for each in _chain(error)]
     for pattern, describe in ((_KILLED, _describe_killed), (_ENDED, _describe_ended), (_CAUGHT, _describe_caught)):
         for message in messages:
             if (match := pattern.search(message)) is not None:
                 return describe(match)
-    return _explain_lost(error)
+    return _explain_exhausted(error) or _explain_lost(error)
+
+
+def _explain_exhausted(error: BaseException) -> str | None:
+    """Explain what ran out in the main process, while it started a worker or took a batch from one."""
+    frames = [frame for each in _chain(error) for frame, _ in traceback.walk_tb(each.__traceback__)]
+    if not any(_BETWEEN_PROCESSES.search(frame.f_code.co_filename) for frame in frames):
+        return None
+    found = next(filter(None, (_exhausted(str(each)) for each in _chain(error))), None)
+    return None if found is None else f"the data loader: {found}{_END}"
+
+
+def _exhausted(text: str) -> str | None:
+    return next((remedy for pattern, remedy in _EXHAUSTED if pattern.search(text)), None)
 
 
 def _explain_lost(error: BaseException) -> str | None:
     """Explain a batch that was not handed over: its worker broke the connection, and was not yet known to be dead."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "_try_get_data"]
-    if not frames or not isinstance(error, OSError | EOFError):
+    if not isinstance(error, OSError | EOFError) or not (codes := _exit_codes(error)):
         return None
-    codes = {worker.pid: worker.exitcode for worker in frames[0].f_locals["self"]._workers}
-    killed = ((pid, signal.Signals(-code).name) for pid, code in codes.items() if code is not None and code < 0)
-    pid, name = next(killed, (None, None))
-    if pid is None or name is None:
+    pid, code = next(((pid, code) for pid, code in codes.items() if code < 0), (None, 0))
+    if pid is None:
         return f"a worker of the data loader ended unexpectedly{_LIKELY['SIGKILL']}{_END}"
-    return _killed_line(str(pid), name)
+    return _killed_line(str(pid), signal.Signals(-code).name)
+
+
+def _exit_codes(error: BaseException) -> dict[int, int]:
+    """Return the exit codes of the workers of the loader that an error came from, by process; 0 while they live."""
+    frames = [frame for each in _chain(error) for frame, _ in traceback.walk_tb(each.__traceback__)]
+    loaders = [frame.f_locals["self"] for frame in frames if frame.f_code.co_name == "_try_get_data"]
+    return {worker.pid: worker.exitcode or 0 for loader in loaders[:1] for worker in loader._workers}
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -104,10 +141,22 @@ def _killed_line(pid: str, name: str) -> str:
 
 
 def _describe_ended(match: re.Match[str]) -> str:
-    how = f"ended unexpectedly{_LIKELY['SIGKILL']}" if match[2] is None else f"ended with exit code {match[2]}"
-    return f"a worker of the data loader (process {match[1]}) {how}{_END}"
+    return _ended_line(match[1], None if match[2] is None else int(match[2]))
+
+
+def _ended_line(pid: str, code: int | None) -> str:
+    if code is None:
+        how = f"ended unexpectedly{_LIKELY['SIGKILL']}"
+    elif code >= LOST_CODE:
+        reason = f"[Errno {code - LOST_CODE}] {os.strerror(code - LOST_CODE)}"
+        how = f"ended, because {LOST}{f': {_exhausted(reason) or reason}' if code > LOST_CODE else ''}"
+    else:
+        how = f"ended with exit code {code}"
+    return f"a worker of the data loader (process {pid}) {how}{_END}"
 
 
 def _describe_caught(match: re.Match[str]) -> str:
     place = f"{Path(match['file']).name}:{match['line']}"
-    return f"worker {match['worker']} of the data loader: {match['error']} ({place}){_END}"
+    remedy = _exhausted(match["error"]) if LOST in match["error"] else None
+    cause = f"{match['error']} ({place})" if remedy is None else f"{remedy}; {match['error']}"
+    return f"worker {match['worker']} of the data loader: {cause}{_END}"

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from callbacks import WorkerError, named_worker_errors
 from callbacks.processes import workers
 from datasets import UnreadableImageError
-from stopping import outlive_first_signal
+from stopping import start_worker
 
 LIKELY = ", likely for want of memory: lower --num_workers"
 
@@ -125,7 +125,7 @@ def test_a_worker_that_dies_is_one_line(messages, line):
 
 @pytest.mark.parametrize("error", [None, KeyError("a defect")])
 def test_no_worker_is_left_for_python_to_wait_for_at_its_exit(error):
-    loader = DataLoader(range(8), batch_size=None, num_workers=2, worker_init_fn=outlive_first_signal)
+    loader = DataLoader(range(8), batch_size=None, num_workers=2, worker_init_fn=start_worker)
     with contextlib.suppress(KeyError), named_worker_errors():
         iterator = iter(loader)
         next(iterator)
