@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
@@ -283,9 +282,3 @@ def at_most_cores(num_workers: int) -> int:
 def usable_workers(num_workers: int) -> int:
     """Return the workers to use, at most one for each core."""
     return min(num_workers, usable_cores())
-
-
-def start_worker(worker: int) -> None:
-    """Make a process that reads images one thread that works on after the first signal; a `worker_init_fn`."""
-    cv2.setNumThreads(0)  # torch has seen to its own threads; OpenCV would start one for each core
-    outlive_first_signal(worker)

@@ -131,12 +131,15 @@ LOST = "a batch could not be handed over"
 
 
 def start_worker(worker: int = 0) -> None:
-    """Begin a process that reads images: it outlives a first signal, and no batch that it has made is lost in silence.
+    """Begin a process that reads images: one thread, which outlives a first signal and loses no batch in silence.
 
     A batch leaves a worker in a thread of `multiprocessing`, which prints an error and goes on without the batch, for
     which training would wait for ever. Here the error takes the place of the batch, or, if not even that can be sent,
     the worker ends with a code that tells it. A `worker_init_fn` for a `DataLoader`.
     """
+    import cv2  # the data sets have it; the programs do without until they know that their options are right
+
+    cv2.setNumThreads(0)  # torch has seen to its own threads; OpenCV would start one for each core
     outlive_first_signal()
     # Private, and the only place where such an error is told: test_worker_failure.py sees that it is still called. A
     # plain function in place of a static method is given the queue.
