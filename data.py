@@ -37,6 +37,7 @@ from datasets import (
 from datasets.synthetic import SyntheticSpec, prepare_synthetic
 from stopping import start_worker
 from transforms import TrainingTransform
+from validation import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
 
 logger = logging.getLogger(__name__)
 MIN_SUBSET_IMAGES = 5  # of an identity in --train_data_subset, as AdaFace's ablations have it
@@ -97,6 +98,7 @@ class FaceDataModule(pl.LightningDataModule):
         self._train = dataset if self.benchmarks else self._hold_out(dataset, training)
         self._check_classes()
         self._check_pairs()
+        self._describe_validation()
         self._sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
 
     def _folders(self) -> tuple[Path, Path]:
@@ -155,6 +157,19 @@ class FaceDataModule(pl.LightningDataModule):
         self.benchmarks = [cache_benchmark(IdentitySubset(dataset, held_out), name="own", seed=config.seed)]
         logger.info("no benchmark set found: %d identities are held out and validated as 'own'", len(held_out))
         return IdentitySubset(dataset, train)
+
+    def _describe_validation(self) -> None:
+        for benchmark in self.benchmarks:
+            if benchmark.folds is None and not isinstance(folds_of(benchmark), int):
+                logger.warning("%s, folds: %s", benchmark.name, describe_folds(benchmark))
+        text, is_enough = precision_of(self.benchmarks, self.config.monitor)
+        if is_enough:
+            logger.info("validation: %s", text)
+        else:
+            logger.warning(
+                "validation: %s. Fewer than %d pairs or %d people choose best.ckpt by chance: hold out more "
+                "(--val_identities), or name a benchmark set (--val_data_path)", text, MIN_PAIRS, MIN_PEOPLE,
+            )  # fmt: skip
 
     def _check_classes(self) -> None:
         expected = self.config.custom_num_class

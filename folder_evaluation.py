@@ -32,6 +32,7 @@ from evaluation import (
     describe_batches,
     evaluate_pairs,
     leave_one_out,
+    one_kind_folds,
     score_all_pairs,
     score_pair_list,
     score_shortlisted_pairs,
@@ -65,7 +66,7 @@ def run(options: EvaluationConfig) -> int:
     dataset = ImageFolderDataset(options.data_path, follow_links=options.follow_links)
     listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
     images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
-    pairs = choose_pairs(dataset, places, listed)
+    pairs = choose_pairs(dataset, places, listed, options.pairs or options.data_path)
     scored = score_conditions(model, images, pairs, options, every_pair=listed is None)
     labels = dataset.labels[places]
     resampling = choose_resampling(pairs, labels, options)
@@ -131,11 +132,11 @@ def read_images(
     return np.stack(images), np.array(places), unreadable
 
 
-def choose_pairs(dataset: ImageFolderDataset, places: NDArray[np.int64], listed: Pairs | None) -> Pairs:
+def choose_pairs(dataset: ImageFolderDataset, places: NDArray[np.int64], listed: Pairs | None, source: str) -> Pairs:
     """Return the pairs to score by position among the images read: those listed, else every unordered pair once.
 
     Raises:
-        ValueError: if there are no genuine or no impostor pairs.
+        ValueError: if there are fewer than two genuine or two impostor pairs; names their source.
     """
     if listed is None:
         pairs = all_pairs(dataset.labels[places])
@@ -143,15 +144,19 @@ def choose_pairs(dataset: ImageFolderDataset, places: NDArray[np.int64], listed:
         kept = np.isin(listed.first, places) & np.isin(listed.second, places)
         first, second = (np.searchsorted(places, side[kept]) for side in (listed.first, listed.second))
         pairs = Pairs(first, second, listed.issame[kept], None if listed.folds is None else listed.folds[kept])
-    for kind, count in (("genuine", pairs.issame.sum()), ("impostor", (~pairs.issame).sum())):
-        if count == 0:
-            raise ValueError(f"{dataset.root}: no {kind} pair among {len(pairs.issame)}; nothing can be measured")
+    num_genuine, num_impostor = int(pairs.issame.sum()), int((~pairs.issame).sum())
+    if min(num_genuine, num_impostor) < 2:
+        raise ValueError(
+            f"{source}: {num_genuine} genuine and {num_impostor} impostor pairs of readable images; two of each are "
+            "needed to cross-validate a threshold"
+        )
     if pairs.folds is not None:
-        return pairs
-    num_folds = min(10, int(pairs.issame.sum()), int((~pairs.issame).sum()))
-    if num_folds < 2:
-        raise ValueError(f"{dataset.root}: two genuine and two impostor pairs are needed to cross-validate a threshold")
-    return pairs._replace(folds=stratified_folds(pairs.issame, num_folds))
+        if not one_kind_folds(pairs.issame, pairs.folds):
+            return pairs
+        logger.warning(
+            "%s: without unreadable images a fold holds one kind of pairs; stratified folds are used", source
+        )
+    return pairs._replace(folds=stratified_folds(pairs.issame, min(10, num_genuine, num_impostor)))
 
 
 def choose_device(options: EvaluationConfig) -> torch.device:

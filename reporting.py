@@ -18,7 +18,7 @@ from evaluation import (
     report,
     summarise,
 )
-from validation import MethodResults, folds_of
+from validation import MethodResults, describe_folds, folds_of, precision_of
 
 NUM_RESAMPLES = 400
 
@@ -41,7 +41,8 @@ def benchmark_results(
         "protocol": {
             "flip_fusion": FLIP_FUSION,
             "color_space": "rgb",
-            "folds": {b.name: "of the protocol" if b.folds is not None else folds_of(b) for b in benchmarks},
+            "folds": {b.name: describe_folds(b) for b in benchmarks},
+            "precision": precision_of(benchmarks).text,
             "interval_method": "; ".join(sorted({_resampling(b).describe() for b in benchmarks}))
             + " plus the set's place in the list",
             **facts,

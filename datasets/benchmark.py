@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from datasets.bcolz_folder import is_bcolz, open_bcolz
 from datasets.benchmark_folder import Benchmark, check_name, is_own_layout, read_folder, save_benchmark
 from datasets.bin_file import open_bin
@@ -77,14 +79,32 @@ def find_benchmarks(
     Returns:
         (the sets present by name, the names of those missing), both in the order of BENCHMARKS.
     Raises:
-        ValueError: if a set is present but damaged.
+        ValueError: if a set is present but damaged, or nothing can be measured on it; names its file.
     """
     folder = Path(root)
-    present = [name for name in BENCHMARKS if _find_inside(folder, name)]
-    return (
-        {name: load_benchmark(folder, name, cache, progress) for name in present},
-        [name for name in BENCHMARKS if name not in present],
-    )
+    found = {name: place for name in BENCHMARKS if (place := _find_inside(folder, name))}
+    present = {name: load_benchmark(folder, name, cache, progress) for name in found}
+    for name, (_, path) in found.items():
+        if (fault := fault_of(present[name])) is not None:
+            raise ValueError(f"{path}: {fault}")
+    return present, [name for name in BENCHMARKS if name not in present]
+
+
+def fault_of(benchmark: Benchmark) -> str | None:
+    """Return why no accuracy can be cross-validated on a set, None where it can."""
+    genuine, impostor = int(benchmark.issame.sum()), int((~benchmark.issame).sum())
+    if min(genuine, impostor) < 2:
+        return f"{genuine} genuine and {impostor} impostor pairs; a threshold is cross-validated on two of each or more"
+    if benchmark.folds is None:
+        return None
+    kinds = {fold: benchmark.issame[benchmark.folds == fold] for fold in np.unique(benchmark.folds).tolist()}
+    if len(kinds) < 2:
+        return "all pairs are in one fold; two are needed; correct or remove the folds"
+    for fold, kind in kinds.items():
+        if kind.all() or not kind.any():
+            name = "genuine" if kind.all() else "impostor"
+            return f"fold {fold} holds {len(kind)} {name} pairs alone, and needs both; correct or remove the folds"
+    return None
 
 
 def opener_of(path: Path) -> Callable[[Path], Source] | None:

@@ -81,6 +81,8 @@ def _diagnose(source: Path | None, options: Arguments) -> Diagnosis:
             sets.append(look_at_set(path, name, model, options.jobs))
         except ValueError as error:
             broken[name] = str(error)
+    if dataset is None and not sets:
+        raise ValueError("; ".join(broken.values()))
     return Diagnosis(dataset, looked, sets, broken)
 
 

@@ -23,7 +23,7 @@ from evaluation.descriptions import (
     describe_batches,
     describe_with_flip,
 )
-from evaluation.folds import fold_of_pairs, stratified_folds
+from evaluation.folds import fold_of_pairs, one_kind_folds, stratified_folds, usual_folds
 from evaluation.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
 from evaluation.identification import Identification, leave_one_out, rank_accuracy, tpir_at_fpir
 from evaluation.map_store import MAP_DTYPES
@@ -88,6 +88,7 @@ __all__ = [
     "fuse_with",
     "leave_one_out",
     "merge_hits",
+    "one_kind_folds",
     "operating_point",
     "paired_bootstrap",
     "paired_draws",
@@ -106,6 +107,7 @@ __all__ = [
     "tar_measure",
     "tpir_at_fpir",
     "unordered_pairs",
+    "usual_folds",
     "validation_rate",
     "verification",
 ]

@@ -38,6 +38,26 @@ def _contiguous_folds(num_folds: int, num_pairs: int) -> IntArray:
     return np.repeat(np.arange(num_folds, dtype=np.int64), sizes)
 
 
+def usual_folds(issame: ArrayLike, num_folds: int = 10) -> int | IntArray:
+    """Return the folds of pairs whose protocol states none: the number of contiguous folds, mostly num_folds.
+
+    Fewer than num_folds pairs give as many folds. Where a contiguous fold would hold one kind of pairs alone, because
+    all genuine pairs come first or there are few, the folds are stratified instead, int64 [N], and as many as there are
+    pairs of the rarer kind at most.
+    """
+    labels = check_issame("usual_folds", issame)
+    num_contiguous = min(num_folds, labels.size)
+    if num_contiguous > 1 and not one_kind_folds(labels, _contiguous_folds(num_contiguous, labels.size)):
+        return num_contiguous
+    return stratified_folds(labels, max(1, min(num_folds, int(labels.sum()), int((~labels).sum()))))
+
+
+def one_kind_folds(issame: ArrayLike, folds: ArrayLike) -> list[int]:
+    """Return the numbers in folds, integers [N], whose pairs are all genuine or all impostors."""
+    labels, numbers = check_issame("one_kind_folds", issame), np.asarray(folds)
+    return sorted(set(numbers.tolist()) - (set(numbers[labels].tolist()) & set(numbers[~labels].tolist())))
+
+
 def stratified_folds(issame: ArrayLike, num_folds: int = 10, seed: int = 0) -> IntArray:
     """Return a seeded random fold per pair, int64 [N], with genuine and impostor pairs spread evenly.
 

@@ -724,7 +724,7 @@ def evaluation(checkpoint, faces):
     """Return what an evaluation of the four people `elsewhere` works with: model, images and pairs."""
     dataset = ImageFolderDataset(faces / "elsewhere" / "people")
     images, places, _ = folder_evaluation.read_images(dataset, None)
-    pairs = folder_evaluation.choose_pairs(dataset, places, None)
+    pairs = folder_evaluation.choose_pairs(dataset, places, None, "faces")
     return SimpleNamespace(
         model=load_pretrained_model(checkpoint), dataset=dataset, images=images, pairs=pairs,
         labels=dataset.labels[places],

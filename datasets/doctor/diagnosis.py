@@ -240,6 +240,8 @@ def _of_sets(diagnosis: Diagnosis) -> Iterator[Finding]:
         yield Finding("benchmark_unreadable", f"benchmark {name}: {reason}")
     model = diagnosis.looked.model if diagnosis.looked is not None else None
     for other in diagnosis.sets:
+        if other.fault is not None:
+            yield Finding("benchmark_unmeasurable", f"benchmark {other.benchmark.name}: {other.fault}")
         channels = channels_of(other.rows)
         if channels.suspected:
             yield Finding(

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.benchmark import Benchmark, load_benchmark
+from datasets.benchmark import Benchmark, fault_of, load_benchmark
 from datasets.doctor.alignment import MIN_SAMPLE, AlignmentModel, Discriminants, fit, half_of
 from datasets.doctor.measure import Measured, measure_images, measure_portion
 from datasets.image_folder import ImageFolderDataset
@@ -56,11 +56,16 @@ class Looked(NamedTuple):
 
 
 class LookedSet(NamedTuple):
-    """What was seen of a benchmark set; rows and alignment as in `Looked`."""
+    """What was seen of a benchmark set; rows and alignment as in `Looked`.
+
+    Attributes:
+        fault: the file, and why nothing can be measured on it; None where something can.
+    """
 
     benchmark: Benchmark
     rows: NDArray[np.void]
     alignment: NDArray[np.float32]
+    fault: str | None = None
 
 
 def look_at(dataset: FaceSource, jobs: int) -> Looked:
@@ -84,7 +89,8 @@ def look_at_set(path: Path, name: str, model: Discriminants | None, jobs: int) -
     # Processes take longer to start than a small set takes.
     processes = min(jobs, 1 + num // _A_PROCESS)
     rows, _ = _collect(partial(measure_images, model=model), parts, num, processes, name)
-    return LookedSet(benchmark, rows, rows["alignment"].mean(axis=1))
+    fault = fault_of(benchmark)
+    return LookedSet(benchmark, rows, rows["alignment"].mean(axis=1), None if fault is None else f"{path}: {fault}")
 
 
 def _collect(

@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from benchmark_sets import write_bin
 
 from datasets import BENCHMARKS, Benchmark, find_benchmarks, load_benchmark, save_benchmark
 
@@ -162,3 +163,30 @@ def test_a_cut_off_file_and_an_array_of_objects_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"issame\.npy: not an array file"):
         load_benchmark(tmp_path, "calfw")
     assert not (tmp_path / "trapped").exists()
+
+
+@pytest.mark.parametrize(
+    ("issame", "folds", "message"),
+    [
+        ([True] * 12, None, "12 genuine and 0 impostor pairs"),
+        ([False] * 5, None, "0 genuine and 5 impostor pairs"),
+        ([True, False, False], None, "1 genuine and 2 impostor pairs"),
+        ([True], None, "1 genuine and 0 impostor pairs"),
+        ([True, True, False, False], [3, 3, 3, 3], "all pairs are in one fold"),
+        ([True, True, False, False], [1, 1, 200, 200], "fold 1 holds 2 genuine pairs alone"),
+        ([True, False, False, True, False], [0, 0, 1, 2, 2], "fold 1 holds 1 impostor pairs alone"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".bin"])
+def test_a_set_on_which_nothing_can_be_measured_is_refused_with_its_file(tmp_path, issame, folds, message, suffix):
+    images = np.zeros((2 * len(issame), 112, 112, 3), np.uint8)
+    if suffix:
+        if folds is not None:
+            pytest.skip("a .bin file states no folds")
+        write_bin(tmp_path / "lfw.bin", images, issame)
+    else:
+        save_benchmark(Benchmark(images, np.array(issame), "lfw", None if folds is None else np.array(folds)), tmp_path)
+    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}/lfw{suffix}: {message}") as caught:
+        find_benchmarks(tmp_path, tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+    assert load_benchmark(tmp_path, "lfw", tmp_path / "cache").issame.tolist() == issame

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 from converted_faces import read_rgb, write_face
+from record_files import faces as record_faces
+from record_files import write_records
 
 from datasets import Benchmark, save_benchmark
 from datasets.check import main
@@ -42,7 +44,7 @@ def benchmark(tmp_path_factory):
     """A folder with a set of other people; its four first images can be replaced."""
     strangers = render_identities("check benchmark", 10, 2)[0]
     root = tmp_path_factory.mktemp("benchmark")
-    save_benchmark(Benchmark(strangers, np.ones(10, bool), "pairs"), root)
+    save_benchmark(Benchmark(strangers, np.arange(10) < 5, "pairs"), root)
     return root
 
 
@@ -102,7 +104,7 @@ def plant(root, images, benchmark):
     strangers = render_identities("check benchmark", 10, 2)[0]
     strangers[2] = images[10 * EACH]  # as it is
     strangers[7] = jpeg(images[11 * EACH], 70)  # encoded again
-    save_benchmark(Benchmark(strangers, np.ones(10, bool), "pairs"), benchmark)
+    save_benchmark(Benchmark(strangers, np.arange(10) < 5, "pairs"), benchmark)
 
 
 def test_planted_faults_are_found(healthy, images, tmp_path, capsys):
@@ -191,7 +193,9 @@ def test_benchmarks_alone_and_a_damaged_one(tmp_path, benchmark, capsys):
     (tmp_path / "sets/bad.bin").write_bytes(b"no pickle")
     code, report, rows = check("--benchmarks", tmp_path / "sets", output=tmp_path / "out")
     assert code == 0 and rows == []
-    assert kinds(report) == {"benchmark_unreadable", "benchmark_channel_order"}
+    assert kinds(report) == {"benchmark_unreadable", "benchmark_channel_order", "benchmark_unmeasurable"}
+    (text,) = [found["text"] for found in report["findings"] if found["kind"] == "benchmark_unmeasurable"]
+    assert text.startswith(f"benchmark swapped: {tmp_path / 'sets/swapped'}: 10 genuine and 0 impostor pairs")
     assert "bad.bin" in report["benchmarks"]["bad"]["error"]
     assert "benchmark swapped: " in capsys.readouterr().out
     assert not (tmp_path / "out/images_per_identity.png").exists()
@@ -249,6 +253,8 @@ def test_the_command_with_two_jobs_reports_the_same(healthy, benchmark, tmp_path
         (["--benchmarks", "empty"], "no benchmark set"),
         (["--benchmarks", "nowhere"], "no benchmark set"),
         (["text.txt"], "too few for a record"),
+        (["cut"], "promises 4 images and 2 identities, the file holds 2 images and 0 identities"),
+        (["--benchmarks", "broken.bin"], "broken.bin, byte 0: "),
         (["faces", "--jobs", "0"], "--jobs must be in [1, inf)"),
         (["faces", "--output-dir", "text.txt"], "File exists"),
     ],
@@ -257,6 +263,8 @@ def test_every_mistake_is_one_line(tmp_path, monkeypatch, capsys, images, argv, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "broken.bin").write_text("broken")
+    write_records(tmp_path / "cut", record_faces([2, 2])[:3], index=False)
     write_face(tmp_path / "faces/a/0.png", images[0])
     with pytest.raises(SystemExit) as caught:
         main(argv)

@@ -217,11 +217,13 @@ def test_our_own_layout_comes_first_then_bin_then_bcolz(data, cache):
 
 
 def test_sets_of_all_formats_are_found_by_name(data, cache):
-    write_bcolz(data / "cfp_fp", normalise(draw_images(2)), [True])
-    save_benchmark(Benchmark(draw_images(2), np.array([False]), "cplfw"), data)
-    write_bin(data / "other.bin", draw_images(), [True, False])
+    issame = np.array([True, False, True, False])
+    write_bcolz(data / "cfp_fp", normalise(draw_images(8)), issame)
+    save_benchmark(Benchmark(draw_images(8), ~issame, "cplfw"), data)
+    for name in ("lfw", "other"):
+        write_bin(data / f"{name}.bin", draw_images(8), issame)
     present, missing = find_benchmarks(data, cache)
-    assert {name: len(benchmark) for name, benchmark in present.items()} == {"lfw": 2, "cfp_fp": 1, "cplfw": 1}
+    assert {name: len(benchmark) for name, benchmark in present.items()} == {"lfw": 4, "cfp_fp": 4, "cplfw": 4}
     assert missing == ["agedb_30", "calfw"]
 
 

@@ -1,19 +1,23 @@
 """The data module: held-out identities, missing benchmarks, unreadable images, the place in the data."""
 
 import logging
+import pickle
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from benchmark_sets import draw_images, write_bin
 from short_runs import SMALL, Recorder, fit, metrics, state, write_faces
 
 from callbacks import TooManyUnreadableError
 from config import Config
 from data import FaceDataModule
-from datasets import ImageFolderDataset, PKBatchSampler
+from datasets import Benchmark, ImageFolderDataset, PKBatchSampler
 from datasets import write_faces as write_records
+from validation import folds_of, precision_of
 
 FIVE = ["lfw", "cfp_fp", "agedb_30", "calfw", "cplfw"]
 
@@ -46,6 +50,63 @@ def test_without_benchmarks_identities_are_held_out_and_never_trained_on(tmp_pat
     assert {datamodule.train_dataset.paths[index].parent.name for index in used} <= set(
         datamodule.train_dataset.class_names
     )
+
+
+@pytest.mark.parametrize("issame", [[True] * 12, [True, False]])
+def test_a_set_on_which_nothing_can_be_measured_is_refused_in_the_preparation(tmp_path, issame):
+    root = write_faces(tmp_path / "data", identities=12, pairs=0)
+    write_bin(root / "calfw.bin", draw_images(2 * len(issame)), issame)
+    with pytest.raises(ValueError, match=rf"calfw\.bin: \d+ genuine and {issame.count(False)} impostor pairs"):
+        set_up(root)
+
+
+def test_grey_and_odd_sized_images_of_a_set_are_fitted_before_training(tmp_path):
+    root = write_faces(tmp_path / "data", identities=12, pairs=0)
+    grey, wide = np.zeros((50, 80), np.uint8), np.zeros((200, 90, 3), np.uint8)
+    encoded = [cv2.imencode(".png", image)[1].tobytes() for image in [grey, wide] * 4]
+    (root / "lfw.bin").write_bytes(pickle.dumps((encoded, [True, False, True, False])))
+    assert set_up(root).benchmarks[0].images.shape == (8, 112, 112, 3)
+    (root / "calfw.bin").write_bytes(pickle.dumps(([*encoded[:-1], b"no image"], [True, False, True, False])))
+    with pytest.raises(ValueError, match=r"calfw\.bin, image 7 at byte \d+: not an image"):
+        set_up(root)
+
+
+def test_pairs_sorted_by_kind_are_validated_in_stratified_folds_which_is_said(tmp_path, caplog):
+    root = write_faces(tmp_path / "data", identities=12, pairs=0)
+    write_bin(root / "lfw.bin", draw_images(40), [True] * 10 + [False] * 10)
+    (benchmark,) = set_up(root).benchmarks
+    assert "lfw, folds: 10, stratified: contiguous ones would hold one kind of pairs" in caplog.text
+    folds = folds_of(benchmark)
+    assert [benchmark.issame[folds == fold].sum() for fold in range(10)] == [1] * 10
+
+
+def test_a_validation_of_few_people_is_warned_of_and_others_are_described(tmp_path, caplog):
+    root = write_faces(tmp_path / "data", identities=12, pairs=0)
+    set_up(root, val_identities=0.25)
+    (message,) = [entry.getMessage() for entry in caplog.records if "best.ckpt by chance" in entry.getMessage()]
+    assert "36 pairs of 3 people: 95 % interval" in message and "--val_identities" in message and "\n" not in message
+
+
+def test_the_interval_narrows_with_pairs_and_people_and_follows_the_monitored_set():
+    images = np.zeros((2, 112, 112, 3), np.uint8)
+
+    def make(name, pairs, people=None):
+        identities = None if people is None else np.arange(2 * pairs) % people
+        return Benchmark(
+            np.broadcast_to(images[:1], (2 * pairs, 112, 112, 3)), np.arange(pairs) % 2 == 0, name, None, identities
+        )
+
+    # By hand: 1.96 * sqrt(0.09 / 6000) is 0.76 points, Wilson's correction is below the last digit.
+    few, many, unknown = make("own", 40, 3), make("own", 6000, 500), make("lfw", 6000)
+    assert "0.8 points either way if pairs were independent, 2.6 if only people are" in precision_of([many]).text
+    assert precision_of([many]).is_enough and not precision_of([few]).is_enough
+    assert not precision_of([make("own", 6000, 19)]).is_enough and not precision_of([make("lfw", 299)]).is_enough
+    assert (
+        "6,000 pairs of an unknown number of people: 95 % interval of an accuracy of 90 %: 0.8"
+        in precision_of([unknown]).text
+    )
+    assert precision_of([few, unknown], "lfw_clean_combined_acc") == precision_of([unknown])
+    assert "6,040 pairs" in precision_of([few, unknown], "val_acc").text
 
 
 def test_the_division_follows_the_seed_alone(tmp_path):
