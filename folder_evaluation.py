@@ -59,6 +59,7 @@ def run(options: EvaluationConfig) -> int:
     """Score the pairs, evaluate them, write the report into the output folder, and return the exit code."""
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    lock = runs.lock_folder(folder)
     failures = WriteFailures()
     runs.log_into(folder, runs.start_log(), failures)
     options = settle(options)
@@ -80,6 +81,7 @@ def run(options: EvaluationConfig) -> int:
     draw_report(folder, report, failures)
     show(format_report(report))
     show(f"report: {folder}")
+    lock.close()
     return failures.exit_code()
 
 

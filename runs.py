@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import logging
@@ -11,6 +12,7 @@ import re
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from datetime import datetime
 from importlib import metadata
 from logging.handlers import MemoryHandler
@@ -20,7 +22,9 @@ from typing import TextIO
 import terminal
 from config import Config
 from disk import RunLogHandler, WriteFailures
-from terminal import LineFormatter, shell_command
+from terminal import LineFormatter, printable, shell_command
+
+logger = logging.getLogger(__name__)
 
 # Warnings of Lightning about things that are so on purpose.
 QUIET_WARNINGS = (
@@ -31,6 +35,7 @@ QUIET_WARNINGS = (
     ".*smaller than the logging interval.*",  # the last step of an epoch is logged too
     ".*sync_dist=True.*",  # every rank computes the same accuracies from all scores
 )
+LOCK_FILE = "run.lock"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_TIME = "%H:%M:%S"
 RECORDED_PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "opencv-python-headless", "scikit-learn")
@@ -55,6 +60,39 @@ def create_run_folder(root: Path, prefix: str) -> Path:
             return folder
         except FileExistsError:
             counter += 1
+
+
+def lock_folder(folder: Path) -> TextIO:
+    """Keep other processes out of a folder until this one ends, however it ends, or closes the file that is returned.
+
+    The lock is one of `fcntl`: it belongs to the process alone, so workers and further ranks do not hold it on, and NFS
+    passes it to other machines. Where system or file system has none, a warning says so.
+
+    Raises:
+        ValueError: if another process has the folder; it says which.
+    """
+    stream = (folder / LOCK_FILE).open("a+", encoding="utf-8", errors="replace")
+    try:
+        import fcntl  # Windows has none
+
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EAGAIN):
+            stream.seek(0)
+            holder = printable(stream.read(200).strip()) or "another process"
+            stream.close()
+            raise ValueError(
+                f"{folder} is in use by {holder}; wait until that ends, or end it: two must not write one folder"
+            ) from error
+        logger.warning(
+            "%s: this file system has no locks (%s); start no second process that writes here", folder, error
+        )
+        return stream
+    holder = f"process {os.getpid()} on {platform.node()} since {datetime.now():%Y-%m-%d %H:%M:%S}"
+    with suppress(OSError):  # a full disk: the lock holds without its text
+        stream.truncate(0)
+        os.write(stream.fileno(), holder.encode())
+    return stream
 
 
 def run_folders(root: Path, prefix: str) -> list[Path]:

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytorch_lightning as pl
 
@@ -57,7 +57,7 @@ RUNS = Path("experiments")
 
 @dataclass(frozen=True)
 class Session:
-    """Everything a run needs, built and checked; `folder` is None on ranks that write nothing."""
+    """Everything a run needs, built and checked; `folder` and its `lock` are None on ranks that write nothing."""
 
     config: Config
     folder: Path | None
@@ -66,6 +66,7 @@ class Session:
     trainer: pl.Trainer
     stop: StopSignals
     failures: WriteFailures
+    lock: TextIO | None
 
 
 def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop: StopSignals | None = None) -> Session:
@@ -83,6 +84,8 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     if given.requeue and given.resume_from_checkpoint != AUTO:
         logger.warning("--requeue starts the same command again: without --resume_from_checkpoint auto it is a new run")
     given = _find_checkpoint(given)
+    writes = is_main_process() and not given.fast_dev_run
+    lock = _lock_resumed(given) if writes else None
     checkpoint = _checkpoint_to_resume(given)
     config, saved = given, None
     if checkpoint is not None:
@@ -97,16 +100,17 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
         check_identities(str(config.resume_from_checkpoint), checkpoint, datamodule.num_classes)
     model = _build_model(config, datamodule)
     _check_monitor(config, datamodule, has_matcher=model.matcher is not None)
-    folder = _run_folder(config, checkpoint) if is_main_process() and not config.fast_dev_run else None
+    folder = _run_folder(config, checkpoint) if writes else None
     stop, failures = stop or StopSignals(), WriteFailures()
     if folder is not None:
+        lock = lock or runs.lock_folder(folder)
         runs.log_into(folder, log, failures)
         runs.write_record(folder, config, ["main.py", *argv])
     for line in model.memory_plan(world_size(config)):
         logger.info("memory: %s", line)
     trainer = build_trainer(config, folder, stop, failures)
     stop.on_second = partial(_kill_started_ranks, trainer)
-    return Session(config, folder, datamodule, model, trainer, stop, failures)
+    return Session(config, folder, datamodule, model, trainer, stop, failures, lock)
 
 
 def run(session: Session) -> int:
@@ -156,6 +160,13 @@ def _find_checkpoint(given: Config) -> Config:
         raise ValueError(f"--resume_from_checkpoint auto: no checkpoint to evaluate in {folder or RUNS}")
     logger.warning("--resume_from_checkpoint auto: no whole checkpoint in %s; a new run starts", folder or RUNS)
     return replace(given, resume_from_checkpoint=None)
+
+
+def _lock_resumed(given: Config) -> TextIO | None:
+    """Take the folder of the run that goes on, before anything is read that its own process might change."""
+    if given.resume_from_checkpoint is None or given.evaluate or not Path(given.resume_from_checkpoint).is_file():
+        return None
+    return runs.lock_folder(Path(given.resume_from_checkpoint).parent)
 
 
 def _checkpoint_to_resume(given: Config) -> dict[str, Any] | None:
