@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import checkpoint_form
 import heads
 import nets
 from callbacks import BEST, LAST, PREVIOUS, damage
 from config import Config
+from data import FaceDataModule
+from ops import first_fault, foreign_tensor
 from train_val import MAIN_DATASET, Recognizer
 
 logger = logging.getLogger(__name__)
@@ -29,32 +31,80 @@ class DamagedCheckpointError(ValueError):
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Return a checkpoint of ours as plain data, tensors on the CPU.
+    """Return a checkpoint of ours as plain data, tensors on the CPU; its model fits its options.
 
     Raises:
         FileNotFoundError: if there is no such file.
         DamagedCheckpointError: if it cannot be read or its checksum is wrong.
-        ValueError: if it was not written by a run of ours.
+        ValueError: if it was not written by a run of ours, or something in it is not as a run writes it; one line with
+            the file and the place in it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
+    return _read(Path(path))[0]
+
+
+def read_to_resume(path: str | Path) -> dict[str, Any]:
+    """Return a checkpoint of ours that a run can go on from, as `read_checkpoint` does.
+
+    Raises:
+        FileNotFoundError, ValueError: as there, also for optimiser, schedule, counters and all else that a run needs.
+    """
+    checkpoint, template = _read(Path(path))
+    _check_run(Path(path), checkpoint, template)
+    return checkpoint
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Recognizer]:
+    """Return a checkpoint whose model fits, and the model that its options describe, without numbers."""
+    nets.check_is_file(path, "checkpoint")
     try:
         fault = damage(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        fault = str(error).splitlines()[0][:120]
+        checkpoint = nets.read_content(path, "checkpoint")
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpointError(str(error)) from error
     if fault is not None:
         raise DamagedCheckpointError(f"{path}: damaged or not a checkpoint ({fault})")
-    missing = [key for key in OWN_KEYS if key not in checkpoint] if isinstance(checkpoint, dict) else list(OWN_KEYS)
-    if not missing:
-        missing = [f"hyper_parameters: {key}" for key in HYPER_PARAMETERS if key not in checkpoint["hyper_parameters"]]
-    if missing:
+    return _checked(path, checkpoint)
+
+
+def _checked(path: Path, checkpoint: object) -> tuple[dict[str, Any], Recognizer]:
+    missing = _missing_keys(checkpoint)
+    if missing or not isinstance(checkpoint, dict):
         raise ValueError(
             f"{path}: not a checkpoint of a maskwise run ({', '.join(missing)} missing); load foreign weights by "
             "--start_from_model_statedict"
         )
-    return checkpoint
+    fault = foreign_tensor(checkpoint) or first_fault(
+        checkpoint_form.options_rule(), checkpoint["hyper_parameters"], "hyper_parameters"
+    )
+    if fault is None:
+        with _errors_name(path):
+            template = _template(checkpoint["hyper_parameters"])
+        fault = checkpoint_form.model_fault(checkpoint, template)
+    if fault is not None:
+        raise ValueError(f"{path}: {fault}")
+    return checkpoint, template
+
+
+def _check_run(path: Path, checkpoint: Mapping[str, Any], template: Recognizer) -> None:
+    if fault := checkpoint_form.run_fault(checkpoint, template):
+        raise ValueError(f"{path}: {fault}; a run cannot go on from it")
+
+
+def _template(parameters: Mapping[str, Any]) -> Recognizer:
+    """Return the model that `hyper_parameters` describe, without numbers and with a dense head, as checkpoints have."""
+    with torch.device("meta"):
+        template = Recognizer(parameters["config"] | {"partial_fc_rate": 0.0}, parameters["num_classes"])
+    template.config = Config.from_dict(dict(parameters["config"]))
+    return template
+
+
+def _missing_keys(checkpoint: object) -> list[str]:
+    if not isinstance(checkpoint, dict):
+        return list(OWN_KEYS)
+    missing = [key for key in OWN_KEYS if key not in checkpoint]
+    parameters = checkpoint.get("hyper_parameters")
+    inner = parameters if isinstance(parameters, dict) else {}
+    return missing or [f"hyper_parameters: {key}" for key in HYPER_PARAMETERS if key not in inner]
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -71,24 +121,26 @@ def _newest(paths: Iterable[Path]) -> Path | None:
     steps: dict[Path, int] = {}
     for path in filter(Path.is_file, paths):
         try:
-            steps[path] = int(read_checkpoint(path)["global_step"])
+            steps[path] = read_to_resume(path)["global_step"]
         except (ValueError, OSError) as error:
             logger.warning("%s", error)
     return max(steps, key=lambda path: steps[path], default=None)
 
 
-def check_identities(path: str | Path, checkpoint: Mapping[str, Any], num_classes: int) -> None:
-    """Refuse to go on with a checkpoint that was trained on another number of identities.
+def check_data(path: str | Path, checkpoint: Mapping[str, Any], data: FaceDataModule) -> None:
+    """Refuse to go on with a checkpoint whose number of identities or place in the data is not one of these data.
 
     Raises:
-        ValueError: one line with both numbers.
+        ValueError: one line with the file and what is expected.
     """
     saved = checkpoint["hyper_parameters"]["num_classes"][MAIN_DATASET]
-    if saved != num_classes:
+    if saved != data.num_classes:
         raise ValueError(
-            f"{path}: was trained on {saved} identities, but the training data hold {num_classes}; resume with the "
-            "data of that run"
+            f"{path}: was trained on {saved} identities, but the training data hold {data.num_classes}; resume with "
+            "the data of that run"
         )
+    with _errors_name(Path(path)):
+        data.check_place(checkpoint["FaceDataModule"], checkpoint["callbacks"].get("NeighbourTable", {}).get("table"))
 
 
 def load_pretrained_model(path: str | Path, arch: str | None = None, color_space: str | None = None) -> Recognizer:
@@ -105,8 +157,7 @@ def load_pretrained_model(path: str | Path, arch: str | None = None, color_space
     Raises:
         FileNotFoundError, ValueError: one line that names the file and what does not fit.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
+    nets.check_is_file(Path(path), "checkpoint")
     weights = nets.read_state_dict(path)
     if weights.is_own:
         return _load_own(Path(path), arch, color_space)

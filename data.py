@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from config import IMAGES_PER_IDENTITY, MS1MV2_SUBSET, Config
@@ -234,6 +235,17 @@ class FaceDataModule(pl.LightningDataModule):
         self._position = state_dict
         if self._train_sampler is not None:
             self._train_sampler.load_state_dict(state_dict)
+
+    def check_place(self, place: dict[str, int], table: Tensor | None) -> None:
+        """Refuse a place in the data, as `state_dict` gives it, or a table of neighbours that is none of these data's.
+
+        Raises:
+            ValueError: if the place lies outside an epoch, or the table does not fit.
+        """
+        sampler = self._sampler(rank=0)
+        sampler.load_state_dict(place)
+        if table is not None and isinstance(sampler, GraphBatchSampler):
+            sampler.set_neighbours(table)
 
     def training_transform(self) -> TrainingTransform:
         """Return the augmentation of the training images."""

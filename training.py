@@ -30,10 +30,10 @@ from callbacks import (
 )
 from checkpoints import (
     DamagedCheckpointError,
-    check_identities,
+    check_data,
     load_pretrained_model,
     newest_checkpoint,
-    read_checkpoint,
+    read_to_resume,
 )
 from config import AUTO, Config, merge_for_resume
 from data import FaceDataModule
@@ -97,7 +97,7 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
     if checkpoint is not None:
-        check_identities(str(config.resume_from_checkpoint), checkpoint, datamodule.num_classes)
+        check_data(str(config.resume_from_checkpoint), checkpoint, datamodule)
     model = _build_model(config, datamodule)
     _check_monitor(config, datamodule, has_matcher=model.matcher is not None)
     folder = _run_folder(config, checkpoint) if writes else None
@@ -174,7 +174,7 @@ def _checkpoint_to_resume(given: Config) -> dict[str, Any] | None:
     if given.resume_from_checkpoint is None or given.evaluate:
         return None
     try:
-        return read_checkpoint(given.resume_from_checkpoint)
+        return read_to_resume(given.resume_from_checkpoint)
     except DamagedCheckpointError as error:
         raise ValueError(f"{error}; --resume_from_checkpoint auto takes the newest one that is whole") from error
 

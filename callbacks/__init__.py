@@ -9,6 +9,7 @@ from callbacks.last_checkpoint import LAST, PREVIOUS, LastCheckpoint
 from callbacks.loss_bar import LossBar
 from callbacks.metrics_logger import MetricsLogger, truncate_metrics
 from callbacks.neighbours import NeighbourTable
+from callbacks.rank_state import KEY as RANKS_KEY
 from callbacks.rank_state import RankState
 from callbacks.rank_watch import started_ranks, watched_ranks
 from callbacks.same_start import RanksDisagreeError, SameStart
@@ -17,13 +18,16 @@ from callbacks.score_histograms import ScoreHistograms
 from callbacks.tensorboard_logger import TensorBoardLogger, require_tensorboard, restart_tensorboard
 from callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
 from callbacks.wandb_run import WandbIdentity, restore_wandb_id, start_wandb
-from callbacks.weight_average import WeightAverage
+from callbacks.weight_average import KEY as AVERAGED_KEY
+from callbacks.weight_average import WeightAverage, is_averaged
 from callbacks.worker_failure import WorkerError, named_worker_errors
 
 __all__ = [
+    "AVERAGED_KEY",
     "BEST",
     "LAST",
     "PREVIOUS",
+    "RANKS_KEY",
     "AtomicCheckpointIO",
     "BestCheckpoint",
     "Heartbeat",
@@ -45,6 +49,7 @@ __all__ = [
     "WeightAverage",
     "WorkerError",
     "damage",
+    "is_averaged",
     "named_worker_errors",
     "remove_unfinished",
     "require_tensorboard",

@@ -96,6 +96,10 @@ def _averaged_tensors(module: pl.LightningModule) -> dict[str, Tensor]:
     """Return the parameters and buffers that take part, by their names in the state dict."""
     heads = module.heads
     assert isinstance(heads, torch.nn.ModuleDict)
-    left_out = (_CLASS_EMBEDDINGS, *(f"heads.{name}." for name in find_shards(heads)))
-    state = module.state_dict(keep_vars=True)
-    return {name: t for name, t in state.items() if t.is_floating_point() and not name.startswith(left_out)}
+    split = tuple(f"heads.{name}." for name in find_shards(heads))
+    return {name: t for name, t in module.state_dict(keep_vars=True).items() if is_averaged(name, t, split)}
+
+
+def is_averaged(name: str, tensor: Tensor, split: tuple[str, ...]) -> bool:
+    """Return whether an entry of the state dict takes part; `split` begin the names of heads split over the ranks."""
+    return tensor.is_floating_point() and not name.startswith((_CLASS_EMBEDDINGS, *split))

@@ -53,11 +53,15 @@ def check_is_file(path: Path, what: str) -> None:
         raise FileNotFoundError(f"{path}: no such {what}{kind and f', but {kind}'}")
 
 
-def read_content(path: Path) -> object:
+def read_content(path: Path, what: str, foreign: bool = False) -> object:
     """Return what a file holds, its tensors on the CPU, those of an archive as pages of the file.
 
     Pickles are read with weights_only=True. Nothing in the file is executed.
 
+    Args:
+        path: the file.
+        what: it is expected to be.
+        foreign: put placeholders where an archive names classes that are not torch's own; else it is refused.
     Raises:
         ValueError: one line, if it cannot be read, whatever that raises.
     """
@@ -67,10 +71,10 @@ def read_content(path: Path) -> object:
         archived = zipfile.is_zipfile(path)
         if archived:
             check_storages(path)
-        return _read_torch(path, archived)
+        return _read_torch(path, archived, foreign)
     except Exception as error:  # no code of ours runs here: these readers raise anything when fed with foreign bytes
         reason = (str(error).splitlines() or [""])[0][:120]
-        raise ValueError(f"{path}: damaged or not a weight file ({type(error).__name__}: {reason})") from error
+        raise ValueError(f"{path}: damaged or not a {what} ({type(error).__name__}: {reason})") from error
 
 
 def read_state_dict(path: str | Path) -> WeightFile:
@@ -89,7 +93,7 @@ def read_state_dict(path: str | Path) -> WeightFile:
     path = Path(path)
     check_is_file(path, "weight file")
     try:
-        content = read_content(path)
+        content = read_content(path, "weight file", foreign=True)
     except ValueError as error:
         raise ValueError(f"{error}; expected a .ckpt or .pt that torch.save wrote, or a .safetensors") from error
     return _weight_file(path, content)
@@ -100,12 +104,12 @@ def _read_safetensors(path: Path) -> object:
         return {**(file.metadata() or {}), "state_dict": {key: file.get_tensor(key) for key in file.keys()}}
 
 
-def _read_torch(path: Path, archived: bool) -> object:
+def _read_torch(path: Path, archived: bool, foreign: bool) -> object:
     try:
         # Mapped, a storage that claims more than is there ends with it.
         return torch.load(path, map_location="cpu", weights_only=True, mmap=archived)
     except pickle.UnpicklingError:
-        if not archived:
+        if not (archived and foreign):
             raise
         return load_inert(path)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ def first_fault(expected: object, found: object, place: str) -> str | None:
     return _value_fault(found, place)
 
 
-def at_least(entries: Mapping[str, object], perhaps: Mapping[str, object] | None = None) -> Rule:
+def at_least(entries: Mapping[Any, object], perhaps: Mapping[Any, object] | None = None) -> Rule:
     """Return the rule for a dict that has these entries, those of `perhaps` if any, and others nobody looks at."""
 
     def rule(found: object, place: str) -> str | None:
@@ -136,7 +136,7 @@ def nonfinite(found: Tensor, place: str) -> str | None:
     return None if torch.isfinite(low) and torch.isfinite(high) else f"{place}: holds NaN or infinity"
 
 
-def _mapping_fault(expected: Mapping[str, object], found: object, place: str) -> str | None:
+def _mapping_fault(expected: Mapping[Any, object], found: object, place: str) -> str | None:
     if not isinstance(found, Mapping):
         return f"{place}: a dict expected, found {_kind(found)}"
     for key, example in expected.items():

@@ -24,6 +24,7 @@ LAYERS = (
     {"main", "main_eval", "export", "benchmarks"},
     {"training", "folder_evaluation"},
     {"trainer", "checkpoints"},
+    {"checkpoint_form"},
     {"train_val", "data", "callbacks", "pretrain"},
     {"diagnosis", "matching", "out_of_memory", "reporting"},
     {"check_mode", "guard", "means", "optimization", "runs", "shards", "validation"},
