@@ -1,12 +1,15 @@
-"""Files that cannot be written: training goes on, says so once, and the exit code tells at the end."""
+"""Files that cannot be written or read: training goes on, says so once, and the exit code tells what is missing."""
 
 from __future__ import annotations
 
 import logging
+import os
+import stat
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -89,6 +92,26 @@ def _reason(error: Exception) -> str:
 
 def _is_ours(file: Path) -> bool:
     return file.is_relative_to(_HERE) and "site-packages" not in file.parts
+
+
+def is_plain_file(path: Path) -> bool:
+    """Return whether a path is a file that can be read and written: no pipe, device, folder or link to elsewhere."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode) and os.access(path, os.R_OK | os.W_OK)
+    except OSError:
+        return False
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Give what stands in the way of a file that can be written anew another name, and say so.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    names = (path.with_name(f"{path.name}.unusable{number or ''}") for number in count())
+    kept = next(name for name in names if not os.path.lexists(name))
+    path.rename(kept)
+    logger.warning("%s %s; it is kept as %s and a new one is begun", path, reason, kept.name)
 
 
 class RunLogHandler(logging.FileHandler):

@@ -21,7 +21,7 @@ from typing import TextIO
 
 import terminal
 from config import Config
-from disk import RunLogHandler, WriteFailures
+from disk import RunLogHandler, WriteFailures, is_plain_file, set_aside
 from terminal import LineFormatter, printable, shell_command
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,10 @@ QUIET_WARNINGS = (
     ".*sync_dist=True.*",  # every rank computes the same accuracies from all scores
 )
 LOCK_FILE = "run.lock"
+SIDE_FILES = (
+    *("config.json", "command.txt", "environment.json", "run.log"),
+    *("metrics.csv", "incidents.jsonl", "unreadable.txt", "heartbeat.json"),
+)
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_TIME = "%H:%M:%S"
 RECORDED_PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "opencv-python-headless", "scikit-learn")
@@ -102,10 +106,13 @@ def run_folders(root: Path, prefix: str) -> list[Path]:
 
 def only_evaluated(folder: Path) -> bool:
     """Return whether a run folder belongs to a run that trained nothing."""
+    path = folder / "config.json"
     try:
-        return bool(json.loads((folder / "config.json").read_text(encoding="utf-8"))["evaluate"])
-    except (OSError, ValueError, KeyError):
-        return False  # a run that was killed before it wrote its options
+        options = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        options = None
+    # A run that was killed before it wrote its options may have trained.
+    return isinstance(options, dict) and options.get("evaluate") is True
 
 
 def _numbered(root: Path, prefix: str) -> list[tuple[int, Path]]:
@@ -124,8 +131,33 @@ def write_record(folder: Path, config: Config, argv: list[str]) -> None:
     with (folder / "command.txt").open("a", encoding="utf-8") as stream:
         stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {shell_command([sys.executable, *argv])}\n")
     path = folder / "environment.json"
-    history = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    write_json(path, [*history, _environment()])
+    write_json(path, [*_read_history(path), _environment()])
+
+
+def _read_history(path: Path) -> list[object]:
+    if not path.exists():
+        return []
+    try:
+        history = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(history, allow_nan=False)
+    except (ValueError, RecursionError):
+        history = None
+    if not isinstance(history, list):
+        set_aside(path, "is no list in JSON")
+        return []
+    return history
+
+
+def set_aside_unusable(folder: Path) -> None:
+    """Make room, in the folder of a run that goes on, for the files beside the checkpoints that are no plain files.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    for name in SIDE_FILES:
+        path = folder / name
+        if os.path.lexists(path) and not is_plain_file(path):
+            set_aside(path, "is no file that can be read and written")
 
 
 def write_json(path: Path, value: object) -> None:

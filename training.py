@@ -194,6 +194,7 @@ def _run_folder(config: Config, checkpoint: Mapping[str, Any] | None) -> Path:
     assert config.resume_from_checkpoint is not None
     path = Path(config.resume_from_checkpoint)
     remove_unfinished(path.parent)
+    runs.set_aside_unusable(path.parent)
     dropped = truncate_metrics(path.parent / "metrics.csv", checkpoint["global_step"])
     truncate_incidents(path.parent / "incidents.jsonl", checkpoint["global_step"])
     restart_tensorboard(path.parent, checkpoint["global_step"])

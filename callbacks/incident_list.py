@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from callbacks.unreadable_list import write_lines
-from disk import WriteFailures, side_file
+from disk import WriteFailures, set_aside, side_file
 from guard import Incident
 
 NAME = "incidents.jsonl"
@@ -67,9 +67,23 @@ class IncidentList(Callback):
 def truncate_incidents(path: Path, last_step: int) -> None:
     """Drop the incidents after `last_step`, which a resumed run will meet again, and a line that a crash cut off."""
     if path.exists():
-        lines = path.read_text("utf-8").split("\n")[:-1]
-        kept = [line for line in lines if json.loads(line)["step"] <= last_step]
-        write_lines(path, kept)
+        lines = path.read_text("utf-8", "replace").split("\n")[:-1]
+        steps = [_step(line) for line in lines]
+        if None in steps:
+            set_aside(path, "has lines that are no incidents")
+        write_lines(
+            path, [line for line, step in zip(lines, steps, strict=True) if step is not None and step <= last_step]
+        )
+
+
+def _step(line: str) -> int | None:
+    """Return the step of an incident, None if the line is none."""
+    try:
+        incident = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = incident.get("step") if isinstance(incident, dict) else None
+    return step if isinstance(step, int) else None
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from disk import WriteFailures, side_file
+from disk import WriteFailures, set_aside, side_file
 from terminal import printable
 
 
@@ -124,7 +124,11 @@ def truncate_metrics(path: Path, last_step: int) -> int:
     """Drop the rows after `last_step`, which a resumed run will write again; return how many were dropped."""
     if not path.exists():
         return 0
-    columns, rows = _read_rows(path)
+    try:
+        columns, rows = _read_rows(path)
+    except (ValueError, csv.Error):
+        set_aside(path, "is no table of steps")
+        return 0
     kept = [row for row in rows if int(row["step"]) <= last_step]
     if len(kept) < len(rows):
         write_rows(path, columns, kept)
@@ -144,9 +148,18 @@ def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> No
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return columns and whole rows; a last line cut off by a crash is left out."""
+    """Return columns and whole rows; a last line cut off by a crash is left out.
+
+    Raises:
+        ValueError, csv.Error: if it is no such table.
+    """
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     reader = csv.DictReader(whole.splitlines())
     columns = list(reader.fieldnames or ["step"])
-    return columns, [row for row in reader if row["step"] and None not in row.values()]
+    if "step" not in columns or len(set(columns)) < len(columns):
+        raise ValueError(f"{path}: no table of steps")
+    rows = [row for row in reader if row["step"] and None not in row.values() and None not in row]
+    for row in rows:
+        int(row["step"])
+    return columns, rows

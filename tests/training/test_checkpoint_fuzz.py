@@ -82,7 +82,8 @@ def test_changed_checkpoints_are_refused_in_a_line_that_names_file_and_place(wri
 @pytest.mark.parametrize("kind", KINDS)
 def test_changed_files_through_all_doors(written, noise_faces, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "last.ckpt"
+    path = tmp_path / "files" / "last.ckpt"
+    path.parent.mkdir()
     model = nets.build_model("ir_tiny", 16)
     base = {"data_root": noise_faces, "batch_size": 8, **KINDS[kind]}
     resumed = 0
@@ -95,16 +96,19 @@ def test_changed_files_through_all_doors(written, noise_faces, tmp_path, monkeyp
         loads = (load_pretrained_model, read_to_resume, lambda path: nets.load_weights(model, path, "rgb"))
         messages = [refusal(load, path) for load in loads]
         assert all(message is None or str(path) in message for message in messages), change
-        assert (newest_checkpoint(tmp_path) is None) == (messages[1] is not None), change
+        assert (newest_checkpoint(path.parent) is None) == (messages[1] is not None), change
         start = Config(**{**SMALL, **base, "start_from_model_statedict": str(path), "fast_dev_run": True})
         if seed % 10 == 0:
             refusal(training.prepare, start, frozenset(), [])
         if messages[1] is None and resumed < 25:
-            resumed += goes_on(path, change)
+            resumed += goes_on(path, tmp_path / f"run_{seed}", change)
 
 
-def goes_on(path, change):
+def goes_on(source, folder, change):
     """Resume to the end what was accepted, unless the data contradict it; return whether it ran."""
+    folder.mkdir()
+    path = folder / source.name
+    path.write_bytes(source.read_bytes())
     given = Config(**{**SMALL, "resume_from_checkpoint": str(path)})
     try:
         session = training.prepare(given, frozenset(), [])
