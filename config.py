@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -56,6 +57,8 @@ __all__ = [
     "QACONV_SCORES", "SAMPLERS", "WANDB_MODES", "Config", "EvaluationConfig", "EvaluationOptions",
     "add_task_arguments", "explicit_flags", "get_args", "get_eval_args", "merge_for_resume",
 ]  # fmt: skip
+
+MAX_PREFIX_BYTES = 200  # a name has 255, and the date and a number follow
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +133,8 @@ class Config(
     def _check_run(self) -> None:
         if not self.prefix or "/" in self.prefix or "\\" in self.prefix:
             raise ValueError(f"--prefix must be a plain folder name, got {self.prefix!r}")
+        if len(os.fsencode(self.prefix)) > MAX_PREFIX_BYTES:
+            raise ValueError(f"--prefix must be short enough for a folder's name: {MAX_PREFIX_BYTES} bytes")
         checkpoints = (self.resume_from_checkpoint, self.start_from_model_statedict)
         # A job that is started again by the same command needs both: weights to begin with, then its own checkpoint.
         if all(checkpoints) and self.resume_from_checkpoint != AUTO:

@@ -24,6 +24,9 @@ __all__ = [
     "merge_options", "user_errors",
 ]  # fmt: skip
 
+LARGEST = 2**31 - 1  # of a number without an upper bound of its own: more overflows somewhere below
+MAX_WORD = 4096  # characters of a word; no path is longer
+
 T = TypeVar("T")
 Section = TypeVar("Section", bound="Options")
 
@@ -172,8 +175,17 @@ def _check_number(option: Option, value: float) -> None:
     low, high = (float(bound) for bound in within[1:-1].split(","))
     above = value > low if within[0] == "(" else value >= low
     below = value < high if within[-1] == ")" else value <= high
-    if not (above and below and math.isfinite(value)):
-        raise ValueError(f"--{option.name} must be in {within}, got {value}")
+    if not (above and below) or value in (math.inf, -math.inf):
+        raise ValueError(f"--{option.name} must be in {within}, got {_shown_number(value)}")
+    limit = max(LARGEST, high) if math.isfinite(high) else LARGEST
+    if abs(value) > limit:
+        raise ValueError(f"--{option.name} must be at most {limit}, got {_shown_number(value)}")
+
+
+def _shown_number(value: float) -> str:
+    if isinstance(value, int) and abs(value) > 10**20:
+        return f"a number of about {round(value.bit_length() * math.log10(2))} digits"
+    return str(value)
 
 
 def add_flags(
@@ -216,7 +228,20 @@ def _spellings(name: str) -> set[str]:
 
 
 def _converter(option: Option) -> Callable[[str], object]:
-    return option.spec.parse or (_members(option) if option.many else option.base)
+    if option.spec.parse or not option.many:
+        return option.spec.parse or (_word if option.base is str else option.base)
+    return _members(option)
+
+
+def _word(text: str) -> str:
+    """Return a word that can be a path; what cannot is refused where its flag is named."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; leave the flag out, or give a word")
+    if "\0" in text:
+        raise argparse.ArgumentTypeError("holds a zero byte, which no path can")
+    if len(text) > MAX_WORD:
+        raise argparse.ArgumentTypeError(f"is {len(text)} characters long; {MAX_WORD} are possible")
+    return text
 
 
 def _members(option: Option) -> Callable[[str], tuple[object, ...]]:
