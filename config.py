@@ -48,6 +48,7 @@ from options import (
     SystemOptions,
     TrainingOptions,
 )
+from overrides import override
 from ranks import is_main_process
 
 # The names that options choose from are also found here.
@@ -262,4 +263,4 @@ def merge_for_resume(saved: Mapping[str, object], given: Config, explicit: Abstr
     elif "use_16bit" in explicit and given.use_16bit:
         before = replace(before, precision=None)
     kept = {"precision"} if given.precision == AUTO else set()
-    return merge_options(before, given, explicit - kept)
+    return override(merge_options(before, given, explicit - kept), given.override)

@@ -41,10 +41,16 @@ def uses_gpu(config: DeviceOptions) -> bool:
 
 
 def local_ranks(config: Config) -> int:
-    """Return the ranks on this machine: what torchrun or srun started, else one per GPU, else `--num_processes`."""
+    """Return the ranks on this machine: what torchrun or srun started, else one per GPU, else `--num_processes`.
+
+    Raises:
+        ValueError: if more GPUs are asked for than there are.
+    """
     launch = find_launch()
     if launch is not None:
         return launch.ranks_per_node
+    if uses_gpu(config) and config.gpus > torch.cuda.device_count():
+        raise ValueError(f"--gpus {config.gpus}: this machine has {torch.cuda.device_count()}")
     return int(os.environ.get("LOCAL_WORLD_SIZE", config.gpus if uses_gpu(config) else config.num_processes))
 
 

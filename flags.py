@@ -21,7 +21,7 @@ from command import FlagParser, user_errors
 # What reads flags is also found here.
 __all__ = [
     "FIXED", "INVOCATION", "MAY_CHANGE", "FlagParser", "Option", "Options", "Spec", "add_flags", "flag",
-    "merge_options", "user_errors",
+    "merge_options", "parse_value", "user_errors",
 ]  # fmt: skip
 
 LARGEST = 2**31 - 1  # of a number without an upper bound of its own: more overflows somewhere below
@@ -76,7 +76,8 @@ def flag(
         choices: the only values allowed; for a tuple of strings the only members.
         within: an interval such as "(0, 1]" or "[0, inf)" for a number. One that is not finite is always refused.
         on_resume: FIXED, MAY_CHANGE or INVOCATION.
-        parse: turns the word of the command line into the value, where the field's type does not say how.
+        parse: turns the word of the command line into the value, where the field's type does not say how; of a tuple
+            that is given several times all members then count.
         const: the value when the flag is given without a word; None: it needs one.
     """
     spec = Spec(help, tuple(choices), within, on_resume, parse, const)
@@ -136,7 +137,8 @@ def merge_options(saved: Section, given: Section, explicit: AbstractSet[str]) ->
             changes[name] = new
         elif name in explicit and new != old:
             raise ValueError(
-                f"--{name} {_shown(new)} conflicts with {_shown(old)} in the checkpoint; leave the flag out"
+                f"--{name} {_shown(new)} conflicts with {_shown(old)} in the checkpoint; leave the flag out, or change"
+                f" it with --override {name}={_shown(new)}"
             )
     return dataclasses.replace(saved, **changes)
 
@@ -218,13 +220,34 @@ def _add_flag(group: argparse._ArgumentGroup, option: Option, separator: str, de
     one_word: dict[str, Any] = {"type": _converter(option), "metavar": _metavar(option)}
     if option.spec.const is not None:
         one_word |= {"nargs": "?", "const": option.spec.const}
+    if option.many and option.spec.parse:
+        one_word["action"] = _Extend
     group.add_argument(shown, dest=option.name, default=default, help=_help(option), **one_word)
     for twin in twins:
         add_hidden(twin, **one_word)
 
 
+class _Extend(argparse.Action):
+    def __call__(self, _: Any, namespace: argparse.Namespace, values: Any, __: str | None = None) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), *values))
+
+
 def _spellings(name: str) -> set[str]:
     return {f"--{name}", f"--{name.replace('_', '-')}"}
+
+
+def parse_value(option: Option, text: str) -> object:
+    """Return the value that a word gives to an option; a switch is on or off, "none" takes an optional one back.
+
+    Raises:
+        argparse.ArgumentTypeError, ValueError: if it gives none.
+    """
+    if option.base is bool:
+        words = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
+        if text.lower() not in words:
+            raise ValueError("a switch is on or off")
+        return words[text.lower()]
+    return None if option.optional and text == "none" else _converter(option)(text)
 
 
 def _converter(option: Option) -> Callable[[str], object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +55,26 @@ def lr_factor(step: int, schedule: str, plan: SchedulePlan) -> float:
 def build_scheduler(optimizer: Optimizer, schedule: str, plan: SchedulePlan) -> LambdaLR:
     """Return a per-step scheduler; it must be stepped once after every optimiser step."""
     return LambdaLR(optimizer, lambda step: lr_factor(step, schedule, plan))
+
+
+def restart(optimizer: Optimizer, scheduler: LambdaLR, hyper: Mapping[str, float], steps: int) -> None:
+    """Give optimiser and schedule that come from a checkpoint other numbers; momentum and moments stay.
+
+    Args:
+        optimizer: of `parameter_groups`.
+        scheduler: of `build_scheduler`.
+        hyper: "lr", "momentum" and "weight_decay".
+        steps: where in the schedule the run goes on.
+    """
+    scheduler.last_epoch = steps
+    scheduler.base_lrs = [hyper["lr"]] * len(optimizer.param_groups)
+    rates: list[float | Tensor] = [hyper["lr"] * factor(steps) for factor in scheduler.lr_lambdas]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["initial_lr"], group["lr"] = hyper["lr"], rate
+        if "momentum" in group:
+            group["momentum"] = hyper["momentum"]
+    optimizer.param_groups[0]["weight_decay"] = hyper["weight_decay"]  # norms and biases have none
+    scheduler._last_lr = rates
 
 
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict]:

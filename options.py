@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flags import INVOCATION, MAY_CHANGE, Options, flag
+from overrides import split_assignments
 
 ARCHS = (
     "ir_tiny", "ir_18", "ir_34", "ir_50", "ir_101", "ir_se_18", "ir_se_34", "ir_se_50", "ir_se_101", "mobilefacenet",
@@ -273,6 +274,10 @@ class SystemOptions(Options):
     resume_from_checkpoint: str | None = flag(
         None, "go on with the run of this last.ckpt; auto: with the newest run of --prefix, if there is one",
         on_resume=INVOCATION,
+    )  # fmt: skip
+    override: tuple[str, ...] = flag(
+        (), "change options that the checkpoint fixes, as in lr=0.01,weight_decay=1e-4; may be repeated",
+        parse=split_assignments, on_resume=INVOCATION,
     )  # fmt: skip
     requeue: bool = flag(
         False, "after a signal start the job again: by scontrol under SLURM, by exit code 85 elsewhere",

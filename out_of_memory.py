@@ -1,6 +1,9 @@
-"""Telling an error that means that memory ran out, and what helps."""
+"""Memory that a run cannot have: refused before anything is built, or told when it has run out."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 
@@ -22,3 +25,44 @@ def advice(error: BaseException, batch_size: int, step: int) -> str:
         f"--precision bf16, --activation_checkpointing, a smaller --arch, or --partial_fc_rate for many identities "
         f"({reason})"
     )
+
+
+def refuse_beyond_memory(demands: Mapping[str, float]) -> None:
+    """Refuse what cannot fit into the memory of this machine, whatever else is in it.
+
+    Args:
+        demands: bytes that are needed at least, by the flags that decide on them.
+    Raises:
+        ValueError: one line with the flags that need most.
+    """
+    available, needed = available_memory(), sum(demands.values())
+    if available is None or needed <= available:
+        return
+    largest = max(demands, key=lambda flags: demands[flags])
+    raise ValueError(
+        f"{largest}: needs at least {_gigabytes(demands[largest])} of memory, of {_gigabytes(needed)} for the whole"
+        f" run; {_gigabytes(available)} are available here"
+    )
+
+
+def available_memory() -> float | None:
+    """Return the bytes that this process may still get, swap included, within its control group; None if unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+        limits = [1024.0 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0))]
+    except (OSError, ValueError, LookupError):
+        return None  # another system
+    return min([*limits, *_group_limits()])
+
+
+def _group_limits() -> Iterator[float]:
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            yield float((Path("/sys/fs/cgroup") / name).read_text())
+        except (OSError, ValueError):
+            continue  # no such group, or "max"
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"

@@ -131,7 +131,8 @@ def write_record(folder: Path, config: Config, argv: list[str]) -> None:
     with (folder / "command.txt").open("a", encoding="utf-8") as stream:
         stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {shell_command([sys.executable, *argv])}\n")
     path = folder / "environment.json"
-    write_json(path, [*_read_history(path), _environment()])
+    changed = {"override": list(config.override)} if config.override else {}
+    write_json(path, [*_read_history(path), _environment() | changed])
 
 
 def _read_history(path: Path) -> list[object]:

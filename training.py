@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytorch_lightning as pl
+import torch
 
 import nets
 import runs
@@ -37,12 +38,13 @@ from checkpoints import (
 )
 from config import AUTO, Config, merge_for_resume
 from data import FaceDataModule
-from devices import local_ranks, settle, world_size
+from devices import local_ranks, settle, uses_gpu, world_size
 from disk import WriteFailures, side_file
 from evaluation import METHODS
 from evaluation.report import format_table, write_report
 from guard import NonFiniteError
-from out_of_memory import advice, is_out_of_memory
+from out_of_memory import advice, is_out_of_memory, refuse_beyond_memory
+from overrides import BETWEEN_EPOCHS, changed_options, override
 from ranks import is_main_process
 from reporting import benchmark_results, draw_report
 from stopping import Stopped, StopSignals
@@ -53,6 +55,8 @@ from validation import CONDITIONS, metric_names
 
 logger = logging.getLogger(__name__)
 RUNS = Path("experiments")
+IMAGE_BYTES = 3 * 112 * 112 * 4  # of a batch, as the model takes it
+RANK_BYTES = 150e6  # of a process with torch that has done nothing yet
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,15 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
         config = merge_for_resume(checkpoint["hyper_parameters"]["config"], given, explicit)
     if config.tensorboard:
         require_tensorboard()
+    if saved is not None and checkpoint is not None:
+        _check_override(config, saved, checkpoint)
+    elif given.override:
+        raise ValueError("--override changes a run that goes on: without a checkpoint give the flags themselves")
+    _check_memory(config, num_classes=config.custom_num_class or 1)
     config = settle(config, local_ranks(config), saved)
     datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
+    _check_memory(config, datamodule.num_classes)
     if checkpoint is not None:
         check_data(str(config.resume_from_checkpoint), checkpoint, datamodule)
     model = _build_model(config, datamodule)
@@ -159,7 +169,8 @@ def _find_checkpoint(given: Config) -> Config:
     if given.evaluate and given.start_from_model_statedict is None:
         raise ValueError(f"--resume_from_checkpoint auto: no checkpoint to evaluate in {folder or RUNS}")
     logger.warning("--resume_from_checkpoint auto: no whole checkpoint in %s; a new run starts", folder or RUNS)
-    return replace(given, resume_from_checkpoint=None)
+    # The same command begins the run and goes on with it.
+    return replace(override(given, given.override), resume_from_checkpoint=None, override=())
 
 
 def _lock_resumed(given: Config) -> TextIO | None:
@@ -177,6 +188,63 @@ def _checkpoint_to_resume(given: Config) -> dict[str, Any] | None:
         return read_to_resume(given.resume_from_checkpoint)
     except DamagedCheckpointError as error:
         raise ValueError(f"{error}; --resume_from_checkpoint auto takes the newest one that is whole") from error
+
+
+def _check_override(config: Config, saved: Config, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse what --override may not change in this checkpoint, and log what it does change."""
+    parameters, done = checkpoint["hyper_parameters"], int(checkpoint["FaceDataModule"]["batches_done"])
+    changes = changed_options(saved, config.override)
+    if not changes:
+        return
+    between = sorted(changes.keys() & BETWEEN_EPOCHS)
+    if between and done:
+        raise ValueError(
+            f"--override {between[0]}: {config.resume_from_checkpoint} lies inside an epoch, {done} batches after its"
+            " start; the batches of an epoch can change at its end only, so resume a checkpoint from there"
+        )
+    before, after = (_shapes(options, parameters["num_classes"]) for options in (saved, config))
+    other = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if other:
+        raise ValueError(
+            f"--override {', '.join(changes)}: {other[0]} in the checkpoint would not fit; start a new run"
+        )
+    for name, value in changes.items():
+        logger.warning(
+            "--override: %s is %s from here on; in the checkpoint it is %s", name, value, getattr(saved, name)
+        )
+
+
+def _shapes(config: Config, num_classes: Mapping[str, int]) -> dict[str, tuple[torch.Size, bool]]:
+    """Return shape and whether it is trained of everything that a checkpoint of a run holds."""
+    with torch.device("meta"):
+        model = Recognizer(config.to_dict(), num_classes)
+    return {name: (tensor.shape, tensor.requires_grad) for name, tensor in model.state_dict(keep_vars=True).items()}
+
+
+def _check_memory(config: Config, num_classes: int) -> None:
+    """Refuse sizes that cannot fit into memory. What is counted is certain; activations come on top of it."""
+    if config.evaluate:
+        return  # the file says how large the model is
+    ranks = local_ranks(config)
+    refuse_beyond_memory({f"--num_processes {ranks}": (ranks - 1) * RANK_BYTES})
+    with torch.device("meta"):  # every shape, no memory
+        model = Recognizer(config.to_dict(), {MAIN_DATASET: num_classes})
+    states = (2 if config.optimizer == "adamw" else int(config.momentum > 0)) if not uses_gpu(config) else -1
+    matcher = [] if model.matcher is None else [*model.matcher.named_parameters()]
+    sizes = {
+        f"--arch {config.arch} with --embedding_size {config.embedding_size}": model.model.parameters(),
+        f"--embedding_size {config.embedding_size} for {num_classes} identities": model.heads.parameters(),
+        f"--qaconv_channels {config.qaconv_channels}": [p for name, p in matcher if "class_embeddings" not in name],
+    }
+    # On the CPU each weight has a gradient and the optimizer's states; a GPU has its own memory for them.
+    demands: dict[str, float] = {
+        flags: (2 + states) * sum(p.numel() * p.element_size() for p in parameters)
+        for flags, parameters in sizes.items()
+    }
+    maps = [p.numel() * p.element_size() for name, p in matcher if "class_embeddings" in name]
+    demands[f"--class_embeddings for {num_classes} identities"] = sum(maps)
+    demands[f"--batch_size {config.batch_size}"] = config.batch_size * IMAGE_BYTES / world_size(config)
+    refuse_beyond_memory({flags: ranks * size for flags, size in demands.items()})
 
 
 def _check_monitor(config: Config, datamodule: FaceDataModule, has_matcher: bool) -> None:

@@ -32,10 +32,11 @@ def ordered_results(function: Callable[[Task], Result], tasks: Iterable[Task], j
     Args:
         function: at the top level of a module, or a `partial` of such a one.
         tasks: small and picklable.
-        jobs: >= 1; with 1 everything runs in this process.
+        jobs: >= 1; with 1 everything runs in this process. More than two for each core are two.
     Raises:
         OSError: if a process dies; whatever the function raises.
     """
+    jobs = min(jobs, 2 * (os.cpu_count() or 1))
     if jobs == 1:
         yield map(function, tasks)
         return

@@ -33,6 +33,7 @@ from datasets.renderer import RENDERER_VERSION, encode_face, render_face
 logger = logging.getLogger(__name__)
 
 NUM_FOLDS = 10
+_LEAST_BYTES = 3000  # of an image on the disk, on average
 
 README = """Synthetic faces drawn by maskwise (datasets/renderer.py). They show nobody.
 train/<identity>/<image>.jpg; lfw, cfp_fp, agedb_30, calfw and cplfw are synthetic imitations of the protocols of that
@@ -240,6 +241,7 @@ def prepare_synthetic(
         progress: whether to show a progress bar.
     Raises:
         OSError: if the cache cannot be written.
+        ValueError: if the disk has no room for so many.
     """
     spec = spec or SyntheticSpec()
     cache = root or cache_folder()
@@ -251,6 +253,7 @@ def prepare_synthetic(
         return target
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        _check_room(cache, spec)
         temporary = Path(tempfile.mkdtemp(prefix=".synthetic-", dir=cache))
     except OSError as error:
         remedy = "cannot write the synthetic faces here; set MASKWISE_CACHE to a folder that can be written"
@@ -274,6 +277,16 @@ def _damage(target: Path) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def _check_room(cache: Path, spec: SyntheticSpec) -> None:
+    needed, free = spec.num_identities * spec.images_per_identity * _LEAST_BYTES, shutil.disk_usage(cache).free
+    if needed > free:
+        raise ValueError(
+            f"synthetic faces: {spec.num_identities} identities of {spec.images_per_identity} images need at least"
+            f" {needed / 1e9:,.0f} GB in {cache}, where {free / 1e9:,.0f} GB are free; ask for fewer, or set"
+            " MASKWISE_CACHE to a larger disk"
+        )
 
 
 def _num_cores() -> int:

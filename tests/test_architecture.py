@@ -33,6 +33,7 @@ LAYERS = (
     GROUND,
     {"config", "disk", "stopping"},
     {"options", "ranks"},
+    {"overrides"},
     {"cores", "flags"},
     {"command"},
     {"terminal"},
@@ -52,11 +53,12 @@ OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "ranks": set(),
     "flags": set(),
     "command": set(),
+    "overrides": set(),
     "terminal": set(),
     "cores": set(),
 }
 PLOTS = Path("evaluation/plots.py")
-PARSERS = {"command", "config", "flags", "benchmarks"}  # benchmarks are programs of their own
+PARSERS = {"command", "config", "flags", "overrides", "benchmarks"}  # benchmarks are programs of their own
 PRINTERS = {"main", "main_eval", "benchmarks"}
 PROGRAMS = {Path("datasets/check.py"), Path("datasets/convert.py")}  # they read flags, and nobody imports them
 

@@ -11,6 +11,7 @@ import config as names
 from config import Config, EvaluationConfig, add_task_arguments, explicit_flags, get_args, get_eval_args
 from config import merge_for_resume as merge
 from flags import FIXED, INVOCATION, MAY_CHANGE
+from overrides import BETWEEN_EPOCHS, NEVER
 
 # The contract of the command line: every flag with its default. Written out, so that a changed default is noticed.
 DEFAULTS = {
@@ -40,7 +41,7 @@ DEFAULTS = {
     "save_all_models": False,
     "tensorboard": False,
     "wandb": "disabled", "wandb_project": "maskwise", "wandb_entity": None, "wandb_name": None,
-    "resume_from_checkpoint": None, "requeue": False, "start_from_model_statedict": None,
+    "resume_from_checkpoint": None, "override": (), "requeue": False, "start_from_model_statedict": None,
     "evaluate": False, "check_mode": False, "fast_dev_run": False, "test_run": False,
 }  # fmt: skip
 
@@ -73,6 +74,7 @@ GIVEN = {
     "monitor": ("val_qaconv_acc", "val_qaconv_acc"), "log_every_n_steps": ("1", 1), "heartbeat_seconds": ("5", 5.0),
     "wandb": ("offline", "offline"), "wandb_project": ("masks", "masks"), "wandb_entity": ("team", "team"),
     "wandb_name": ("first", "first"),
+    "override": ("lr=0.01,lr_milestones=4,8", ("lr=0.01", "lr_milestones=4,8")),
     "resume_from_checkpoint": ("last.ckpt", "last.ckpt"), "start_from_model_statedict": ("w.pt", "w.pt"),
 }  # fmt: skip
 SWITCHES = [name for name, default in DEFAULTS.items() if default is False]
@@ -115,6 +117,16 @@ def test_a_switch_turns_on_and_off_in_both_spellings(name):
         assert getattr(get_args([*needed, f"--{spelling}"]), name) is True
         off = "no_" + name if "_" in spelling else "no-" + spelling
         assert getattr(get_args([*needed, f"--{name}", f"--{off}"]), name) is False
+
+
+def test_overrides_may_be_given_several_times():
+    given = get_args(["--override", "lr=0.01,batch_size=8", "--override", "occluders=hand,cap"])
+    assert given.override == ("lr=0.01", "batch_size=8", "occluders=hand,cap")
+
+
+def test_what_can_be_overridden_is_an_option_that_is_fixed():
+    fixed = {option.name for option in Config.options() if option.spec.on_resume == FIXED}
+    assert BETWEEN_EPOCHS | NEVER.keys() <= fixed and not BETWEEN_EPOCHS & NEVER.keys()
 
 
 def test_all_and_none_are_lists_of_occluders():
@@ -354,8 +366,8 @@ def test_what_may_change_on_resume_is_listed():
         "precision", "use_16bit", "threads",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == INVOCATION} == {
-        "color_space", "resume_from_checkpoint", "requeue", "start_from_model_statedict", "evaluate", "fast_dev_run",
-        "test_run",
+        "color_space", "resume_from_checkpoint", "override", "requeue", "start_from_model_statedict", "evaluate",
+        "fast_dev_run", "test_run",
     }  # fmt: skip
     assert set(kinds.values()) == {FIXED, MAY_CHANGE, INVOCATION}
 

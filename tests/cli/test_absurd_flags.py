@@ -1,0 +1,87 @@
+"""Whatever a flag says, the answer is one line and exit code 2, before anything large is built."""
+
+import pytest
+from programs import SMALL_RUN
+
+import main
+import main_eval
+from config import Config
+from datasets import check, convert
+
+NUMBERS = [option for option in Config.options() if option.base in (int, float) and not option.many]
+LISTS = [option for option in Config.options() if option.base is int and option.many]
+
+
+def refusal(capsys, program_main, *argv):
+    """Return the one line on stderr with which the program refuses argv."""
+    with pytest.raises(SystemExit) as raised:
+        program_main([str(word) for word in argv])
+    assert raised.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if ": error: " in line]
+    assert len(lines) == 1 and len(lines[0]) < 2000
+    return lines[0]
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not (tmp_path / "experiments").exists()
+
+
+# ---------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["9" * 400, "-" + "9" * 400, "9" * 5000, "1" + "0" * 30, "1e308", "-1e308", "1e400", "nan", "inf", "-inf", ""],
+)
+@pytest.mark.parametrize("option", NUMBERS + LISTS, ids=lambda option: option.name)
+def test_a_number_that_is_none_or_beyond_all_measure_is_refused(option, word, capsys):
+    assert option.name in refusal(capsys, main.main, f"--{option.name}={word}")
+
+
+@pytest.mark.parametrize("word", ["9" * 400, "1e308", "nan", "0", "-1"])
+def test_the_other_programs_refuse_such_numbers_too(word, capsys, tmp_path):
+    assert "batch" in refusal(capsys, main_eval.main, f"--batch-size={word}", "--model-path", "m", "--data-path", "d")
+    assert "jobs" in refusal(capsys, check.main, tmp_path, f"--jobs={word}")
+    assert "jobs" in refusal(capsys, convert.main, tmp_path, tmp_path / "out", "--to", "records", f"--jobs={word}")
+
+
+# ---------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ("--embedding_size 1000000000", "--embedding_size"),
+        ("--embedding_size 2147483647 --arch mobilefacenet", "--embedding_size"),
+        ("--qaconv_channels 2000000000", "--qaconv_channels"),
+        ("--batch_size 1000000000", "--batch_size"),
+        ("--batch_size 1000000000000", "--batch_size"),
+        ("--synthetic_identities 1000000000", "synthetic faces"),
+        ("--synthetic_images 2000000000", "synthetic faces"),
+        ("--num_processes 100000 --batch_size 400000", "--num_processes"),
+        ("--custom_num_class 2000000000", "2000000000 identities"),
+        ("--custom_num_class 2000000000 --class_embeddings", "--class_embeddings"),
+        ("--epochs 1000000000000000000000000000000", "--epochs"),
+    ],
+)
+def test_sizes_beyond_the_memory_or_the_disk_are_refused(flags, named, capsys):
+    assert named in refusal(capsys, main.main, *SMALL_RUN, *flags.split())
+
+
+def test_more_workers_than_the_machine_has_cores_are_cut_down(capsys, tmp_path):
+    line = refusal(capsys, main.main, *SMALL_RUN, "--num_workers", "1000000", "--data_root", tmp_path / "nowhere")
+    assert "nowhere" in line
+
+
+def test_sizes_that_fit_are_not_refused(monkeypatch):
+    from training import _check_memory
+
+    _check_memory(Config(arch="ir_101"), num_classes=85_742)
+    monkeypatch.setattr("out_of_memory.available_memory", lambda: 5e8)
+    with pytest.raises(ValueError, match=r"--arch ir_101 .* 0\.5 GB are available"):
+        _check_memory(Config(arch="ir_101", gpus=0), num_classes=1000)
+    monkeypatch.setattr("out_of_memory.available_memory", lambda: None)
+    _check_memory(Config(arch="ir_101"), num_classes=85_742)
