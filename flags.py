@@ -252,13 +252,13 @@ def parse_value(option: Option, text: str) -> object:
 
 def _converter(option: Option) -> Callable[[str], object]:
     if option.spec.parse or not option.many:
-        return option.spec.parse or (_word if option.base is str else option.base)
+        return option.spec.parse or (partial(_word, option.default) if option.base is str else option.base)
     return _members(option)
 
 
-def _word(text: str) -> str:
+def _word(default: object, text: str) -> str:
     """Return a word that can be a path; what cannot is refused where its flag is named."""
-    if not text:
+    if not text and text != default:
         raise argparse.ArgumentTypeError("is empty; leave the flag out, or give a word")
     if "\0" in text:
         raise argparse.ArgumentTypeError("holds a zero byte, which no path can")

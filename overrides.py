@@ -37,11 +37,11 @@ NEVER = {
 
 def split_assignments(text: str) -> tuple[str, ...]:
     """Return the assignments of "lr=0.01,lr_milestones=4,8": a comma before a name parts two."""
-    words = tuple(word.strip() for word in re.split(r",(?=\s*[\w-]+\s*=)", text))
-    for word in words:
-        if not re.match(r"[\w-]+\s*=", word):
-            raise argparse.ArgumentTypeError(f"expected name=value, as in lr=0.01; got {word!r}")
-    return words
+    pairs = [re.fullmatch(r"\s*-*([\w-]+)\s*=(.*)", word, re.DOTALL) for word in re.split(r",(?=\s*[\w-]+\s*=)", text)]
+    words = [f"{pair[1].replace('-', '_')}={pair[2].strip()}" for pair in pairs if pair]
+    if len(words) < len(pairs):
+        raise argparse.ArgumentTypeError(f"expected name=value, as in lr=0.01; got {text!r}")
+    return tuple(words)
 
 
 def changed_options(section: Section, assignments: Sequence[str]) -> dict[str, Any]:
@@ -54,8 +54,7 @@ def changed_options(section: Section, assignments: Sequence[str]) -> dict[str, A
     changes: dict[str, Any] = {}
     for assignment in assignments:
         name, _, text = assignment.partition("=")
-        name = name.strip().replace("-", "_").removeprefix("__")
-        value = _read(options, name, text.strip())
+        value = _read(options, name, text)
         if value != getattr(section, name):
             _refuse(options[name])
             changes[name] = value

@@ -29,7 +29,6 @@ import validation
 from config import Config
 from datasets import PairSample, Sample
 from evaluation import Description, FusionStatistics
-from overrides import BETWEEN_EPOCHS
 
 Scalars = dict[str, Tensor]
 
@@ -263,20 +262,6 @@ class Recognizer(pl.LightningModule):
         self._finished_step = self.trainer.global_step
         if self.trainer.global_step == 0:
             self._refresh_neighbours()
-        if self.config.override:
-            self._restart_optimizer()
-
-    def _restart_optimizer(self) -> None:
-        """Put the numbers of the options in the place of those that came with the state of the optimiser."""
-        c, trainer = self.config, self.trainer
-        scheduler = trainer.lr_scheduler_configs[0].scheduler
-        assert isinstance(scheduler, optimization.LambdaLR)
-        steps = scheduler.last_epoch
-        if trainer.global_step and BETWEEN_EPOCHS & {word.partition("=")[0] for word in c.override}:
-            # An epoch has another number of steps: the schedule goes on at the same epoch.
-            steps = round(trainer.current_epoch * int(trainer.estimated_stepping_batches) / c.epochs)
-        hyper = {"lr": c.lr, "momentum": c.momentum, "weight_decay": c.weight_decay}
-        optimization.restart(trainer.optimizers[0], scheduler, hyper, steps)
 
     def on_train_epoch_end(self) -> None:
         """Refresh the neighbour classes, before the checkpoint of the epoch is written."""

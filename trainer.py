@@ -28,6 +28,7 @@ from callbacks import (
     LossBar,
     MetricsLogger,
     NeighbourTable,
+    OverriddenNumbers,
     RankState,
     SameStart,
     SampleSheet,
@@ -139,6 +140,8 @@ def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures:
         callbacks.append(NeighbourTable(first_epoch, num_workers=usable_workers(config.num_workers)))
     if config.ema_decay:
         callbacks.append(WeightAverage(config.ema_decay))
+    if config.override:
+        callbacks.append(OverriddenNumbers(config))
     if config.fast_dev_run:
         return callbacks
     if config.heartbeat_seconds:
