@@ -56,7 +56,7 @@ def test_an_overridden_rate_is_trained_with_recorded_and_kept(run):
     assert json.loads((run / "environment.json").read_text())[-1]["override"] == [
         "lr=0.0005", "weight_decay=0.1", "lr_milestones=9,10",
     ]  # fmt: skip
-    assert "--override: lr is 0.0005 from here on, 0.001 in the checkpoint" in (run / "run.log").read_text()
+    assert "--override: lr is 0.0005 from here on; in the checkpoint it is 0.001" in (run / "run.log").read_text()
     assert main.main([*words[:2], "--epochs", "4"]) == 0
     final = rows(run)
     assert {rate for step, (_, rate) in final.items() if step not in before} == {0.0005}
