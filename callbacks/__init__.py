@@ -9,8 +9,8 @@ from callbacks.last_checkpoint import LAST, PREVIOUS, LastCheckpoint
 from callbacks.loss_bar import LossBar
 from callbacks.metrics_logger import MetricsLogger, truncate_metrics
 from callbacks.neighbours import NeighbourTable
-from callbacks.rank_state import KEY as RANKS_KEY
 from callbacks.override import OverriddenNumbers
+from callbacks.rank_state import KEY as RANKS_KEY
 from callbacks.rank_state import RankState
 from callbacks.rank_watch import started_ranks, watched_ranks
 from callbacks.same_start import RanksDisagreeError, SameStart
