@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from benchmark_sets import draw_images, write_bin
 from programs import ROOT, SMALL_RUN, program
 from untrained import write_checkpoint
 
@@ -34,6 +35,14 @@ def test_missing_data(capsys, tmp_path):
 def test_empty_data(capsys, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no image" in refusal(capsys, main.main, *SMALL_RUN, "--data_root", tmp_path / "empty")
+
+
+@pytest.mark.parametrize("issame", [[True] * 12, [True], [False] * 4])
+def test_a_benchmark_set_on_which_nothing_can_be_measured(capsys, faces, tmp_path, issame):
+    write_bin(tmp_path / "sets" / "lfw.bin", draw_images(2 * len(issame)), issame)
+    line = refusal(capsys, main.main, *SMALL_RUN, "--data_root", faces, "--val_data_path", tmp_path / "sets")
+    assert f"lfw.bin: {sum(issame)} genuine and {len(issame) - sum(issame)} impostor pairs" in line
+    assert not (tmp_path / "experiments").exists()
 
 
 def test_unknown_architecture(capsys):
