@@ -189,7 +189,7 @@ def _git_revision() -> str | None:
         return None  # git would answer for a checkout around this folder
     command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, encoding="utf-8", errors="replace")
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None
@@ -204,8 +204,16 @@ def user_errors(prog: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"{prog}: error: {_message(str(error).strip())}\n")
+        sys.stderr.write(f"{prog}: error: {_message(_reason(error))}\n")
         raise SystemExit(2) from error
+
+
+def _reason(error: ValueError | OSError) -> str:
+    """Return what an error says; of one of the system first the file, then what is wrong with it."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        file = error.filename
+        return f"{os.fsdecode(file) if isinstance(file, bytes) else file}: {error.strerror}"
+    return str(error).strip()
 
 
 # ---------------------------------------------------------------- start and end

@@ -86,6 +86,6 @@ def _quota(words: list[str]) -> Iterator[float]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text().splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []  # no such limit here

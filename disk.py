@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -15,6 +16,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 INCOMPLETE_CODE = 74  # EX_IOERR of sysexits.h
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HERE = Path(__file__).parent
 
 
@@ -69,6 +71,17 @@ def outlived(failures: WriteFailures | None, name: str, errors: type[Exception] 
     else:
         if failures is not None:
             failures.succeeded(name)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the error of a full disk, which names no file, name this one or its folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _FULL:
+            error.filename = str(path)
+        raise
 
 
 def side_file(failures: WriteFailures | None, name: str) -> AbstractContextManager[None]:

@@ -22,7 +22,7 @@ from data import at_most_cores
 from datasets import ImageFolderDataset, Pairs, UnreadableImageError, all_pairs, read_pairs
 from datasets.progress import tracked
 from devices import choose_precision, settle, uses_gpu
-from disk import WriteFailures
+from disk import WriteFailures, naming
 from evaluation import (
     FLIP_FUSION,
     MAP_DTYPES,
@@ -72,12 +72,14 @@ def run(options: EvaluationConfig) -> int:
     labels = dataset.labels[places]
     resampling = choose_resampling(pairs, labels, options)
     results = evaluate_conditions(model, scored.scores, pairs, resampling, options)
-    save_scores(folder / "scores.npz", [str(dataset.paths[place]) for place in places.tolist()], pairs, scored)
+    with naming(folder):
+        save_scores(folder / "scores.npz", [str(dataset.paths[place]) for place in places.tolist()], pairs, scored)
     facts = {"matched": describe_matched(scored.matched), "unreadable": unreadable}
     report = describe_results(results, model, resampling, options, facts)
     if listed is None:
         report["benchmarks"][SET_NAME]["identification"] = identify(results, labels)
-    write_report(folder, report)
+    with naming(folder):
+        write_report(folder, report)
     draw_report(folder, report, failures)
     show(format_report(report))
     show(f"report: {folder}")

@@ -21,7 +21,7 @@ from typing import TextIO
 
 import terminal
 from config import Config
-from disk import RunLogHandler, WriteFailures, is_plain_file, set_aside
+from disk import RunLogHandler, WriteFailures, is_plain_file, naming, set_aside
 from terminal import LineFormatter, printable, shell_command
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def write_record(folder: Path, config: Config, argv: list[str]) -> None:
     A resumed run adds its command to `command.txt` and keeps the versions of both in `environment.json`.
     """
     write_json(folder / "config.json", config.to_dict())
-    with (folder / "command.txt").open("a", encoding="utf-8") as stream:
+    with naming(folder), (folder / "command.txt").open("a", encoding="utf-8") as stream:
         stream.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {shell_command([sys.executable, *argv])}\n")
     path = folder / "environment.json"
     changed = {"override": list(config.override)} if config.override else {}
@@ -164,7 +164,7 @@ def set_aside_unusable(folder: Path) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write JSON as a whole: to a temporary name, synced, then renamed."""
     temporary = path.with_suffix(path.suffix + ".tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
+    with naming(path), temporary.open("w", encoding="utf-8") as stream:
         json.dump(value, stream, indent=2, allow_nan=False)
         stream.flush()
         os.fsync(stream.fileno())
@@ -236,7 +236,14 @@ def _git_state() -> dict[str, object]:
     def git(*arguments: str) -> str | None:
         here = Path(__file__).parent
         try:
-            answer = subprocess.run(["git", "-C", here, *arguments], capture_output=True, text=True, timeout=10)
+            answer = subprocess.run(
+                ["git", "-C", here, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                encoding="utf-8",
+                errors="replace",
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return answer.stdout.strip() if answer.returncode == 0 else None

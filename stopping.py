@@ -193,7 +193,9 @@ def requeue_job() -> None:
     if job is None:
         return
     try:
-        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, encoding="utf-8", errors="replace"
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         logger.error("--requeue: scontrol requeue %s failed (%s)", job, error)
         return

@@ -13,6 +13,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from disk import WriteFailures, outlived
+from ops import utf8_path
 
 # torch.save writes a zip archive, whose last two bytes are the length of a comment, 0. The checksum becomes the
 # comment: the file stays an archive that torch and unzip read, and renaming or copying cannot part the two.
@@ -58,7 +59,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         The ranks of a machine share the file's memory: each takes its part of a head that is split over them.
         """
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with utf8_path(path) as name:
+            return torch.load(name, map_location="cpu", weights_only=True, mmap=True)
 
 
 def keep_copy(source: Path, target: Path) -> None:

@@ -22,7 +22,7 @@ _STATES = {
 def resident_bytes(process: int) -> int | None:
     """Return the resident set of a process; None where that is not known, or the process is gone."""
     try:
-        pages = int((_PROC / str(process) / "statm").read_text().split()[1])
+        pages = int((_PROC / str(process) / "statm").read_text(encoding="utf-8").split()[1])
     except OSError:
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
@@ -39,11 +39,12 @@ def describe(process: int) -> str:
     """Return a process's number and, where that is known, its state and the kernel's name of what it waits for."""
     folder = _PROC / str(process)
     try:
-        state = (folder / "stat").read_text().rpartition(")")[2].split()[0]  # behind its name, which may hold anything
+        # Behind its name, which may hold anything.
+        state = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
     except OSError:
         return f"process {process}"
     try:
-        waits_in = (folder / "wchan").read_text().strip()
+        waits_in = (folder / "wchan").read_text(encoding="utf-8").strip()
     except OSError:
         waits_in = ""
     place = f" in {waits_in}" if waits_in not in ("", "0") else ""

@@ -51,7 +51,7 @@ def restore_wandb_id(folder: Path, checkpoint: Mapping[str, Any]) -> None:
     """
     run_id = checkpoint.get(ID_KEY)
     if _read_id(folder) is None and isinstance(run_id, str) and _ID.fullmatch(run_id):
-        (folder / ID_FILE).write_text(f"{run_id}\n")
+        (folder / ID_FILE).write_text(f"{run_id}\n", encoding="utf-8")
 
 
 def start_wandb(folder: Path, options: Mapping[str, Any], failures: WriteFailures | None = None) -> WandbLogger:
@@ -106,7 +106,7 @@ def _read_id(folder: Path) -> str | None:
 
 def _write_id(folder: Path, failures: WriteFailures | None) -> None:
     with outlived(failures, ID_FILE):
-        (folder / ID_FILE).write_text(f"{secrets.token_hex(4)}\n")
+        (folder / ID_FILE).write_text(f"{secrets.token_hex(4)}\n", encoding="utf-8")
 
 
 def _start(folder: Path, mode: str, options: Mapping[str, Any]) -> WandbLogger:

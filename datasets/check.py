@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from command import FlagParser, launch, user_errors
-from disk import WriteFailures, side_file
+from disk import WriteFailures, naming, side_file
 from flags import Options, add_flags, flag
 from terminal import show
 
@@ -113,7 +113,8 @@ def _write(folder: Path, diagnosis: Diagnosis, failures: WriteFailures) -> None:
 
     from datasets.doctor import pictures, report
 
-    report.write(folder, diagnosis)
+    with naming(folder):
+        report.write(folder, diagnosis)
     with side_file(failures, "contact_sheet.png"):
         pictures.write_sheet(folder / "contact_sheet.png", diagnosis)
     if diagnosis.dataset is not None:

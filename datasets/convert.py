@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from command import FlagParser, launch, user_errors
 from datasets.counted import counted
+from disk import naming
 from flags import Options, add_flags, flag
 from terminal import printable, show
 
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         values = parser.read(argv)
         source, output = values.pop("source"), values.pop("output")
         try:
-            outcomes = _convert(source, output, Arguments(**values))
+            with naming(output):
+                outcomes = _convert(source, output, Arguments(**values))
         except KeyboardInterrupt:
             sys.stderr.write(f"{PROGRAM}: interrupted; the same command goes on\n")
             return 130

@@ -105,4 +105,4 @@ def write_faces(
             writer.write(key, [identity, 0] if array_labels else identity, payload)
         for number, bounds in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
             writer.write(num_images + 1 + number, bounds, b"")
-    (folder / "property").write_text(f"{num_identities},{IMAGE_SIZE},{IMAGE_SIZE}")
+    (folder / "property").write_text(f"{num_identities},{IMAGE_SIZE},{IMAGE_SIZE}", encoding="utf-8")

@@ -219,9 +219,9 @@ def _render_all(folder: Path, spec: SyntheticSpec, jobs: int, progress: bool) ->
         folds = [result for result in shown if result is not None]
     for number, name in enumerate(PAIR_KINDS):
         save_benchmark(_assemble(name, folds[number * NUM_FOLDS : (number + 1) * NUM_FOLDS]), folder)
-    (folder / "README.txt").write_text(README)
+    (folder / "README.txt").write_text(README, encoding="utf-8")
     description = {"kind": "synthetic", "renderer_version": RENDERER_VERSION, **asdict(spec)}
-    (folder / "spec.json").write_text(json.dumps(description, indent=2) + "\n")
+    (folder / "spec.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     write_checksums(folder)
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ops import foreign_tensor
+from ops import foreign_tensor, utf8_path
 
 from .inert_pickle import check_storages, load_inert
 
@@ -100,14 +100,15 @@ def read_state_dict(path: str | Path) -> WeightFile:
 
 
 def _read_safetensors(path: Path) -> object:
-    with safe_open(path, framework="pt") as file:
+    with utf8_path(path) as name, safe_open(name, framework="pt") as file:
         return {**(file.metadata() or {}), "state_dict": {key: file.get_tensor(key) for key in file.keys()}}
 
 
 def _read_torch(path: Path, archived: bool, foreign: bool) -> object:
     try:
         # Mapped, a storage that claims more than is there ends with it.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=archived)
+        with utf8_path(path) as name:
+            return torch.load(name, map_location="cpu", weights_only=True, mmap=archived)
     except pickle.UnpicklingError:
         if not (archived and foreign):
             raise

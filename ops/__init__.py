@@ -1,5 +1,6 @@
-"""Functions of tensors and ranks that several packages need."""
+"""Functions of tensors, ranks and paths that several packages need."""
 
+from ops.paths import utf8_path
 from ops.precision import at_least_float32
 from ops.ranks import gather, gather_objects, gather_with_gradient, is_distributed, rank_and_ranks
 from ops.structure import Rule, at_least, each, either, first_fault, foreign_tensor, named, nonfinite
@@ -19,4 +20,5 @@ __all__ = [
     "named",
     "nonfinite",
     "rank_and_ranks",
+    "utf8_path",
 ]

@@ -149,6 +149,34 @@ def print_faults(module: Module) -> list[str]:
     return [] if module.name in PRINTERS else [f"{module.path}:{line} prints" for line in lines]
 
 
+def encoding_faults(module: Module) -> list[str]:
+    if module.name == "benchmarks":  # what they read and write is their own
+        return []
+    calls = [node for node in ast.walk(module.tree) if isinstance(node, ast.Call)]
+    return [
+        f"{module.path}:{call.lineno} reads or writes text in an encoding of the machine"
+        for call in calls
+        if guesses_encoding(call)
+    ]
+
+
+def guesses_encoding(call: ast.Call) -> bool:
+    """Return whether a call opens text without saying its encoding."""
+    is_name = isinstance(call.func, ast.Name)
+    name = call.func.id if is_name else getattr(call.func, "attr", "")
+    keywords = {keyword.arg for keyword in call.keywords}
+    if "encoding" in keywords or None in keywords:
+        return False
+    if name in {"read_text", "write_text"}:
+        return len(call.args) < (1 if name == "read_text" else 2)
+    if name in {"open", "fdopen"}:
+        mode = call.args[int(is_name or name == "fdopen") :][:1]
+        if not mode:
+            return is_name or not call.args
+        return isinstance(mode[0], ast.Constant) and re.fullmatch("[rwaxt+]+", str(mode[0].value)) is not None
+    return bool(keywords & {"text", "universal_newlines"})
+
+
 def functions(module: Module) -> Iterator[tuple[str, int]]:
     """Yield name and number of code lines of each function: no blank line, no comment, no docstring."""
     layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
@@ -178,6 +206,11 @@ def test_imports_point_downwards():
 
 def test_only_programs_print():
     faults = [fault for module in MODULES for fault in print_faults(module)]
+    assert not faults, "\n".join(faults)
+
+
+def test_text_has_an_encoding_of_its_own():
+    faults = [fault for module in MODULES for fault in encoding_faults(module)]
     assert not faults, "\n".join(faults)
 
 
@@ -267,6 +300,19 @@ def test_a_bad_import_is_found(path, line):
 )
 def test_a_good_import_passes(path, line):
     assert import_faults(Module(Path(path), line + "\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "is_fault"),
+    [
+        ("path.read_text()", True), ("path.write_text('a')", True), ("path.open()", True), ("path.open('a')", True),
+        ("open('f')", True), ("open('f', 'w')", True), ("os.fdopen(1, 'w')", True), ("run(['a'], text=True)", True),
+        ("path.read_text('utf-8')", False), ("path.open('rb')", False), ("open('f', 'w', encoding='utf-8')", False),
+        ("os.open(folder, flags)", False), ("form.open(path)", False), ("run(text=True, encoding='utf-8')", False),
+    ],
+)  # fmt: skip
+def test_text_in_an_encoding_of_the_machine_is_found(line, is_fault):
+    assert bool(encoding_faults(Module(Path("nets/a.py"), f"{line}\n"))) == is_fault
 
 
 def test_long_functions_files_and_prints_are_found():

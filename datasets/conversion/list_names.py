@@ -82,11 +82,16 @@ def _is_number(field: bytes) -> bool:
 def _stem(path: Path, number: int, name: str) -> str:
     """Return a name without its suffix, refusing whatever is not a visible file in a visible folder."""
     parts = name.split("/")
-    plain = all(part and part.isprintable() and not part.startswith(".") and "\\" not in part for part in parts)
+    plain = all(part and _is_plain(part) and not part.startswith(".") and "\\" not in part for part in parts)
     if len(parts) != 2 or not plain:
         reason = f"expected the path <identity>/<image>, got {name[:80]!r}; {_REMEDY}"
         raise RecordError(path, f"line {number}", reason)
     return os.path.splitext(name)[0]  # noqa: PTH122
+
+
+def _is_plain(part: str) -> bool:
+    # A name that is not UTF-8 is one too; Python keeps its bytes as these.
+    return all(c.isprintable() or "\udc80" <= c <= "\udcff" for c in part)
 
 
 def _check_folders(path: Path, table: PathTable, labels: NDArray[np.int64]) -> None:

@@ -91,7 +91,9 @@ def _convert(workspace: Workspace, dataset: ImageFolderDataset, job: Job) -> dic
         journal.checkpoint()
         records.finish()
         journal.sync()
-        (workspace.folder / _PROPERTY).write_text(f"{journal.counts['identities']},{IMAGE_SIZE},{IMAGE_SIZE}")
+        (workspace.folder / _PROPERTY).write_text(
+            f"{journal.counts['identities']},{IMAGE_SIZE},{IMAGE_SIZE}", encoding="utf-8"
+        )
         return journal.counts
 
 

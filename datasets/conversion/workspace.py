@@ -74,7 +74,7 @@ def open_workspace(final: Path, plan: str) -> Iterator[Workspace]:
     """
     folder = final.parent / f".{final.name}.converting"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
+    with (folder / _LOCK).open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
