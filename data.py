@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from config import IMAGES_PER_IDENTITY, MS1MV2_SUBSET, Config
 from cores import usable_cores
 from datasets import (
+    Alignment,
     Benchmark,
     FaceDataset,
     GraphBatchSampler,
@@ -29,6 +30,7 @@ from datasets import (
     TrainingView,
     UnreadableImageError,
     cache_benchmark,
+    check_alignment,
     collate,
     find_benchmarks,
     read_indices,
@@ -122,7 +124,7 @@ class FaceDataModule(pl.LightningDataModule):
         config = self.config
         swap = config.swap_color_channel
         try:
-            dataset: FaceDataset = (
+            dataset = (
                 RecordDataset(training, swap_color_channel=swap)
                 if config.use_mxrecord
                 else ImageFolderDataset(training, swap_color_channel=swap, follow_links=config.follow_links)
@@ -131,6 +133,8 @@ class FaceDataModule(pl.LightningDataModule):
             if not config.use_mxrecord and (training / "train.rec").exists():
                 raise ValueError(f"{training} holds a record file, train.rec: --use_mxrecord reads it") from error
             raise
+        if not self.synthetic:
+            warn_of_unaligned(dataset)
         if config.train_data_subset is None:
             return dataset
         path = Path(config.train_data_subset)
@@ -296,6 +300,17 @@ class FaceDataModule(pl.LightningDataModule):
         except UnreadableImageError as error:
             return error.reason
         return "could be read at the second attempt"
+
+
+def warn_of_unaligned(dataset: ImageFolderDataset | RecordDataset) -> Alignment:
+    """Look at a sample of a data set and say loudly if its faces do not lie where the template has them."""
+    alignment = check_alignment(dataset)
+    if alignment.is_suspect:
+        logger.warning(
+            "%s: THE FACES ARE %s. Align them to ArcFace's five points at 112 x 112 first, or every number here is one "
+            "of misplaced faces (docs/data.md)", dataset.root, alignment,
+        )  # fmt: skip
+    return alignment
 
 
 def at_most_cores(num_workers: int) -> int:

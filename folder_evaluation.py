@@ -18,7 +18,7 @@ import runs
 import transforms
 from checkpoints import load_pretrained_model
 from config import EvaluationConfig
-from data import at_most_cores
+from data import at_most_cores, warn_of_unaligned
 from datasets import ImageFolderDataset, Pairs, UnreadableImageError, all_pairs, read_pairs
 from datasets.progress import tracked
 from devices import choose_precision, settle, uses_gpu
@@ -66,6 +66,7 @@ def run(options: EvaluationConfig) -> int:
     model = load_model(options)
     dataset = ImageFolderDataset(options.data_path, follow_links=options.follow_links)
     listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
+    alignment = warn_of_unaligned(dataset)
     images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
     pairs = choose_pairs(dataset, places, listed, options.pairs or options.data_path)
     scored = score_conditions(model, images, pairs, options, every_pair=listed is None)
@@ -74,7 +75,12 @@ def run(options: EvaluationConfig) -> int:
     results = evaluate_conditions(model, scored.scores, pairs, resampling, options)
     with naming(folder):
         save_scores(folder / "scores.npz", [str(dataset.paths[place]) for place in places.tolist()], pairs, scored)
-    facts = {"matched": describe_matched(scored.matched), "unreadable": unreadable}
+    facts = {
+        "matched": describe_matched(scored.matched),
+        "unreadable": unreadable,
+        "left_out": str(dataset.left_out) if dataset.left_out else "no file",
+        "alignment": str(alignment),
+    }
     report = describe_results(results, model, resampling, options, facts)
     if listed is None:
         report["benchmarks"][SET_NAME]["identification"] = identify(results, labels)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
 
 if TYPE_CHECKING:
+    from datasets.alignment import Alignment, check_alignment
     from datasets.benchmark import BENCHMARKS, Benchmark, find_benchmarks, load_benchmark, save_benchmark
     from datasets.cache import cache_benchmark, cache_folder
     from datasets.graph_sampler import GraphBatchSampler
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 # The names above, by module; a test compares them.
 _MODULES = {
+    "alignment": ("Alignment", "check_alignment"),
     "benchmark": ("BENCHMARKS", "Benchmark", "find_benchmarks", "load_benchmark", "save_benchmark"),
     "cache": ("cache_benchmark", "cache_folder"),
     "graph_sampler": ("GraphBatchSampler",),
@@ -64,6 +66,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "BENCHMARKS",
+    "Alignment",
     "Benchmark",
     "Draw",
     "FaceDataset",
@@ -89,6 +92,7 @@ __all__ = [
     "all_pairs",
     "cache_benchmark",
     "cache_folder",
+    "check_alignment",
     "collate",
     "find_benchmarks",
     "load_benchmark",

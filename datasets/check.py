@@ -73,7 +73,7 @@ def _diagnose(source: Path | None, options: Arguments) -> Diagnosis:
     dataset = None if source is None else _open(source, options.follow_links)
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
     looked = None if dataset is None else look_at(dataset, options.jobs)
-    model = None if looked is None or looked.model is None else looked.model.discriminants
+    model = None if looked is None else looked.model
     sets: list[LookedSet] = []
     broken: dict[str, str] = {}
     for name, path in paths.items():

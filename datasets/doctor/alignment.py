@@ -1,21 +1,14 @@
-"""Whether faces lie where the five-point template has them, judged from pixels alone.
+"""Which images of a set have their face elsewhere than the others, judged from pixels alone.
 
-Two questions are asked of a sample of the set.
+Copies of a sample are shifted, turned and scaled, and a linear discriminant learns to tell them from the images as they
+are. Where faces have one place this is easy, and an image that looks more like the moved copies is suspected to be
+unaligned itself. Where they have none, there is nothing to learn. Whether the place is the template's is another
+question, see `datasets.alignment`.
 
-Are its faces all in one place? Copies of the sample are shifted, turned and scaled, and a linear discriminant learns to
-tell them from the images as they are. Where faces have one place this is easy, and an image that looks more like the
-moved copies is suspected to be unaligned itself. Where they have none, there is nothing to learn, and only the set as a
-whole is judged.
-
-Is it the template's place? Eyes are darker than what surrounds them. In the average of the sample the darkest spots
-near the template's eyes are looked for; they are where the set's eyes are.
-
-What it cannot tell: shifts below 8 pixels and turns below 15 degrees in single images; whether the mouth fits; anything
-of sets below MIN_SAMPLE images. Single images are missed and suspected wrongly, at rates that depend on the set: of 800
-synthetic faces with 5 % moved ones, 81 % of these are found and 1.1 % of the others suspected; with 15 %, 67 % and
-0.3 %; with 20 %, 29 % and 0.3 %; with 30 % hardly one, and the average face gives the set away. Profiles and covered
-faces are suspected more often than others. No real aligned faces were at hand: all bounds below come from synthetic
-faces and from the ORL photographs, which are not aligned.
+What it cannot tell: shifts below 8 pixels and turns below 15 degrees in single images; anything of sets below
+MIN_SAMPLE images. Single images are missed and suspected wrongly, at rates that depend on the set: of 800 synthetic
+faces with 5 % moved ones, 81 % of these are found and 1.1 % of the others suspected; with 15 %, 67 % and 0.3 %; with
+20 %, 29 % and 0.3 %; with 30 % hardly one. Profiles and covered faces are suspected more often than others.
 """
 
 from __future__ import annotations
@@ -26,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.alignment import flatten
 from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
 
@@ -34,17 +28,11 @@ MIN_SAMPLE = 200
 SUSPECT_BELOW = -2.5
 # Synthetic faces have 0.98 to 0.99, with 15 % of them moved 0.93; all jittered by up to 4 pixels 0.96, by up to 8 0.87.
 MIN_CONSISTENCY = 0.88
-# The eyes of synthetic faces are found within 2.5 pixels of the template's, as dark as -0.9; all jittered by up to 4
-# pixels -0.7, by up to 8 -0.4; ORL -0.45.
-MAX_EYE_OFFSET = 4.0
-MAX_EYE_LEVEL = -0.6
 
 _COPIES = 3
 _ROUNDS = 3
 _SHRINKAGE = 1.0
-_SMALL, _FEATURES = IMAGE_SIZE // 2, IMAGE_SIZE // 4
-_WINDOW = 17
-_SEARCH = 15
+_FEATURES = IMAGE_SIZE // 4
 
 Array = NDArray[np.float32]
 
@@ -76,34 +64,9 @@ class Discriminants(NamedTuple):
         return (features @ self.weights.T - self.medians) / self.spreads
 
 
-class Eye(NamedTuple):
-    """An eye of the average face.
-
-    Attributes:
-        x, y: pixels from the template's eye.
-        level: how dark it is, in local standard deviations.
-    """
-
-    x: float
-    y: float
-    level: float
-
-
-class AlignmentModel(NamedTuple):
-    """Where the faces of a set lie; see `fit`."""
-
-    discriminants: Discriminants
-    eyes: tuple[Eye, Eye]
-
-    @property
-    def fits_template(self) -> bool:
-        """Whether the eyes are where the template has them."""
-        return all(np.hypot(eye.x, eye.y) <= MAX_EYE_OFFSET and eye.level <= MAX_EYE_LEVEL for eye in self.eyes)
-
-
 def features_of(grey: Image) -> Array:
     """Return float32 [784]: a grey image uint8 [112, 112] of 28 x 28 without its large-scale light and contrast."""
-    small = cv2.resize(_flatten(grey), (_FEATURES, _FEATURES), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(flatten(grey), (_FEATURES, _FEATURES), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32).ravel()
 
 
@@ -112,7 +75,7 @@ def half_of(indices: NDArray[np.int64]) -> NDArray[np.int64]:
     return (indices * 2654435761 >> 16) & 1
 
 
-def fit(greys: list[Image], indices: NDArray[np.int64]) -> AlignmentModel:
+def fit(greys: list[Image], indices: NDArray[np.int64]) -> Discriminants:
     """Learn where the faces of a set lie.
 
     Images that look moved themselves are left out in further rounds, as long as there is something to learn.
@@ -131,8 +94,7 @@ def fit(greys: list[Image], indices: NDArray[np.int64]) -> AlignmentModel:
         if not learnt.is_consistent:
             break
         kept = learnt.score(images)[np.arange(len(half)), half] > -2
-    average = np.asarray(np.mean([_flatten(grey) for grey in greys], axis=0), np.float32)
-    return AlignmentModel(learnt, (_find_eye(average, TEMPLATE[0]), _find_eye(average, TEMPLATE[1])))
+    return learnt
 
 
 def _learn(images: Array, moved: Array, half: NDArray[np.int64], kept: NDArray[np.bool_]) -> Discriminants:
@@ -169,15 +131,6 @@ def _share_above(values: Array, others: Array) -> float:
     return float(np.searchsorted(np.sort(others), values).mean() / len(others))
 
 
-def _flatten(grey: Image) -> Array:
-    """Return float32 [56, 56] in [-2.5, 2.5]: deviations from the local mean in local standard deviations."""
-    small = cv2.resize(grey, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA).astype(np.float32)
-    difference = small - cv2.blur(small, (_WINDOW, _WINDOW))
-    # Six levels more, so that noise in an even area stays small.
-    spread = np.sqrt(cv2.blur(difference * difference, (_WINDOW, _WINDOW))) + 6
-    return np.clip(difference / spread, -2.5, 2.5)
-
-
 def _move(grey: Image, rng: np.random.Generator) -> Image:
     """Return an image shifted by 8 to 20 pixels, turned by 15 to 180 degrees, or scaled by 0.55-0.8 or 1.3-1.7."""
     kind, sign = rng.integers(3), rng.choice([-1, 1])
@@ -189,14 +142,3 @@ def _move(grey: Image, rng: np.random.Generator) -> Image:
         direction, length = rng.uniform(0, 2 * np.pi), rng.uniform(8, 20)
         matrix[:, 2] += length * np.cos(direction), length * np.sin(direction)
     return np.asarray(cv2.warpAffine(grey, matrix, grey.shape[::-1], borderMode=cv2.BORDER_REFLECT_101), np.uint8)
-
-
-def _find_eye(average: Array, eye: NDArray[np.float32]) -> Eye:
-    """Return the darkest spot of an average face [56, 56] around an eye of the template."""
-    full = cv2.resize(average, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_CUBIC)
-    full = cv2.GaussianBlur(full, (0, 0), 2.5)
-    left, top = (round(float(value)) - _SEARCH for value in eye)
-    window = full[top : top + 2 * _SEARCH + 1, left : left + 2 * _SEARCH + 1]
-    down, right = np.unravel_index(int(window.argmin()), window.shape)
-    x, y = left + float(right) - float(eye[0]), top + float(down) - float(eye[1])
-    return Eye(round(x, 1), round(y, 1), round(float(window.min()), 2))

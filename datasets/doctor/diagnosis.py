@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.counted import counted
-from datasets.doctor.alignment import SUSPECT_BELOW, AlignmentModel
+from datasets.doctor.alignment import SUSPECT_BELOW
 from datasets.doctor.duplicates import Duplicates, find_duplicates
 from datasets.doctor.examine import FaceSource, Looked, LookedSet
 from datasets.doctor.measure import GREY
@@ -115,11 +115,6 @@ def channels_of(rows: NDArray[np.void]) -> Channels:
     return Channels(len(warmth), float((warmth < 0).mean()) if len(warmth) else 0.0, clearly)
 
 
-def describe_eyes(model: AlignmentModel) -> str:
-    """Return how far the eyes of a set's average face are from the template's."""
-    return " and ".join(f"({eye.x:+.1f}, {eye.y:+.1f})" for eye in model.eyes)
-
-
 def share_unaligned(looked: LookedSet) -> float:
     """Return which share of a benchmark set does not lie where the faces of the data set do."""
     return float((looked.alignment < SUSPECT_BELOW).mean())
@@ -136,7 +131,7 @@ def _duplicates(looked: Looked, sets: list[LookedSet]) -> Duplicates:
 
 def _unaligned(looked: Looked) -> Indices:
     """Return the images that look unaligned, the worst first; none where single images cannot be judged."""
-    if looked.model is None or not looked.model.discriminants.is_consistent:
+    if looked.model is None or not looked.model.is_consistent:
         return np.empty(0, np.int64)
     found = np.flatnonzero(looked.rows["readable"] & (looked.alignment < SUSPECT_BELOW))
     return found[np.argsort(looked.alignment[found], kind="stable")]
@@ -211,20 +206,13 @@ def _of_colours(diagnosis: Diagnosis) -> Iterator[Finding]:
 def _of_places(diagnosis: Diagnosis) -> Iterator[Finding]:
     looked = diagnosis.looked
     assert looked is not None
-    model = looked.model
-    if model is None:
-        return
-    if not model.discriminants.is_consistent:
+    if looked.check.is_suspect:
+        yield Finding("unaligned_set", f"the faces are {looked.check}")
+    elif looked.model is not None and not looked.model.is_consistent:
         yield Finding(
             "unaligned_set",
-            f"the faces do not lie in one place: only in {model.discriminants.consistency:.0%} of cases is a face told "
-            "from a moved one; single images cannot be judged",
-        )
-    elif not model.fits_template:
-        yield Finding(
-            "other_template",
-            f"the eyes of the average face are {describe_eyes(model)} pixels (x, y) from the template's, and "
-            f"{' and '.join(f'{eye.level:.2f}' for eye in model.eyes)} dark (usual: -0.9): aligned otherwise, or not",
+            f"the faces do not lie in one place: only in {looked.model.consistency:.0%} of cases is a face told from a "
+            "moved one; single images cannot be judged",
         )
     num = int(looked.rows["readable"].sum())
     if len(diagnosis.unaligned) > MAX_UNALIGNED * num:
@@ -249,7 +237,7 @@ def _of_sets(diagnosis: Diagnosis) -> Iterator[Finding]:
                 f"benchmark {other.benchmark.name}: {channels.blue:.0%} of its colour images have more blue than red "
                 "where faces show skin",
             )
-        if model is not None and model.discriminants.is_consistent and share_unaligned(other) > MAX_UNALIGNED_IN_SET:
+        if model is not None and model.is_consistent and share_unaligned(other) > MAX_UNALIGNED_IN_SET:
             yield Finding(
                 "benchmark_alignment",
                 f"benchmark {other.benchmark.name}: {share_unaligned(other):.0%} of its faces do not lie where those "

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.alignment import Alignment, check_alignment
 from datasets.benchmark import Benchmark, fault_of, load_benchmark
-from datasets.doctor.alignment import MIN_SAMPLE, AlignmentModel, Discriminants, fit, half_of
+from datasets.doctor.alignment import MIN_SAMPLE, Discriminants, fit, half_of
 from datasets.doctor.measure import Measured, measure_images, measure_portion
 from datasets.image_folder import ImageFolderDataset
 from datasets.images import UnreadableImageError
@@ -47,12 +48,14 @@ class Looked(NamedTuple):
         alignment: float32 [N], scores, 0 is usual; all 0 without a model.
         unreadable: the images that cannot be read.
         model: where its faces lie; None if it has too few.
+        check: whether that is the template's place.
     """
 
     rows: NDArray[np.void]
     alignment: NDArray[np.float32]
     unreadable: list[Unreadable]
-    model: AlignmentModel | None
+    model: Discriminants | None
+    check: Alignment
 
 
 class LookedSet(NamedTuple):
@@ -71,10 +74,10 @@ class LookedSet(NamedTuple):
 def look_at(dataset: FaceSource, jobs: int) -> Looked:
     """Measure every image of a data set; see `measure`. It needs 80 bytes of memory an image."""
     model = _learn(dataset)
-    work = partial(measure_portion, model=None if model is None else model.discriminants)
+    work = partial(measure_portion, model=model)
     rows, found = _collect(work, portions(dataset, range(len(dataset))), len(dataset), jobs, str(dataset.root))
     own = rows["alignment"][np.arange(len(rows)), half_of(np.arange(len(rows)))]
-    return Looked(rows, own, found, model)
+    return Looked(rows, own, found, model, check_alignment(dataset))
 
 
 def look_at_set(path: Path, name: str, model: Discriminants | None, jobs: int) -> LookedSet:
@@ -110,7 +113,7 @@ def _collect(
     return rows, unreadable
 
 
-def _learn(dataset: FaceSource) -> AlignmentModel | None:
+def _learn(dataset: FaceSource) -> Discriminants | None:
     """Return where the faces of a set lie, learnt from a sample of it; None if too few can be read."""
     indices = np.unique(np.linspace(0, len(dataset) - 1, _SAMPLE).astype(np.int64))
     shown = tracked(indices.tolist(), "Learning where the faces are", len(indices), transient=True)

@@ -17,7 +17,6 @@ from datasets.doctor.diagnosis import (
     Channels,
     Diagnosis,
     channels_of,
-    describe_eyes,
     share_unaligned,
 )
 from datasets.doctor.duplicates import Pairs
@@ -129,13 +128,14 @@ def _summary(diagnosis: Diagnosis) -> Iterator[str]:
         f"colour: {counted(channels.num_colour, 'image')}, {channels.blue:.1%} of them with more blue than red in the "
         "skin"
     )
+    yield f"alignment: {looked.check}"
     model = looked.model
     if model is None:
-        yield f"alignment: not judged, {alignment.MIN_SAMPLE} readable images are needed"
+        yield f"places of single images: not judged, {alignment.MIN_SAMPLE} readable images are needed"
     else:
         yield (
-            f"alignment: consistency {model.discriminants.consistency:.3f}, eyes of the average face "
-            f"{describe_eyes(model)} from the template's, {counted(len(diagnosis.unaligned), 'image')} suspected"
+            f"places of single images: consistency {model.consistency:.3f}, "
+            f"{counted(len(diagnosis.unaligned), 'image')} suspected"
         )
 
 
@@ -242,20 +242,28 @@ def _channels(channels: Channels | None) -> Section:
 
 def _alignment(diagnosis: Diagnosis) -> Section:
     assert diagnosis.looked is not None
-    model = diagnosis.looked.model
-    if model is None:
-        return {"judged": False, "rule": f"{alignment.MIN_SAMPLE} readable images are needed"}
-    return {
-        "judged": True,
-        "consistency": model.discriminants.consistency,
-        "consistent": model.discriminants.is_consistent,
-        "eyes": [eye._asdict() for eye in model.eyes],
-        "fits_template": model.fits_template,
-        "suspected_images": len(diagnosis.unaligned),
-        "rule": f"consistent: moved copies are told from the images in at least {alignment.MIN_CONSISTENCY:.0%}; "
-        f"template: eyes of the average face within {alignment.MAX_EYE_OFFSET} pixels and below "
-        f"{alignment.MAX_EYE_LEVEL}; an image is suspected below {alignment.SUSPECT_BELOW} standard deviations",
+    check, model = diagnosis.looked.check, diagnosis.looked.model
+    section: Section = {
+        "judged": check.is_judged,
+        "suspect": check.is_suspect,
+        "face": check.face,
+        "eyes": check.eyes,
+        "not_square": check.num_not_square,
+        "rule": "docs/data.md; single images: "
+        + (
+            f"{alignment.MIN_SAMPLE} readable ones are needed"
+            if model is None
+            else f"consistent if moved copies are told from them in at least {alignment.MIN_CONSISTENCY:.0%}; "
+            f"suspected below {alignment.SUSPECT_BELOW} standard deviations"
+        ),
     }
+    if model is not None:
+        section |= {
+            "consistency": model.consistency,
+            "consistent": model.is_consistent,
+            "suspected_images": len(diagnosis.unaligned),
+        }
+    return section
 
 
 def _benchmarks(diagnosis: Diagnosis) -> Section:

@@ -79,6 +79,7 @@ def test_a_checkpoint_is_evaluated_on_a_folder_of_identities(trained, faces, tmp
         assert (saved["first"] < saved["second"]).all()
         assert len(saved["clean_qaconv"]) == 96 * 95 // 2
     assert results["protocol"]["matched"] == "all pairs"
+    assert "aligned" in results["protocol"]["alignment"] and results["protocol"]["left_out"] == "no file"
     for condition, methods in results["benchmarks"]["own"]["identification"].items():
         assert tuple(methods) == METHODS and condition in conditions
         assert {(entry["num_probes"], entry["num_strangers"]) for entry in methods.values()} == {(96, 0)}

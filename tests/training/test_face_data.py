@@ -17,6 +17,7 @@ from config import Config
 from data import FaceDataModule
 from datasets import Benchmark, ImageFolderDataset, PKBatchSampler
 from datasets import write_faces as write_records
+from datasets.synthetic import render_identities
 from validation import folds_of, precision_of
 
 FIVE = ["lfw", "cfp_fp", "agedb_30", "calfw", "cplfw"]
@@ -150,7 +151,7 @@ def test_unreadable_images_are_replaced_listed_once_and_kept_in_the_list_when_re
     assert (tmp_path / "unreadable.txt").read_text() == f"{first}\tthe file is empty\n"
     used = [index for indices in recorder.indices for index in indices]
     assert len(used) == 2 * 16 and 4 + 2 not in used
-    warnings = [record.getMessage() for record in caplog.records if "unreadable" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if record.getMessage().startswith("unreadable")]
     assert warnings == [f"unreadable image {first}: another image took its place"]
 
     second.write_bytes(b"no image")
@@ -286,3 +287,16 @@ def test_a_batch_that_gives_the_matcher_no_two_people_is_refused(
 @pytest.mark.parametrize("options", [{"cross_rank_pairs": True}, {"check_mode": True}, {"qaconv_loss_weight": 0.0}])
 def test_one_identity_a_rank_is_enough_across_ranks_or_without_the_matcher(noise_faces, options):
     assert set_up(noise_faces, 2, batch_size=8, **options).num_classes == 8
+
+
+def test_faces_that_do_not_look_aligned_are_warned_of_loudly(tmp_path, caplog):
+    images = render_identities("unaligned data", 6, 4)[0]
+    for number, image in enumerate(images):
+        for name, written in (("good", image), ("bad", np.roll(image, (20, 14), (0, 1)))):
+            path = tmp_path / name / f"p{number // 4}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), written[..., ::-1])
+    for name in ("good", "bad"):
+        FaceDataModule(Config(data_root=str(tmp_path / name), batch_size=8, val_identities=0.5)).setup()
+    messages = [message for message in caplog.messages if "THE FACES ARE" in message]
+    assert len(messages) == 1 and str(tmp_path / "bad") in messages[0] and "Align them" in messages[0]
