@@ -48,7 +48,7 @@ def refuse_beyond_memory(demands: Mapping[str, float]) -> None:
 def available_memory() -> float | None:
     """Return the bytes that this process may still get, swap included, within its control group; None if unknown."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
         limits = [1024.0 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0))]
     except (OSError, ValueError, LookupError):
@@ -59,7 +59,7 @@ def available_memory() -> float | None:
 def _group_limits() -> Iterator[float]:
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
-            yield float((Path("/sys/fs/cgroup") / name).read_text())
+            yield float((Path("/sys/fs/cgroup") / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue  # no such group, or "max"
 
