@@ -151,6 +151,8 @@ def _sync(stream: BinaryIO) -> None:
 
 def _sync_folder(folder: Path) -> None:
     """Let the new name of a file survive a power failure."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows opens no folder
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing.process
-import os
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def resident_bytes(process: int) -> int | None:
         pages = int((_PROC / str(process) / "statm").read_text(encoding="utf-8").split()[1])
     except OSError:
         return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return pages * mmap.PAGESIZE
 
 
 def workers() -> list[int]:

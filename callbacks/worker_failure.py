@@ -74,11 +74,20 @@ def _end_workers() -> None:
     workers = [process for process in multiprocessing.active_children() if process.daemon]
     if not workers:
         return
-    # torch would take this for another failure, and raise it wherever the program is.
+    with _children_unwatched():
+        for process in workers:
+            process.kill()
+            process.join(_SECONDS_TO_DIE)
+
+
+@contextmanager
+def _children_unwatched() -> Iterator[None]:
+    """Keep torch from taking the death of a worker for another failure, and raising it wherever the program is."""
+    if not hasattr(signal, "SIGCHLD"):  # on Windows torch hears of no death
+        yield
+        return
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for process in workers:
-        process.kill()
-        process.join(_SECONDS_TO_DIE)
+    yield
     signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
 
 

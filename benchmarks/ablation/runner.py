@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -96,6 +95,8 @@ def score_fused_maps(run: Run) -> None:
 def _train(run: Run, data: Path, epochs: int, folder: Path) -> float:
     """Run main.py and return its processor seconds: other programs on the machine do not count."""
     words = [sys.executable, str(ROOT / "main.py"), "--data_root", str(data), "--prefix", run.variant.name]
+    import resource  # here: Windows has none
+
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with (folder / "output.txt").open("w") as output:
         done = subprocess.run(

@@ -7,14 +7,14 @@ at the very end, by renaming, and a run that is killed even between two renaming
 
 from __future__ import annotations
 
-import fcntl
+import importlib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 _PLAN, _PROGRESS, _LOCK = "plan.txt", "progress.json", "lock"
 
@@ -76,8 +76,8 @@ def open_workspace(final: Path, plan: str) -> Iterator[Workspace]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w", encoding="utf-8") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            _lock(lock)
+        except (BlockingIOError, PermissionError) as error:
             raise ValueError(f"{final}: another conversion is writing it; wait until it ends") from error
         if _read(folder / _PLAN) != plan:
             _clear(folder)
@@ -89,7 +89,23 @@ def open_workspace(final: Path, plan: str) -> Iterator[Workspace]:
         finally:
             # Without a note there is nothing to go on from.
             if done or not (folder / _PROGRESS).exists():
-                shutil.rmtree(folder)
+                # Windows removes no file that is open: the lock stays there.
+                shutil.rmtree(folder, ignore_errors=not hasattr(os, "O_DIRECTORY"))
+
+
+def _lock(stream: TextIO) -> None:
+    """Lock a file until it is closed or the process dies.
+
+    Raises:
+        BlockingIOError, on Windows PermissionError: if another process has locked it.
+    """
+    try:
+        fcntl = importlib.import_module("fcntl")
+    except ImportError:
+        msvcrt = importlib.import_module("msvcrt")
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Journal:
