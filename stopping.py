@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import logging
 import multiprocessing.queues
 import os
@@ -24,6 +26,8 @@ REQUEUE_CODE = 85
 # A scheduler may signal a process and, through its launcher, signal it again: that is no second request.
 ECHO_SECONDS = 0.5
 PARENT_PERIOD = 1.0  # seconds from look to look
+GRACE = 10.0  # seconds
+RANK_0 = "MASKWISE_RANK_0"  # holds the number of its process
 
 
 class Stopped(Exception):  # noqa: N818  # nothing went wrong
@@ -139,6 +143,9 @@ def start_worker(worker: int = 0) -> None:
     """
     import cv2  # the data sets have it; the programs do without until they know that their options are right
 
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None and multiprocessing.get_start_method() != "forkserver":
+        _die_with(parent.pid)  # torch looks every five seconds, and may look too late to know its parent
     cv2.setNumThreads(0)  # torch has seen to its own threads; OpenCV would start one for each core
     outlive_first_signal()
     # Private, and the only place where such an error is told: test_worker_failure.py sees that it is still called. A
@@ -184,6 +191,36 @@ def _follow(parent: int, name: str) -> None:
         time.sleep(PARENT_PERIOD)
     logger.error("%s has died: the run stops", name)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def watch_rank_0(is_main: bool) -> None:
+    """End this process should rank 0, which has started it, die; called by each rank before it does anything else.
+
+    Rank 0 tells the others by an environment variable who it is: by the time they look, their parent can be another.
+    They have time for an error or the end of the run to get there first.
+    """
+    if is_main:
+        os.environ[RANK_0] = str(os.getpid())
+    elif RANK_0 in os.environ:
+        parent = int(os.environ[RANK_0])
+        atexit.register(_die_with, parent)  # threads do not run to the very end
+        threading.Thread(target=_end_without, args=(parent,), daemon=True, name="rank 0 watch").start()
+
+
+def _end_without(rank_0: int) -> None:
+    while os.getppid() == rank_0:
+        time.sleep(PARENT_PERIOD)
+    time.sleep(GRACE)
+    logger.error("rank 0 has died: this rank ends too")
+    os._exit(1)
+
+
+def _die_with(parent: int) -> None:
+    """Have Linux kill this process as soon as its parent, or the thread of it that started it, ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def requeue_job() -> None:

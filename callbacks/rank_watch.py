@@ -16,26 +16,27 @@ from functools import partial
 import pytorch_lightning as pl
 from lightning_fabric.plugins.environments import LightningEnvironment
 
+from stopping import RANK_0
+
 logger = logging.getLogger(__name__)
 
 PERIOD = 0.1  # seconds; Lightning, which kills without a word, looks every five
-GRACE = 10.0
 SECONDS_TO_DIE = 5.0  # from the end of a process's connections to its own
 
 
 @contextmanager
 def watched_ranks(trainer: pl.Trainer) -> Iterator[None]:
-    """Within the block, say which rank died and why, and end a rank that is left alone by rank 0.
+    """Within the block, say which rank died and why.
 
     This is about ranks that rank 0 has started itself; torchrun and srun watch over theirs. A rank whose peer has died
     gets an error from the next exchange, which tells neither who nor why. If it waits for something else, Lightning
-    kills it a few seconds after a rank has died, without a word; but nobody ends it when that was rank 0.
+    kills it a few seconds after a rank has died, without a word; when that was rank 0, `watch_rank_0` ends it.
     """
     over = threading.Event()
     is_child = trainer.local_rank > 0 and isinstance(_environment(trainer), LightningEnvironment)
-    find_dead = partial(_dead_parent, os.getppid()) if is_child else partial(_dead_child, trainer)
-    watch = _end_without_parent if is_child else _tell_of_the_dead
-    threading.Thread(target=watch, args=(over, find_dead), daemon=True, name="rank watch").start()
+    find_dead = _dead_parent if is_child else partial(_dead_child, trainer)
+    if not is_child:
+        threading.Thread(target=_tell_of_the_dead, args=(over, find_dead), daemon=True, name="rank watch").start()
     try:
         yield
     except RuntimeError:
@@ -60,8 +61,8 @@ def _dead_child(trainer: pl.Trainer) -> str | None:
     return next((f"rank {rank} {_cause(code)}" for rank, code in dead if code), None)
 
 
-def _dead_parent(parent: int) -> str | None:
-    return None if os.getppid() == parent else "rank 0 has died"
+def _dead_parent() -> str | None:
+    return None if str(os.getppid()) == os.environ.get(RANK_0) else "rank 0 has died"
 
 
 def _cause(code: int) -> str:
@@ -74,12 +75,3 @@ def _tell_of_the_dead(over: threading.Event, find_dead: Callable[[], str | None]
         if (death := find_dead()) is not None:
             over.set()
             logger.error("%s: the run ends; resume it from its last checkpoint", death)
-
-
-def _end_without_parent(over: threading.Event, find_dead: Callable[[], str | None]) -> None:
-    while not over.wait(PERIOD):
-        if (death := find_dead()) is not None:
-            over.wait(GRACE)  # an error on this rank, or the end of the run, may be on its way
-            if not over.is_set():
-                logger.error("%s: this rank ends too", death)
-                os._exit(1)

@@ -12,6 +12,8 @@ from broken_runs import FLAGS
 from programs import ROOT
 from short_runs import write_faces
 
+import stopping
+
 LAUNCHERS = {
     "ours": [sys.executable, str(ROOT / "main.py"), "--num_processes", "2"],
     "torchrun": [sys.executable, *"-m torch.distributed.run --standalone --nproc_per_node 2".split(), "main.py"],
@@ -74,3 +76,79 @@ def test_a_rank_that_is_killed_ends_the_run_within_a_minute(tmp_path, launcher, 
         assert ("rank 1 was killed by SIGKILL" if victim else "rank 0 has died") in output
     else:
         assert f"Signal {int(signal.SIGKILL)} (SIGKILL)" in output
+
+
+SECONDS = stopping.GRACE + 20  # and for the imports of a busy machine
+
+
+@pytest.mark.parametrize(
+    "delay", [0.0, *(pytest.param(delay, marks=pytest.mark.slow) for delay in (0.05, 0.2, 1.0, 3.0, 6.0))]
+)
+def test_no_rank_outlives_a_rank_0_that_is_killed_while_they_start(tmp_path, delay):
+    marker = str(tmp_path)
+    flags = [*FLAGS, "--data_root", str(write_faces(tmp_path / "faces")), "--epochs", "10000", "--cross_rank_pairs"]
+    with (tmp_path / "out.txt").open("w") as stream:
+        process = subprocess.Popen(
+            [*LAUNCHERS["ours"], *flags], cwd=tmp_path, stdout=stream, stderr=stream, start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TEST_MARKER": marker},
+        )  # fmt: skip
+    try:
+        wait_for(lambda: 1 in ranks_of(marker) or process.poll() is not None, 120)
+        time.sleep(delay)
+        assert process.poll() is None, (tmp_path / "out.txt").read_text()
+        process.kill()
+        process.wait()
+        wait_for(lambda: not ranks_of(marker), SECONDS)
+    finally:
+        for left in ranks_of(marker).values():
+            os.kill(left, signal.SIGKILL)
+
+
+LATE = "import os, time; from stopping import watch_rank_0; watch_rank_0(False); time.sleep(60)"
+EXITING = """
+import atexit, time
+atexit.register(time.sleep, 60)  # runs after what is registered later, as the end of an interpreter does
+from stopping import watch_rank_0
+watch_rank_0(False)
+"""
+
+
+@pytest.mark.parametrize("program", [LATE, EXITING], ids=["already dead", "at the exit"])
+def test_a_rank_finds_that_rank_0_is_dead_however_early_or_late_that_was(program):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    environment = {**os.environ, stopping.RANK_0: str(gone.pid)}
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, timeout=50)
+    assert done.returncode == 1 and time.monotonic() - start < SECONDS
+
+
+WORKER = """
+import os, time
+from torch.utils.data import DataLoader
+from stopping import start_worker
+class Slow:
+    def __len__(self):
+        return 4
+    def __getitem__(self, index):
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+batches = iter(DataLoader(Slow(), batch_size=None, num_workers=1, worker_init_fn=start_worker))
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+def test_a_worker_dies_with_its_rank_also_within_an_image():
+    with subprocess.Popen([sys.executable, "-c", WORKER], cwd=ROOT, stdout=subprocess.PIPE, text=True) as rank:
+        worker = int(rank.stdout.readline())
+        rank.kill()
+        rank.wait()
+        wait_for(lambda: not is_running(worker), 3)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
