@@ -16,9 +16,12 @@ setup: $(STAMP)
 
 $(STAMP): requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	touch $@
+	@test -x $(PY) || echo "Creating $(VENV) with $$($(PYTHON) -V)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "Installing PyTorch and $$(grep -c == requirements.txt) packages into $(VENV): some minutes; about 2 GB, with CUDA several times that"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+	@echo "Done: start the programs with $(PY), as in $(PY) main.py --help"
 
 # Packages that few need and tests skip without; the extras of pyproject.toml.
 setup-extras: setup

@@ -132,6 +132,7 @@ EFFECTS = {
     "wandb_name": f"{WANDB}::test_mode_name_folder_and_options_reach_wandb",
     "wandb": f"{OPTIONS}::test_wandb_offline_writes_into_the_run_folder_only",
     "resume_from_checkpoint": f"{RUNS}::test_a_run_killed_inside_an_epoch_resumes_to_bit_identical_metrics",
+    "override": "tests/cli/test_overrides.py::test_an_overridden_rate_is_trained_with_recorded_and_kept",
     "requeue": "tests/cli/test_interruptions.py::"
     "test_a_job_that_is_stopped_killed_and_requeued_ends_as_if_it_had_not_been",
     "start_from_model_statedict": "test_start_from_model_statedict_starts_with_these_weights_in_their_color_space",

@@ -74,7 +74,9 @@ def test_a_path_that_cannot_be_is_one_line(name, word, capsys):
 def test_an_evaluation_path_that_cannot_be_is_one_line(name, word, capsys, faces):
     if (name, word) == ("output-dir", "x" * 300):
         pytest.skip("the message comes when the report is written")
-    words = {"--model-path": faces / "none.ckpt", "--data-path": faces / "train"} | {f"--{name}": word}
+    words = {"--model-path": faces / "none.ckpt", "--data-path": faces / "train", "--output-dir": "out"} | {
+        f"--{name}": word
+    }
     assert refusal(capsys, main_eval.main, *(f"{flag}={value}" for flag, value in words.items())).isprintable()
 
 
