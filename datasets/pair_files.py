@@ -99,6 +99,9 @@ def _numbers(line: str) -> list[int]:
 
 def _is_heading(line: str) -> bool:
     words = re.findall(r"[^\W\d_]+", line.lower())
+    # A number at the end is a label or an image: identities may be called a and b.
+    if re.search(r"(?:^|[\s,;\"'])\d+[\s,;\"']*$", line):
+        return False
     return bool(words) and not re.search(r"[/\\.]", line) and _HEADING_WORDS.issuperset(words)
 
 

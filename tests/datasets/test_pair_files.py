@@ -229,3 +229,11 @@ def test_what_is_no_list_is_one_line_at_once(dataset, tmp_path, monkeypatch, kin
         with pytest.raises(ValueError) as caught:
             reader()
         assert str(caught.value).isprintable() and ("list" in str(caught.value) or kind in ("device", "name"))
+
+
+@pytest.mark.parametrize("text", ["a 1 2\na 1 b 1\n", "a,1,b,1\na,1,2\n"])
+def test_a_first_pair_of_identities_with_the_names_of_columns_is_no_heading(tmp_path, write_image, text):
+    for number, name in enumerate(["a/1", "a/2", "b/1"]):
+        write_image(tmp_path / f"faces/{name}.png", seed=number)
+    (tmp_path / "pairs.txt").write_text(text)
+    assert len(read_pairs(tmp_path / "pairs.txt", ImageFolderDataset(tmp_path / "faces")).issame) == 2
