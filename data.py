@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ from transforms import TrainingTransform
 from validation import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
 
 logger = logging.getLogger(__name__)
+TEST_RUN_BATCHES = 50  # of an epoch with --test_run
 MIN_SUBSET_IMAGES = 5  # of an identity in --train_data_subset, as AdaFace's ablations have it
 
 
@@ -80,6 +82,15 @@ class FaceDataModule(pl.LightningDataModule):
     def num_classes(self) -> int:
         """Return the number of training identities."""
         return len(self.train_dataset.class_names)
+
+    @property
+    def num_steps(self) -> int:
+        """Return the optimiser steps of the whole run."""
+        config = self.config
+        batches = len(self._sampler(rank=0))
+        if config.test_run:
+            batches = min(batches, TEST_RUN_BATCHES)
+        return config.epochs * math.ceil(batches / config.accumulate_grad_batches)
 
     @property
     def train_dataset(self) -> FaceDataset:

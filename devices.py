@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import subprocess
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar
 
@@ -58,6 +59,51 @@ def world_size(config: Config) -> int:
     """Return the ranks of the whole run."""
     launch = find_launch()
     return int(os.environ.get("WORLD_SIZE", local_ranks(config))) if launch is None else launch.num_ranks
+
+
+def device_name(on_gpu: bool) -> str:
+    """Return what the device calls itself."""
+    if on_gpu:
+        return torch.cuda.get_device_name()
+    return str(_capabilities().get("cpu_name") or platform.processor() or platform.machine())
+
+
+def describe_machine() -> dict[str, object]:
+    """Return the facts of CPU, GPU, cores, threads and memory on which speed and last digits depend."""
+    has_gpu = torch.cuda.is_available()
+    return {
+        "cpu": device_name(on_gpu=False),
+        "instruction_sets": sorted(name for name, there in _capabilities().items() if there is True),
+        "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "usable_cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "waiting": describe_waiting(),
+        "memory_bytes": _memory_bytes(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if has_gpu else [],
+        "cuda": torch.version.cuda,
+        "gpu_driver": _gpu_driver() if has_gpu else None,
+    }
+
+
+def _capabilities() -> dict[str, object]:
+    # Not in every torch of the range that pyproject.toml allows.
+    return dict(torch.cpu.get_capabilities()) if hasattr(torch.cpu, "get_capabilities") else {}
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None  # a system without sysconf, or without these names
+
+
+def _gpu_driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.split("\n")[0].strip() or None if answer.returncode == 0 else None
 
 
 # ---------------------------------------------------------------- precision

@@ -21,6 +21,7 @@ from typing import TextIO
 
 import terminal
 from config import Config
+from devices import describe_machine
 from disk import RunLogHandler, WriteFailures, is_plain_file, naming, set_aside
 from terminal import LineFormatter, printable, shell_command
 
@@ -161,6 +162,12 @@ def set_aside_unusable(folder: Path) -> None:
             set_aside(path, "is no file that can be read and written")
 
 
+def command_to_go_on(checkpoint: Path) -> str:
+    """Return the words for a shell, in the folder where this process was started, that go on from a checkpoint."""
+    program = os.path.relpath(Path(__file__).with_name("main.py"))
+    return shell_command([sys.executable, program, "--resume_from_checkpoint", str(checkpoint)])
+
+
 def write_json(path: Path, value: object) -> None:
     """Write JSON as a whole: to a temporary name, synced, then renamed."""
     temporary = path.with_suffix(path.suffix + ".tmp")
@@ -226,6 +233,7 @@ def _environment() -> dict[str, object]:
         "packages": {name: metadata.version(name) for name in RECORDED_PACKAGES},
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
+        **describe_machine(),
         **_git_state(),
     }
 

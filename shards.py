@@ -12,7 +12,7 @@ import heads
 import updates
 from config import IMAGES_PER_IDENTITY, Config
 
-PLANNED_CLASSES = (85_742, 2_000_000, 10_000_000)  # MS1MV2, the cleaned WebFace260M, and beyond
+LARGE_HEAD = 2**28  # bytes of weights, from which on it is worth to know what splitting the head would take
 
 Shards = Mapping[str, heads.PartialFC]
 
@@ -32,27 +32,26 @@ def build_head(config: Config, num_classes: int) -> heads.MarginHead | heads.Par
     return heads.PartialFC(head, num_classes, c.partial_fc_rate, c.seed, c.batch_size // IMAGES_PER_IDENTITY)
 
 
-def plan_memory(config: Config, num_classes: int, num_ranks: int) -> list[str]:
-    """Return lines about a rank's memory: for the dense head if it is one, and for a head that is split."""
+def plan_memory(config: Config, num_classes: int, num_ranks: int) -> str:
+    """Return the memory of a rank's head as text, and for a large one that is whole what splitting it would leave."""
     c, rate = config, config.partial_fc_rate or 1.0
-    sizes = {
-        count: heads.shard_bytes(
-            count, c.embedding_size, num_ranks, rate, c.batch_size, c.batch_size // IMAGES_PER_IDENTITY
-        )
-        for count in (num_classes, *PLANNED_CLASSES)
-    }
-    sizes_text = ", ".join(f"{megabytes(size)} for {count:,} identities" for count, size in sizes.items())
-    split = f"head split over {num_ranks} ranks at --partial_fc_rate {rate:g}: {sizes_text}"
+    groups = c.batch_size // IMAGES_PER_IDENTITY
+    split = heads.shard_bytes(num_classes, c.embedding_size, num_ranks, rate, c.batch_size, groups)
+    split_text = f"{megabytes(split)} split over {num_ranks} ranks at --partial_fc_rate {rate:g}"
     if c.partial_fc_rate:
-        return [split]
-    states = 2 if c.optimizer == "adamw" else int(c.momentum > 0)
+        return f"head {split_text}"
     kernel, logits = 4 * c.embedding_size * num_classes, 4 * c.batch_size // num_ranks * num_classes
     dense = (
         f"head weights {megabytes(kernel)}, their gradient {megabytes(kernel)}, "
-        f"optimiser state {megabytes(states * kernel)}, "
+        f"optimiser state {megabytes(optimiser_states(c) * kernel)}, "
         f"logits of a batch and their gradient {megabytes(2 * logits)}"
     )
-    return [dense, split]
+    return f"{dense} ({split_text})" if kernel > LARGE_HEAD else dense
+
+
+def optimiser_states(config: Config) -> int:
+    """Return the numbers that the optimiser keeps for each weight."""
+    return 2 if config.optimizer == "adamw" else int(config.momentum > 0)
 
 
 def gradient_norms(parameters: Mapping[str, Tensor], shards: Shards) -> tuple[dict[str, Tensor], Tensor]:

@@ -54,6 +54,7 @@ class StopSignals:
             rank that stopped a moment earlier for a failure.
     Attributes:
         received: the number of the first signal; 0 before it.
+        on_exit: called before a signal ends the program there and then.
         on_second: called before a second signal ends this process.
     """
 
@@ -61,6 +62,7 @@ class StopSignals:
         self._requeue = requeue
         self._is_main = is_main
         self.received = 0
+        self.on_exit: Callable[[], None] = lambda: None
         self.on_second: Callable[[], None] = lambda: None
         self._time = 0.0
         self._deferred = False
@@ -99,6 +101,7 @@ class StopSignals:
         return REQUEUE_CODE
 
     def _exit(self) -> NoReturn:
+        self.on_exit()
         raise SystemExit(self.leave(self.received) or 128 + self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -109,19 +109,21 @@ class Recognizer(pl.LightningModule):
         assert isinstance(head, heads.MarginHead | heads.PartialFC)
         return head
 
-    def memory_plan(self, num_ranks: int = 1) -> list[str]:
-        """Return a line for each part whose memory on a rank grows with the number of identities."""
-        classes = self.num_classes[MAIN_DATASET]
-        lines = shards.plan_memory(self.config, classes, num_ranks)
+    def memory_plan(self, num_ranks: int = 1) -> str:
+        """Return what a rank holds: network, head, and what else grows with identities or ranks; one line."""
+        classes, states = self.num_classes[MAIN_DATASET], shards.optimiser_states(self.config)
+        size = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        parts = [f"backbone with gradient and optimiser state {shards.megabytes((2 + states) * size)}"]
+        parts.append(shards.plan_memory(self.config, classes, num_ranks))
         if self.config.class_embeddings and self.matcher is not None:
             size, dtype = self.matcher.class_embedding_bytes(classes), "float16"
             if self.config.check_mode:
                 size, dtype = 4 * size, "float64"
-            size_text = shards.megabytes(size)
-            lines.append(
-                f"class embeddings {size_text}, all on every rank: {dtype}, without momentum, updated sparsely"
-            )
-        return lines if self.matcher is None else lines + matching.plan_pairs(self.matcher, self.config, num_ranks)
+            how = f"all on every rank: {dtype}, without momentum, updated sparsely"
+            parts.append(f"class embeddings {shards.megabytes(size)}, {how}")
+        if self.matcher is not None:
+            parts += matching.plan_pairs(self.matcher, self.config, num_ranks)
+        return "; ".join(parts)
 
     # ---------------------------------------------------------------- description of images
 

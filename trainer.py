@@ -40,14 +40,13 @@ from callbacks import (
     start_wandb,
 )
 from config import Config
-from data import usable_workers
+from data import TEST_RUN_BATCHES, usable_workers
 from devices import choose_precision, local_ranks, uses_gpu, world_size
 from disk import WriteFailures
 from ranks import find_launch
 from stopping import StopSignals
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-TEST_RUN_BATCHES = 50
 
 
 class _NoSignals(_SignalConnector):

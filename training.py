@@ -16,6 +16,7 @@ import torch
 import nets
 import runs
 from callbacks import (
+    LAST,
     RanksDisagreeError,
     TooManyUnreadableError,
     WorkerError,
@@ -37,15 +38,15 @@ from checkpoints import (
     read_to_resume,
 )
 from config import AUTO, Config, merge_for_resume
-from data import FaceDataModule
-from devices import local_ranks, settle, uses_gpu, world_size
+from data import FaceDataModule, usable_workers
+from devices import device_name, local_ranks, settle, uses_gpu, world_size
 from disk import WriteFailures, side_file
 from evaluation import METHODS
 from evaluation.report import format_table, write_report
 from guard import NonFiniteError
 from out_of_memory import advice, is_out_of_memory, refuse_beyond_memory
 from overrides import BETWEEN_EPOCHS, changed_options, override
-from ranks import is_main_process
+from ranks import find_launch, is_main_process
 from reporting import benchmark_results, draw_report
 from stopping import Stopped, StopSignals
 from terminal import show
@@ -116,9 +117,9 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
         lock = lock or runs.lock_folder(folder)
         runs.log_into(folder, log, failures)
         runs.write_record(folder, config, ["main.py", *argv])
-    for line in model.memory_plan(world_size(config)):
-        logger.info("memory: %s", line)
+    _announce(config, folder, datamodule, model)
     trainer = build_trainer(config, folder, stop, failures)
+    stop.on_exit = partial(_say_how_to_go_on, "stopped", folder)
     stop.on_second = partial(_kill_started_ranks, trainer)
     return Session(config, folder, datamodule, model, trainer, stop, failures, lock)
 
@@ -129,7 +130,7 @@ def run(session: Session) -> int:
         with watched_ranks(session.trainer), named_worker_errors():
             _train_and_test(session)
     except Stopped as stopped:
-        logger.warning("%s; --resume_from_checkpoint goes on from there", stopped)
+        _say_how_to_go_on(str(stopped), session.folder)
         return session.stop.leave(stopped.number)
     except (NonFiniteError, RanksDisagreeError, TooManyUnreadableError, WorkerError) as error:
         logger.error("%s", error)
@@ -150,6 +151,36 @@ def _train_and_test(session: Session) -> None:
         trainer.fit(model, datamodule=datamodule, ckpt_path=config.resume_from_checkpoint, weights_only=True)
     # The report is about the last weights: choosing the best epoch on the same pairs would flatter it.
     trainer.test(model, datamodule=datamodule, verbose=False)
+
+
+def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, model: Recognizer) -> None:
+    """Log what this run is: precision and threads are logged where they are settled."""
+    if folder is not None:
+        logger.info("run folder: %s; the report will be in %s", folder, folder / "report")
+    name = device_name(uses_gpu(config))
+    workers = usable_workers(config.num_workers)
+    logger.info("device: %s, ranks: %d, workers of each: %d", name, world_size(config), workers)
+    count, of_backbone = (sum(p.numel() for p in module.parameters()) for module in (model, model.model))
+    logger.info("model: %s, %s parameters, of them %s in the backbone", config.arch, f"{count:,}", f"{of_backbone:,}")
+    logger.info(
+        "data: %d images of %d identities, validated on %s; steps: %s",
+        len(datamodule.train_dataset),
+        datamodule.num_classes,
+        ", ".join(benchmark.name for benchmark in datamodule.benchmarks),
+        "none (--evaluate)" if config.evaluate else f"{datamodule.num_steps} in {config.epochs} epochs",
+    )
+    logger.info("memory of a rank: %s", model.memory_plan(world_size(config)))
+
+
+def _say_how_to_go_on(what: str, folder: Path | None) -> None:
+    if folder is None:  # rank 0 says it
+        logger.warning("%s", what)
+    elif (folder / LAST).exists():
+        launch = find_launch()
+        how = "" if launch is None else f", on all ranks by {launch.launcher}"
+        logger.warning("%s; to go on%s: %s", what, how, runs.command_to_go_on(folder / LAST))
+    else:
+        logger.warning("%s; no checkpoint was written yet: start the same command again", what)
 
 
 def _kill_started_ranks(trainer: pl.Trainer) -> None:

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 
 from callbacks import processes
 from callbacks.stalls import describe_wait
-from datasets import Sample
+from datasets import PairSample, Sample
 from disk import WriteFailures, side_file
 from runs import write_json
 
@@ -31,7 +31,15 @@ _STATES = {"train": "training", "validate": "validating", "test": "testing"}
 _SECONDS_TO_STOP = 5.0  # a disk that hangs must not keep the run from ending
 
 
-class Beat(TypedDict):
+class Progress(TypedDict):
+    """How far a validation or test is; None in training."""
+
+    pairs: int | None  # that all ranks have done
+    total_pairs: int | None
+    pairs_per_second: float | None  # since it began
+
+
+class Beat(Progress):
     """What `heartbeat.json` holds; None stands for what is not known, or not yet."""
 
     state: str  # starting, training, validating, testing; at the end: over, or failed or stopped
@@ -39,7 +47,7 @@ class Beat(TypedDict):
     total_steps: int | None
     epoch: int
     images_per_second: float  # that were trained on by all ranks, since the beat before
-    seconds_to_go: float | None  # to the end of training, at its pace since it was started or resumed
+    seconds_to_go: float | None  # of training, at its pace since it was started or resumed; validations come on top
     memory_bytes: int | None  # resident set of this rank and its workers; pages that they share count for each
     gpu_memory_bytes: int | None  # that torch holds of this rank's GPU
     running_seconds: float
@@ -69,10 +77,12 @@ class Heartbeat(Callback):
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._main = 0
-        self._begin = self._train_begin = self._last_sign = self._last_beat = time.monotonic()
+        self._begin = self._train_mark = self._last_sign = self._last_beat = time.monotonic()
         self._first_step = 0
         self._total_steps: int | None = None
         self._images = self._last_images = 0  # of this rank: so far, and at the last beat
+        self._trained = 0.0  # seconds that the batches so far have taken, without validations
+        self._pairs: tuple[int, float] | None = None  # in the validation or test at hand: done, and when it began
         self._durations: deque[float] = deque(maxlen=_REMEMBERED)
         self._stall: str | None = None
 
@@ -106,22 +116,60 @@ class Heartbeat(Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Note where training starts or goes on, and how far it is to go."""
         self._total_steps = int(trainer.estimated_stepping_batches)
-        self._first_step, self._train_begin = trainer.global_step, time.monotonic()
+        self._first_step, self._trained = trainer.global_step, 0.0
         self._durations.clear()
-        self._last_sign = self._train_begin
+        self._last_sign = self._train_mark = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: Sample, batch_idx: int
     ) -> None:
         """Note a batch and its images."""
         self._images += len(batch.label)
+        self._trained += time.monotonic() - self._train_mark
+        self._train_mark = time.monotonic()
         self._note_batch()
 
-    def on_validation_batch_end(self, *args: object, **kwargs: object) -> None:
-        """Note a batch."""
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note that pairs are to be scored, and that the clock of training stands still."""
+        self._begin_pairs()
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note that pairs are to be scored."""
+        self._begin_pairs()
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: PairSample, *place: object
+    ) -> None:
+        """Note a batch and its pairs."""
+        self._note_pairs(len(batch.index) * trainer.world_size)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: PairSample, *place: object
+    ) -> None:
+        """Note a batch and its pairs."""
+        self._note_pairs(len(batch.index) * trainer.world_size)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Let the clock of training go on."""
+        self._end_pairs()
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note that all pairs are scored."""
+        self._end_pairs()
+
+    def _begin_pairs(self) -> None:
+        now = time.monotonic()
+        self._trained += now - self._train_mark
+        self._pairs = (0, now)
+
+    def _note_pairs(self, count: int) -> None:
+        if self._pairs is not None:
+            self._pairs = (self._pairs[0] + count, self._pairs[1])
         self._note_batch()
 
-    on_test_batch_end = on_validation_batch_end
+    def _end_pairs(self) -> None:
+        self._pairs = None
+        self._train_mark = self._last_sign = time.monotonic()
 
     def _note_batch(self) -> None:
         now = time.monotonic()
@@ -160,7 +208,8 @@ class Heartbeat(Callback):
             "total_steps": self._total_steps,
             "epoch": trainer.current_epoch,
             "images_per_second": round(images * trainer.world_size / interval, 2) if interval else 0.0,
-            "seconds_to_go": self._seconds_to_go(trainer.global_step, now),
+            "seconds_to_go": self._seconds_to_go(trainer.global_step),
+            **self._progress(trainer, now),
             "memory_bytes": _memory(),
             "gpu_memory_bytes": _gpu_memory(trainer),
             "running_seconds": round(now - self._begin, 1),
@@ -168,11 +217,20 @@ class Heartbeat(Callback):
             "time": datetime.fromtimestamp(time.time()).astimezone().isoformat(timespec="seconds"),
         }
 
-    def _seconds_to_go(self, step: int, now: float) -> float | None:
+    def _seconds_to_go(self, step: int) -> float | None:
+        # By finished batches alone: a pause of any kind must not make the guess rise.
         done = step - self._first_step
         if self._total_steps is None or done <= 0:
             return None
-        return round((self._total_steps - step) * (now - self._train_begin) / done, 1)
+        return round((self._total_steps - step) * self._trained / done, 1)
+
+    def _progress(self, trainer: pl.Trainer, now: float) -> Progress:
+        if self._pairs is None:
+            return {"pairs": None, "total_pairs": None, "pairs_per_second": None}
+        done, begin = self._pairs
+        total: int = sum(len(benchmark.issame) for benchmark in trainer.datamodule.benchmarks)  # type: ignore[attr-defined, misc]  # Lightning attaches it
+        rate = round(done / (now - begin), 2) if now > begin else 0.0
+        return {"pairs": min(done, total), "total_pairs": total, "pairs_per_second": rate}
 
     def _write(self, beat: Beat) -> None:
         if self._path is not None:
@@ -194,9 +252,12 @@ def _gpu_memory(trainer: pl.Trainer) -> int | None:
 
 def _line(beat: Beat) -> str:
     parts = [beat["state"], f"step {beat['step']} of {beat['total_steps']}", f"epoch {beat['epoch']}"]
-    parts.append(f"{beat['images_per_second']:.1f} images/s")
-    if beat["seconds_to_go"] is not None:
-        parts.append(f"{timedelta(seconds=round(beat['seconds_to_go']))} to go")
+    if beat["pairs"] is None:
+        parts.append(f"{beat['images_per_second']:.1f} images/s")
+    else:
+        parts.append(f"{beat['pairs']} of {beat['total_pairs']} pairs, {beat['pairs_per_second']:.1f} pairs/s")
+    if beat["seconds_to_go"] is not None and beat["state"] != _STATES["test"]:
+        parts.append(f"{timedelta(seconds=round(beat['seconds_to_go']))} of training to go")
     sizes = {"memory": beat["memory_bytes"], "GPU memory": beat["gpu_memory_bytes"]}
     parts += [f"{name} {size / 1e9:.2f} GB" for name, size in sizes.items() if size is not None]
     return ", ".join(parts)

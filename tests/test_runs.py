@@ -1,9 +1,11 @@
 import io
 import json
 import logging
+import shlex
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -77,3 +79,19 @@ def test_log_lines_stand_above_a_progress_bar_on_the_same_terminal_only(monkeypa
     line, bar_after = written.split(" WARNING line\n", 1)
     assert ("bar" in bar_after) == is_terminal
     assert line.startswith("\r\x1b[2K") == is_terminal  # the bar is wiped away before
+
+
+def test_the_command_that_goes_on_is_for_a_shell_and_works_where_the_run_was_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(runs.command_to_go_on(Path("experiments/it's mine_1/last.ckpt")))
+    assert words[0] == sys.executable and words[2:] == ["--resume_from_checkpoint", "experiments/it's mine_1/last.ckpt"]
+    assert Path(words[1]).resolve() == Path(runs.__file__).with_name("main.py")
+
+
+def test_the_environment_names_cpu_instructions_cores_threads_memory_and_gpus(tmp_path):
+    runs.write_record(tmp_path, Config(), ["main.py"])
+    (found,) = json.loads((tmp_path / "environment.json").read_text())
+    assert found["cpu"] and found["torch_cpu_capability"]
+    assert 1 <= found["usable_cores"] <= found["cpu_count"] and found["threads"] >= 1
+    assert found["memory_bytes"] > 2**28
+    assert isinstance(found["gpus"], list) and found.keys() >= {"gpu_driver", "cuda", "instruction_sets", "waiting"}

@@ -64,15 +64,50 @@ def test_a_beat_tells_pace_time_to_go_and_memory_of_a_resumed_run(tmp_path, cloc
     clocks.steady += 100  # before training there is much to prepare
     beat.on_train_start(trainer, None)
     train(beat, trainer, clocks, num_steps=20, seconds=0.5)
-    clocks.steady += 2  # a validation
+    beat.on_validation_start(trainer, None)
+    clocks.steady += 2
+    beat.on_validation_end(trainer, None)
     beat.teardown(trainer, None, "fit")
     found = read(tmp_path)
     assert (found["state"], found["step"], found["total_steps"], found["epoch"]) == ("over", 60, 100, 2)
     assert found["images_per_second"] == pytest.approx(2 * 20 * 8 / 112, abs=0.01)
-    assert found["seconds_to_go"] == pytest.approx(40 * 12 / 20)
+    assert found["seconds_to_go"] == pytest.approx(40 * 10 / 20)
     assert found["running_seconds"] == 112
     assert 5e7 < found["memory_bytes"] < 1e11 and found["gpu_memory_bytes"] is None
     assert list(tmp_path.iterdir()) == [tmp_path / "heartbeat.json"]
+
+
+@pytest.mark.parametrize(("begins", "ends"), [
+    ("on_validation_start", "on_validation_end"), ("on_test_start", "on_test_end"),
+])  # fmt: skip
+def test_a_validation_tells_its_pairs_and_does_not_raise_the_time_to_go(tmp_path, clocks, begins, ends):
+    beat, trainer = Heartbeat(tmp_path, HOUR), fake_trainer(world_size=2)
+    benchmarks = [SimpleNamespace(issame=range(60)), SimpleNamespace(issame=range(40))]
+    trainer.datamodule = SimpleNamespace(benchmarks=benchmarks)
+    beat.on_train_start(trainer, None)
+    train(beat, trainer, clocks, num_steps=10, seconds=0.5)
+    before = beat._beat(trainer)
+    assert (before["pairs"], before["total_pairs"], before["pairs_per_second"]) == (None, None, None)
+    getattr(beat, begins)(trainer, None)
+    for done in (10, 20, 30):
+        clocks.steady += 2
+        beat.on_validation_batch_end(trainer, None, None, SimpleNamespace(index=torch.zeros(5)), 0)
+        found = beat._beat(trainer)
+        assert (found["pairs"], found["total_pairs"], found["pairs_per_second"]) == (done, 100, 5.0)
+        assert found["seconds_to_go"] == before["seconds_to_go"] == 45.0
+        assert f"{done} of 100 pairs, 5.0 pairs/s, " in heartbeat._line(found)
+    getattr(beat, ends)(trainer, None)
+    train(beat, trainer, clocks, num_steps=10, seconds=0.5)
+    after = beat._beat(trainer)
+    assert after["pairs"] is None and after["seconds_to_go"] == 40.0
+
+
+def test_a_pause_of_training_does_not_raise_the_time_to_go(clocks):
+    beat, trainer = Heartbeat(None, HOUR), fake_trainer()
+    beat.on_train_start(trainer, None)
+    train(beat, trainer, clocks, num_steps=10, seconds=0.5)
+    clocks.steady += 1000
+    assert beat._beat(trainer)["seconds_to_go"] == 45.0
 
 
 def test_the_pace_is_that_of_the_last_interval(tmp_path, clocks):
