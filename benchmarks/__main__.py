@@ -17,7 +17,7 @@ from command import FlagParser, launch
 
 PROGRAM = "python -m benchmarks"
 ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = ("qaconv", "step", "head", "validation", "gallery", "data", "sampler", "synthetic", "help")
+BENCHMARKS = ("qaconv", "step", "head", "validation", "gallery", "data", "sampler", "synthetic", "help", "threads")
 FORWARDED = ("repeats", "threads", "scale")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_benchmarks
-from benchmarks import data, floor, gallery, head, qaconv, sampler, step, synthetic, validation
+from benchmarks import data, floor, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
 from benchmarks.program import run
 from benchmarks.step_clock import StepClock, Stretch
@@ -125,6 +125,14 @@ def test_head(tmp_path, capsys):
     assert [row["num_classes"] for row in rows] == [n for n in (50, 500, 5000) for _ in range(3)]
     assert all(row["seconds"] > 0 and row["planned_mib"] > 0 for row in rows)
     assert all(row["memory_ratio"] == row["time_ratio"] == 1 for row in rows[::3])
+
+
+@pytest.mark.slow  # four processes that import torch
+def test_threads(tmp_path, capsys):
+    rows = run_tiny(threads, tmp_path, capsys, "--threads", "2")["threads"]
+    assert [row["waiting"] for row in rows] == list(threads.WAITING)
+    assert rows[0]["idle_ratio"] == 1 and all(row["busy_rate"] > 0 for row in rows)
+    assert [row["idle_goal"] for row in rows] == [None, 0.95, None, None]
 
 
 def test_validation(tmp_path, capsys):

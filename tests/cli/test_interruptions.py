@@ -3,6 +3,7 @@
 import os
 import random
 import stat
+import sys
 
 import pytest
 import torch
@@ -74,6 +75,8 @@ def test_a_job_that_is_stopped_killed_and_requeued_ends_as_if_it_had_not_been(fa
     assert_same(outcome(cwd), undisturbed)
     text = output(cwd)
     assert text.count("a new run starts") == 1 and text.count("auto: going on from experiments/maskwise_") == 3
+    assert f"after step 2; to go on: {sys.executable} " in text
+    assert f"main.py --resume_from_checkpoint {run_folder(cwd).relative_to(cwd)}/last.ckpt" in text
     assert "stopped by SIGTERM after step 2" in text and "stopped by SIGINT after step 5" in text
     assert "Traceback" not in text
     assert len((run_folder(cwd) / "command.txt").read_text().splitlines()) == 4
