@@ -100,7 +100,7 @@ def _memory_bytes() -> int | None:
 def _gpu_driver() -> str | None:
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        answer = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.split("\n")[0].strip() or None if answer.returncode == 0 else None
