@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
 
-.PHONY: setup setup-extras demo test test-slow test-triton gpu lint bench ablation clean
+.PHONY: setup setup-extras demo test test-slow test-slow-share test-triton gpu lint bench ablation clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -36,6 +36,10 @@ test: setup
 
 test-slow: setup
 	$(PY) -m pytest -m "slow and not gpu"
+
+# One slow test in eight, which ones HEAD decides; what has not begun after 15 minutes is skipped and said.
+test-slow-share: setup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "slow and not gpu" --share 8 --minutes 15 -rs
 
 # Kernels for CUDA in Triton's interpreter. Builds of torch for CUDA bring Triton; for the CPU it is 200 MB apart.
 test-triton: setup

@@ -3,9 +3,20 @@
 import pytest
 from hypothesis import settings
 from programs import SMALL_RUN, program
+from slow_share import SlowShare
 
 settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's business
 settings.load_profile("patient")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--share", type=int, default=1, help="run one test in so many, which, HEAD decides")
+    parser.addoption("--minutes", type=float, default=15, help="with --share: skip what has not begun by then")
+
+
+def pytest_configure(config):
+    if config.getoption("--share") > 1:
+        config.pluginmanager.register(SlowShare(config.getoption("--share"), config.getoption("--minutes")))
 
 
 @pytest.fixture(scope="session")
