@@ -100,6 +100,9 @@ def _explain(error: BaseException) -> str | None:
         for message in messages:
             if (match := pattern.search(message)) is not None:
                 return describe(match)
+    if any("Pin memory thread exited unexpectedly" in message for message in messages):
+        # Its own error went to the terminal; what it can lack, other than memory, is a descriptor for each tensor.
+        return f"the thread that pins memory for the GPU ended, perhaps by {_EXHAUSTED[0][1]}{_END}"
     return _explain_exhausted(error) or _explain_lost(error)
 
 

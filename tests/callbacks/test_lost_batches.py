@@ -110,6 +110,11 @@ def test_what_runs_out_where_a_worker_is_started_is_one_line(monkeypatch, error)
     assert refusal(1).startswith("the data loader: ")
 
 
+def test_the_end_of_the_thread_that_pins_memory_is_one_line():
+    with pytest.raises(WorkerError, match=r"the thread that pins memory .* `ulimit -n"), named_worker_errors():
+        raise RuntimeError("Pin memory thread exited unexpectedly")
+
+
 def test_what_runs_out_elsewhere_is_raised_as_it_is():
     error = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(OSError) as found, named_worker_errors():
