@@ -111,7 +111,7 @@ def test_what_runs_out_where_a_worker_is_started_is_one_line(monkeypatch, error)
 
 
 def test_the_end_of_the_thread_that_pins_memory_is_one_line():
-    with pytest.raises(WorkerError, match=r"the thread that pins memory .* `ulimit -n"), named_worker_errors():
+    with pytest.raises(WorkerError, match=r"the thread that pins memory .*`ulimit -n"), named_worker_errors():
         raise RuntimeError("Pin memory thread exited unexpectedly")
 
 
