@@ -30,7 +30,8 @@ _MATCHERS = {"adaface", "qaconv"}
 def options_rule() -> Rule:
     """Return the rule for `hyper_parameters`: primitives, for `Config` to judge."""
     config = named(either(_PRIMITIVE, each(_PRIMITIVE)))
-    return at_least({"config": config, "num_classes": at_least({MAIN_DATASET: _at_least_one}, {})})
+    required = {"config": config, "num_classes": at_least({MAIN_DATASET: _at_least_one})}
+    return at_least(required, {"identities": named("")})
 
 
 def model_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None:

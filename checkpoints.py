@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,14 @@ logger = logging.getLogger(__name__)
 
 OWN_KEYS = ("state_dict", "hyper_parameters", "color_space", "fusion_statistics")
 HYPER_PARAMETERS = ("config", "num_classes")
+# What a run can start with beside the backbone, by its keys; what begins with "class" belongs to the identities.
+PARTS = {
+    "matcher": r"matcher\.(?!class_embeddings\.)",
+    "occlusion head": r"occlusion_head\.",
+    "class maps": r"matcher\.class_embeddings\.",
+    "head's statistics": r"heads\.0\.(?!kernel)",
+    "class weights": r"heads\.0\.kernel",
+}
 
 
 class DamagedCheckpointError(ValueError):
@@ -199,6 +208,42 @@ def _load_foreign(path: Path, state: Mapping[str, Tensor], arch: str | None, col
         assert isinstance(head, heads.MarginHead)
         head.kernel.data.copy_(kernel)
     return recognizer.eval()
+
+
+def start_from(model: Recognizer, path: str | Path, color_space: str | None, everything: bool) -> None:
+    """Give a model that is to be trained the backbone of a file, and of a checkpoint of ours all else that fits.
+
+    Class weights fit where the identities have the same names in the same order. The log says what was taken.
+
+    Raises:
+        FileNotFoundError, ValueError: one line that names the file, if the backbone does not fit or it is damaged.
+    """
+    nets.load_weights(model.model, path, color_space)
+    if not everything or not nets.read_state_dict(path).is_own:
+        logger.info("%s: took the backbone", path)
+        return
+    checkpoint = read_checkpoint(path)
+    found, own = checkpoint["state_dict"], model.state_dict()
+    digest = model.hparams.get("identities")
+    same = digest is not None and checkpoint["hyper_parameters"].get("identities") == digest
+    head = f"heads.{MAIN_DATASET}."
+    with torch.device("meta"):  # a head that is split has its parameters only when the ranks are known
+        options = {**model.config.to_dict(), "partial_fc_rate": 0.0, "freeze": [], "head_only": False}
+        shapes = {key: value.shape for key, value in Recognizer(options, model.num_classes).state_dict().items()}
+    taken, left, chosen = ["backbone"], list[str](), dict[str, Tensor]()
+    for name, pattern in PARTS.items():
+        part = {key: value for key, value in found.items() if re.match(pattern, key)}
+        fits = {k: v.shape for k, v in part.items()} == {k: v for k, v in shapes.items() if re.match(pattern, k)}
+        if part and fits and (same or not name.startswith("class")):
+            taken.append(name)
+            chosen |= part
+        elif part:
+            left.append(f"{name} ({'of other identities' if fits else 'of another shape or not in this model'})")
+    model.load_state_dict({key: value for key, value in chosen.items() if key in own}, strict=False)
+    late = {key.removeprefix(head): value for key, value in chosen.items() if key.startswith(head) and key not in own}
+    if late:
+        model.initial_heads[MAIN_DATASET] = late
+    logger.info("%s: took %s%s", path, ", ".join(taken), f"; left {', '.join(left)}" if left else "")
 
 
 @contextmanager

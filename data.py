@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from pathlib import Path
@@ -91,6 +92,12 @@ class FaceDataModule(pl.LightningDataModule):
         if config.test_run:
             batches = min(batches, TEST_RUN_BATCHES)
         return config.epochs * math.ceil(batches / config.accumulate_grad_batches)
+
+    @property
+    def identities(self) -> str:
+        """Return a digest of the names of the training identities, in the order of their labels."""
+        names = "\0".join(map(str, self.train_dataset.class_names))
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
     @property
     def train_dataset(self) -> FaceDataset:

@@ -55,6 +55,7 @@ def feature_statistics(features: Features, weighted_terms: Mapping[str, Tensor])
     gradients = {
         f"map_grad/{name}": torch.autograd.grad(term, features.feature_map, retain_graph=True, allow_unused=True)[0]
         for name, term in weighted_terms.items()
+        if features.feature_map.requires_grad and term.requires_grad  # not where --freeze cuts between them
     }
     values = {name: gradient.norm() for name, gradient in gradients.items() if gradient is not None}
     values["embedding_norm"] = features.norm.mean()

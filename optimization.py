@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +89,42 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
+    """Take parameters out of the training, and put the parts that are frozen whole into eval mode.
+
+    Their running statistics stay, and so do the modes: Lightning keeps those of the parts.
+
+    Args:
+        module: as a run trains it; a head that is split over ranks is not in it yet.
+        patterns: of names, as fnmatch has them.
+    Raises:
+        ValueError: if a pattern fits no parameter, or none is left.
+    """
+    parameters = dict(module.named_parameters())
+    for pattern in patterns:
+        names = [name for name in parameters if fnmatchcase(name, pattern)]
+        if not names:
+            raise ValueError(
+                f"--freeze: no parameter is called {pattern!r}; names are like {', '.join([*parameters][::40])}"
+            )
+        for name in names:
+            parameters[name].requires_grad_(False)
+    if patterns and not any(parameter.requires_grad for parameter in parameters.values()):
+        raise ValueError(f"--freeze {','.join(patterns)}: leaves nothing for the optimizer to train")
+    frozen = {id(p) for n, p in parameters.items() if any(fnmatchcase(n, pattern) for pattern in patterns)}
+    for part in module.modules():
+        own = [id(parameter) for parameter in part.parameters()]
+        if own and frozen.issuperset(own):
+            part.eval()
+
+
+def describe_frozen(module: nn.Module) -> str:
+    """Return a line on how many parameters are trained and how many are frozen."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    trained = sum(size for size, is_trained in sizes if is_trained)
+    return f"{trained:,} parameters are trained, {sum(size for size, _ in sizes) - trained:,} are frozen"
 
 
 def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float, fused: bool = False) -> Optimizer:

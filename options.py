@@ -140,9 +140,19 @@ class ModelOptions(Options):
         0.0, "split the head's classes over the ranks, a step sees this share of them; 0 = all on every rank",
         within=SHARE,
     )  # fmt: skip
+    freeze: tuple[str, ...] = flag(
+        (), "parameters that are not trained: patterns of their names, as model.* or model.body.0.*; parts of the model"
+        " that are frozen whole stay in eval mode, running statistics and dropout too",
+    )  # fmt: skip
+    head_only: bool = flag(False, "train margin head, matcher and occlusion head: freeze the backbone, model.*")
     color_space: str | None = flag(
         None, "channel order of weights from elsewhere that do not state it", choices=COLOR_SPACES, on_resume=INVOCATION
     )
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The patterns of the parameters that are not trained."""
+        return (*self.freeze, "model.*") if self.head_only else self.freeze
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +293,15 @@ class SystemOptions(Options):
         False, "after a signal start the job again: by scontrol under SLURM, by exit code 85 elsewhere",
         on_resume=INVOCATION,
     )  # fmt: skip
-    start_from_model_statedict: str | None = flag(None, "start with this file's backbone", on_resume=INVOCATION)
+    start_from_model_statedict: str | None = flag(
+        None, "start with this file's weights: a backbone from elsewhere, or what fits of a checkpoint of ours",
+        on_resume=INVOCATION,
+    )  # fmt: skip
+    load: str = flag(
+        "all", "what --start_from_model_statedict takes of a checkpoint of ours: backbone, matcher, occlusion head,"
+        " statistics and, for the same identities, class weights, as far as they fit; or the backbone alone",
+        choices=("all", "backbone"), on_resume=INVOCATION,
+    )  # fmt: skip
     evaluate: bool = flag(False, "test only, with the checkpoint given", on_resume=INVOCATION)
     check_mode: bool = flag(
         False, "take the same course on any number of ranks: float64, batch norms in eval mode, no dropout, pairs"

@@ -85,6 +85,14 @@ def gather_into(checkpoint: MutableMapping[str, Any], shards: Shards) -> None:
     checkpoint["head_momentum"] = momenta
 
 
+def load_dense(head: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a head, split or not, the state of a dense one, or its statistics alone."""
+    if isinstance(head, heads.PartialFC) and "kernel" not in state:
+        head.margin.load_state_dict(dict(state))
+    else:
+        head.load_state_dict(dict(state), strict="kernel" in state)
+
+
 def restore_momentum(checkpoint: Mapping[str, Any], shards: Shards) -> None:
     """Take each shard's part of `head_momentum`; their weights are loaded with the state dict."""
     momenta = checkpoint.get("head_momentum", {})

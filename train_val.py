@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -45,11 +46,15 @@ class Recognizer(pl.LightningModule):
         config: every option of the run, as `Config.to_dict()` gives it (primitives, so that a checkpoint loads
             with weights_only).
         num_classes: identities per data set, by the data set's name.
+        identities: digest of their names per data set, where it is known.
     """
 
-    def __init__(self, config: Mapping[str, Any], num_classes: Mapping[str, int]) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], num_classes: Mapping[str, int], identities: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
-        self.save_hyperparameters({"config": dict(config), "num_classes": dict(num_classes)})
+        names = {} if identities is None else {"identities": dict(identities)}
+        self.save_hyperparameters({"config": dict(config), "num_classes": dict(num_classes), **names})
         self.config = Config.from_dict(dict(config))
         c = self.config
         self.model = nets.build_model(c.arch, c.embedding_size)
@@ -74,13 +79,24 @@ class Recognizer(pl.LightningModule):
         self._ddp_params_and_buffers_to_ignore = ["matcher.class_embeddings.weight", *split]
         if c.check_mode:
             check_mode.enter(self)
+        self._refuse_frozen_shards()
+        optimization.freeze(self, c.frozen)
+        self.initial_heads: dict[str, dict[str, Tensor]] = {}  # what heads that are built later begin with
         self.to(memory_format=torch.channels_last)
+
+    def _refuse_frozen_shards(self) -> None:
+        names = [f"heads.{name}.{key}" for name in self.num_classes for key in ("weight", "kernel")]
+        hit = [pattern for pattern in self.config.frozen if any(fnmatchcase(name, pattern) for name in names)]
+        if hit and self.config.partial_fc_rate:
+            raise ValueError(f"--freeze {hit[0]}: a head that is split cannot be frozen; use --partial_fc_rate 0")
 
     def configure_model(self) -> None:
         """Split the classes of a sharded head over the ranks, which are known only now; Lightning calls it."""
         for name, count in self.num_classes.items():
             if name not in self.heads:
                 self.heads[name] = shards.build_head(self.config, count)
+            if initial := self.initial_heads.pop(name, None):
+                shards.load_dense(self.heads[name], initial)
 
     def _build_matcher(self, num_classes: Mapping[str, int]) -> qaconv.QAConv:
         c = self.config

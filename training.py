@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import pytorch_lightning as pl
 import torch
 
-import nets
+import optimization
 import runs
 from callbacks import (
     LAST,
@@ -36,6 +36,7 @@ from checkpoints import (
     load_pretrained_model,
     newest_checkpoint,
     read_to_resume,
+    start_from,
 )
 from config import AUTO, Config, merge_for_resume
 from data import FaceDataModule, usable_workers
@@ -309,9 +310,12 @@ def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
         path = config.resume_from_checkpoint or config.start_from_model_statedict
         assert path is not None, "Config checks that --evaluate comes with a checkpoint"
         return load_pretrained_model(path, color_space=config.color_space)
-    model = Recognizer(config.to_dict(), {MAIN_DATASET: datamodule.num_classes})
+    identities = {MAIN_DATASET: datamodule.identities}
+    model = Recognizer(config.to_dict(), {MAIN_DATASET: datamodule.num_classes}, identities)
     if config.start_from_model_statedict is not None:
-        nets.load_weights(model.model, config.start_from_model_statedict, config.color_space)
+        start_from(model, config.start_from_model_statedict, config.color_space, everything=config.load == "all")
+    if config.frozen:
+        logger.info("%s", optimization.describe_frozen(model))
     if config.compile:
         model.model.compile()  # in place: checkpoints keep the names of the parameters
     return model

@@ -38,7 +38,7 @@ DEFAULTS = {
     "precision": None, "use_16bit": False, "threads": 0, "num_processes": 1,
     "distributed_backend": "ddp", "compile": False,
     "prefix": "maskwise", "monitor": "val_acc", "log_every_n_steps": 50, "heartbeat_seconds": 60.0,
-    "save_all_models": False,
+    "save_all_models": False, "freeze": (), "head_only": False, "load": "all",
     "tensorboard": False,
     "wandb": "disabled", "wandb_project": "maskwise", "wandb_entity": None, "wandb_name": None,
     "resume_from_checkpoint": None, "override": (), "requeue": False, "start_from_model_statedict": None,
@@ -73,7 +73,8 @@ GIVEN = {
     "num_processes": ("2", 2), "prefix": ("trial", "trial"),
     "monitor": ("val_qaconv_acc", "val_qaconv_acc"), "log_every_n_steps": ("1", 1), "heartbeat_seconds": ("5", 5.0),
     "wandb": ("offline", "offline"), "wandb_project": ("masks", "masks"), "wandb_entity": ("team", "team"),
-    "wandb_name": ("first", "first"),
+    "wandb_name": ("first", "first"), "freeze": ("model.*,heads.*", ("model.*", "heads.*")),
+    "load": ("backbone", "backbone"),
     "override": ("lr=0.01,lr_milestones=4,8", ("lr=0.01", "lr_milestones=4,8")),
     "resume_from_checkpoint": ("last.ckpt", "last.ckpt"), "start_from_model_statedict": ("w.pt", "w.pt"),
 }  # fmt: skip
@@ -366,7 +367,8 @@ def test_what_may_change_on_resume_is_listed():
         "precision", "use_16bit", "threads",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == INVOCATION} == {
-        "color_space", "resume_from_checkpoint", "override", "requeue", "start_from_model_statedict", "evaluate",
+        "load", "color_space", "resume_from_checkpoint", "override", "requeue", "start_from_model_statedict",
+        "evaluate",
         "fast_dev_run", "test_run",
     }  # fmt: skip
     assert set(kinds.values()) == {FIXED, MAY_CHANGE, INVOCATION}

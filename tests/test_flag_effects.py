@@ -87,6 +87,9 @@ EFFECTS = {
     "t_alpha": "test_head_options_reach_the_head",
     "partial_fc_rate": "tests/training/test_partial_fc_in_runs.py::"
     "test_two_ranks_that_sample_half_of_the_classes_resume_to_the_same_bits",
+    "freeze": "tests/training/test_starting.py::test_what_is_frozen_stays_bit_for_bit_statistics_included",
+    "head_only": "tests/training/test_starting.py::test_what_is_frozen_stays_bit_for_bit_statistics_included",
+    "load": "tests/training/test_starting.py::test_load_backbone_takes_no_more",
     "color_space": "test_start_from_model_statedict_starts_with_these_weights_in_their_color_space",
     "qaconv_channels": "test_matcher_options_build_the_matcher",
     "qaconv_score": "test_matcher_options_build_the_matcher",

@@ -228,7 +228,7 @@ def test_a_run_can_start_from_foreign_weights(foreign, noise_faces, tmp_path, mo
 
 def test_a_run_can_start_from_the_backbone_of_a_checkpoint_of_ours(finished, noise_faces, tmp_path, monkeypatch):
     trained, folder = finished
-    model = start(monkeypatch, tmp_path, noise_faces, folder / "last.ckpt", embedding_size=16)
+    model = start(monkeypatch, tmp_path, noise_faces, folder / "last.ckpt", embedding_size=16, load="backbone")
     torch.testing.assert_close(model.model.state_dict(), trained.model.state_dict(), rtol=0, atol=0)
     assert not torch.equal(model.head.kernel, trained.head.kernel)
 
