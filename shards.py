@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -30,6 +31,19 @@ def build_head(config: Config, num_classes: int) -> heads.MarginHead | heads.Par
     if not c.partial_fc_rate:
         return head
     return heads.PartialFC(head, num_classes, c.partial_fc_rate, c.seed, c.batch_size // IMAGES_PER_IDENTITY)
+
+
+def check_frozen(config: Config, num_classes: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the patterns of what is frozen; a head that is split, which no optimiser updates, cannot be.
+
+    Raises:
+        ValueError: one line with the pattern.
+    """
+    names = [f"heads.{name}.{key}" for name in num_classes for key in ("weight", "kernel")]
+    hit = [pattern for pattern in config.frozen if any(fnmatchcase(name, pattern) for name in names)]
+    if hit and config.partial_fc_rate:
+        raise ValueError(f"--freeze {hit[0]}: a head that is split cannot be frozen; use --partial_fc_rate 0")
+    return config.frozen
 
 
 def plan_memory(config: Config, num_classes: int, num_ranks: int) -> str:
@@ -86,7 +100,9 @@ def gather_into(checkpoint: MutableMapping[str, Any], shards: Shards) -> None:
 
 
 def load_dense(head: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give a head, split or not, the state of a dense one, or its statistics alone."""
+    """Give a head, split or not, the state of a dense one, its statistics alone, or nothing."""
+    if not state:
+        return
     if isinstance(head, heads.PartialFC) and "kernel" not in state:
         head.margin.load_state_dict(dict(state))
     else:

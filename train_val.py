@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
 
@@ -45,8 +44,7 @@ class Recognizer(pl.LightningModule):
     Args:
         config: every option of the run, as `Config.to_dict()` gives it (primitives, so that a checkpoint loads
             with weights_only).
-        num_classes: identities per data set, by the data set's name.
-        identities: digest of their names per data set, where it is known.
+        num_classes, identities: how many there are, and a digest of their names if it is known, by data set.
     """
 
     def __init__(
@@ -72,31 +70,22 @@ class Recognizer(pl.LightningModule):
         self.last_scores: dict[str, dict[str, validation.Scores]] = {}
         self.last_results: dict[str, dict[str, validation.MethodResults]] = {}
         self.guard = guard.UpdateGuard(c.on_nonfinite, c.max_skipped_steps)
-        self._applied_lr = 0.0
-        self._finished_step = 0
+        self._applied_lr, self._finished_step = 0.0, 0
         # NCCL cannot reduce a sparse gradient: it is averaged here, not by DDP. Shards differ from rank to rank.
-        split = [f"heads.{name}.weight" for name in num_classes]
-        self._ddp_params_and_buffers_to_ignore = ["matcher.class_embeddings.weight", *split]
+        self._ddp_params_and_buffers_to_ignore = ["matcher.class_embeddings.weight"]
+        self._ddp_params_and_buffers_to_ignore += [f"heads.{name}.weight" for name in num_classes]
         if c.check_mode:
             check_mode.enter(self)
-        self._refuse_frozen_shards()
-        optimization.freeze(self, c.frozen)
+        optimization.freeze(self, shards.check_frozen(c, num_classes))
         self.initial_heads: dict[str, dict[str, Tensor]] = {}  # what heads that are built later begin with
         self.to(memory_format=torch.channels_last)
-
-    def _refuse_frozen_shards(self) -> None:
-        names = [f"heads.{name}.{key}" for name in self.num_classes for key in ("weight", "kernel")]
-        hit = [pattern for pattern in self.config.frozen if any(fnmatchcase(name, pattern) for name in names)]
-        if hit and self.config.partial_fc_rate:
-            raise ValueError(f"--freeze {hit[0]}: a head that is split cannot be frozen; use --partial_fc_rate 0")
 
     def configure_model(self) -> None:
         """Split the classes of a sharded head over the ranks, which are known only now; Lightning calls it."""
         for name, count in self.num_classes.items():
             if name not in self.heads:
                 self.heads[name] = shards.build_head(self.config, count)
-            if initial := self.initial_heads.pop(name, None):
-                shards.load_dense(self.heads[name], initial)
+            shards.load_dense(self.heads[name], self.initial_heads.pop(name, {}))
 
     def _build_matcher(self, num_classes: Mapping[str, int]) -> qaconv.QAConv:
         c = self.config
