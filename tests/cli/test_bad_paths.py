@@ -56,17 +56,17 @@ def dangling(path):
 
 @pytest.mark.parametrize("make", [plain_file, empty_folder, os.mkfifo, unix_socket, loop, dangling])
 @pytest.mark.parametrize("name", PATHS)
-def test_a_path_to_something_else_is_one_line(name, make, capsys, tmp_path):
+def test_a_path_to_something_else_is_one_line(name, make, capsys, tmp_path, faces):
     make(tmp_path / "given")
-    assert "given" in refusal(capsys, main.main, *SMALL_RUN, f"--{name}", tmp_path / "given")
+    assert "given" in refusal(capsys, main.main, *SMALL_RUN, "--data_root", faces, f"--{name}", tmp_path / "given")
 
 
 @pytest.mark.parametrize(
     "word", ["/dev/zero", "/dev/null", "/dev/null/x", "", "a\0b", "x" * 300, "y/" * 3000, "\udce9\x1b[31m"]
 )
 @pytest.mark.parametrize("name", PATHS)
-def test_a_path_that_cannot_be_is_one_line(name, word, capsys):
-    assert refusal(capsys, main.main, *SMALL_RUN, f"--{name}={word}").isprintable()
+def test_a_path_that_cannot_be_is_one_line(name, word, capsys, faces):
+    assert refusal(capsys, main.main, *SMALL_RUN, "--data_root", faces, f"--{name}={word}").isprintable()
 
 
 @pytest.mark.parametrize("word", ["/dev/zero", "/dev/null", "", "a\0b", "x" * 300, "y/" * 3000, "\udce9\x1b[31m"])
@@ -74,9 +74,8 @@ def test_a_path_that_cannot_be_is_one_line(name, word, capsys):
 def test_an_evaluation_path_that_cannot_be_is_one_line(name, word, capsys, faces):
     if (name, word) == ("output-dir", "x" * 300):
         pytest.skip("the message comes when the report is written")
-    words = {"--model-path": faces / "none.ckpt", "--data-path": faces / "train", "--output-dir": "out"} | {
-        f"--{name}": word
-    }
+    words = {"--model-path": faces / "none.ckpt", "--data-path": faces / "train", "--output-dir": "out"}
+    words[f"--{name}"] = word
     assert refusal(capsys, main_eval.main, *(f"{flag}={value}" for flag, value in words.items())).isprintable()
 
 
