@@ -32,6 +32,7 @@ QUIET_WARNINGS = (
     "Checkpoint directory .* exists and is not empty",  # the run folder holds config.json before the first checkpoint
     ".*LeafSpec.* is deprecated",
     ".*does not have many workers.*",
+    ".*in eval mode at the start of training.*",  # --check_mode and --freeze
     ".*your dataloader is not resumable.*",  # the data module keeps its place
     ".*smaller than the logging interval.*",  # the last step of an epoch is logged too
     ".*sync_dist=True.*",  # every rank computes the same accuracies from all scores
