@@ -35,3 +35,11 @@ def trained(faces, tmp_path_factory):
     program("main.py", *SMALL_RUN, "--data_root", faces, "--epochs", "2", cwd=cwd)
     (folder,) = (cwd / "experiments").iterdir()
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Let a report travel from xdist's workers whatever a test has logged: names that are not UTF-8, for one."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
