@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,13 +95,16 @@ def _read_file(path: Path) -> Payload:
 
 def _read_record(path: Path, offset: int) -> Payload:
     try:
-        data = _open(path).read(offset).payload
+        state = path.stat()
+        data = _open(path, (state.st_dev, state.st_ino, state.st_mtime_ns)).read(offset).payload
     except RecordError as error:
         return Payload(error.location, b"", error.reason)
+    except OSError as error:
+        return Payload(f"{path}, byte {offset}", b"", error.strerror or type(error).__name__)
     return Payload(f"{path}, byte {offset}", data, "" if data else "the record holds no image")
 
 
-@cache
-def _open(path: Path) -> RecordFile:
-    """Open a record file once in each process."""
+@lru_cache(maxsize=4)
+def _open(path: Path, state: tuple[int, int, int]) -> RecordFile:
+    """Open a record file once in each process; a relative path may name another one later."""
     return RecordFile(path)

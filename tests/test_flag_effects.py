@@ -432,11 +432,14 @@ def test_augmentation_changes_every_image_in_its_own_way(faces, flag):
 
 
 def test_num_workers_read_the_images_as_far_as_there_are_cores(faces, caplog):
+    def warnings():
+        return [text for text in map(logging.LogRecord.getMessage, caplog.records) if "--num_workers" in text]
+
     assert datamodule(data_root=str(faces), num_workers=1).train_dataloader().num_workers == 1
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert not warnings()
     loader = datamodule(data_root=str(faces), num_workers=9999).train_dataloader()
     assert 0 < loader.num_workers < 9999
-    (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    (warning,) = warnings()
     assert "--num_workers 9999" in warning and f"using {loader.num_workers}" in warning
 
 
@@ -672,6 +675,7 @@ def test_gpus_are_used_where_there_are_any(monkeypatch):
     assert build_trainer(config(gpus=0), None).accelerator.__class__.__name__ == "CPUAccelerator"
     for available in (False, True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda answer=available: answer)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
         assert uses_gpu(config(gpus=2)) is available
         assert not uses_gpu(config(gpus=0))
     assert (local_ranks(config(gpus=2)), local_ranks(config(gpus=0))) == (2, 1)

@@ -21,7 +21,8 @@ NUM_PAIRS = 7  # two ranks cannot share them evenly
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
     """Flags of main.py, data included."""
-    return [*FLAGS, "--data_root", str(write_faces(tmp_path_factory.mktemp("faces"), pairs=NUM_PAIRS))]
+    faces = write_faces(tmp_path_factory.mktemp("faces"), pairs=NUM_PAIRS)
+    return [*FLAGS, "--cross_rank_pairs", "--data_root", str(faces)]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def assert_one_whole_run(cwd, expected):
     counts = [entry["num_genuine"] + entry["num_impostor"] for entry in conditions["clean"].values()]
     assert counts == [NUM_PAIRS] * 3
     assert metrics(run_folder(cwd))[-1]["step"] == NUM_STEPS
-    assert text(cwd).count("run folder: ") == 1, "one report"
+    assert text(cwd).count("\nrun folder: ") == 1, "one report"
 
 
 @pytest.mark.slow
