@@ -130,6 +130,7 @@ def test_a_refusal_in_a_process_of_its_own_shows_no_traceback(tmp_path):
     assert str(ROOT) not in done.stderr
 
 
+@pytest.mark.slow
 def test_unreadable_images_and_single_images_are_warned_of_and_the_run_goes_on(faces, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(faces / "train", data)

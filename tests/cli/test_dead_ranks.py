@@ -42,6 +42,7 @@ def wait_for(condition, seconds):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "victim"),
     [
@@ -81,6 +82,7 @@ def test_a_rank_that_is_killed_ends_the_run_within_a_minute(tmp_path, launcher, 
 SECONDS = stopping.GRACE + 20  # and for the imports of a busy machine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "delay", [0.0, *(pytest.param(delay, marks=pytest.mark.slow) for delay in (0.05, 0.2, 1.0, 3.0, 6.0))]
 )

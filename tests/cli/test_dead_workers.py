@@ -42,6 +42,7 @@ def errors(cwd, rank=0):
     return [line.partition(" ERROR ")[2] for line in output(cwd, rank).splitlines() if " ERROR " in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "worker"), [("forward", 0), pytest.param("validation", -1, marks=pytest.mark.slow)])
 def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_auto_goes_on(
     faces, undisturbed, tmp_path, place, worker

@@ -58,6 +58,7 @@ def fake_scontrol(folder):
     return note
 
 
+@pytest.mark.slow
 def test_a_job_that_is_stopped_killed_and_requeued_ends_as_if_it_had_not_been(faces, undisturbed, tmp_path):
     note = fake_scontrol(tmp_path / "bin")
     slurm = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
@@ -102,11 +103,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(faces, undisturbed, tmp_path, see
     assert_same(killed_run(faces, tmp_path / "job", seed, 1), undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 20))])
 def test_two_ranks_one_of_which_is_killed_go_on_to_the_same_bits(faces, undisturbed_ranks, tmp_path, seed):
     assert_same(killed_run(faces, tmp_path / "job", seed, 2), undisturbed_ranks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(SIGTERM, 143), pytest.param(SIGINT, 130, marks=pytest.mark.slow)])
 def test_two_ranks_stop_when_one_is_told_to(faces, undisturbed_ranks, tmp_path, number, code):
     argv = [*FLAGS, "--data_root", faces, "--checkpoint_every_n_steps", "0"]

@@ -121,6 +121,7 @@ def test_requeue_without_auto_is_warned_of(root, capsys):
     assert "--requeue starts the same command again" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path):
     faces = write_faces(tmp_path / "faces")
     argv = [*FLAGS, "--data_root", faces, "--epochs", "1"]

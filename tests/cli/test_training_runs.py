@@ -87,6 +87,7 @@ def test_a_checkpoint_is_evaluated_on_a_folder_of_identities(trained, faces, tmp
     assert "own, clean, identification: 96 images searched among all others" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_shortlist_and_compact_maps_on_disk_are_stated_in_the_report(trained, faces, tmp_path):
     argv = ["--model-path", trained / "last.ckpt", "--data-path", faces / "train", "--gpus", "0"]
     (tmp_path / "maps").mkdir()
@@ -129,6 +130,7 @@ def test_a_list_of_pairs_is_scored_as_given(trained, faces, tmp_path):
     assert (entry["num_genuine"], entry["num_impostor"]) == (12, 12)
 
 
+@pytest.mark.slow
 def test_a_run_killed_inside_an_epoch_resumes_to_bit_identical_metrics(faces, tmp_path):
     flags = [*SMALL_RUN, "--data_root", str(faces), "--epochs", "3", "--num_workers", "1"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -159,6 +161,7 @@ def _kill_after_step(step, command, cwd):
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
 
 
+@pytest.mark.slow
 def test_two_ranks_score_every_pair_once_and_report_the_numbers_of_one_process(trained, faces, tmp_path):
     flags = ["--evaluate", "--resume_from_checkpoint", trained / "last.ckpt", "--data_root", faces, "--gpus", "0"]
     flags += ["--batch_size", "16", "--num_workers", "0"]
@@ -178,6 +181,7 @@ def test_two_ranks_score_every_pair_once_and_report_the_numbers_of_one_process(t
                 assert other["auc"] == pytest.approx(entry["auc"], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_two_ranks_train_and_write_one_run_folder(faces, tmp_path):
     program("main.py", *SMALL_RUN, "--data_root", faces, "--epochs", "1", "--num_processes", "2", cwd=tmp_path)
     (folder,) = (tmp_path / "experiments").iterdir()

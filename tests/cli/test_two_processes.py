@@ -73,6 +73,7 @@ def test_a_text_in_the_lock_file_cannot_reach_the_terminal_raw(tmp_path):
         first.kill()
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_while_it_goes_on(tmp_path):
     flags = [*FLAGS, "--data_root", str(write_faces(tmp_path / "faces")), "--epochs", "10000"]
     (first,) = processes = start(flags, tmp_path)

@@ -194,6 +194,7 @@ def untrained(images, training):
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("cfp_fp", "calfw", "cplfw")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lfw", "agedb_30", *SLOW])
 def test_no_shortcut_solves_a_benchmark(name):
     benchmark = render_benchmark(name, SyntheticSpec())

@@ -133,11 +133,13 @@ def test_a_run_stopped_between_a_validation_and_the_last_batch_trains_on_that_ba
     assert checked_pieces(tmp_path, ["on_validation_end"], **options) >= 4
 
 
+@pytest.mark.slow
 def test_neighbours_for_graph_sampling_survive_a_validation_that_is_given_up(noise_faces, tmp_path):
     options = OPTIONS | VARIANTS["graph"] | {"data_root": noise_faces, "val_check_interval": 1.0}
     assert checked_pieces(tmp_path, ["on_validation_start"], **options) == 2 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("val_check_interval", "ema_decay"), [(0.5, 0.0), (1.0, 0.0), (0.5, 0.9)])
 def test_a_run_that_goes_on_from_its_best_checkpoint_refreshes_the_neighbour_classes_too(
     noise_faces, tmp_path, val_check_interval, ema_decay

@@ -194,6 +194,7 @@ def test_more_unreadable_images_than_max_bad_fraction_stop_the_run(tmp_path, mon
         fit(tmp_path, **options, max_bad_fraction=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_same_images_as_folder_and_as_records_give_the_same_losses(noise_faces, tmp_path, workers):
     folder = ImageFolderDataset(Path(noise_faces) / "train")
@@ -225,6 +226,7 @@ class KeepEach(pl.Callback):
         setattr(self, hook, save)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hook", "workers"), [("on_train_batch_end", 0), ("on_validation_end", 1)])
 def test_a_run_resumed_inside_an_epoch_draws_the_batches_that_are_left_and_ends_with_the_same_bits(
     noise_faces, tmp_path, hook, workers

@@ -36,6 +36,7 @@ def test_overflows_are_skipped_until_the_scale_fits_and_are_not_counted(noise_fa
     assert not torch.equal(model.head.kernel, before.head.kernel)
 
 
+@pytest.mark.slow
 def test_a_run_in_fp16_goes_on_with_its_scale(noise_faces, tmp_path):
     whole, _ = trained(tmp_path / "whole", noise_faces, 2.0**12)
     trained(tmp_path / "part", noise_faces, 2.0**12, checkpoint_every_n_steps=2)

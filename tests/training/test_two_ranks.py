@@ -109,6 +109,7 @@ def rank_from_records(folder, options, ckpt_path):
     return {"indices": recorder.indices, "weights": state(model)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_two_ranks_stopped_inside_an_epoch_resume_with_the_remaining_records(faces, tmp_path, workers):
     """The identity split, the sampler and the reader all come from a record file."""
