@@ -221,7 +221,7 @@ def _end_without(rank_0: int) -> None:
 def _die_with(parent: int) -> None:
     """Have Linux kill this process as soon as its parent, or the thread of it that started it, ends."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
         if os.getppid() != parent:
             os._exit(1)
 

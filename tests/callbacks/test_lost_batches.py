@@ -136,7 +136,7 @@ def test_a_run_that_has_too_little_of_it_ends_with_one_line(tmp_path, limit, sho
     shell = ["unshare", "-m", "sh", "-c"] if "mount" in limit else ["bash", "-c"]
     if subprocess.run([*shell, limit], capture_output=True).returncode:
         pytest.skip(f"{limit!r} is not permitted here")
-    faces = write_faces(tmp_path / "faces", images=8)
+    faces = write_faces(tmp_path / "faces", images=48)  # as many batches as both workers may have ready
     command = f"{limit} && exec {sys.executable} {ROOT / 'main.py'} {TRAIN} {faces}"
     done = subprocess.run([*shell, command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stderr
