@@ -35,16 +35,26 @@ def workers() -> list[int]:
     return sorted(process.pid for process in tuple(started) if process.pid is not None)
 
 
+def is_stopped(process: int) -> bool:
+    """Return whether a process is known to be stopped, by a signal or a debugger."""
+    return _state(process) in ("T", "t")
+
+
+def _state(process: int) -> str | None:
+    """Return the kernel's letter for the state of a process; None where that is not known, or the process is gone."""
+    try:
+        stat = (_PROC / str(process) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[0]  # behind its name, which may hold anything
+
+
 def describe(process: int) -> str:
     """Return a process's number and, where that is known, its state and the kernel's name of what it waits for."""
-    folder = _PROC / str(process)
-    try:
-        # Behind its name, which may hold anything.
-        state = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-    except OSError:
+    if (state := _state(process)) is None:
         return f"process {process}"
     try:
-        waits_in = (folder / "wchan").read_text(encoding="utf-8").strip()
+        waits_in = (_PROC / str(process) / "wchan").read_text(encoding="utf-8").strip()
     except OSError:
         waits_in = ""
     place = f" in {waits_in}" if waits_in not in ("", "0") else ""

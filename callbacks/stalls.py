@@ -47,10 +47,15 @@ def _find_loader(frames: list[FrameType]) -> _Workers | None:
 
 
 def _awaited(loader: _Workers) -> str:
-    """Name the worker whose batch is next; while workers start, or begin an epoch, all are waited for."""
+    """Name the worker whose batch is next, all while they start or begin an epoch, and any that is stopped.
+
+    A worker may be stopped while it holds the lock of the queue that all of them answer through: then the one whose
+    batch is next is well and cannot deliver it.
+    """
     state = vars(loader)  # another thread may be building it
     workers, task = state.get("_workers", []), state.get("_task_info", {}).get(state.get("_rcvd_idx"))
-    numbers = range(len(workers)) if task is None else [task[0]]  # (worker,), with its batch once that has come
+    numbers = list(range(len(workers))) if task is None else [task[0]]  # (worker,), with its batch once that has come
+    numbers += [i for i, each in enumerate(workers) if i not in numbers and processes.is_stopped(each.pid or 0)]
     named = [f"worker {number} ({processes.describe(workers[number].pid or 0)})" for number in numbers]
     return f"{', '.join(named) or 'the first worker'} of the data loader"
 

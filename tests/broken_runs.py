@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import pytorch_lightning as pl
 import torch
+from programs import kill_group
 
 import main
 import trainer as trainer_module
@@ -97,8 +98,7 @@ def finish(processes, timeout=600):
         process.join(max(0, deadline - time.monotonic()))
     codes = [process.exitcode for process in processes]
     for process in processes:
-        process.kill()
-        process.join()
+        kill_group(process)
     return codes
 
 
@@ -113,6 +113,7 @@ def _ranks_environment(ranks):
 
 
 def _run(argv, cwd, fault, rank, environment):
+    os.setpgrp()  # whoever ends this process early ends its workers too, stopped ones among them
     multiprocessing.set_start_method("fork", force=True)  # as in a program that nobody started by multiprocessing
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

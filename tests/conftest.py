@@ -1,8 +1,10 @@
 """A small synthetic data set and a short run over it, shared by several test folders."""
 
+import multiprocessing
+
 import pytest
 from hypothesis import settings
-from programs import SMALL_RUN, program
+from programs import SMALL_RUN, kill_group, program
 from slow_share import SlowShare
 
 settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's business
@@ -17,6 +19,16 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--share") > 1:
         config.pluginmanager.register(SlowShare(config.getoption("--share"), config.getoption("--minutes")))
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test():
+    """Kill what a failed test has started and not ended: Python would wait for it at its exit, for ever."""
+    before = multiprocessing.active_children()
+    yield
+    for process in multiprocessing.active_children():
+        if process not in before and not process.daemon:
+            kill_group(process)
 
 
 @pytest.fixture(scope="session")

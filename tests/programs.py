@@ -1,6 +1,7 @@
 """The programs run as a user runs them, for tests of several folders."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,3 +27,12 @@ def program(name, *argv, cwd, check=True, **environment):
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def kill_group(process):
+    """Kill a process of multiprocessing, and all that it leads where it leads a group: stopped workers too."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        process.kill()
+    process.join()

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 
@@ -49,6 +50,29 @@ def test_the_worker_whose_batch_is_next_is_named_with_its_state(closed):
     pid = workers[closed % 2]
     assert said[0].startswith(f"waits for worker {closed % 2} (process {pid}, sleeping")
     assert said[0].endswith(") of the data loader")
+
+
+def test_a_stopped_worker_is_named_too_when_another_one_is_awaited():
+    """It may hold the lock of the queue that all workers answer through."""
+    event, said = multiprocessing.Event(), []
+    iterator = iter(DataLoader(Gate(5, event), batch_size=None, num_workers=2))
+    stopped, reader = iterator._workers[0].pid, threading.get_ident()
+
+    def observe():
+        while iterator._rcvd_idx < 5:
+            time.sleep(0.01)
+        os.kill(stopped, signal.SIGSTOP)
+        while not said or "stopped" not in said[-1]:
+            said.append(describe_wait(reader))
+        os.kill(stopped, signal.SIGCONT)
+        event.set()
+
+    observer = threading.Thread(target=observe)
+    observer.start()
+    assert list(iterator) == list(range(10))
+    observer.join()
+    assert said[-1].startswith("waits for worker 1 (process ")
+    assert f"worker 0 (process {stopped}, stopped" in said[-1]
 
 
 def test_while_workers_start_those_that_are_there_are_named(monkeypatch):
