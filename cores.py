@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
-from pathlib import Path, PurePosixPath
+
+from cgroups import group_values
 
 # Rounds in which a thread of GNU's OpenMP looks for work before it sleeps. Its own default of 300,000 burns the time
 # slice that the other threads need when a neighbor has their core: a step takes up to 15 times as long.
@@ -18,7 +19,6 @@ BLOCK_TIME = "1"
 # Of the cores, the part that reading and augmenting images takes of a step on the CPU, as docs/benchmarks.md shows.
 READING_SHARE = 1 / 16
 _WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
 def bound_waiting(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -62,30 +62,8 @@ def _cores_by_affinity() -> int:
 
 
 def _quotas() -> Iterator[float]:
-    """Yield the cores that each cgroup of this process allows it, of version 1 and 2, where one is limited."""
-    for line in _lines(_PROC / "self/cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        # In a container the path may be the host's, which is not there; the root of what is mounted is.
-        for group in (PurePosixPath(path), *PurePosixPath(path).parents):
-            inside = str(group).lstrip("/")
-            for root in (_CGROUPS / name for name in (controllers, "cpu") if controllers):
-                yield from _quota(
-                    _lines(root / inside / "cpu.cfs_quota_us") + _lines(root / inside / "cpu.cfs_period_us")
-                )
-            if not controllers:
-                yield from _quota(" ".join(_lines(_CGROUPS / inside / "cpu.max")).split())
-
-
-def _quota(words: list[str]) -> Iterator[float]:
-    """Yield quota / period of two numbers; "max" and -1 stand for no limit."""
-    if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal() and int(words[1]):
-        yield int(words[0]) / int(words[1])
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []  # no such limit here
+    """Yield the cores that each control group of this process allows it, where one is limited."""
+    for words in group_values("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us"), "cpu.max"):
+        # "max" and -1 stand for no limit.
+        if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal() and int(words[1]):
+            yield int(words[0]) / int(words[1])

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from cgroups import group_values
+
 _ON_THE_HOST = ("can't allocate memory", "Cannot allocate memory")  # torch has no type of error for it
 
 
@@ -46,7 +48,7 @@ def refuse_beyond_memory(demands: Mapping[str, float]) -> None:
 
 
 def available_memory() -> float | None:
-    """Return the bytes that this process may still get, swap included, within its control group; None if unknown."""
+    """Return the bytes that this process may still get, swap included, within its control groups; None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
@@ -57,11 +59,9 @@ def available_memory() -> float | None:
 
 
 def _group_limits() -> Iterator[float]:
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            yield float((Path("/sys/fs/cgroup") / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue  # no such group, or "max"
+    for words in group_values("memory", ("memory.limit_in_bytes",), "memory.max"):
+        if len(words) == 1 and words[0].isdecimal():  # not "max"
+            yield float(words[0])
 
 
 def _gigabytes(size: float) -> str:

@@ -15,6 +15,8 @@ from typing import TypeVar
 
 import cv2
 
+from cores import usable_cores
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -36,7 +38,7 @@ def ordered_results(function: Callable[[Task], Result], tasks: Iterable[Task], j
     Raises:
         OSError: if a process dies; whatever the function raises.
     """
-    jobs = min(jobs, 2 * (os.cpu_count() or 1))
+    jobs = min(jobs, 2 * usable_cores())
     if jobs == 1:
         yield map(function, tasks)
         return

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from cores import usable_cores
 from datasets.benchmark import Benchmark, save_benchmark
 from datasets.cache import cache_folder
 from datasets.canvas import Image
@@ -261,7 +262,7 @@ def prepare_synthetic(
     try:
         complete = temporary / target.name
         complete.mkdir()
-        _render_all(complete, spec, jobs or _num_cores(), progress)
+        _render_all(complete, spec, jobs or usable_cores(), progress)
         if damage is not None and target.is_dir() and _damage(target):  # not yet replaced by another process
             target.rename(temporary / "damaged")
         _publish(complete, target)
@@ -287,11 +288,6 @@ def _check_room(cache: Path, spec: SyntheticSpec) -> None:
             f" {needed / 1e9:,.0f} GB in {cache}, where {free / 1e9:,.0f} GB are free; ask for fewer, or set"
             " MASKWISE_CACHE to a larger disk"
         )
-
-
-def _num_cores() -> int:
-    """Return the cores this process may use; systems without affinity count all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _publish(complete: Path, target: Path) -> None:

@@ -31,6 +31,21 @@ def no_process_outlives_its_test():
             kill_group(process)
 
 
+@pytest.fixture
+def write_groups(tmp_path, monkeypatch):
+    """Return a function that writes the files from which a process learns of its control groups; there are none yet."""
+    monkeypatch.setattr("cgroups._PROC", tmp_path / "proc")
+    monkeypatch.setattr("cgroups._CGROUPS", tmp_path / "cgroup")
+
+    def write(files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory):
     """Folder with synthetic training identities in `train` and the five benchmarks of 40 pairs."""

@@ -36,11 +36,11 @@ LAYERS = (
     {"overrides"},
     {"cores", "flags"},
     {"command"},
-    {"terminal"},
+    {"cgroups", "terminal"},
 )
 # Below the program even less is allowed: these names of ours, and these from outside. Names of files are everywhere.
 OURS = {name: {"ops", "terminal"} for name in LEAVES | GROUND}
-OURS |= {"datasets": {"transforms", "terminal"}, "transforms": set(), "ops": set()}
+OURS |= {"datasets": {"cores", "transforms", "terminal"}, "transforms": set(), "ops": set()}
 OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "transforms": {"cv2", "numpy", "torch"},
     # rich shows how far the writing of a cache is; pillow_heif where it is installed
@@ -55,6 +55,7 @@ OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "command": set(),
     "overrides": set(),
     "terminal": set(),
+    "cgroups": set(),
     "cores": set(),
 }
 PLOTS = Path("evaluation/plots.py")

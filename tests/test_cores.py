@@ -1,6 +1,7 @@
 """Cores by affinity and cgroup quota, the threads chosen from them, and how these wait."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -8,22 +9,6 @@ import pytest
 from programs import ROOT
 
 import cores
-
-
-@pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """A machine of 64 cores, whose cgroup files a test writes."""
-    monkeypatch.setattr(cores, "_PROC", tmp_path / "proc")
-    monkeypatch.setattr(cores, "_CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(cores, "_cores_by_affinity", lambda: 64)
-
-    def write(files):
-        for name, text in files.items():
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-
-    return write
 
 
 @pytest.mark.parametrize(
@@ -65,9 +50,17 @@ def machine(tmp_path, monkeypatch):
     ],
     ids=str,
 )
-def test_cores_follow_the_smallest_quota_of_all_cgroups(machine, files, expected):
-    machine(files)
+def test_cores_follow_the_smallest_quota_of_all_cgroups(write_groups, files, expected, monkeypatch):
+    monkeypatch.setattr(cores, "_cores_by_affinity", lambda: 64)
+    write_groups(files)
     assert cores.usable_cores() == expected
+
+
+def test_no_part_of_the_program_counts_cores_in_its_own_way():
+    by_itself = re.compile(r"cpu_count|sched_getaffinity")
+    modules = [path for path in ROOT.rglob("*.py") if not {".venv", "tests"} & set(path.parts)]
+    found = {path.name for path in modules if by_itself.search(path.read_text(encoding="utf-8"))}
+    assert found <= {"cores.py", "runs.py", "measure.py"}  # the two describe the machine
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import main
-from out_of_memory import advice, is_out_of_memory
+from out_of_memory import advice, available_memory, is_out_of_memory
 from train_val import Recognizer
 
 ENDLESS = 2**57
@@ -27,6 +27,44 @@ def test_the_line_says_whose_memory_it_is():
     line = advice(error, 256, 7)
     assert line.startswith("out of GPU memory in step 7: lower --batch_size (256)") and "\n" not in line
     assert advice(MemoryError(), 256, 7).startswith("out of memory in step 7")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/\n", "cgroup/memory.max": "1000\n"}, 1000),
+        ({"proc/self/cgroup": "0::/job/step\n", "cgroup/job/step/memory.max": "2000\n"}, 2000),
+        ({"proc/self/cgroup": "0::/job/step\n", "cgroup/job/memory.max": "3000\n"}, 3000),
+        (
+            {
+                "proc/self/cgroup": "0::/job/step\n",
+                "cgroup/job/step/memory.max": "max\n",
+                "cgroup/job/memory.max": "5000\n",
+                "cgroup/memory.max": "4000\n",
+            },
+            4000,
+        ),
+        ({"proc/self/cgroup": "0::/../../host/path\n", "cgroup/memory.max": "6000\n"}, 6000),
+        (
+            {
+                "proc/self/cgroup": "5:cpu:/x\n4:memory:/docker/a\n0::/\n",
+                "cgroup/memory/docker/a/memory.limit_in_bytes": "7000\n",
+                "cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            7000,
+        ),
+        ({"proc/self/cgroup": "4:cpu,memory:/a\n", "cgroup/memory/a/memory.limit_in_bytes": "8000\n"}, 8000),
+        ({"proc/self/cgroup": "0::/job\n", "cgroup/job/memory.max": "max\n"}, None),
+        ({"proc/self/cgroup": "0::/job\n", "cgroup/job/memory.max": "what is this\n"}, None),
+        ({"proc/self/cgroup": "5:cpu:/x\n", "cgroup/cpu/x/memory.limit_in_bytes": "1000\n"}, None),
+    ],
+    ids=str,
+)
+def test_memory_is_bounded_by_every_control_group_of_the_process(write_groups, files, expected):
+    free = available_memory()
+    write_groups(files)
+    assert available_memory() == expected if expected else available_memory() > free / 2
 
 
 def test_a_run_out_of_memory_ends_with_one_line_and_exit_code_1(noise_faces, tmp_path, monkeypatch, capfd):
