@@ -84,7 +84,8 @@ def test_a_worker_that_is_stopped_is_named_and_training_goes_on_with_it(faces, u
 def test_of_two_ranks_the_one_with_the_stopped_worker_names_it_and_its_death_ends_both(faces, tmp_path):
     processes = start([*WORKERS, "--data_root", faces], tmp_path, ("forward", 1, signal.SIGSTOP, 0), 2, faulty_rank=1)
     said = re.compile(
-        r"WARNING rank 1: no batch was finished for \d+ s: the main process waits for .*worker 0 \(process (\d+), stopped"
+        r"WARNING rank 1: no batch was finished for \d+ s:"
+        r" the main process waits for .*worker 0 \(process (\d+), stopped"
     )
     worker = int(wait_for(lambda: (tmp_path / "out_1.txt").exists() and said.search(output(tmp_path, 1)))[1])
     wait_for(lambda: "WARNING rank 0: no batch was finished" in output(tmp_path))
