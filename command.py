@@ -113,7 +113,7 @@ class FlagParser(argparse.ArgumentParser):
     def _expand(self, words: Iterable[str], folder: Path, opened: tuple[tuple[int, int], ...]) -> list[str]:
         expanded: list[str] = []
         for word in words:
-            expanded += self._read_file(folder / word[1:], opened) if word.startswith("@") else [word]
+            expanded += self._read_file(folder / at_home(word[1:]), opened) if word.startswith("@") else [word]
         return expanded
 
     def _read_file(self, path: Path, opened: tuple[tuple[int, int], ...]) -> list[str]:
@@ -130,6 +130,14 @@ class FlagParser(argparse.ArgumentParser):
         except ValueError as error:
             self.error(f"cannot read argument file {path}: {error}")
         return self._expand(words, path.parent, (*opened, place))
+
+
+def at_home(text: str) -> str:
+    """Return a path with a leading `~` replaced by the home folder.
+
+    Shells do so at the start of a word only: not in `--flag=~/x`, after a comma, in quotes or in argument files.
+    """
+    return os.path.expanduser(text) if text.partition(os.sep)[0] == "~" else text  # noqa: PTH111
 
 
 def _read_small_file(path: Path) -> tuple[str, tuple[int, int]]:

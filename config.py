@@ -110,9 +110,10 @@ class Config(
                 f" {self.batch_size}; try {below} or {below + IMAGES_PER_IDENTITY}"
             )
         if self.epochs % self.check_val_every_n_epoch:
+            fitting = next(n for n in range(self.check_val_every_n_epoch, 0, -1) if self.epochs % n == 0)
             raise ValueError(
                 f"--check_val_every_n_epoch {self.check_val_every_n_epoch} does not divide --epochs {self.epochs}: the"
-                " last weights would never be validated"
+                f" last weights would never be validated; try --check_val_every_n_epoch {fitting}"
             )
         if self.sampler == "graph" and self.epoch_by != "images":
             raise ValueError(f"--epoch_by {self.epoch_by} belongs to --sampler pk; leave it out")

@@ -174,10 +174,16 @@ class FaceDataModule(pl.LightningDataModule):
             raise ValueError(
                 f"--val_identities: 0 and no benchmark set in {training}; hold a share of the identities out"
             )
-        train, held_out = split_identities(
-            len(dataset.class_names), config.val_identities, config.seed, np.bincount(dataset.labels)
-        )
-        self.benchmarks = [cache_benchmark(IdentitySubset(dataset, held_out), name="own", seed=config.seed)]
+        try:
+            train, held_out = split_identities(
+                len(dataset.class_names), config.val_identities, config.seed, np.bincount(dataset.labels)
+            )
+            self.benchmarks = [cache_benchmark(IdentitySubset(dataset, held_out), name="own", seed=config.seed)]
+        except ValueError as error:
+            raise ValueError(
+                f"{training}: no benchmark set lies there, and a part of the people cannot be held out as one: {error}."
+                " Give more people with several images each, or benchmark sets (--val_data_path)"
+            ) from error
         logger.info("no benchmark set found: %d identities are held out and validated as 'own'", len(held_out))
         return IdentitySubset(dataset, train)
 
@@ -308,7 +314,8 @@ class FaceDataModule(pl.LightningDataModule):
                 path = str(self.train_dataset.paths[index])
                 if path not in self.unreadable:
                     self.unreadable[path] = self._why_unreadable(index)
-                    logger.warning("unreadable image %s: another image took its place", path)
+                    reason = self.unreadable[path]
+                    logger.warning("unreadable image %s (%s): another image took its place", path, reason)
         return batch
 
     def _why_unreadable(self, index: int) -> str:
@@ -324,9 +331,10 @@ def warn_of_unaligned(dataset: ImageFolderDataset | RecordDataset) -> Alignment:
     """Look at a sample of a data set and say loudly if its faces do not lie where the template has them."""
     alignment = check_alignment(dataset)
     if alignment.is_suspect:
+        verdict, _, reason = str(alignment).partition(":")
         logger.warning(
-            "%s: THE FACES ARE %s. Align them to ArcFace's five points at 112 x 112 first, or every number here is one "
-            "of misplaced faces (docs/data.md)", dataset.root, alignment,
+            "%s: THE FACES ARE %s:%s. Align them to ArcFace's five points at 112 x 112 first, or every number here is "
+            "one of misplaced faces (docs/data.md)", dataset.root, verdict.upper(), reason,
         )  # fmt: skip
     return alignment
 

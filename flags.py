@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
-from command import FlagParser, user_errors
+from command import FlagParser, at_home, user_errors
 
 # What reads flags is also found here.
 __all__ = [
@@ -264,7 +264,7 @@ def _word(default: object, text: str) -> str:
         raise argparse.ArgumentTypeError("holds a zero byte, which no path can")
     if len(text) > MAX_WORD:
         raise argparse.ArgumentTypeError(f"is {len(text)} characters long; {MAX_WORD} are possible")
-    return text
+    return at_home(text)
 
 
 def _members(option: Option) -> Callable[[str], tuple[object, ...]]:
@@ -274,7 +274,8 @@ def _members(option: Option) -> Callable[[str], tuple[object, ...]]:
         if text == "all" and option.spec.choices:
             return option.spec.choices
         try:
-            return tuple(option.base(word.strip()) for word in text.split(","))
+            words = [word.strip() for word in text.split(",")]
+            return tuple(at_home(word) if option.base is str else option.base(word) for word in words)
         except ValueError:
             raise argparse.ArgumentTypeError(f"expected numbers with commas between, or none; got {text!r}") from None
 

@@ -20,6 +20,7 @@ from checkpoints import load_pretrained_model
 from config import EvaluationConfig
 from data import at_most_cores, warn_of_unaligned
 from datasets import ImageFolderDataset, Pairs, UnreadableImageError, all_pairs, read_pairs
+from datasets.folder_scan import refuse_output_within
 from datasets.progress import tracked
 from devices import choose_precision, settle, uses_gpu
 from disk import WriteFailures, naming
@@ -58,6 +59,7 @@ class PairScores(NamedTuple):
 def run(options: EvaluationConfig) -> int:
     """Score the pairs, evaluate them, write the report into the output folder, and return the exit code."""
     folder = Path(options.output_dir)
+    refuse_output_within(Path(options.data_path), folder, "--output-dir")
     folder.mkdir(parents=True, exist_ok=True)
     lock = runs.lock_folder(folder)
     failures = WriteFailures()
@@ -78,7 +80,7 @@ def run(options: EvaluationConfig) -> int:
     facts = {
         "matched": describe_matched(scored.matched),
         "unreadable": unreadable,
-        "left_out": str(dataset.left_out) if dataset.left_out else "no file",
+        "left_out": "; ".join(dataset.unread) or "no file",
         "alignment": str(alignment),
     }
     report = describe_results(results, model, resampling, options, facts)

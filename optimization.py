@@ -58,6 +58,22 @@ def build_scheduler(optimizer: Optimizer, schedule: str, plan: SchedulePlan) -> 
     return LambdaLR(optimizer, lambda step: lr_factor(step, schedule, plan))
 
 
+def unfinished(margin_epochs: float, epochs: int, warmup_steps: int, steps: int) -> list[str]:
+    """Return a line for each warm-up that a run of so many epochs and optimiser steps does not finish."""
+    lines = []
+    if margin_epochs > epochs:
+        lines.append(
+            f"--margin_warmup_epochs {margin_epochs:g} is more than --epochs {epochs}: the margin reaches "
+            f"{100 * epochs / margin_epochs:.0f} % of its value; give fewer, as 0.4 of the epochs"
+        )
+    if warmup_steps > steps:
+        lines.append(
+            f"--warmup_steps {warmup_steps} is more than the {steps} steps of the run: the learning rate reaches "
+            f"{100 * steps / warmup_steps:.0f} % of --lr; give fewer"
+        )
+    return lines
+
+
 def restart(optimizer: Optimizer, scheduler: LambdaLR, hyper: Mapping[str, float], steps: int) -> None:
     """Give optimiser and schedule that come from a checkpoint other numbers; momentum and moments stay.
 

@@ -170,6 +170,11 @@ def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, m
         ", ".join(benchmark.name for benchmark in datamodule.benchmarks),
         "none (--evaluate)" if config.evaluate else f"{datamodule.num_steps} in {config.epochs} epochs",
     )
+    if not config.evaluate:
+        for text in optimization.unfinished(
+            config.margin_warmup_epochs, config.epochs, config.warmup_steps, datamodule.num_steps
+        ):
+            logger.warning("%s", text)
     logger.info("memory of a rank: %s", model.memory_plan(world_size(config)))
 
 

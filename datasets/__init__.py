@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 # Asked once, when OpenCV is imported, by this package or by `transforms`: what has more pixels is not decoded.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
+# Its lines on damaged files name none; ours do.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 if TYPE_CHECKING:
     from datasets.alignment import Alignment, check_alignment

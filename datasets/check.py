@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command import FlagParser, launch, user_errors
+from command import FlagParser, at_home, launch, user_errors
 from disk import WriteFailures, naming, side_file
 from flags import Options, add_flags, flag
 from terminal import show
@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with `argv` (default: the command line's) and return the exit code."""
     parser = FlagParser(PROGRAM, _DESCRIPTION, f"{PROGRAM} my_faces --output-dir check")
     parser.usage = f"{PROGRAM} [SOURCE] [--benchmarks PATH,...] [--flag value ...]"
-    parser.add_argument("source", metavar="SOURCE", type=Path, nargs="?", help="the data set")
+    parser.add_argument(
+        "source", metavar="SOURCE", type=lambda text: Path(at_home(text)), nargs="?", help="the data set"
+    )
     add_flags(parser, Arguments, separator="-")
     with user_errors(PROGRAM):
         values = parser.read(argv)
@@ -67,10 +69,14 @@ def _diagnose(source: Path | None, options: Arguments) -> Diagnosis:
         raise ValueError("nothing to check: give SOURCE, --benchmarks, or both")
     from datasets.doctor.diagnosis import Diagnosis
     from datasets.doctor.examine import look_at, look_at_set
+    from datasets.folder_scan import refuse_output_within
+    from datasets.image_folder import ImageFolderDataset
 
     # What is wrong with the command is said before hours of work.
     paths = _find_sets(options.benchmarks)
     dataset = None if source is None else _open(source, options.follow_links)
+    if isinstance(dataset, ImageFolderDataset):
+        refuse_output_within(dataset.root, Path(options.output_dir), "--output-dir")
     Path(options.output_dir).mkdir(parents=True, exist_ok=True)
     looked = None if dataset is None else look_at(dataset, options.jobs)
     model = None if looked is None else looked.model

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command import FlagParser, launch, user_errors
+from command import FlagParser, at_home, launch, user_errors
 from datasets.counted import counted
 from disk import naming
 from flags import Options, add_flags, flag
@@ -44,6 +44,7 @@ class ConvertOptions(Options):
         "labels", "what names folders and images: the records' numbers, or .lst", choices=NAME_SOURCES
     )
     set_name: str | None = flag(None, "of a single set of memmap; else that of its file or folder")
+    follow_links: bool = flag(False, "follow links in the folder of identities of records that lead out of it")
     jobs: int = flag(1, "processes; the result does not depend on them", within="[1, inf)")
     overwrite: bool = flag(False, "replace a result of this program that is there")
 
@@ -57,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with `argv` (default: the command line's) and return the exit code."""
     parser = FlagParser(PROGRAM, _DESCRIPTION, f"{PROGRAM} my_faces my_records --to records")
     parser.usage = f"{PROGRAM} SOURCE OUTPUT --to {{{','.join(TARGETS)}}} [--flag value ...]"
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="what to convert")
-    parser.add_argument("output", metavar="OUTPUT", type=Path, help="what to write")
+    for name, text in (("source", "what to convert"), ("output", "what to write")):
+        parser.add_argument(name, metavar=name.upper(), type=lambda word: Path(at_home(word)), help=text)
     add_flags(parser, Arguments, separator="-")
     with user_errors(PROGRAM):
         values = parser.read(argv)
@@ -87,10 +88,12 @@ def _convert(source: Path, output: Path, options: Arguments) -> list[Outcome]:
     from datasets.conversion.to_records import folder_to_records
 
     job = Job(source, output, Encoding(options.encoding, options.quality), options.jobs, options.overwrite)
+    if options.follow_links and options.to != "records":
+        raise ValueError(f"--follow-links belongs to --to records, not to {options.to}; leave it out")
     _check_kind(source, options.to)
     match options.to:
         case "records":
-            return [folder_to_records(job)]
+            return [folder_to_records(job, options.follow_links)]
         case "folder":
             return [records_to_folder(job, options.names_from == "list")]
         case "bin":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from datasets.counted import counted
@@ -42,6 +44,7 @@ class FolderScan:
     Attributes:
         images: sorted image names of every identity folder that has some, sorted by folder name.
         left_out: what else lies in these folders.
+        unread: a line for each kind of thing below the root that is not read, those files included.
     Raises:
         ValueError: if the root is missing, not a folder, unreadable or holds no identity with an image.
     """
@@ -62,10 +65,12 @@ class FolderScan:
         self.images = {folder: names for folder, names in found.items() if names}
         # Lists, records and notes may lie beside the identities; images there are probably meant to be read.
         loose = sum(not entry.is_dir() and not _why_left_out(entry) for entry in entries)
-        empty = [folder for folder in folders if folder not in self.images]
         if not self.images:
             raise ValueError(f"ImageFolderDataset: {root}: {self._what_is_there(len(folders), loose)}; {LAYOUT}")
-        self._warn(loose, empty)
+        empty = [folder for folder in folders if folder not in self.images]
+        self.unread = [*self._beside(loose, empty), *self._within()]
+        for text in [*self.unread, *filter(None, [names_alike(self.images)])]:
+            logger.warning("%s: %s", root, text)
 
     def _identities(self, entries: list[os.DirEntry[str]]) -> list[str]:
         folders = sorted((e for e in entries if e.is_dir() and not is_benchmark(Path(e))), key=lambda entry: entry.name)
@@ -114,18 +119,15 @@ class FolderScan:
             self._outside.append(link.name)
         return inside
 
-    def _warn(self, loose: int, empty: list[str]) -> None:
-        if loose:
-            logger.warning("%s: %d images lie outside the identity folders and are ignored", self.root, loose)
+    def _beside(self, loose: int, empty: list[str]) -> list[str]:
+        """Return a line for images outside the identity folders, and one for folders without any."""
+        lines = [f"{counted(loose, 'image')} outside the identity folders not read"] if loose else []
         if empty:
-            logger.warning(
-                "%s: %d folders without an image are ignored, the first is %s", self.root, len(empty), empty[0]
-            )
-        for text in self._details():
-            logger.warning("%s: %s", self.root, text)
+            lines.append(f"{counted(len(empty), 'folder')} without an image ignored, the first is {empty[0]}")
+        return lines
 
-    def _details(self) -> list[str]:
-        """Return a line for each kind of thing that is not read."""
+    def _within(self) -> list[str]:
+        """Return a line for each kind of thing in the identity folders that is not read."""
         details = [str(self.left_out)] if self.left_out else []
         if self._outside:
             links = counted(len(self._outside), "link")
@@ -138,10 +140,10 @@ class FolderScan:
     def _what_is_there(self, num_folders: int, loose: int) -> str:
         if loose:
             return f"images lie directly in it ({loose}): is it one identity's folder? Then give the folder above"
-        parts = [f"no image in any of its {num_folders} folders"]
+        parts = [f"no image in any of its {counted(num_folders, 'folder')}"]
         deep = self._first_deep_image() if self._inner else None
         if deep is None:
-            return "; ".join([*parts, *self._details()])
+            return "; ".join([*parts, *self._within()])
         level = deep.parent.parent
         parts.append(
             f"images lie deeper, the first is {deep.relative_to(self.root)}, so that the folders in "
@@ -163,6 +165,34 @@ class FolderScan:
                 if not name.startswith(".") and not _why_file_left_out(os.path.join(folder, name)):  # noqa: PTH118
                     return Path(folder, name)
         return None
+
+
+def names_alike(names: Iterable[str]) -> str:
+    """Return which names people take for one, in words: but for case, and for how accents are encoded, they are equal.
+
+    Where a file system or a program of another system has written one of them, they may be one person. Empty if there
+    are none.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(unicodedata.normalize("NFKC", name.casefold()), []).append(name)
+    alike = [group for group in groups.values() if len(group) > 1]
+    if not alike:
+        return ""
+    # On a screen two encodings of one accent are the same.
+    look_different = len({unicodedata.normalize("NFC", name) for name in alike[0]}) == len(alike[0])
+    listed = ", ".join(map(repr if look_different else ascii, alike[0][:_MAX_KINDS]))
+    others = f", and {counted(len(alike) - 1, 'other group')} of names" if alike[1:] else ""
+    return f"the identities {listed}{others} differ by case or the encoding of accents only: are they one person?"
+
+
+def refuse_output_within(root: Path, output: Path, name: str) -> None:
+    """Raise a ValueError if an output, which `name` names, lies in a folder of identities.
+
+    Pictures of a report would be a person's images when the folder is read again.
+    """
+    if output.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"{name} {output} lies in the data folder {root}, where it counts as a person; give another")
 
 
 def is_benchmark(folder: Path) -> bool:

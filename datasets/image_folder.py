@@ -34,6 +34,7 @@ class ImageFolderDataset:
         class_names: folder name of every identity, in label order.
         paths: file of every image.
         left_out: number of files in the identity folders that are not read, by suffix and reason.
+        unread: a line for each kind of thing below the root that is not read, for people.
     Raises:
         ValueError: if the root is missing, not a folder, unreadable or holds no identity with an image.
     """
@@ -53,6 +54,7 @@ class ImageFolderDataset:
         scan = FolderScan(self.root, follow_links)
         images = scan.images
         self.left_out: LeftOut = scan.left_out
+        self.unread: list[str] = scan.unread
         self.class_names = list(images)
         counts = np.array([len(names) for names in images.values()], np.int64)
         self.labels: NDArray[np.int64] = np.repeat(np.arange(len(images)), counts)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datasets.benchmark_folder import Benchmark
+from datasets.counted import counted
 from datasets.grouping import Groups, Indices, check_labels, group_by_label
 from datasets.images import UnreadableImageError
 from datasets.sample import FaceDataset, Image
@@ -100,7 +101,7 @@ def _draw(labels: Indices, max_pairs: int, rng: np.random.Generator) -> Pairs:
     num = min(max_pairs // 2, int(of_identity.sum()), num_impostors)
     if num < 2:
         raise ValueError(
-            f"make_benchmark: {len(groups.counts)} identities with {labels.size} readable images give "
+            f"{counted(len(groups.counts), 'identity')} with {counted(labels.size, 'readable image')} give "
             f"{of_identity.sum()} genuine and {num_impostors} impostor pairs; at least two of each are needed"
         )
     genuine = _genuine(groups, _spread(of_identity, num, rng), rng)

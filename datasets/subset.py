@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datasets.counted import counted
 from datasets.sample import FaceDataset, Image, Sample
 from datasets.text_file import read_text
 
@@ -138,8 +139,8 @@ def split_identities(
         return np.arange(num_identities), np.empty(0, np.int64)
     if num_identities < 2 * _MIN_PART:
         raise ValueError(
-            f"split_identities: {num_identities} identities cannot be divided into training and held-out ones; at "
-            f"least {2 * _MIN_PART} are needed, or a fraction of 0"
+            f"{counted(num_identities, 'identity')} cannot be divided into training and held-out ones; at least "
+            f"{2 * _MIN_PART} are needed"
         )
     order = np.random.default_rng(seed).permutation(num_identities)
     if counts is not None:

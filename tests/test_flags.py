@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from config import explicit_flags, get_args
-from flags import Options, flag, user_errors
+from flags import Options, flag, parse_value, user_errors
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,3 +80,28 @@ def test_config_loads_the_standard_library_only():
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     ours = set(loaded.stdout.split()) - sys.stdlib_module_names - {"config", "flags"}
     assert not {"torch", "numpy", "pytorch_lightning", "cv2"} & ours
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        (["--data_root=~/faces"], "data_root", "HOME/faces"),
+        (["--data_root", "~"], "data_root", "HOME"),
+        (["--data_root", "./~/faces"], "data_root", "./~/faces"),
+        (["--prefix", "a~b"], "prefix", "a~b"),
+        (["@~/own.args"], "data_root", "HOME/listed"),
+    ],
+)
+def test_a_tilde_that_no_shell_has_replaced_is_the_home_folder(words, field, value, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.args").write_text("--data_root ~/listed\n")
+    assert getattr(get_args(words), field) == value.replace("HOME", str(tmp_path))
+
+
+def test_a_tilde_is_replaced_in_every_path_of_a_list(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    program = dataclasses.make_dataclass(
+        "Program", [("sets", tuple[str, ...], flag((), "paths"))], bases=(Options,), frozen=True, kw_only=True
+    )
+    (option,) = program.options()
+    assert parse_value(option, "~/a, ~/b,c") == (f"{tmp_path}/a", f"{tmp_path}/b", "c")

@@ -11,6 +11,7 @@ from optimization import (
     lr_factor,
     parameter_groups,
     sparse_sgd_step,
+    unfinished,
 )
 
 
@@ -109,3 +110,16 @@ def test_a_sparse_step_that_is_not_accepted_changes_nothing(dtype: torch.dtype) 
     generator = torch.Generator().manual_seed(0)
     sparse_sgd_step(weight, lr=0.1, weight_decay=0.5, generator=generator, accepted=torch.tensor(False))
     assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize(
+    ("margin", "warmup", "said"),
+    [
+        (16, 0, ["--margin_warmup_epochs 16 is more than --epochs 8: the margin reaches 50 % of its value"]),
+        (8, 80, []),
+        (0, 160, ["--warmup_steps 160 is more than the 80 steps of the run: the learning rate reaches 50 % of --lr"]),
+    ],
+)
+def test_a_warm_up_that_the_run_does_not_finish_is_told(margin, warmup, said):
+    lines = unfinished(margin, 8, warmup, 80)
+    assert len(lines) == len(said) and all(line.startswith(start) for line, start in zip(lines, said, strict=True))

@@ -4,6 +4,8 @@ import os
 
 # Asked once, when OpenCV is imported, by this package or by `datasets`: what has more pixels is not decoded.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
+# Its lines on damaged files name none; ours do.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 from transforms.augment import crop_with_padding, flip, low_resolution, mirror, photometric
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE

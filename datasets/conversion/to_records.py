@@ -26,6 +26,7 @@ from datasets.conversion.outcome import (
 )
 from datasets.conversion.workspace import Journal, Workspace, open_workspace
 from datasets.counted import counted
+from datasets.folder_scan import refuse_output_within
 from datasets.image_folder import ImageFolderDataset
 from datasets.payloads import Payload
 from datasets.record_format import MAX_EXACT, encode_record
@@ -35,7 +36,7 @@ _REC, _IDX, _LST, _PROPERTY = "train.rec", "train.idx", "train.lst", "property"
 _STARTS = "starts.txt"
 
 
-def folder_to_records(job: Job) -> Outcome:
+def folder_to_records(job: Job, follow_links: bool = False) -> Outcome:
     """Write `train.rec`, `.idx`, `.lst` and `property` of a folder of identities into the folder `job.output`.
 
     Identities without a readable image drop out; the others have the labels 0, 1, ... in the order of their names. The
@@ -44,11 +45,12 @@ def folder_to_records(job: Job) -> Outcome:
     Interrupted, the same call goes on from the last of its checkpoints, which are CHECKPOINT images apart.
 
     Raises:
-        ValueError: if the source is no folder of identities, has too many images for float32 keys or a name that a
-            line cannot hold, none of its images can be read, or the result exists.
+        ValueError: if the source is no folder of identities, has too many images for float32 keys, holds the output,
+            or has a name that a line cannot hold, none of its images can be read, or the result exists.
         OSError: if the output cannot be written.
     """
-    dataset = ImageFolderDataset(job.source)
+    refuse_output_within(job.source, job.output, "OUTPUT")
+    dataset = ImageFolderDataset(job.source, follow_links=follow_links)
     _check(dataset)
     result = job.output / _REC
     with open_workspace(result, plan(dataset, "records", job.encoding)) as workspace:

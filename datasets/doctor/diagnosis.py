@@ -14,6 +14,7 @@ from datasets.doctor.alignment import SUSPECT_BELOW
 from datasets.doctor.duplicates import Duplicates, find_duplicates
 from datasets.doctor.examine import FaceSource, Looked, LookedSet
 from datasets.doctor.measure import GREY
+from datasets.folder_scan import names_alike
 from datasets.image_folder import ImageFolderDataset
 
 Indices = NDArray[np.int64]
@@ -140,8 +141,8 @@ def _unaligned(looked: Looked) -> Indices:
 def _of_files(diagnosis: Diagnosis) -> Iterator[Finding]:
     dataset, looked = diagnosis.dataset, diagnosis.looked
     assert dataset is not None and looked is not None
-    if isinstance(dataset, ImageFolderDataset) and dataset.left_out:
-        yield Finding("left_out", str(dataset.left_out))
+    if isinstance(dataset, ImageFolderDataset):
+        yield from (Finding("left_out", line) for line in dataset.unread)
     if looked.unreadable:
         first = looked.unreadable[0]
         yield Finding(
@@ -154,12 +155,8 @@ def _of_files(diagnosis: Diagnosis) -> Iterator[Finding]:
         yield Finding(
             "not_square", f"{counted(stretched, 'image')} not square: stretched, while aligned crops are square"
         )
-    folded: dict[str, str] = {}
-    for name in dataset.class_names:
-        other = folded.setdefault(name.casefold(), name)
-        if other != name:
-            yield Finding("case", f"the identities {other!r} and {name!r} differ by case only")
-            break
+    if alike := names_alike(dataset.class_names):
+        yield Finding("case", alike)
 
 
 def _of_copies(diagnosis: Diagnosis) -> Iterator[Finding]:

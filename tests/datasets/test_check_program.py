@@ -230,6 +230,10 @@ def test_what_is_left_out_is_in_the_report(healthy, tmp_path, capsys):
     assert report["left_out"] == [{"suffix": ".txt", "reason": "not an image", "files": 1}]
     assert report["counts"]["images"] == IDENTITIES * EACH
     assert "- 1 file left out: 1 .txt (not an image)" in capsys.readouterr().out
+    assert [finding["text"] for finding in report["findings"] if finding["kind"] == "left_out"] == [
+        "1 file left out: 1 .txt (not an image)",
+        "1 link not followed, out of the root, the first is outside (--follow_links)",
+    ]
     _, report, _ = check(root, "--follow-links", output=tmp_path / "out")
     assert report["counts"]["identities"] == IDENTITIES + 1
 
@@ -271,3 +275,29 @@ def test_every_mistake_is_one_line(tmp_path, monkeypatch, capsys, images, argv, 
     error = capsys.readouterr().err.splitlines()
     assert caught.value.code == 2 and message in error[-1]
     assert error[-1].startswith("python -m datasets.check: error: ")
+
+
+@pytest.mark.parametrize(
+    ("add", "line"),
+    [
+        ("loose.png", "1 image outside the identity folders not read"),
+        ("id00/more/0.png", "1 folder within identity folders not searched, the first is id00/more"),
+        ("group/anna/0.png", "1 folder without an image ignored, the first is group"),
+    ],
+)
+def test_images_that_no_program_reads_are_a_finding(healthy, images, tmp_path, add, line, capsys):
+    root = tmp_path / "faces"
+    shutil.copytree(healthy, root)
+    write_face(root / add, images[0])
+    _, report, _ = check(root, output=tmp_path / "out")
+    assert line in [finding["text"] for finding in report["findings"] if finding["kind"] == "left_out"]
+    assert f"- {line}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("output", ["faces/check", "faces", "faces/id00/x", "faces/../faces/check"])
+def test_a_report_is_not_written_among_the_people(healthy, images, tmp_path, output, capsys):
+    write_face(tmp_path / "faces/id00/0.png", images[0])
+    with pytest.raises(SystemExit) as stop:
+        main([str(tmp_path / "faces"), "--output-dir", str(tmp_path / output)])
+    assert stop.value.code == 2 and "lies in the data folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "faces").rglob("*")] == ["id00", "0.png"]

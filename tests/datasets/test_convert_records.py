@@ -323,3 +323,20 @@ def test_no_readable_image_is_no_result(tmp_path):
     with pytest.raises(ValueError, match="none of its 1 images"):
         folder_to_records(job(tmp_path / "in", tmp_path / "rec"))
     assert not list((tmp_path / "rec").iterdir())
+
+
+def test_records_are_not_written_among_the_people(folder):
+    for output in (folder, folder / "rec"):
+        with pytest.raises(ValueError, match="lies in the data folder"):
+            folder_to_records(job(folder, output))
+    assert not list(folder.rglob("train.*"))
+
+
+def test_links_out_of_the_folder_are_converted_if_asked_for(folder, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for person in folder.iterdir():
+        (linked / person.name).symlink_to(person)
+    with pytest.raises(ValueError, match=r"links not followed, out of the root.*\(--follow_links\)"):
+        folder_to_records(job(linked, tmp_path / "rec"))
+    assert "12 images of 4 identities" in folder_to_records(job(linked, tmp_path / "rec"), follow_links=True).text

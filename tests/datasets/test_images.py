@@ -259,3 +259,14 @@ def test_the_error_survives_pickling_and_keeps_its_fields(tmp_path):
     assert "No such file" in error.reason and str(error) == f"{error.path}: {error.reason}"
     with pytest.raises(UnreadableImageError, match="directory"):
         read_image(tmp_path)
+
+
+def test_opencv_says_nothing_of_its_own_about_an_image_that_it_cannot_read(tmp_path):
+    odd = tmp_path / "odd.tif"
+    assert cv2.imwrite(str(odd), np.zeros((4, 4), np.float32))
+    odd.write_bytes(
+        odd.read_bytes().replace(b"\x53\x01\x03\x00\x01\x00\x00\x00\x03", b"\x53\x01\x03\x00\x01\x00\x00\x00\x01")
+    )
+    code = "import sys, pathlib; from datasets.images import read_image\nread_image(pathlib.Path(sys.argv[1]))"
+    run = subprocess.run([sys.executable, "-c", code, str(odd)], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1 and "UnreadableImageError" in run.stderr and "WARN" not in run.stderr

@@ -125,7 +125,7 @@ def test_one_file_met_twice_counts_once():
 @pytest.mark.parametrize(
     ("counts", "broken", "message"),
     [
-        ([5], (), "1 identities with 5 readable images give 10 genuine and 0 impostor pairs"),
+        ([5], (), "1 identity with 5 readable images give 10 genuine and 0 impostor pairs"),
         ([1, 1], (), "2 identities with 2 readable images give 0 genuine and 1 impostor pairs"),
         ([2, 2], (0,), "2 identities with 3 readable images give 1 genuine"),
         ([2, 1], (0, 1, 2), "0 identities with 0 readable images give 0 genuine and 0 impostor pairs"),

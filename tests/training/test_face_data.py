@@ -152,7 +152,7 @@ def test_unreadable_images_are_replaced_listed_once_and_kept_in_the_list_when_re
     used = [index for indices in recorder.indices for index in indices]
     assert len(used) == 2 * 16 and 4 + 2 not in used
     warnings = [record.getMessage() for record in caplog.records if record.getMessage().startswith("unreadable")]
-    assert warnings == [f"unreadable image {first}: another image took its place"]
+    assert warnings == [f"unreadable image {first} (the file is empty): another image took its place"]
 
     second.write_bytes(b"no image")
     first.unlink()
@@ -300,5 +300,20 @@ def test_faces_that_do_not_look_aligned_are_warned_of_loudly(tmp_path, caplog):
             cv2.imwrite(str(path), written[..., ::-1])
     for name in ("good", "bad"):
         FaceDataModule(Config(data_root=str(tmp_path / name), batch_size=8, val_identities=0.5)).setup()
-    messages = [message for message in caplog.messages if "THE FACES ARE" in message]
+    messages = [message for message in caplog.messages if "THE FACES ARE PROBABLY NOT ALIGNED: of " in message]
     assert len(messages) == 1 and str(tmp_path / "bad") in messages[0] and "Align them" in messages[0]
+
+
+@pytest.mark.parametrize(
+    ("people", "each", "reason"),
+    [(3, 4, "3 identities cannot be divided"), (12, 1, "2 identities with 2 readable images give 0 genuine")],
+)
+def test_too_few_people_to_hold_some_out_are_told_with_folder_and_remedy(tmp_path, people, each, reason):
+    for number in range(people * each):
+        path = tmp_path / f"p{number // each}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), np.full((8, 8, 3), number, np.uint8))
+    with pytest.raises(ValueError, match=reason) as caught:
+        FaceDataModule(Config(data_root=str(tmp_path), batch_size=8)).setup()
+    assert str(caught.value).startswith(f"{tmp_path}: ") and "--val_data_path" in str(caught.value)
+    assert "split_identities" not in str(caught.value)
