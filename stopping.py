@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import ctypes
 import logging
@@ -42,6 +43,18 @@ class Stopped(Exception):  # noqa: N818  # nothing went wrong
         self.number = number
 
 
+class StoppedWaiting(Stopped):
+    """A signal asked for an end, and this rank waited in vain for the next place to stop at. Nothing was saved."""
+
+    def __init__(self, number: int, step: int, seconds: float, place: str) -> None:
+        Exception.__init__(
+            self,
+            f"stopped by {signal.Signals(number).name} after step {step}, without a checkpoint of it: the main process"
+            f" {place}, {seconds:.0f} s after the signal",
+        )
+        self.number = number
+
+
 class StopSignals:
     """Receive the signals that ask for an end, while used as a context manager in the main thread.
 
@@ -66,6 +79,7 @@ class StopSignals:
         self.on_second: Callable[[], None] = lambda: None
         self._time = 0.0
         self._deferred = False
+        self._look: Callable[[FrameType | None], None] | None = None
         self._previous: dict[signal.Signals, signal.Handlers | int | Callable | None] = {}
 
     def __enter__(self) -> Self:
@@ -88,6 +102,18 @@ class StopSignals:
         if self.received:
             self._exit()
 
+    def wake(self, look: Callable[[FrameType | None], None]) -> None:
+        """Have the main thread, wherever it is or waits, call a function with its frame; it may raise there.
+
+        Called from another thread, once a signal was received.
+        """
+        self._look = look
+        main = threading.main_thread().ident
+        if hasattr(signal, "pthread_kill") and main is not None:
+            signal.pthread_kill(main, self.received)  # a system call that waits is interrupted too
+        else:
+            _thread.interrupt_main(self.received)
+
     def leave(self, number: int) -> int:
         """Hand the job back to SLURM if it shall start again, and return the exit code of a run that a signal stopped.
 
@@ -106,7 +132,10 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not self.received:
+        if self._look is not None:
+            look, self._look = self._look, None
+            look(frame)
+        elif not self.received:
             self.received, self._time = number, now
             if not self._deferred:
                 self._exit()

@@ -20,6 +20,7 @@ from callbacks import (
     RanksDisagreeError,
     TooManyUnreadableError,
     WorkerError,
+    bounded_waits,
     named_worker_errors,
     remove_unfinished,
     require_tensorboard,
@@ -49,7 +50,7 @@ from out_of_memory import advice, is_out_of_memory, refuse_beyond_memory
 from overrides import BETWEEN_EPOCHS, changed_options, override
 from ranks import find_launch, is_main_process
 from reporting import benchmark_results, draw_report
-from stopping import Stopped, StopSignals
+from stopping import Stopped, StoppedWaiting, StopSignals
 from terminal import show
 from train_val import MAIN_DATASET, Recognizer
 from trainer import build_trainer
@@ -128,11 +129,13 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
 def run(session: Session) -> int:
     """Train, or only test, and write the report; return the exit code, see docs/reliability.md."""
     try:
-        with watched_ranks(session.trainer), named_worker_errors():
+        with watched_ranks(session.trainer), named_worker_errors(), bounded_waits(session.stop, session.trainer):
             _train_and_test(session)
     except Stopped as stopped:
         _say_how_to_go_on(str(stopped), session.folder)
-        return session.stop.leave(stopped.number)
+        code = session.stop.leave(stopped.number)
+        # Of a wait that was given up the other ranks know nothing: to them this one has died.
+        return code or (128 + stopped.number if isinstance(stopped, StoppedWaiting) else 0)
     except (NonFiniteError, RanksDisagreeError, TooManyUnreadableError, WorkerError) as error:
         logger.error("%s", error)
         return 1

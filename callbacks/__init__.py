@@ -16,6 +16,7 @@ from callbacks.rank_watch import started_ranks, watched_ranks
 from callbacks.same_start import RanksDisagreeError, SameStart
 from callbacks.sample_sheet import SampleSheet
 from callbacks.score_histograms import ScoreHistograms
+from callbacks.stalls import bounded_waits
 from callbacks.tensorboard_logger import TensorBoardLogger, require_tensorboard, restart_tensorboard
 from callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
 from callbacks.wandb_run import WandbIdentity, restore_wandb_id, start_wandb
@@ -50,6 +51,7 @@ __all__ = [
     "WandbIdentity",
     "WeightAverage",
     "WorkerError",
+    "bounded_waits",
     "damage",
     "is_averaged",
     "named_worker_errors",

@@ -1,16 +1,24 @@
-"""What training waits for when nothing goes on, seen from another thread."""
+"""What training waits for when nothing goes on, seen from another thread, which ends the wait if it shall stop."""
 
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import pytorch_lightning as pl
 from torch.utils.data import dataloader
 
 from callbacks import processes
+from stopping import StoppedWaiting, StopSignals
 
+# After a signal. A scheduler that gives less time kills anyway, and reading one batch takes no such time.
+STOP_SECONDS = 30.0
+_LOOK_SECONDS = 0.5
 _ROOT = Path(__file__).resolve().parents[1]
 _Workers = dataloader._MultiProcessingDataLoaderIter
 
@@ -31,6 +39,47 @@ def describe_wait(thread: int, num_ranks: int = 1) -> str:
     places = [_place(frame) for frame in ([innermost] if ours is innermost else [innermost, ours])]
     peers = ", perhaps for another rank, which then says what for" if num_ranks > 1 else ""
     return f"is or waits in {', from '.join(places)}{peers}"
+
+
+@contextmanager
+def bounded_waits(stop: StopSignals, trainer: pl.Trainer) -> Iterator[None]:
+    """Within the block, end a wait for one batch of the workers that lasts for STOP_SECONDS after a signal to stop.
+
+    Training would stop at its next step, which a worker that hangs keeps it from. How long a step or a validation takes
+    does not matter: only time in the data loader counts, without one batch from it.
+
+    Raises:
+        StoppedWaiting: in the main thread, where it waits.
+    """
+    over = threading.Event()
+    threading.Thread(target=_watch_waits, args=(stop, trainer, over), daemon=True, name="wait watch").start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _watch_waits(stop: StopSignals, trainer: pl.Trainer, over: threading.Event) -> None:
+    main = threading.main_thread().ident or 0
+
+    def give_up(frame: FrameType | None) -> None:
+        if _wait(frame) == wait:  # no batch has come meanwhile
+            place = describe_wait(main, trainer.world_size)
+            raise StoppedWaiting(stop.received, trainer.global_step, time.monotonic() - begin, place)
+
+    wait, begin = None, time.monotonic()
+    while not over.wait(_LOOK_SECONDS):
+        found = _wait(sys._current_frames().get(main)) if stop.received else None
+        if found is None or found != wait:
+            wait, begin = found, time.monotonic()
+        elif time.monotonic() - begin > STOP_SECONDS:
+            stop.wake(give_up)
+
+
+def _wait(frame: FrameType | None) -> tuple[int, int] | None:
+    """Return which loader a thread waits in, and for which of its batches; None if it waits for none."""
+    loader = _find_loader(list(_frames(frame)))
+    return None if loader is None else (id(loader), vars(loader).get("_rcvd_idx", -1))
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:

@@ -15,7 +15,7 @@ from programs import kill_group
 
 import main
 import trainer as trainer_module
-from callbacks import checkpoint_io
+from callbacks import checkpoint_io, stalls
 from callbacks.processes import workers
 from runs import run_folders
 
@@ -70,11 +70,12 @@ class FaultAt(pl.Callback):
         self._whole_save(value, stream, **options)
 
 
-def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, **environment):
+def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, stop_seconds=stalls.STOP_SECONDS, **environment):
     """Start `main.py argv` in a folder, and return its processes, one per rank.
 
     Args:
         fault: what FaultAt takes, or None.
+        stop_seconds: how long a wait for a worker may last after a signal.
         environment: variables of these processes.
     """
     environment |= _ranks_environment(ranks)
@@ -83,7 +84,7 @@ def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, **environment):
     context.set_forkserver_preload([__name__])
     faults = [fault if rank == faulty_rank else None for rank in range(ranks)]
     processes = [
-        context.Process(target=_run, args=(list(map(str, argv)), cwd, faults[rank], rank, environment))
+        context.Process(target=_run, args=(list(map(str, argv)), cwd, faults[rank], rank, stop_seconds, environment))
         for rank in range(ranks)
     ]
     for process in processes:
@@ -112,7 +113,7 @@ def _ranks_environment(ranks):
     return {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
 
 
-def _run(argv, cwd, fault, rank, environment):
+def _run(argv, cwd, fault, rank, stop_seconds, environment):
     os.setpgrp()  # whoever ends this process early ends its workers too, stopped ones among them
     multiprocessing.set_start_method("fork", force=True)  # as in a program that nobody started by multiprocessing
     torch.set_num_threads(1)
@@ -127,6 +128,7 @@ def _run(argv, cwd, fault, rank, environment):
     if fault is not None:
         callbacks = trainer_module._callbacks
         trainer_module._callbacks = lambda *args: [FaultAt(*fault), *callbacks(*args)]
+    stalls.STOP_SECONDS = stop_seconds
     raise SystemExit(main.main(argv))
 
 

@@ -96,6 +96,26 @@ def test_of_two_ranks_the_one_with_the_stopped_worker_names_it_and_its_death_end
     assert f"a worker of the data loader (process {worker}) was killed by SIGKILL" in errors(tmp_path, 1)[0]
 
 
+@pytest.mark.slow
+def test_one_signal_ends_a_run_whose_worker_is_stopped(faces, undisturbed, tmp_path):
+    argv = [*WORKERS, "--data_root", faces]
+    processes = start(argv, tmp_path, ("forward", 1, signal.SIGSTOP, 0), stop_seconds=2.0)
+    said = re.compile(r"no batch was finished .*worker 0 \(process \d+, stopped")
+    wait_for(lambda: (tmp_path / "out_0.txt").exists() and said.search(output(tmp_path)))
+    os.kill(processes[0].pid, signal.SIGTERM)
+    assert finish(processes, timeout=60) == [128 + signal.SIGTERM], output(tmp_path)
+    (line,) = [line for line in output(tmp_path).splitlines() if "stopped by SIGTERM" in line]
+    assert re.search(
+        r"after step \d+, without a checkpoint of it: the main process waits for .*worker . \(process \d+, stopped.* of"
+        r" the data loader, \d+ s after the signal; to go on: .*last\.ckpt", line,
+    )  # fmt: skip
+    assert "Traceback" not in output(tmp_path)
+    assert damage(run_folder(tmp_path) / "last.ckpt") is None
+    assert json.loads((run_folder(tmp_path) / "heartbeat.json").read_text())["state"] == "failed or stopped"
+    assert finish(start(argv, tmp_path)) == [0], output(tmp_path)
+    assert_same(outcome(tmp_path), undisturbed)
+
+
 def test_an_error_of_a_worker_is_one_line(faces, tmp_path):
     shutil.copytree(faces, tmp_path / "faces")
     argv = [*WORKERS, "--data_root", tmp_path / "faces", "--epochs", "1000"]
