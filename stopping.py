@@ -112,7 +112,7 @@ class StopSignals:
         if hasattr(signal, "pthread_kill") and main is not None:
             signal.pthread_kill(main, self.received)  # a system call that waits is interrupted too
         else:
-            _thread.interrupt_main(self.received)
+            _thread.interrupt_main(signal.Signals(self.received))
 
     def leave(self, number: int) -> int:
         """Hand the job back to SLURM if it shall start again, and return the exit code of a run that a signal stopped.
