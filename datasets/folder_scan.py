@@ -19,6 +19,7 @@ LAYOUT = "expected one folder of images per identity"
 # Kinds of files that a message names, and entries that are looked at where no image is found.
 _MAX_KINDS = 8
 _MAX_LOOKED_AT = 10_000
+_FOLLOW = "--follow_links; a benchmark set needs the images themselves"
 
 
 class LeftOut(Counter[tuple[str, str]]):
@@ -131,7 +132,7 @@ class FolderScan:
         details = [str(self.left_out)] if self.left_out else []
         if self._outside:
             links = counted(len(self._outside), "link")
-            details.append(f"{links} not followed, out of the root, the first is {self._outside[0]} (--follow_links)")
+            details.append(f"{links} not followed, out of the root, the first is {self._outside[0]} ({_FOLLOW})")
         if self._inner:
             folders = counted(len(self._inner), "folder")
             details.append(f"{folders} within identity folders not searched, the first is {self._inner[0]}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Hashable, Iterable
+import unicodedata
+from collections.abc import Hashable, Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
@@ -35,7 +36,8 @@ class ListedImages:
     def at(self, path: str) -> int:
         """Return the position of the image at a path relative to the root, or absolute below it.
 
-        Back slashes separate folders too, and where there is no such file the suffix may be missing or another.
+        Back slashes separate folders too, and where there is no such file the suffix may be missing or another;
+        then upper and lower case, and how accents are encoded, need not agree.
 
         Raises:
             ValueError: if there is none, several images have it as their stem, or it lies outside the root.
@@ -51,26 +53,28 @@ class ListedImages:
             if relative in self._by_path:
                 return self._by_path[relative]
         stem, suffix = posixpath.splitext(relative)
-        for key in (relative, *([stem] if suffix.lower() in _LISTED_SUFFIXES else [])):
-            if key in self._by_stem.first:
-                return self._only(self._by_stem, key, path[:200])
+        keys = (relative, *([stem] if suffix.lower() in _LISTED_SUFFIXES else []))
+        for index, key in [*((self._by_stem, key) for key in keys), *((self._by_look, _look(key)) for key in keys)]:
+            if key in index.first:
+                return self._only(index, key, path[:200])
         raise ValueError(f"no image {path[:200]!r} in {root}")
 
     def numbered(self, name: str, number: int) -> int:
         """Return the position of image `number` of an identity: `<name>/<name>_<number>.*` or `<name>/<number>.*`.
 
-        The number may have any zeros before it.
+        The number may have any zeros before it. Where there is no such name, upper and lower case, and how accents are
+        encoded, need not agree.
 
         Raises:
             ValueError: if there is none, or there are several.
         """
-        key = (name, number)
-        if key not in self._by_number.first:
-            raise ValueError(
-                f"no image {number} of {name[:200]!r}: neither {name[:200]}/{name[:200]}_{number:04d}.* nor "
-                f"{name[:200]}/{number}.*, with any number of zeros"
-            )
-        return self._only(self._by_number, key, f"image {number} of {name[:200]!r}")
+        for index, key in ((self._by_number, (name, number)), (self._by_number_and_look, (_look(name), number))):
+            if key in index.first:
+                return self._only(index, key, f"image {number} of {name[:200]!r}")
+        raise ValueError(
+            f"no image {number} of {name[:200]!r}: neither {name[:200]}/{name[:200]}_{number:04d}.* nor "
+            f"{name[:200]}/{number}.*, with any number of zeros"
+        )
 
     def _only(self, index: _Index, key: Hashable, described: str) -> int:
         if key in index.more:
@@ -87,20 +91,35 @@ class ListedImages:
         return _index((_stem(name), position) for name, position in self._by_path.items())
 
     @cached_property
+    def _by_look(self) -> _Index:
+        return _index((_look(_stem(name)), position) for name, position in self._by_path.items())
+
+    @cached_property
     def _by_number(self) -> _Index:
-        return _index(
-            ((folder, int(digits)), position)
-            for position in range(len(self._paths))
-            for folder, _, file in [_stem(self._paths.relative(position)).rpartition("/")]
-            for digits in [file.removeprefix(f"{folder}_")]
-            if digits.isdecimal() and len(digits) < 10
-        )
+        return _index(self._numbers())
+
+    @cached_property
+    def _by_number_and_look(self) -> _Index:
+        return _index(((_look(folder), number), position) for (folder, number), position in self._numbers())
+
+    def _numbers(self) -> Iterator[tuple[tuple[str, int], int]]:
+        """Yield the identity and the number of each image that has one, with its position."""
+        for position in range(len(self._paths)):
+            folder, _, file = _stem(self._paths.relative(position)).rpartition("/")
+            digits = file.removeprefix(f"{folder}_")
+            if digits.isdecimal() and len(digits) < 10:
+                yield (folder, int(digits)), position
 
 
 def _stem(name: str) -> str:
     """Return a path without its suffix, which has a letter: photo.1 is no photo of the suffix 1."""
     stem, suffix = os.path.splitext(name)  # noqa: PTH122
     return stem if suffix[1:2].isalpha() else name
+
+
+def _look(name: str) -> str:
+    """Return what a name has in common with those that a system takes, or people take, for the same."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def _index(entries: Iterable[tuple[Key, int]]) -> _Index:

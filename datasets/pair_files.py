@@ -28,9 +28,9 @@ _SEPARATORS = "\t;,"
 _MAX_WORDS = 16
 # A first line of such words alone names the columns; numbers behind them do not count.
 _HEADING_WORDS = frozenset(
-    """a b answer class filename file first fold folder genuine gt id identity image imagenum img index is issame label
-    left match matched n name num number of pair path person photo picture probe reference right same second subject
-    target y""".split()
+    """a anchor answer b class face filename file first fold folder gallery genuine gt id identity image imagenum img
+    index is issame label left match matched n name num number of pair path person photo picture probe query reference
+    right same second subject target truth unnamed y""".split()
 )
 
 Pair = tuple[int, int, bool]
@@ -45,6 +45,8 @@ def read_pairs(path: str | os.PathLike[str], dataset: FaceDataset) -> Pairs:
     otherwise; or LFW's `name n1 n2` for a genuine and `name1 n1 name2 n2` for an impostor pair. Fields are separated by
     tabs, semicolons, commas or blanks and may be quoted; blank columns at the end, blank lines and comments after `#`
     are passed over. `ListedImages` says which images paths and numbers name.
+
+    A running number before `path1 path2 label` is passed over.
 
     A first line of words like `path1,path2,label` is a heading. A first line `folds pairs` states LFW's protocol: in
     each fold that many genuine and as many impostor pairs; those folds are kept. A first line with one number states
@@ -85,10 +87,11 @@ def read_pairs(path: str | os.PathLike[str], dataset: FaceDataset) -> Pairs:
 
 
 def _lines(file: Path) -> Lines:
-    """Return the lines that are not blank, with their numbers from 1."""
+    """Return the lines that are not blank, with their numbers from 1; without what Excel writes of its separator."""
     # Not splitlines: the rarer ends that it knows may be in names.
     lines = re.split(r"\r\n|\r|\n", read_text(file, "pairs"))
-    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    found = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    return found[1:] if found and re.fullmatch(r'"?sep=.?"?\s*', found[0][1]) else found
 
 
 def _numbers(line: str) -> list[int]:
@@ -162,6 +165,9 @@ def _read_fields(fields: list[str], images: ListedImages) -> Pair | None:
     if len(fields) == 4 and _is_number(fields[1]) and _is_number(fields[3]):
         first, second = (images.numbered(name, int(number)) for name, number in (fields[:2], fields[2:]))
         return first, second, fields[0] == fields[2]
+    # A table of pandas has its index before the rest.
+    if len(fields) == 4 and _is_number(fields[0]) and fields[3].lower() in _ANSWERS:
+        fields = fields[1:]
     if len(fields) != 3:
         return None
     if _is_number(fields[1]):

@@ -20,7 +20,8 @@ def read_text(path: Path, what: str) -> str:
         path: the file.
         what: the list, for the errors, in the plural: "pairs".
     Raises:
-        ValueError: in one line with the path, if it is no regular file, cannot be read or is longer than MAX_BYTES.
+        ValueError: in one line with the path, if it is no regular file, cannot be read, is no text or is
+            longer than MAX_BYTES.
     """
     try:
         mode = path.stat().st_mode
@@ -38,6 +39,8 @@ def read_text(path: Path, what: str) -> str:
         raise
     if len(data) > MAX_BYTES:
         raise ValueError(f"{path}: cannot read the {what}: longer than {MAX_BYTES} bytes")
-    if data.startswith(_UTF_16):
-        return data.decode("utf-16", errors="replace")
-    return data.decode("utf-8-sig", errors="surrogateescape")
+    is_wide = data.startswith(_UTF_16)
+    text = data.decode("utf-16", errors="replace") if is_wide else data.decode("utf-8-sig", errors="surrogateescape")
+    if "\0" in text:
+        raise ValueError(f"{path}: cannot read the {what}: it holds zero bytes; save it as a text file or CSV in UTF-8")
+    return text

@@ -232,7 +232,8 @@ def test_what_is_left_out_is_in_the_report(healthy, tmp_path, capsys):
     assert "- 1 file left out: 1 .txt (not an image)" in capsys.readouterr().out
     assert [finding["text"] for finding in report["findings"] if finding["kind"] == "left_out"] == [
         "1 file left out: 1 .txt (not an image)",
-        "1 link not followed, out of the root, the first is outside (--follow_links)",
+        "1 link not followed, out of the root, the first is outside (--follow_links; a benchmark set needs the "
+        "images themselves)",
     ]
     _, report, _ = check(root, "--follow-links", output=tmp_path / "out")
     assert report["counts"]["identities"] == IDENTITIES + 1
