@@ -136,20 +136,39 @@ def _newest(paths: Iterable[Path]) -> Path | None:
     return max(steps, key=lambda path: steps[path], default=None)
 
 
-def check_data(path: str | Path, checkpoint: Mapping[str, Any], data: FaceDataModule) -> None:
-    """Refuse to go on with a checkpoint whose number of identities or place in the data is not one of these data.
+class OtherDataError(ValueError):
+    """A whole checkpoint was made with other training data."""
+
+
+def check_data(path: str | Path, checkpoint: Mapping[str, Any], data: FaceDataModule, by_name: bool = True) -> None:
+    """Refuse to go on with a checkpoint that was made with other data than these.
+
+    Args:
+        by_name: whether the user has named this checkpoint. Then identities of other names, as a conversion to records
+            gives them, are warned of; else they are other data.
 
     Raises:
-        ValueError: one line with the file and what is expected.
+        OtherDataError: the number of identities, their names or the place in the data do not fit; one line with the
+            file and what is expected.
     """
-    saved = checkpoint["hyper_parameters"]["num_classes"][MAIN_DATASET]
+    parameters, remedy = checkpoint["hyper_parameters"], "resume with the data of that run"
+    saved = parameters["num_classes"][MAIN_DATASET]
     if saved != data.num_classes:
-        raise ValueError(
-            f"{path}: was trained on {saved} identities, but the training data hold {data.num_classes}; resume with "
-            "the data of that run"
+        raise OtherDataError(
+            f"{path}: was trained on {saved} identities, but the training data hold {data.num_classes}; {remedy}"
         )
-    with _errors_name(Path(path)):
-        data.check_place(checkpoint["FaceDataModule"], checkpoint["callbacks"].get("NeighbourTable", {}).get("table"))
+    if parameters.get("identities", {}).get(MAIN_DATASET, data.identities) != data.identities:
+        line = f"{path}: was trained on identities of other names or in another order than those of the training data"
+        if not by_name:
+            raise OtherDataError(f"{line}; {remedy}")
+        logger.warning("%s: if they are not the same people, %s", line, remedy)
+    try:
+        with _errors_name(Path(path)):
+            data.check_place(
+                checkpoint["FaceDataModule"], checkpoint["callbacks"].get("NeighbourTable", {}).get("table")
+            )
+    except ValueError as error:
+        raise OtherDataError(str(error)) from error
 
 
 def load_pretrained_model(path: str | Path, arch: str | None = None, color_space: str | None = None) -> Recognizer:

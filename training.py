@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import pytorch_lightning as pl
 import torch
@@ -33,6 +33,7 @@ from callbacks import (
 )
 from checkpoints import (
     DamagedCheckpointError,
+    OtherDataError,
     check_data,
     load_pretrained_model,
     newest_checkpoint,
@@ -76,6 +77,15 @@ class Session:
     lock: TextIO | None
 
 
+class Beginning(NamedTuple):
+    """What a run begins or goes on with; the lock is that of the folder that it goes on in."""
+
+    config: Config
+    checkpoint: dict[str, Any] | None
+    datamodule: FaceDataModule
+    lock: TextIO | None
+
+
 def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop: StopSignals | None = None) -> Session:
     """Check options and input, make the run folder and build everything.
 
@@ -90,27 +100,8 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     log = runs.start_log(is_main_process())
     if given.requeue and given.resume_from_checkpoint != AUTO:
         logger.warning("--requeue starts the same command again: without --resume_from_checkpoint auto it is a new run")
-    given = _find_checkpoint(given)
     writes = is_main_process() and not given.fast_dev_run
-    lock = _lock_resumed(given) if writes else None
-    checkpoint = _checkpoint_to_resume(given)
-    config, saved = given, None
-    if checkpoint is not None:
-        saved = Config.from_dict(checkpoint["hyper_parameters"]["config"])
-        config = merge_for_resume(checkpoint["hyper_parameters"]["config"], given, explicit)
-    if config.tensorboard:
-        require_tensorboard()
-    if saved is not None and checkpoint is not None:
-        _check_override(config, saved, checkpoint)
-    elif given.override:
-        raise ValueError("--override changes a run that goes on: without a checkpoint give the flags themselves")
-    _check_memory(config, num_classes=config.custom_num_class or 1)
-    config = settle(config, local_ranks(config), saved)
-    datamodule = FaceDataModule(config, world_size(config))
-    datamodule.setup()
-    _check_memory(config, datamodule.num_classes)
-    if checkpoint is not None:
-        check_data(str(config.resume_from_checkpoint), checkpoint, datamodule)
+    config, checkpoint, datamodule, lock = _begin(given, explicit, writes)
     model = _build_model(config, datamodule)
     _check_monitor(config, datamodule, has_matcher=model.matcher is not None)
     folder = _run_folder(config, checkpoint) if writes else None
@@ -124,6 +115,48 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     stop.on_exit = partial(_say_how_to_go_on, "stopped", folder)
     stop.on_second = partial(_kill_started_ranks, trainer)
     return Session(config, folder, datamodule, model, trainer, stop, failures, lock)
+
+
+def _begin(given: Config, explicit: AbstractSet[str], writes: bool) -> Beginning:
+    """Return what the run begins or goes on with; `auto` passes over runs that were made with other data."""
+    auto, passed = given.resume_from_checkpoint == AUTO, list[Path]()
+    while True:
+        found = _find_checkpoint(given, passed)
+        lock = _lock_resumed(found) if writes else None
+        try:
+            return Beginning(*_open(found, explicit, not auto), lock)
+        except OtherDataError as error:
+            if not auto:
+                raise
+            if lock is not None:
+                lock.close()
+            logger.warning("%s; --resume_from_checkpoint auto passes over this run", error)
+            passed.append(Path(str(found.resume_from_checkpoint)).parent)
+
+
+def _open(
+    given: Config, explicit: AbstractSet[str], by_name: bool
+) -> tuple[Config, dict[str, Any] | None, FaceDataModule]:
+    """Return options, checkpoint and data, which fit each other."""
+    checkpoint = _checkpoint_to_resume(given)
+    config, saved = given, None
+    if checkpoint is not None:
+        saved = Config.from_dict(checkpoint["hyper_parameters"]["config"])
+        config = merge_for_resume(checkpoint["hyper_parameters"]["config"], given, explicit)
+    if config.tensorboard:
+        require_tensorboard()
+    if saved is not None and checkpoint is not None:
+        _check_override(config, saved, checkpoint)
+    elif given.override:
+        raise ValueError("--override changes a run that goes on: without a checkpoint give the flags themselves")
+    _check_memory(config, num_classes=config.custom_num_class or 1)
+    datamodule = FaceDataModule(config, world_size(config))
+    datamodule.setup()
+    _check_memory(config, datamodule.num_classes)
+    if checkpoint is not None:
+        check_data(str(config.resume_from_checkpoint), checkpoint, datamodule, by_name)
+    datamodule.config = settle(config, local_ranks(config), saved)
+    return datamodule.config, checkpoint, datamodule
 
 
 def run(session: Session) -> int:
@@ -197,11 +230,12 @@ def _kill_started_ranks(trainer: pl.Trainer) -> None:
         process.kill()
 
 
-def _find_checkpoint(given: Config) -> Config:
-    """Return the options with `--resume_from_checkpoint auto` replaced by what it finds, if anything."""
+def _find_checkpoint(given: Config, passed: Collection[Path] = ()) -> Config:
+    """Return the options with `auto` replaced by the newest checkpoint, if any, not from the folders passed over."""
     if given.resume_from_checkpoint != AUTO:
         return given
-    folder = next((f for f in runs.run_folders(RUNS, given.prefix) if not runs.only_evaluated(f)), None)
+    folders = (folder for folder in runs.run_folders(RUNS, given.prefix) if folder not in passed)
+    folder = next((folder for folder in folders if not runs.only_evaluated(folder)), None)
     found = None if folder is None else newest_checkpoint(folder)
     if found is not None:
         logger.info("--resume_from_checkpoint auto: going on from %s", found)

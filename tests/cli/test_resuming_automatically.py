@@ -2,15 +2,20 @@
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from broken_runs import FLAGS, assert_same, finish, outcome, output, run_folder, start
 from short_runs import SMALL, fit, write_faces
 
 import runs
 import training
+from callbacks import AtomicCheckpointIO
 from checkpoints import DamagedCheckpointError, newest_checkpoint, read_checkpoint
 from config import Config
+from data import FaceDataModule
+from train_val import MAIN_DATASET
 
 AUTO = Config(**{**SMALL, "resume_from_checkpoint": "auto", "prefix": "mine"})
 
@@ -29,6 +34,10 @@ def copy_of(trained, folder):
     for path in (*trained.glob("*.ckpt"), trained / "last.ckpt.previous"):
         (folder / path.name).write_bytes(path.read_bytes())
     return folder
+
+
+def warnings(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
 def spoil(path):
@@ -57,10 +66,10 @@ def test_the_newest_whole_checkpoint_is_taken_and_each_damaged_one_named(trained
     now = 2_000_000_000
     for age, name in enumerate(("last.ckpt", "best.ckpt", "last.ckpt.previous")):
         os.utime(folder / name, (now + age, now + age))  # times mean nothing
-    assert newest_checkpoint(folder) == folder / "last.ckpt" and caplog.messages == []
+    assert newest_checkpoint(folder) == folder / "last.ckpt" and warnings(caplog) == []
     spoil(folder / "last.ckpt")
     assert newest_checkpoint(folder) == folder / "last.ckpt.previous"
-    (line,) = caplog.messages
+    (line,) = warnings(caplog)
     assert "run/last.ckpt: damaged" in line and "its checksum differs" in line
     (folder / "last.ckpt.previous").write_bytes(b"")
     (folder / "epoch_000.ckpt").write_bytes((trained / "last.ckpt.previous").read_bytes())
@@ -98,8 +107,8 @@ def test_without_a_whole_checkpoint_a_new_run_starts_and_a_line_says_so(trained,
             spoil(path)
     found = training._find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
     assert (found.resume_from_checkpoint, found.start_from_model_statedict) == (None, "weights.pt")
-    assert "a new run starts" in caplog.messages[-1]
-    assert len(caplog.messages) == (4 if folder == "damaged ones" else 1)
+    assert "a new run starts" in warnings(caplog)[-1]
+    assert len(warnings(caplog)) == (4 if folder == "damaged ones" else 1)
 
 
 def test_there_must_be_something_to_evaluate(root):
@@ -119,6 +128,86 @@ def test_requeue_without_auto_is_warned_of(root, capsys):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         training.prepare(config, frozenset(), [])
     assert "--requeue starts the same command again" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- runs on other data
+
+
+@pytest.fixture
+def other_data(trained, root, tmp_path):
+    """Return a function that makes a run folder of `trained` with identities of other names."""
+
+    def make(identities):
+        checkpoint = torch.load(trained / "last.ckpt", weights_only=True)
+        checkpoint["hyper_parameters"]["identities"] = {MAIN_DATASET: identities}
+        folder = runs.create_run_folder(root, "mine")
+        AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "last.ckpt")
+        return folder
+
+    return make
+
+
+def prepared(faces, caplog, **options):
+    """Return the session of `auto` on these faces, and what it has logged."""
+    given = replace(AUTO, **{"data_root": str(faces), "batch_size": 8, **options})
+    session = training.prepare(given, {"data_root", "resume_from_checkpoint"}, [])
+    runs_log = session.folder / "run.log"
+    return session, caplog.text + runs_log.read_text()
+
+
+@pytest.fixture(scope="module")
+def faces(trained):
+    return Path(torch.load(trained / "last.ckpt", weights_only=True)["hyper_parameters"]["config"]["data_root"])
+
+
+@pytest.mark.parametrize("difference", ["more identities", "other names", "place"])
+def test_auto_passes_over_a_run_on_other_data_and_starts_a_new_one(
+    difference, trained, faces, root, tmp_path, capsys, caplog, monkeypatch, other_data
+):
+    here = faces
+    if difference == "more identities":
+        copy_of(trained, folder := runs.create_run_folder(root, "mine"))
+        here = write_faces(tmp_path / "other", identities=9)
+    elif difference == "other names":
+        folder = other_data(identities="of others")
+    else:
+        copy_of(trained, folder := runs.create_run_folder(root, "mine"))
+
+        def refuse(*args):
+            raise ValueError("the place is outside")
+
+        monkeypatch.setattr(FaceDataModule, "check_place", refuse)
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.suffix == ".ckpt"}
+    session, log = prepared(here, caplog)
+    log += capsys.readouterr().err
+    (line,) = {line.partition(" WARNING ")[2] for line in log.splitlines() if "passes over this run" in line} - {""}
+    assert f"{folder.name}/last.ckpt: " in line
+    assert session.folder != folder and session.config.resume_from_checkpoint is None
+    assert {path: path.read_bytes() for path in before} == before
+    with runs.lock_folder(folder):
+        """Another process may go on with it."""
+
+
+def test_auto_goes_on_with_the_newest_run_on_these_data(trained, faces, root, capsys, caplog, other_data):
+    mine = copy_of(trained, runs.create_run_folder(root, "mine"))
+    for name in ("others", "still others"):
+        other_data(identities=name)
+    session, _ = prepared(faces, caplog)
+    assert session.folder.samefile(mine)
+    assert capsys.readouterr().err.count("passes over this run") == 2
+
+
+def test_a_named_checkpoint_of_other_names_is_warned_of_and_one_of_another_number_refused(
+    faces, tmp_path, caplog, capsys, other_data
+):
+    path = str(other_data(identities="of others") / "last.ckpt")
+    session, _ = prepared(faces, caplog, resume_from_checkpoint=path)
+    assert session.folder.samefile(Path(path).parent)
+    assert "last.ckpt: was trained on identities of other names or in another order" in capsys.readouterr().err
+    more = write_faces(tmp_path / "other", identities=9)
+    session.lock.close()
+    with pytest.raises(ValueError, match=r"last\.ckpt: was trained on 8 identities, but the training data hold 9"):
+        prepared(more, caplog, resume_from_checkpoint=path)
 
 
 @pytest.mark.slow
