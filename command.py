@@ -84,7 +84,12 @@ class FlagParser(argparse.ArgumentParser):
         """Return the namespace, with argument files read; what is unknown ends the program."""
         words = self._expand(sys.argv[1:] if args is None else args, Path(), ())
         self._refuse_unknown(words)
-        return super().parse_args(words, namespace)
+        values, alone = self.parse_known_args(words, namespace)
+        if alone:
+            self.error(
+                f"no flag takes {' '.join(alone)[:200]}: write --flag before a value; {self.prog} --help lists all"
+            )
+        return values
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 after one line on stderr."""

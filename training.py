@@ -342,6 +342,8 @@ def _run_folder(config: Config, checkpoint: Mapping[str, Any] | None) -> Path:
     restart_tensorboard(path.parent, checkpoint["global_step"])
     restore_wandb_id(path.parent, checkpoint)
     logger.info("resuming %s: %d rows of metrics.csv will be written again", path, dropped)
+    if checkpoint["FaceDataModule"]["epoch"] >= config.epochs:
+        logger.info("nothing is left to train: its %d epochs are done; --epochs takes more", config.epochs)
     return path.parent
 
 

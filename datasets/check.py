@@ -94,9 +94,12 @@ def _diagnose(source: Path | None, options: Arguments) -> Diagnosis:
 
 def _open(source: Path, follow_links: bool) -> FaceSource:
     from datasets import ImageFolderDataset, RecordDataset
+    from datasets.folder_scan import is_image
 
     if not source.exists():
         raise ValueError(f"{source} does not exist")
+    if is_image(source):
+        raise ValueError(f"{source} is one image; give a folder of identities, or a record file")
     if source.is_file() or any(source.glob("*.rec")):
         return RecordDataset(source)
     return ImageFolderDataset(source, follow_links=follow_links)

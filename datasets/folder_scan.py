@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from datasets.counted import counted
-from datasets.image_kinds import HEAD_BYTES, KNOWN_SUFFIXES, why_left_out
+from datasets.image_kinds import HEAD_BYTES, KNOWN_SUFFIXES, suffix_of, why_left_out
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +199,14 @@ def refuse_output_within(root: Path, output: Path, name: str) -> None:
 def is_benchmark(folder: Path) -> bool:
     """Return whether a folder holds a benchmark set in our own layout."""
     return all((folder / name).is_file() for name in BENCHMARK_FILES)
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a path leads to a file that begins as an image does, whatever its name."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return bool(suffix_of(file.read(HEAD_BYTES)))
 
 
 def _why_left_out(entry: os.DirEntry[str]) -> str:

@@ -8,6 +8,7 @@ import struct
 from datasets import heic
 
 HEAD_BYTES = 64
+NO_IMAGE = "not an image"
 # Accepted without a look inside: opening millions of files takes longer than listing them.
 KNOWN_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .bmp .dib .webp .avif .gif .tif .tiff".split()
@@ -56,4 +57,4 @@ def why_left_out(head: bytes) -> str:
         return "JPEG XL, which is not read here: convert it"
     if heic.brand_of(head) or head.startswith(_VIDEOS) or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return "a video"
-    return "not an image"
+    return NO_IMAGE

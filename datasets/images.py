@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets import heic
 from datasets.image_header import image_size, num_scans
+from datasets.image_kinds import HEAD_BYTES, NO_IMAGE, why_left_out
 from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE
 
@@ -84,7 +85,9 @@ def decode_image(data: bytes | memoryview, path: Path | str) -> Image:
         reason = f"more than {MAX_PIXELS} pixels" if too_large else f"OpenCV refuses it ({error.err})"
         raise UnreadableImageError(path, reason) from error
     if decoded is None:
-        raise UnreadableImageError(path, "not an image that OpenCV reads, or damaged")
+        kind = why_left_out(bytes(data[:HEAD_BYTES]))
+        known = kind if kind != NO_IMAGE else ""
+        raise UnreadableImageError(path, known or "not an image that OpenCV reads, or damaged")
     return _fit(decoded)
 
 

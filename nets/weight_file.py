@@ -50,7 +50,9 @@ def check_is_file(path: Path, what: str) -> None:
     """
     if not path.is_file():
         kind = _KINDS.get(stat.S_IFMT(path.stat().st_mode), "a device") if path.exists() else ""
-        raise FileNotFoundError(f"{path}: no such {what}{kind and f', but {kind}'}")
+        inside = next((path / name for name in ("last.ckpt", "best.ckpt") if (path / name).is_file()), None)
+        remedy = f"; give {inside}" if inside else ""
+        raise FileNotFoundError(f"{path}: no such {what}{kind and f', but {kind}'}{remedy}")
 
 
 def read_content(path: Path, what: str, foreign: bool = False) -> object:

@@ -62,6 +62,12 @@ def test_a_flag_like_no_other_points_to_the_help(capsys):
     assert "unknown flag --qqq; main.py --help lists all" in refusal(capsys, ["--qqq"])
 
 
+@pytest.mark.parametrize("read", [get_args, get_eval_args])
+def test_words_without_a_flag_are_told_with_the_form(read, capsys):
+    line = refusal(capsys, ["--gpus", "0", "last.ckpt", "my faces\x1b"], read)
+    assert "no flag takes last.ckpt my faces\\x1b: write --flag before a value; " in line
+
+
 def test_a_value_that_looks_like_a_number_is_no_unknown_flag(capsys):
     assert "--lr must be in" in refusal(capsys, ["--lr", "-1"])
     assert "--lr must be in" in refusal(capsys, ["--lr", "-.5"])

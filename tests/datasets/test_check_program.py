@@ -258,6 +258,8 @@ def test_the_command_with_two_jobs_reports_the_same(healthy, benchmark, tmp_path
         (["--benchmarks", "empty"], "no benchmark set"),
         (["--benchmarks", "nowhere"], "no benchmark set"),
         (["text.txt"], "too few for a record"),
+        (["one.jpg"], "one.jpg is one image; give a folder of identities"),
+        (["faces", "faces"], "no flag takes faces: write --flag before a value"),
         (["cut"], "promises 4 images and 2 identities, the file holds 2 images and 0 identities"),
         (["--benchmarks", "broken.bin"], "broken.bin, byte 0: "),
         (["faces", "--jobs", "0"], "--jobs must be in [1, inf)"),
@@ -268,6 +270,7 @@ def test_every_mistake_is_one_line(tmp_path, monkeypatch, capsys, images, argv, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("text")
+    write_face(tmp_path / "one.jpg", images[0])
     (tmp_path / "broken.bin").write_text("broken")
     write_records(tmp_path / "cut", record_faces([2, 2])[:3], index=False)
     write_face(tmp_path / "faces/a/0.png", images[0])

@@ -270,3 +270,18 @@ def test_opencv_says_nothing_of_its_own_about_an_image_that_it_cannot_read(tmp_p
     code = "import sys, pathlib; from datasets.images import read_image\nread_image(pathlib.Path(sys.argv[1]))"
     run = subprocess.run([sys.executable, "-c", code, str(odd)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1 and "UnreadableImageError" in run.stderr and "WARN" not in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", "a video"),
+        (b"\xff\x0a" + bytes(60), "JPEG XL, which is not read here: convert it"),
+        (b"<html>404</html>", "not an image that OpenCV reads, or damaged"),
+    ],
+)
+def test_what_has_the_name_of_an_image_alone_is_told_for_what_it_is(tmp_path, data, reason):
+    (tmp_path / "1.jpg").write_bytes(data)
+    with pytest.raises(UnreadableImageError) as caught:
+        read_image(tmp_path / "1.jpg")
+    assert caught.value.reason == reason

@@ -235,3 +235,11 @@ def test_pickles_of_nonsense_are_one_line(tmp_path, target, opcodes):
         (tmp_path / "w.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"w\.pt: "):
             nets.load_weights(target, tmp_path / "w.pt", "rgb")
+
+
+def test_a_run_folder_given_for_a_checkpoint_is_answered_with_the_checkpoint_in_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such checkpoint, but a folder$"):
+        nets.check_is_file(tmp_path, "checkpoint")
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(FileNotFoundError, match=r"but a folder; give .*last\.ckpt$"):
+        nets.check_is_file(tmp_path, "checkpoint")
