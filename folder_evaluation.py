@@ -43,7 +43,7 @@ from evaluation.report import SCHEMA, Results, format_report, write_report
 from reporting import NUM_RESAMPLES, draw_report
 from terminal import show
 from train_val import Recognizer
-from validation import used_weights
+from validation import MIN_PAIRS, MIN_PEOPLE, precision, used_weights
 
 logger = logging.getLogger(__name__)
 SET_NAME = "own"  # in the result dictionary, where benchmarks have their names
@@ -71,6 +71,7 @@ def run(options: EvaluationConfig) -> int:
     alignment = warn_of_unaligned(dataset)
     images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
     pairs = choose_pairs(dataset, places, listed, options.pairs or options.data_path)
+    warn_of_few(dataset.root, pairs, dataset.labels[places])
     scored = score_conditions(model, images, pairs, options, every_pair=listed is None)
     labels = dataset.labels[places]
     resampling = choose_resampling(pairs, labels, options)
@@ -169,6 +170,15 @@ def choose_pairs(dataset: ImageFolderDataset, places: NDArray[np.int64], listed:
             "%s: without unreadable images a fold holds one kind of pairs; stratified folds are used", source
         )
     return pairs._replace(folds=stratified_folds(pairs.issame, min(10, num_genuine, num_impostor)))
+
+
+def warn_of_few(root: Path, pairs: Pairs, labels: NDArray[np.int64]) -> None:
+    """Say how little the figures can tell where pairs or people are few."""
+    people = len(np.unique(labels[np.concatenate([pairs.first, pairs.second])]))
+    text, is_enough = precision([len(pairs.issame)], [people])
+    if not is_enough:
+        few = f"of fewer than {MIN_PAIRS} pairs or {MIN_PEOPLE} people the figures are largely chance"
+        logger.warning("%s: %s; %s", root, text, few)
 
 
 def choose_device(options: EvaluationConfig) -> torch.device:

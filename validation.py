@@ -201,12 +201,16 @@ def precision_of(benchmarks: Sequence[Benchmark], monitor: str = "") -> Precisio
     chosen = [b for b in benchmarks if monitor.startswith(f"{b.name}_")] or benchmarks
     num_pairs = [len(b) for b in chosen]
     people = [len(np.unique(b.identities)) for b in chosen if b.identities is not None]
-    known = len(people) == len(chosen)
-    text = f"{sum(num_pairs):,} pairs of {f'{sum(people):,}' if known else 'an unknown number of'} people"
+    return precision(num_pairs, people if len(people) == len(chosen) else None)
+
+
+def precision(num_pairs: Sequence[int], people: Sequence[int] | None) -> Precision:
+    """Return what `precision_of` says of sets of so many pairs and people each; None: nobody knows of how many."""
+    text = f"{sum(num_pairs):,} pairs of {f'{sum(people):,}' if people else 'an unknown number of'} people"
     text += f": 95 % interval of an accuracy of 90 %: {100 * _half_width(num_pairs):.1f} points either way"
-    if known:
+    if people:
         text += f" if pairs were independent, {100 * _half_width(people):.1f} if only people are"
-    return Precision(text, sum(num_pairs) >= MIN_PAIRS and (not known or sum(people) >= MIN_PEOPLE))
+    return Precision(text, sum(num_pairs) >= MIN_PAIRS and (not people or sum(people) >= MIN_PEOPLE))
 
 
 def _half_width(nums: Sequence[int], accuracy: float = 0.9, z: float = 1.96) -> float:

@@ -198,7 +198,8 @@ def refuse_output_within(root: Path, output: Path, name: str) -> None:
 
 def is_benchmark(folder: Path) -> bool:
     """Return whether a folder holds a benchmark set in our own layout."""
-    return all((folder / name).is_file() for name in BENCHMARK_FILES)
+    # Not Path.is_file: a folder that may not be entered holds none, and listing it says so better.
+    return all(os.path.isfile(folder / name) for name in BENCHMARK_FILES)  # noqa: PTH113
 
 
 def is_image(path: Path) -> bool:

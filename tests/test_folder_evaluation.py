@@ -6,7 +6,7 @@ import pytest
 
 from datasets import ImageFolderDataset, Pairs
 from evaluation import one_kind_folds
-from folder_evaluation import PairScores, choose_pairs, save_scores
+from folder_evaluation import PairScores, choose_pairs, save_scores, warn_of_few
 
 
 @pytest.mark.parametrize("num_folds", [2, 127, 128, 200, 70_000])
@@ -58,3 +58,13 @@ def test_a_fold_that_unreadable_images_leave_with_one_kind_is_made_anew_and_said
 def test_a_list_of_genuine_pairs_first_is_measured_in_folds_of_both_kinds(dataset):
     pairs = choose_pairs(dataset, np.arange(12), listed([True] * 4 + [False] * 4), "list.csv")
     assert one_kind_folds(pairs.issame, pairs.folds) == [] and len(set(pairs.folds.tolist())) == 4
+
+
+@pytest.mark.parametrize(("people", "num_pairs", "is_few"), [(3, 400, True), (20, 299, True), (20, 300, False)])
+def test_figures_of_few_pairs_or_people_are_said_to_be_chance(tmp_path, caplog, people, num_pairs, is_few):
+    first = np.arange(num_pairs) % people
+    pairs = Pairs(first, (first + 1) % people, np.zeros(num_pairs, bool), None)
+    warn_of_few(tmp_path, pairs, np.arange(people))
+    said = [f"{tmp_path}: {num_pairs} pairs of {people} people: 95 % interval of an accuracy of 90 %: "] * is_few
+    assert len(caplog.messages) == len(said)
+    assert all(message.startswith(start) for message, start in zip(caplog.messages, said, strict=True))

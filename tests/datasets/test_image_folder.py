@@ -167,3 +167,22 @@ def test_identities_that_people_take_for_one_are_warned_of(names, listed, tmp_pa
     ImageFolderDataset(tmp_path)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == bool(listed) and all(listed in message for message in messages)
+
+
+def test_a_folder_that_may_not_be_entered_is_named_itself(make_folder, monkeypatch):
+    root = make_folder([1, 2])
+
+    def denying(real):
+        def call(path, *args, **options):
+            inside = str(path).startswith(f"{root}/id01/") or (real is scandir and str(path) == f"{root}/id01")
+            if inside:
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *args, **options)
+
+        return call
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "stat", denying(os.stat))
+    monkeypatch.setattr(os, "scandir", denying(scandir))
+    with pytest.raises(ValueError, match=rf"cannot list {root}/id01 \(Permission denied\); check its permissions"):
+        ImageFolderDataset(root)

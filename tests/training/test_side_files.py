@@ -118,3 +118,11 @@ def test_rows_and_incidents_that_are_whole_are_kept(stopped, tmp_path, monkeypat
     assert (folder / "metrics.csv").read_text().splitlines() == before[: len(before) - 1]
     assert (folder / "incidents.jsonl").read_text().splitlines() == [lines[0], lines[3]]
     assert (folder / "incidents.jsonl.unusable").read_text().splitlines() == lines
+
+
+@pytest.mark.parametrize(("epochs", "said"), [(2, True), (3, False)])
+def test_a_run_that_has_all_its_epochs_says_that_nothing_is_left_to_train(tmp_path, caplog, epochs, said):
+    config = Config(resume_from_checkpoint=str(tmp_path / "last.ckpt"), epochs=epochs)
+    caplog.set_level("INFO")
+    training._run_folder(config, {"global_step": 0, "FaceDataModule": {"epoch": 2}})
+    assert ("nothing is left to train: its 2 epochs are done; --epochs takes more" in caplog.text) == said
