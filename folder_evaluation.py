@@ -40,6 +40,7 @@ from evaluation import (
     stratified_folds,
 )
 from evaluation.report import SCHEMA, Results, format_report, write_report
+from out_of_memory import IMAGE_BYTES, refuse_beyond_memory
 from reporting import NUM_RESAMPLES, draw_report
 from terminal import show
 from train_val import Recognizer
@@ -58,6 +59,7 @@ class PairScores(NamedTuple):
 
 def run(options: EvaluationConfig) -> int:
     """Score the pairs, evaluate them, write the report into the output folder, and return the exit code."""
+    refuse_beyond_memory({f"--batch-size {options.batch_size}": options.batch_size * IMAGE_BYTES})
     folder = Path(options.output_dir)
     refuse_output_within(Path(options.data_path), folder, "--output-dir")
     folder.mkdir(parents=True, exist_ok=True)

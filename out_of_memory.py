@@ -9,6 +9,7 @@ import torch
 
 from cgroups import group_values
 
+IMAGE_BYTES = 3 * 112 * 112 * 4  # of a batch, as the model takes it
 _ON_THE_HOST = ("can't allocate memory", "Cannot allocate memory")  # torch has no type of error for it
 
 

@@ -47,7 +47,7 @@ from disk import WriteFailures, side_file
 from evaluation import METHODS
 from evaluation.report import format_table, write_report
 from guard import NonFiniteError
-from out_of_memory import advice, is_out_of_memory, refuse_beyond_memory
+from out_of_memory import IMAGE_BYTES, advice, is_out_of_memory, refuse_beyond_memory
 from overrides import BETWEEN_EPOCHS, changed_options, override
 from ranks import find_launch, is_main_process
 from reporting import benchmark_results, draw_report
@@ -59,7 +59,6 @@ from validation import CONDITIONS, metric_names
 
 logger = logging.getLogger(__name__)
 RUNS = Path("experiments")
-IMAGE_BYTES = 3 * 112 * 112 * 4  # of a batch, as the model takes it
 RANK_BYTES = 150e6  # of a process with torch that has done nothing yet
 
 

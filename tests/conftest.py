@@ -32,6 +32,14 @@ def no_process_outlives_its_test():
 
 
 @pytest.fixture
+def in_empty_folder(tmp_path, monkeypatch):
+    """Work in an empty folder, in which no run may begin."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not (tmp_path / "experiments").exists()
+
+
+@pytest.fixture
 def write_groups(tmp_path, monkeypatch):
     """Return a function that writes the files from which a process learns of its control groups; there are none yet."""
     monkeypatch.setattr("cgroups._PROC", tmp_path / "proc")

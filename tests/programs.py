@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Small enough for seconds, large enough for a batch of 16 with 4 images each, ten folds and two ranks.
@@ -27,6 +29,16 @@ def program(name, *argv, cwd, check=True, **environment):
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def refusal(capsys, program_main, *argv):
+    """Return the one line on stderr with which the program refuses argv."""
+    with pytest.raises(SystemExit) as raised:
+        program_main([str(word) for word in argv])
+    assert raised.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if ": error: " in line]
+    assert len(lines) == 1 and len(lines[0]) < 2000
+    return lines[0]
 
 
 def kill_group(process):

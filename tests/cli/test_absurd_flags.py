@@ -1,32 +1,17 @@
 """Whatever a flag says, the answer is one line and exit code 2, before anything large is built."""
 
 import pytest
-from programs import SMALL_RUN
+from programs import SMALL_RUN, refusal
 
 import main
 import main_eval
 from config import Config
 from datasets import check, convert
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
+
 NUMBERS = [option for option in Config.options() if option.base in (int, float) and not option.many]
 LISTS = [option for option in Config.options() if option.base is int and option.many]
-
-
-def refusal(capsys, program_main, *argv):
-    """Return the one line on stderr with which the program refuses argv."""
-    with pytest.raises(SystemExit) as raised:
-        program_main([str(word) for word in argv])
-    assert raised.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if ": error: " in line]
-    assert len(lines) == 1 and len(lines[0]) < 2000
-    return lines[0]
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    assert not (tmp_path / "experiments").exists()
 
 
 # ---------------------------------------------------------------- numbers
@@ -69,6 +54,24 @@ def test_the_other_programs_refuse_such_numbers_too(word, capsys, tmp_path):
 )
 def test_sizes_beyond_the_memory_or_the_disk_are_refused(flags, named, capsys):
     assert named in refusal(capsys, main.main, *SMALL_RUN, *flags.split())
+
+
+@pytest.mark.parametrize("word", [2**31 - 1, 10**9, 10**8])
+def test_an_evaluation_refuses_batches_beyond_the_memory_before_it_writes_or_reads(word, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("out_of_memory.available_memory", lambda: 4e12)
+    argv = [f"--batch-size={word}", "--model-path=m", "--data-path=d", "--output-dir=out"]
+    assert f"--batch-size {word}: needs at least " in refusal(capsys, main_eval.main, *argv)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["shortlist", "seed", "num-workers", "threads"])
+def test_no_other_number_of_an_evaluation_asks_for_more_memory_than_there_is(name, faces, trained, capsys):
+    argv = ["--model-path", trained / "last.ckpt", "--data-path", faces / "train", "--output-dir=out", "--gpus=0"]
+    given = [*map(str, argv), f"--{name}={2**31 - 1}"]
+    if name == "threads":
+        assert "[0, 1024]" in refusal(capsys, main_eval.main, *given)
+    else:
+        assert main_eval.main(given) == 0
 
 
 def test_more_workers_than_the_machine_has_cores_are_cut_down(capsys, tmp_path):

@@ -4,33 +4,18 @@ import os
 import socket
 
 import pytest
-from programs import SMALL_RUN
+from programs import SMALL_RUN, refusal
 
 import main
 import main_eval
 from datasets import check, convert
 
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
+
 PATHS = [
     "data_root", "train_data_path", "val_data_path", "train_data_subset", "resume_from_checkpoint",
     "start_from_model_statedict",
 ]  # fmt: skip
-
-
-def refusal(capsys, program_main, *argv):
-    """Return the one line on stderr with which the program refuses argv."""
-    with pytest.raises(SystemExit) as raised:
-        program_main([str(word) for word in argv])
-    assert raised.value.code == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if ": error: " in line]
-    assert len(lines) == 1 and len(lines[0]) < 2000
-    return lines[0]
-
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    assert not (tmp_path / "experiments").exists()
 
 
 def plain_file(path):
