@@ -24,6 +24,8 @@ MAX_BLUE = 0.5
 BLUE_BELOW = -10
 MAX_CLEARLY_BLUE = 0.15
 _MIN_COLOUR = 20
+# The eyes of an aligned face are then 9 pixels apart.
+MIN_SIDE = 28
 # Of aligned synthetic faces 1 to 1.5 % are suspected.
 MAX_UNALIGNED = 0.03
 # Of synthetic sets at most 4 %, the one of profiles included; shifted by 6 pixels 86 %, scaled by 0.85 32 %.
@@ -155,6 +157,11 @@ def _of_files(diagnosis: Diagnosis) -> Iterator[Finding]:
         yield Finding(
             "not_square", f"{counted(stretched, 'image')} not square: stretched, while aligned crops are square"
         )
+    # 0: the header does not tell.
+    side = np.minimum(width, height)
+    small = int((looked.rows["readable"] & (side > 0) & (side < MIN_SIDE)).sum())
+    if small:
+        yield Finding("small", f"{counted(small, 'image')} less than {MIN_SIDE} pixels wide or high: hardly a face")
     if alike := names_alike(dataset.class_names):
         yield Finding("case", alike)
 

@@ -305,3 +305,13 @@ def test_a_report_is_not_written_among_the_people(healthy, images, tmp_path, out
         main([str(tmp_path / "faces"), "--output-dir", str(tmp_path / output)])
     assert stop.value.code == 2 and "lies in the data folder" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "faces").rglob("*")] == ["id00", "0.png"]
+
+
+@pytest.mark.parametrize(("size", "is_small"), [((1, 1), True), ((27, 200), True), ((28, 28), False)])
+def test_images_too_small_for_a_face_are_a_finding(healthy, tmp_path, size, is_small):
+    root = tmp_path / "faces"
+    shutil.copytree(healthy, root)
+    write_face(root / "id00/small.png", np.full((*size, 3), 90, np.uint8))
+    _, report, _ = check(root, output=tmp_path / "out")
+    said = [finding["text"] for finding in report["findings"] if finding["kind"] == "small"]
+    assert said == ["1 image less than 28 pixels wide or high: hardly a face"] * is_small
