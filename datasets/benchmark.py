@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from datasets.converted import Source, convert_once
 from datasets.pair_folder import is_pair_folder, open_pair_folder
 
 __all__ = ["BENCHMARKS", "Benchmark", "find_benchmarks", "load_benchmark", "save_benchmark"]
+
+logger = logging.getLogger(__name__)
 
 BENCHMARKS = ("lfw", "cfp_fp", "agedb_30", "calfw", "cplfw")
 
@@ -87,7 +90,21 @@ def find_benchmarks(
     for name, (_, path) in found.items():
         if (fault := fault_of(present[name])) is not None:
             raise ValueError(f"{path}: {fault}")
-    return present, [name for name in BENCHMARKS if name not in present]
+    missing = [name for name in BENCHMARKS if name not in present]
+    _warn_of_look_alikes(folder, missing)
+    return present, missing
+
+
+def _warn_of_look_alikes(folder: Path, missing: list[str]) -> None:
+    """Say what has the name of a missing set, or nearly so, and is none: who put it there thinks it is validated."""
+    names = {name.replace("_", ""): name for name in missing}
+    for entry in sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ():
+        stem = entry.lower().removesuffix(".bin")
+        name = names.get(stem.replace("_", "").replace("-", ""))
+        if name is not None:
+            logger.warning(
+                "%s: %s is not validated: a set is called %s, and docs/data.md lists its forms", folder, entry, name
+            )
 
 
 def fault_of(benchmark: Benchmark) -> str | None:

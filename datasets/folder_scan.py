@@ -15,6 +15,7 @@ from datasets.image_kinds import HEAD_BYTES, KNOWN_SUFFIXES, suffix_of, why_left
 logger = logging.getLogger(__name__)
 
 BENCHMARK_FILES = ("images.npy", "issame.npy")
+PAIR_FILES = ("pairs.txt", "pairs.csv")
 LAYOUT = "expected one folder of images per identity"
 # Kinds of files that a message names, and entries that are looked at where no image is found.
 _MAX_KINDS = 8
@@ -60,6 +61,7 @@ class FolderScan:
         self._real_root = root.resolve()
         self._outside: list[str] = []
         self._inner: list[str] = []
+        self._sets: set[str] = set()  # benchmark sets as folders of people with a list of pairs
         entries = self._entries(root)
         folders = self._identities(entries)
         found = {folder: self._images(root / folder) for folder in folders}
@@ -68,7 +70,7 @@ class FolderScan:
         loose = sum(not entry.is_dir() and not _why_left_out(entry) for entry in entries)
         if not self.images:
             raise ValueError(f"ImageFolderDataset: {root}: {self._what_is_there(len(folders), loose)}; {LAYOUT}")
-        empty = [folder for folder in folders if folder not in self.images]
+        empty = [folder for folder in folders if folder not in self.images and folder not in self._sets]
         self.unread = [*self._beside(loose, empty), *self._within()]
         for text in [*self.unread, *filter(None, [names_alike(self.images)])]:
             logger.warning("%s: %s", root, text)
@@ -86,16 +88,21 @@ class FolderScan:
         return sorted(owners.values())
 
     def _images(self, folder: Path) -> list[str]:
-        names = []
+        names: list[str] = []
+        inner: list[str] = []
+        left_out = LeftOut()
         for entry in self._entries(folder):
             if _is_folder(entry):
-                self._inner.append(f"{folder.name}/{entry.name}")
-                continue
-            reason = _why_left_out(entry)
-            if reason:
-                self.left_out[_suffix(entry.name), reason] += 1
+                inner.append(f"{folder.name}/{entry.name}")
+            elif reason := _why_left_out(entry):
+                left_out[_suffix(entry.name), reason] += 1
             else:
                 names.append(entry.name)
+        if inner and not names and any((folder / name).is_file() for name in PAIR_FILES):
+            self._sets.add(folder.name)  # with people of its own
+            return []
+        self._inner += inner
+        self.left_out += left_out
         return sorted(names)
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
@@ -142,7 +149,7 @@ class FolderScan:
         if loose:
             return f"images lie directly in it ({loose}): is it one identity's folder? Then give the folder above"
         parts = [f"no image in any of its {counted(num_folders, 'folder')}"]
-        deep = self._first_deep_image() if self._inner else None
+        deep = self._first_deep_image() if self._inner or self._sets else None
         if deep is None:
             return "; ".join([*parts, *self._within()])
         level = deep.parent.parent

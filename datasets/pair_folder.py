@@ -9,11 +9,10 @@ import numpy as np
 
 from datasets.benchmark_folder import PairStream
 from datasets.converted import Source
+from datasets.folder_scan import PAIR_FILES
 from datasets.image_folder import ImageFolderDataset
 from datasets.pair_files import read_pairs
 from datasets.pairs import Pairs
-
-PAIR_FILES = ("pairs.txt", "pairs.csv")
 
 
 def is_pair_folder(folder: Path) -> bool:

@@ -190,3 +190,12 @@ def test_a_set_on_which_nothing_can_be_measured_is_refused_with_its_file(tmp_pat
         find_benchmarks(tmp_path, tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert load_benchmark(tmp_path, "lfw", tmp_path / "cache").issame.tolist() == issame
+
+
+@pytest.mark.parametrize("name", ["LFW", "AgeDB-30", "agedb30.bin", "CFP-FP", "calfw"])
+def test_what_has_the_name_of_a_set_and_is_none_is_told(tmp_path, name, caplog):
+    (tmp_path / name).mkdir()
+    (tmp_path / "people").mkdir()
+    assert find_benchmarks(tmp_path)[0] == {}
+    (message,) = caplog.messages
+    assert message.startswith(f"{tmp_path}: {name} is not validated: a set is called ")

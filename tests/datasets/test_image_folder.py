@@ -186,3 +186,16 @@ def test_a_folder_that_may_not_be_entered_is_named_itself(make_folder, monkeypat
     monkeypatch.setattr(os, "scandir", denying(scandir))
     with pytest.raises(ValueError, match=rf"cannot list {root}/id01 \(Permission denied\); check its permissions"):
         ImageFolderDataset(root)
+
+
+@pytest.mark.parametrize("pairs", ["pairs.txt", "pairs.csv"])
+def test_a_benchmark_of_folders_beside_the_people_is_none_of_them(tmp_path, write_image, caplog, pairs):
+    for name in ("ann/1", "ann/2", "lfw/bob/1", "lfw/bob/2"):
+        write_image(tmp_path / f"{name}.png")
+    (tmp_path / "lfw" / pairs).write_text("bob 1 2\n")
+    (tmp_path / "lfw" / "readme.md").write_text("x")
+    dataset = ImageFolderDataset(tmp_path)
+    assert dataset.class_names == ["ann"] and not caplog.messages and not dataset.unread
+    (tmp_path / "ann").rename(tmp_path / ".ann")
+    with pytest.raises(ValueError, match=rf"images lie deeper.*: give {tmp_path}/lfw"):
+        ImageFolderDataset(tmp_path)
