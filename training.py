@@ -42,6 +42,7 @@ from checkpoints import (
 )
 from config import AUTO, Config, merge_for_resume
 from data import FaceDataModule, usable_workers
+from datasets import UnreadableImageError
 from devices import device_name, local_ranks, settle, uses_gpu, world_size
 from disk import WriteFailures, side_file
 from evaluation import METHODS
@@ -170,6 +171,9 @@ def run(session: Session) -> int:
         return code or (128 + stopped.number if isinstance(stopped, StoppedWaiting) else 0)
     except (NonFiniteError, RanksDisagreeError, TooManyUnreadableError, WorkerError) as error:
         logger.error("%s", error)
+        return 1
+    except UnreadableImageError as error:  # met by this process itself: there are no workers
+        logger.error("%s; the run ends, resume it from its last checkpoint", error)
         return 1
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
