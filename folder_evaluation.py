@@ -179,7 +179,7 @@ def warn_of_few(root: Path, pairs: Pairs, labels: NDArray[np.int64]) -> None:
     people = len(np.unique(labels[np.concatenate([pairs.first, pairs.second])]))
     text, is_enough = precision([len(pairs.issame)], [people])
     if not is_enough:
-        few = f"of fewer than {MIN_PAIRS} pairs or {MIN_PEOPLE} people the figures are largely chance"
+        few = f"figures of fewer than {MIN_PAIRS} pairs or {MIN_PEOPLE} people may be off by as much"
         logger.warning("%s: %s; %s", root, text, few)
 
 
