@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import config as names
-from config import Config, EvaluationConfig, add_task_arguments, explicit_flags, get_args, get_eval_args
+from config import Config, add_task_arguments, explicit_flags, get_args
 from config import merge_for_resume as merge
 from flags import FIXED, INVOCATION, MAY_CHANGE
 from overrides import BETWEEN_EPOCHS, NEVER
@@ -81,10 +81,10 @@ GIVEN = {
 SWITCHES = [name for name, default in DEFAULTS.items() if default is False]
 
 
-def refusal(capsys, argv, read=get_args):
+def refusal(capsys, argv):
     """Return the one line on stderr of a command that is refused with exit code 2."""
     with pytest.raises(SystemExit) as stop:
-        read(argv)
+        get_args(argv)
     captured = capsys.readouterr()
     assert stop.value.code == 2
     assert captured.out == ""
@@ -372,50 +372,3 @@ def test_what_may_change_on_resume_is_listed():
         "fast_dev_run", "test_run",
     }  # fmt: skip
     assert set(kinds.values()) == {FIXED, MAY_CHANGE, INVOCATION}
-
-
-# ---------------------------------------------------------------- evaluation
-
-
-def test_evaluation_flags_in_both_spellings():
-    words = {
-        "model-path": "m.ckpt", "data-path": "faces", "output-dir": "out", "batch-size": "8", "adaface-weight": "0.8",
-        "qaconv-weight": "0.2", "pairs": "pairs.txt", "arch": "ir_18", "color-space": "bgr", "occlude": "one",
-        "occluders": "hand", "seed": "1", "num-workers": "0", "precision": "bf16", "gpus": "0", "map-dtype": "int8",
-        "map-dir": "maps",
-    }  # fmt: skip
-    for separator in "-_":
-        argv = [part for name, word in words.items() for part in (f"--{name.replace('-', separator)}", word)]
-        assert get_eval_args(argv) == EvaluationConfig(
-            model_path="m.ckpt", data_path="faces", output_dir="out", batch_size=8, adaface_weight=0.8,
-            qaconv_weight=0.2, pairs="pairs.txt", arch="ir_18", color_space="bgr", occlude="one", occluders=("hand",),
-            seed=1, num_workers=0, precision="bf16", gpus=0, map_dtype="int8", map_dir="maps",
-        )  # fmt: skip
-
-
-def test_evaluation_defaults():
-    config = get_eval_args(["--model-path", "m", "--data-path", "d"])
-    assert (config.batch_size, config.adaface_weight, config.qaconv_weight, config.occlude) == (64, 0.5, 0.5, "none")
-    assert (config.arch, config.color_space, config.pairs) == (None, None, None)
-    assert (config.shortlist, config.map_dtype, config.map_dir) == (0, "float16", None)
-
-
-@pytest.mark.parametrize(
-    ("argv", "expected"),
-    [
-        ("--data-path d", "--model-path is missing"),
-        ("--model-path m", "--data-path is missing"),
-        ("--model-path m --data-path d --occlude both --occluders none", "--occluders"),
-        ("--model-path m --data-path d --occlude two", "none, one, both"),
-        ("--model-path m --data-path d --qaconv-weight 0 --adaface-weight 0", "--qaconv-weight"),
-        ("--model-path m --data-path d --batch-size 0", "--batch_size"),
-        ("--model-path m --data-path d --gpus 2", "--gpus must be 0 or 1"),
-        ("--model-path m --data-path d --lr 1", "--lr"),
-        ("--model-path m --data-path d --shortlist -1", "--shortlist"),
-        ("--model-path m --data-path d --shortlist 5 --pairs p.csv", "--shortlist chooses among all pairs"),
-        ("--model-path m --data-path d --map-dtype float64", "float32, float16, int8"),
-    ],
-)
-def test_bad_evaluation_flags_are_refused_in_one_line(argv, expected, capsys):
-    line = refusal(capsys, argv.split(), get_eval_args)
-    assert line.startswith("main_eval.py: error: ") and expected in line

@@ -1,0 +1,217 @@
+"""What each flag of an evaluation changes."""
+
+import tempfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from observed import NUM_IMAGES, NUM_PEOPLE
+from untrained import write_checkpoint
+
+import config as names
+import folder_evaluation
+from checkpoints import load_pretrained_model
+from config import EvaluationConfig
+from datasets import ImageFolderDataset
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "last.ckpt")
+
+
+@pytest.fixture
+def evaluation(checkpoint, faces):
+    """Return what an evaluation of the four people `elsewhere` works with: model, images and pairs."""
+    dataset = ImageFolderDataset(faces / "elsewhere" / "people")
+    images, places, _ = folder_evaluation.read_images(dataset, None)
+    pairs = folder_evaluation.choose_pairs(dataset, places, None, "faces")
+    return SimpleNamespace(
+        model=load_pretrained_model(checkpoint), dataset=dataset, images=images, pairs=pairs,
+        labels=dataset.labels[places],
+    )  # fmt: skip
+
+
+def evaluation_config(**options):
+    return EvaluationConfig(**{"model_path": "m", "data_path": "d", "gpus": 0, "num_workers": 1, **options})
+
+
+def scores_of(evaluation, **options):
+    return folder_evaluation.score_conditions(
+        evaluation.model, evaluation.images, evaluation.pairs, evaluation_config(**options), every_pair=True
+    ).scores
+
+
+def describe_calls(evaluation, **options):
+    """Return (images, dtype of autocast or None) of every call of the network."""
+    calls = []
+    describe = evaluation.model.describe
+
+    def recording(images):
+        calls.append((len(images), torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None))
+        return describe(images)
+
+    evaluation.model.describe = recording
+    scores_of(evaluation, **options)
+    return calls
+
+
+def test_evaluation_follow_links_reads_identities_that_links_lead_to(faces, tmp_path, monkeypatch, quiet_log):
+    class FoundError(Exception):
+        """The images were found."""
+
+    def stop(dataset, *others):
+        raise FoundError(len(dataset))
+
+    monkeypatch.setattr(folder_evaluation, "load_model", lambda options: None)
+    monkeypatch.setattr(folder_evaluation, "read_images", stop)
+    (tmp_path / "links").mkdir()
+    for folder in (faces / "train").iterdir():
+        (tmp_path / "links" / folder.name).symlink_to(folder)
+    options = {"data_path": str(tmp_path / "links"), "output_dir": str(tmp_path / "out")}
+    with pytest.raises(FoundError, match=str(NUM_PEOPLE * NUM_IMAGES)):
+        folder_evaluation.run(evaluation_config(**options, follow_links=True))
+    with pytest.raises(ValueError, match="8 links not followed"):
+        folder_evaluation.run(evaluation_config(**options))
+
+
+def test_evaluation_describes_batch_size_images_at_a_time(evaluation):
+    sizes = [[number for number, _ in describe_calls(evaluation, batch_size=size)] for size in (24, 6)]
+    assert max(sizes[0]) == 4 * max(sizes[1])
+
+
+def test_evaluation_precision_and_use_16bit_describe_under_autocast(evaluation):
+    def dtypes(**options):
+        return {dtype for _, dtype in describe_calls(evaluation, **options)}
+
+    assert dtypes() == dtypes(precision="32") == {None}
+    assert dtypes(precision="bf16") == {torch.bfloat16}
+    assert dtypes(use_16bit=True) == {torch.bfloat16}
+
+
+def test_evaluation_precision_matches_maps_in_it(evaluation):
+    exact, lower = (scores_of(evaluation, precision=precision)["clean"] for precision in ("32", "bf16"))
+    assert evaluation.model.matcher.inference_dtype == torch.bfloat16
+    assert (exact["qaconv"] != lower["qaconv"]).any()
+    scores_of(evaluation)
+    assert evaluation.model.matcher.inference_dtype is None
+
+
+@pytest.mark.parametrize(("weights", "decider"), [((1.0, 0.0), "adaface"), ((0.0, 1.0), "qaconv")])
+def test_evaluation_weights_decide_the_combined_score(evaluation, weights, decider):
+    options = evaluation_config(adaface_weight=weights[0], qaconv_weight=weights[1])
+    issame = evaluation.pairs.issame
+    rng = np.random.default_rng(0)
+    scores = {"clean": {name: rng.normal(size=len(issame)) + issame for name in ("adaface", "qaconv")}}
+    resampling = folder_evaluation.choose_resampling(evaluation.pairs, evaluation.labels, options)
+    results = folder_evaluation.evaluate_conditions(evaluation.model, scores, evaluation.pairs, resampling, options)
+    results = results["clean"]
+    assert results["combined"].accuracy == results[decider].accuracy
+    assert results["adaface"].auc != results["qaconv"].auc
+
+
+def test_evaluation_occludes_one_image_of_a_pair_or_both(evaluation):
+    none, one, both = (scores_of(evaluation, occlude=choice) for choice in ("none", "one", "both"))
+    assert (list(none), list(one), list(both)) == (["clean"], *[["clean", "occluded"]] * 2)
+    for condition, other in ((one["clean"], none["clean"]), (one["clean"], both["clean"])):
+        np.testing.assert_array_equal(condition["adaface"], other["adaface"])
+    assert (one["occluded"]["adaface"] != one["clean"]["adaface"]).any()
+    assert (one["occluded"]["adaface"] != both["occluded"]["adaface"]).any()
+
+
+def test_evaluation_map_options_decide_how_and_where_maps_are_held(evaluation, tmp_path, monkeypatch):
+    folders = []
+
+    class RecordingFile:
+        def __init__(self, dir):
+            folders.append(dir)
+            self.file = tempfile.TemporaryFile(dir=dir)
+
+        def __enter__(self):
+            return self.file
+
+        def __exit__(self, *error):
+            self.file.close()
+
+    monkeypatch.setattr("evaluation.map_store.tempfile", SimpleNamespace(TemporaryFile=RecordingFile))
+
+    def maps(**options):
+        config = evaluation_config(**options)
+        return folder_evaluation.describe(evaluation.model, evaluation.images, config, torch.device("cpu")).views
+
+    assert {view.local_map.dtype for view in maps()} == {torch.float16}
+    for name in names.MAP_DTYPES:
+        assert {view.local_map.dtype for view in maps(map_dtype=name)} == {getattr(torch, name)}
+    assert folders == []
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    on_disk, in_memory = maps(map_dir=str(folder)), maps()
+    assert set(folders) == {folder} and not list(folder.iterdir())
+    assert all(torch.equal(a.local_map, b.local_map) for a, b in zip(on_disk, in_memory, strict=True))
+    evaluation.model.matcher = None
+    assert maps() == ()
+
+
+def test_evaluation_occluders_and_seed_decide_what_is_hidden(evaluation):
+    def changed_rows(**options):
+        occluded = folder_evaluation.occlude_images(evaluation.images, evaluation_config(**options))
+        return np.flatnonzero((occluded != evaluation.images).any(axis=(0, 2, 3)))
+
+    assert changed_rows(occluders=("sunglasses",)).max() < 90 < changed_rows(occluders=("surgical",)).max()
+    first, other = (
+        folder_evaluation.occlude_images(evaluation.images, evaluation_config(seed=seed)) for seed in (1, 2)
+    )
+    assert (first != other).any()
+
+
+def test_evaluation_uses_a_gpu_where_there_is_one(monkeypatch):
+    for available in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda answer=available: answer)
+        kinds = [folder_evaluation.choose_device(evaluation_config(gpus=gpus)).type for gpus in (0, 1)]
+        assert kinds == ["cpu", "cuda" if available else "cpu"]
+
+
+def test_evaluation_passes_on_what_foreign_weights_do_not_tell(monkeypatch, tmp_path, quiet_log):
+    asked = []
+
+    def refuse(*arguments):
+        asked.append(arguments)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(folder_evaluation, "load_pretrained_model", refuse)
+    options = {"model_path": "w.pt", "arch": "ir_18", "color_space": "bgr", "output_dir": str(tmp_path / "out")}
+    with pytest.raises(ValueError, match="seen"):
+        folder_evaluation.run(evaluation_config(**options))
+    assert asked == [("w.pt", "ir_18", "bgr")]
+
+
+def test_evaluation_reads_with_num_workers_threads(faces, checkpoint, tmp_path, monkeypatch, quiet_log):
+    started = []
+
+    class RecordingPool(folder_evaluation.ThreadPool):
+        def __init__(self, processes):
+            started.append(processes)
+            super().__init__(processes)
+
+    class ReadError(Exception):
+        """The images were read."""
+
+    def stop(*arguments):
+        raise ReadError
+
+    monkeypatch.setattr(folder_evaluation, "ThreadPool", RecordingPool)
+    monkeypatch.setattr(folder_evaluation, "choose_pairs", stop)
+    monkeypatch.setattr("data.usable_cores", lambda: 3)
+    paths = {"model_path": str(checkpoint), "data_path": str(faces / "train"), "output_dir": str(tmp_path / "out")}
+    for num_workers in (0, 2, 9):
+        with pytest.raises(ReadError):
+            folder_evaluation.run(evaluation_config(**paths, num_workers=num_workers))
+    assert started == [1, 2, 3]
+
+
+def test_reading_in_threads_keeps_the_order(faces):
+    dataset = ImageFolderDataset(faces / "elsewhere" / "people")
+    (images, places, _), (again, same, _) = (folder_evaluation.read_images(dataset, None, n) for n in (1, 4))
+    np.testing.assert_array_equal(images, again)
+    np.testing.assert_array_equal(places, same)

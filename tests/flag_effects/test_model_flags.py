@@ -1,0 +1,120 @@
+"""What each flag of model and losses changes."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from observed import NUM_PEOPLE, fixed_batch, recognizer, trained_step
+
+import heads
+import losses
+from config import HEADS, OCCLUSION_METHODS, PAIRWISE_REDUCTIONS, Config
+
+
+def test_model_options_build_the_model():
+    tiny, large = recognizer(), recognizer(arch="mobilefacenet", embedding_size=24)
+    assert type(tiny.model) is not type(large.model)
+    assert large.model(torch.zeros(2, 3, 112, 112)).embedding.shape == (2, 24)
+    assert large.head.kernel.shape == (24, NUM_PEOPLE)
+
+
+def test_head_options_reach_the_head():
+    assert [type(recognizer(head=name).head) for name in HEADS] == [heads.HEADS[name] for name in HEADS]
+    head = recognizer(m=0.2, h=0.1, s=16.0, t_alpha=0.5).head
+    assert (head.m, head.h, head.s, head.t_alpha) == (0.2, 0.1, 16.0, 0.5)
+
+
+def test_matcher_options_build_the_matcher():
+    projected = recognizer(qaconv_channels=6).matcher
+    assert projected.projection.weight.shape[0] == 6
+    weighted = recognizer(qaconv_score="weighted").matcher
+    assert weighted.state_dict().keys() != recognizer().matcher.state_dict().keys()
+
+
+def test_activation_checkpointing_keeps_fewer_activations_of_the_backbone():
+    def kept_bytes(**options):
+        sizes = {}
+
+        def count(tensor):
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        model = recognizer(**options)
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            features = model.model(torch.zeros(4, 3, 112, 112))
+        return sum(sizes.values()), features
+
+    (everything, _), (less, _) = kept_bytes(), kept_bytes(activation_checkpointing=True)
+    assert less < 0.8 * everything
+
+
+@pytest.mark.parametrize("k_nearest", [2, 5])
+def test_class_embeddings_are_matched_with_k_nearest_classes(k_nearest):
+    assert "train_class_loss" not in trained_step()[2]
+    model = recognizer(class_embeddings=True, k_nearest=k_nearest)
+    model.on_train_start()
+    model.training_step(fixed_batch(), 0)
+    assert float(model.guard.passes[0].terms["class"]) > 0
+    maps = torch.nn.functional.normalize(torch.randn(3, *model.model.map_shape), dim=1)
+    assert model.matcher.class_logits(maps, torch.tensor([0, 1, 2])).shape == (3, 1 + k_nearest)
+
+
+@pytest.mark.parametrize(
+    ("flag", "share"),
+    [
+        ("adaface_loss_weight", lambda terms: terms["train_head_loss"]),
+        ("qaconv_loss_weight", lambda terms: terms["train_pairwise_loss"] + 0.5 * terms["train_triplet_loss"]),
+        ("triplet_weight", lambda terms: 0.7 * terms["train_triplet_loss"]),
+        ("occlusion_loss_weight", lambda terms: terms["train_occlusion_loss"]),
+    ],
+)
+def test_a_loss_weight_multiplies_its_terms(flag, share):
+    _, loss, terms = trained_step()
+    _, changed, _ = trained_step(**{flag: getattr(Config(), flag) + 1.0})
+    assert share(terms) > 0.01
+    assert changed - loss == pytest.approx(share(terms), rel=1e-3)
+
+
+def test_without_its_weight_there_is_no_matcher_and_no_occlusion_head():
+    assert recognizer(qaconv_loss_weight=0.0).matcher is None
+    assert recognizer(occlusion_loss_weight=0.0, occlusion_method="none").occlusion_head is None
+
+
+def test_triplet_margin_raises_the_ranking_loss():
+    narrow, wide = (trained_step(triplet_margin=margin)[2]["train_triplet_loss"] for margin in (1.0, 3.0))
+    assert narrow < wide <= narrow + 2.001
+
+
+def test_every_pairwise_reduction_is_another_loss():
+    found = {name: trained_step(pairwise_reduction=name)[2]["train_pairwise_loss"] for name in PAIRWISE_REDUCTIONS}
+    assert len({round(value, 4) for value in found.values()}) == len(losses.PAIRWISE_REDUCTIONS)
+
+
+def test_every_occlusion_method_is_another_score():
+    found = [trained_step(occlusion_method=name)[2]["train_pairwise_loss"] for name in OCCLUSION_METHODS]
+    assert len({round(value, 6) for value in found}) == len(OCCLUSION_METHODS)
+
+
+@pytest.mark.parametrize("visibility_gradient", [False, True])
+def test_visibility_gradient_lets_the_matching_losses_train_the_occlusion_head(visibility_gradient):
+    model = recognizer(visibility_gradient=visibility_gradient, occlusion_method="scaling")
+    model.training_step(fixed_batch(with_masks=False), 0).backward()
+    gradients = [parameter.grad for parameter in model.occlusion_head.parameters()]
+    assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients) is visibility_gradient
+
+
+@pytest.mark.parametrize(("weights", "decider"), [((1.0, 0.0), "adaface"), ((0.0, 1.0), "qaconv")])
+def test_eval_weights_decide_the_combined_score(weights, decider):
+    model = recognizer(adaface_eval_weight=weights[0], qaconv_eval_weight=weights[1])
+    rng = np.random.default_rng(0)
+    issame = np.arange(40) % 2 == 0
+    scores = {name: (rng.normal(size=40) + issame).astype(np.float32) for name in ("adaface", "qaconv")}
+    model.pair_scores = SimpleNamespace(gather=lambda benchmarks: {"lfw": {"clean": scores}})
+    model.log_dict = lambda *args, **kwargs: None
+    benchmark = SimpleNamespace(name="lfw", issame=issame, folds=np.arange(40) // 20)
+    model.trainer.datamodule = SimpleNamespace(benchmarks=[benchmark])
+    model.on_validation_epoch_end()
+    results = model.last_results["lfw"]["clean"]
+    assert results["combined"].accuracy == results[decider].accuracy
+    assert results["adaface"].accuracy != results["qaconv"].accuracy

@@ -1,0 +1,89 @@
+"""What each flag of the optimization changes."""
+
+import pytest
+import torch
+from observed import fixed_batch, rates, recognizer
+
+from guard import NonFiniteError
+
+
+def test_lr_is_the_rate_of_the_first_step():
+    assert (rates(lr=0.5)[0], rates(lr=0.02)[0]) == (0.5, 0.02)
+
+
+def test_milestones_and_gamma_step_the_rate():
+    found = rates(lr=1.0, lr_milestones=(1, 3), lr_gamma=0.5)
+    assert found == pytest.approx([1.0] * 6 + [0.5] * 12 + [0.25] * 6)
+
+
+def test_warmup_steps_raise_the_rate():
+    assert rates(lr=1.0, warmup_steps=4)[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+
+
+def test_lr_schedule_is_the_shape_of_the_rate():
+    multistep, cosine = (rates(lr=1.0, lr_milestones=(), lr_schedule=name) for name in ("multistep", "cosine"))
+    assert set(multistep) == {1.0}
+    assert cosine == sorted(cosine, reverse=True) and cosine[12] == pytest.approx(0.5)
+
+
+def test_optimizer_options_reach_the_optimizer():
+    sgd = recognizer(optimizer="sgd", momentum=0.6, weight_decay=0.03).configure_optimizers()["optimizer"]
+    adamw = recognizer(optimizer="adamw").configure_optimizers()["optimizer"]
+    assert (type(sgd), type(adamw)) == (torch.optim.SGD, torch.optim.AdamW)
+    assert sgd.param_groups[0]["momentum"] == 0.6
+    assert [group["weight_decay"] for group in sgd.param_groups] == [0.03, 0.0]
+
+
+@pytest.mark.parametrize("gradient_clip_val", [0.0, 0.5])
+def test_gradient_clip_val_bounds_the_gradient(gradient_clip_val):
+    model = recognizer(gradient_clip_val=gradient_clip_val)
+    model.training_step(fixed_batch(), 0).backward()
+    before = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    model.on_before_optimizer_step(model.configure_optimizers()["optimizer"])
+    after = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    assert before > 0.6
+    assert after == pytest.approx(gradient_clip_val or float(before), rel=1e-3)
+
+
+def test_margin_warmup_epochs_shrink_the_margin_at_first():
+    # 24 steps in 4 epochs: after 3 steps half of the first epoch is over.
+    scales = []
+    for epochs in (0.0, 1.0, 2.0):
+        model = recognizer(step=3, epochs=4, margin_warmup_epochs=epochs)
+        model.training_step(fixed_batch(), 0)
+        scales.append(model.head.margin_scale)
+    assert scales == [1.0, 0.5, 0.25]
+
+
+def test_on_nonfinite_stops_or_skips():
+    for choice in ("stop", "skip"):
+        model = recognizer(on_nonfinite=choice)
+        model.head.kernel.data.fill_(float("nan"))
+        if choice == "stop":
+            with pytest.raises(NonFiniteError, match="loss term head"):
+                refused_step(model)
+            continue
+        refused_step(model)
+        assert model.guard.skipped == 1
+
+
+def test_max_skipped_steps_ends_a_run_that_skips_too_many():
+    model = recognizer(on_nonfinite="skip", max_skipped_steps=2)
+    model.head.kernel.data.fill_(float("nan"))
+    refused_step(model)
+    refused_step(model)
+    with pytest.raises(NonFiniteError, match=r"2 steps were skipped before; .*--max_skipped_steps"):
+        refused_step(model)
+
+
+def refused_step(model):
+    """Make a step that NaN takes part in, and learn of it."""
+    weight = model.model.input_layer[0].weight
+    before = weight.detach().clone()
+    optimizer = model.configure_optimizers()["optimizer"]
+    model.training_step(fixed_batch(), 0).backward()
+    model.on_before_optimizer_step(optimizer)
+    optimizer.step()
+    model.zero_grad()
+    assert torch.equal(weight, before)
+    model.guard.settle()
