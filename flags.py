@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from command import FlagParser, at_home, user_errors
@@ -267,6 +268,11 @@ def _word(default: object, text: str) -> str:
     return at_home(text)
 
 
+def path_word(text: str) -> Path:
+    """Return the path that a word without a flag gives; what cannot be one is refused as with a flag."""
+    return Path(_word(None, text))
+
+
 def _members(option: Option) -> Callable[[str], tuple[object, ...]]:
     def members(text: str) -> tuple[object, ...]:
         if text == "none":
@@ -275,7 +281,7 @@ def _members(option: Option) -> Callable[[str], tuple[object, ...]]:
             return option.spec.choices
         try:
             words = [word.strip() for word in text.split(",")]
-            return tuple(at_home(word) if option.base is str else option.base(word) for word in words)
+            return tuple(_word(None, word) if option.base is str else option.base(word) for word in words)
         except ValueError:
             raise argparse.ArgumentTypeError(f"expected numbers with commas between, or none; got {text!r}") from None
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command import FlagParser, at_home, launch, user_errors
+from command import FlagParser, launch, user_errors
 from disk import WriteFailures, naming, side_file
-from flags import Options, add_flags, flag
+from flags import Options, add_flags, flag, path_word
 from terminal import show
 
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
@@ -46,9 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with `argv` (default: the command line's) and return the exit code."""
     parser = FlagParser(PROGRAM, _DESCRIPTION, f"{PROGRAM} my_faces --output-dir check")
     parser.usage = f"{PROGRAM} [SOURCE] [--benchmarks PATH,...] [--flag value ...]"
-    parser.add_argument(
-        "source", metavar="SOURCE", type=lambda text: Path(at_home(text)), nargs="?", help="the data set"
-    )
+    parser.add_argument("source", metavar="SOURCE", type=path_word, nargs="?", help="the data set")
     add_flags(parser, Arguments, separator="-")
     with user_errors(PROGRAM):
         values = parser.read(argv)

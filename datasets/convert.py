@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command import FlagParser, at_home, launch, user_errors
+from command import FlagParser, launch, user_errors
 from datasets.counted import counted
 from disk import naming
-from flags import Options, add_flags, flag
+from flags import Options, add_flags, flag, path_word
 from terminal import printable, show
 
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = FlagParser(PROGRAM, _DESCRIPTION, f"{PROGRAM} my_faces my_records --to records")
     parser.usage = f"{PROGRAM} SOURCE OUTPUT --to {{{','.join(TARGETS)}}} [--flag value ...]"
     for name, text in (("source", "what to convert"), ("output", "what to write")):
-        parser.add_argument(name, metavar=name.upper(), type=lambda word: Path(at_home(word)), help=text)
+        parser.add_argument(name, metavar=name.upper(), type=path_word, help=text)
     add_flags(parser, Arguments, separator="-")
     with user_errors(PROGRAM):
         values = parser.read(argv)

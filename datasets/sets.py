@@ -51,7 +51,10 @@ def _check(path: Path, found: dict[str, Path]) -> None:
         raise ValueError(f"{path}: {_EXPECTED}")
     seen: dict[str, str] = {}
     for name in found:
-        check_name(name)
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ValueError(f"{found[name]}: {error}; rename it, or convert it with --to memmap --set-name") from error
         other = seen.setdefault(name.casefold(), name)
         if other != name:
             raise ValueError(f"{path}: the sets {other!r} and {name!r} differ by case only; take them one by one")

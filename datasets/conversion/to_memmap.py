@@ -33,12 +33,13 @@ def sets_to_memmap(job: Job, name: str | None = None) -> list[Outcome]:
             named, or another set has the name.
         OSError: if the output cannot be written.
     """
-    sets = find_sets(job.source)
-    if name is not None:
-        if opener_of(job.source) is None:
-            raise ValueError(f"{job.source}: a name can be given to a single set only; this folder holds {len(sets)}")
+    if name is not None and opener_of(job.source) is not None:
         check_name(name)
         sets = {name: job.source}
+    else:
+        sets = find_sets(job.source)
+        if name is not None:
+            raise ValueError(f"{job.source}: a name can be given to a single set only; this folder holds {len(sets)}")
     single = len(sets) == 1
     convert = partial(_convert, output=job.output, overwrite=job.overwrite, progress=single)
     with ordered_results(convert, list(sets.items()), min(job.jobs, len(sets))) as outcomes:

@@ -249,3 +249,12 @@ def test_bytes_of_any_content_are_read_back(tmp_path, folder):
     for image, data in zip(stream.images, bins, strict=True):
         np.testing.assert_array_equal(image, read_rgb(data))
     assert contents(tmp_path)["mine.bin"].startswith(b"\x80\x03")
+
+
+@pytest.mark.parametrize("name", ["my set", "m\u00e9", "-x", "a:b"])
+def test_a_set_whose_folder_cannot_name_it_is_converted_under_another_name(folder, tmp_path, name):
+    source = folder.rename(tmp_path / name)
+    with pytest.raises(ValueError, match=r"benchmark name .*; rename it, or convert it with --to memmap --set-name"):
+        sets_to_memmap(job(source, tmp_path / "sets"))
+    sets_to_memmap(job(source, tmp_path / "sets"), name="mine")
+    assert [path.name for path in (tmp_path / "sets").iterdir()] == ["mine"]
