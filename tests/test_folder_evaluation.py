@@ -61,7 +61,7 @@ def test_a_list_of_genuine_pairs_first_is_measured_in_folds_of_both_kinds(datase
 
 
 @pytest.mark.parametrize(("people", "num_pairs", "is_few"), [(3, 400, True), (20, 299, True), (20, 300, False)])
-def test_figures_of_few_pairs_or_people_are_said_to_be_chance(tmp_path, caplog, people, num_pairs, is_few):
+def test_figures_of_few_pairs_or_people_are_said_to_be_uncertain(tmp_path, caplog, people, num_pairs, is_few):
     first = np.arange(num_pairs) % people
     pairs = Pairs(first, (first + 1) % people, np.zeros(num_pairs, bool), None)
     warn_of_few(tmp_path, pairs, np.arange(people))
