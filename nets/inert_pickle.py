@@ -3,6 +3,9 @@
 `torch.load(weights_only=True)` refuses a file as soon as it names one foreign class, and the public checkpoints of
 Lightning 1.x name several (hyper-parameters, callbacks). Here every global that is not needed to build a tensor or a
 container becomes a placeholder: it accepts whatever the pickle feeds it and does nothing.
+
+A few bytes of a pickle can also ask for hours or for gigabytes without naming any code: `check_pickles` and
+`check_storages` refuse those that torch's own reader would obey.
 """
 
 from __future__ import annotations
@@ -12,11 +15,14 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Self
 
 import torch
 from torch import Tensor
 
+_PICKLES_BEFORE_1_6 = 5  # a magic number, a version, the machine, the content, the names of the storages
 _DTYPES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -34,7 +40,7 @@ _DTYPES = {
 class Inert:
     """Stands for an object or a function of the pickle; swallows arguments, state, items and calls."""
 
-    def __new__(cls, *args: object, **kwargs: object) -> Inert:  # noqa: D102
+    def __new__(cls, *args: object, **kwargs: object) -> Self:  # noqa: D102
         return super().__new__(cls)
 
     def __init__(self, *args: object, **kwargs: object) -> None: ...
@@ -81,10 +87,53 @@ def _allowed() -> dict[tuple[str, str], object]:
     }
 
 
-class InertUnpickler(pickle.Unpickler):
+class _Tuple(tuple[object, ...]):
+    """A tuple of a pickle. As a key it may not be nested: one that holds another one twice is hashed for ever."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        if any(isinstance(member, tuple) for member in self):
+            raise pickle.UnpicklingError("a key of nested tuples")
+        return super().__hash__()
+
+
+class _Buffer(Inert):
+    """Stands for what is called with a length and then takes that much memory."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        if any(isinstance(value, int) for value in args):
+            _refuse_length(cls)
+        return super().__new__(cls)
+
+
+class _CarefulUnpickler(pickle._Unpickler):
+    """Unpickler in Python: that in C fills its memo up to whatever number is named, 16 GB for five bytes."""
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
+
+
+def _hold_tuples(build: Callable[[Any], None]) -> Callable[[Any], None]:
+    def step(unpickler: Any) -> None:
+        build(unpickler)
+        unpickler.stack[-1] = _Tuple(unpickler.stack[-1])
+
+    return step
+
+
+def _refuse_length(unpickler: Any) -> None:
+    raise pickle.UnpicklingError("memory is asked for by its length")
+
+
+for _code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
+    _CarefulUnpickler.dispatch[_code[0]] = _hold_tuples(_CarefulUnpickler.dispatch[_code[0]])
+_CarefulUnpickler.dispatch[pickle.BYTEARRAY8[0]] = _refuse_length
+
+
+class InertUnpickler(_CarefulUnpickler):
     """Unpickler that finds tensors, containers and placeholders, and imports nothing."""
 
-    def __init__(self, file: io.BytesIO, read_storage: Callable[[str], bytes]) -> None:
+    def __init__(self, file: BinaryIO, read_storage: Callable[[str], bytes]) -> None:
         super().__init__(file)
         self._read_storage = read_storage
         self._storages: dict[str, Tensor] = {}
@@ -106,24 +155,37 @@ class InertUnpickler(pickle.Unpickler):
         return self._storages[key]
 
 
-class _StorageSizes(pickle.Unpickler):
+class _StorageSizes(_CarefulUnpickler):
     """Unpickler that builds nothing and notes how many bytes each storage is said to have."""
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
         self.sizes: dict[str, int] = {}
 
     def find_class(self, module: str, name: str) -> object:
         """Return a data type where `torch` names one, a placeholder class for anything else."""
+        if name == "bytearray":
+            return _Buffer
         dtype = _DTYPES.get(name) if module == "torch" else None
         return type("Inert", (Inert,), {}) if dtype is None else dtype
 
     def persistent_load(self, pid: tuple[str, object, str, str, int]) -> Inert:
-        """Note the size of a storage."""
-        _, dtype, key, _, length = pid
+        """Note the size of a storage; before torch 1.6 more is said of it."""
+        _, dtype, key, _, length = pid[:5]
         size = dtype.itemsize if isinstance(dtype, torch.dtype) else 1
         self.sizes[key] = max(self.sizes.get(key, 0), length * size)
         return Inert()
+
+
+def check_pickles(path: Path) -> None:
+    """Refuse a file of `torch.save` before version 1.6 whose pickles, five in a row, take more than they hold.
+
+    Raises:
+        pickle.UnpicklingError: and, for a damaged pickle, whatever `pickle` raises.
+    """
+    with path.open("rb") as stream, suppress(EOFError):
+        for _ in range(_PICKLES_BEFORE_1_6):
+            _StorageSizes(stream).load()
 
 
 def check_storages(path: Path) -> None:

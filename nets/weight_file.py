@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ops import foreign_tensor, utf8_path
 
-from .inert_pickle import check_storages, load_inert
+from .inert_pickle import check_pickles, check_storages, load_inert
 
 _MAX_DEPTH = 4  # of containers in containers
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
@@ -71,8 +71,7 @@ def read_content(path: Path, what: str, foreign: bool = False) -> object:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
         archived = zipfile.is_zipfile(path)
-        if archived:
-            check_storages(path)
+        (check_storages if archived else check_pickles)(path)
         return _read_torch(path, archived, foreign)
     except Exception as error:  # no code of ours runs here: these readers raise anything when fed with foreign bytes
         reason = (str(error).splitlines() or [""])[0][:120]
@@ -137,7 +136,9 @@ def _weight_file(path: Path, content: object) -> WeightFile:
     metadata = {str(k): v for k, v in mapping.items() if k != "state_dict" and not isinstance(v, Tensor)}
     color_space = metadata.get("color_space")
     if color_space is not None and color_space not in ("rgb", "bgr"):
-        raise ValueError(f"{path}: states color_space {str(color_space)[:40]!r}, expected 'rgb' or 'bgr'")
+        # Neither repr nor str of a foreign object: tuples that hold each other twice print for ever.
+        stated = repr(color_space[:40]) if isinstance(color_space, str) else f"of type {type(color_space).__name__}"
+        raise ValueError(f"{path}: states color_space {stated}, expected 'rgb' or 'bgr'")
     return WeightFile(path, tensors, color_space, metadata)
 
 

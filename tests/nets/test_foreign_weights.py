@@ -3,11 +3,14 @@
 import io
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from programs import ROOT
 from torch import Tensor, nn
 
 import nets
@@ -243,3 +246,58 @@ def test_a_run_folder_given_for_a_checkpoint_is_answered_with_the_checkpoint_in_
     (tmp_path / "last.ckpt").touch()
     with pytest.raises(FileNotFoundError, match=r"but a folder; give .*last\.ckpt$"):
         nets.check_is_file(tmp_path, "checkpoint")
+
+
+def tuples_in_tuples(depth: int = 60) -> bytes:
+    """The pickle of a tuple that holds another one twice, which does the same, and so on: 2^60 members."""
+    return b"K\x01" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(depth))
+
+
+GREEDY = {
+    "a key": b"}" + tuples_in_tuples() + b"K\x01s.",
+    "a member of a set": b"\x8f(" + tuples_in_tuples() + b"\x90.",
+    "a key inside": b"}X\x05\x00\x00\x00model}" + tuples_in_tuples() + b"K\x01ss.",
+    "the color space": b"}(X\x0b\x00\x00\x00color_space" + tuples_in_tuples() + b"X\x01\x00\x00\x00a]u.",
+    "a remembered number": b"}r\xff\xff\xff\x7f.",
+    "a length, called": b"cbuiltins\nbytearray\n\x8a\x05\x00\xe4\x0b\x54\x02\x85R.",
+    "a length, made": b"cbuiltins\nbytearray\n\x8a\x05\x00\xe4\x0b\x54\x02\x85\x81.",
+    "a length, stated": b"\x96\x00\xe4\x0b\x54\x02\x00\x00\x00.",
+}
+READ_ALONE = """
+import resource, sys, time
+import nets
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    try:
+        nets.read_state_dict(path)
+    except ValueError as error:
+        assert str(error).startswith(f"{path}: ") and len(str(error).splitlines()) == 1, error
+    else:
+        raise AssertionError(path)
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+"""
+
+
+@pytest.mark.parametrize("form", ["archive", "pickle", "before 1.6"])
+def test_a_few_bytes_that_ask_for_hours_or_gigabytes_are_refused(tmp_path, form):
+    paths = [tmp_path / f"{name}.pt" for name in GREEDY]
+    for path, pickled in zip(paths, GREEDY.values(), strict=True):
+        pickled = b"\x80\x05" + pickled
+        if form == "archive":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("w/data.pkl", pickled)
+                archive.writestr("w/version", "3")
+        else:
+            machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+            head = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, machine)]
+            path.write_bytes(pickled if form == "pickle" else b"".join(head) + pickled + pickle.dumps([], 2))
+    done = subprocess.run([sys.executable, "-c", READ_ALONE, *paths], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_flat_tuples_may_be_keys(tmp_path, legacy):
+    content = {"w": torch.ones(2), "others": {("a", 1): 2, (): {3, 4}}}
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=not legacy)
+    assert nets.read_state_dict(tmp_path / "w.pt").state_dict["w"].tolist() == [1, 1]
