@@ -22,9 +22,12 @@ def find_sets(path: Path, own: bool = False) -> dict[str, Path]:
         path: a set, or a folder that holds sets.
         own: whether sets in our own layout count.
     Raises:
-        ValueError: if there is none, or a name is no plain file name or differs from another by case only.
+        ValueError: if the path does not exist, there is no set in it, or a name is no
+            plain file name or differs from another by case only.
         OSError: if the folder cannot be listed.
     """
+    if not path.exists():
+        raise ValueError(f"{path} does not exist")
 
     def counts(candidate: Path) -> bool:
         return opener_of(candidate) is not None or (own and is_own_layout(candidate))

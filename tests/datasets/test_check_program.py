@@ -256,7 +256,7 @@ def test_the_command_with_two_jobs_reports_the_same(healthy, benchmark, tmp_path
         (["nowhere"], "nowhere does not exist"),
         (["empty"], "expected one folder of images per identity"),
         (["--benchmarks", "empty"], "no benchmark set"),
-        (["--benchmarks", "nowhere"], "no benchmark set"),
+        (["--benchmarks", "nowhere"], "nowhere does not exist"),
         (["text.txt"], "too few for a record"),
         ([""], "SOURCE: is empty"),
         (["--benchmarks", ""], "--benchmarks: is empty"),
