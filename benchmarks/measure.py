@@ -17,8 +17,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 Step = Callable[[], object]
 MIB = 2**20
 _RESET_PEAK = Path("/proc/self/clear_refs")
@@ -79,6 +77,8 @@ def ratio(value: float | None, reference: float | None) -> float | None:
 
 def machine() -> dict[str, str | int | None]:
     """Return what a figure depends on besides the code."""
+    import torch  # whoever only asks for help does without
+
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),

@@ -59,11 +59,13 @@ def scaled(number: int, scale: float, least: int) -> int:
 
 def main(benchmark: Benchmark) -> None:
     """Run as `python -m benchmarks.<name>`."""
-    import runs
 
     def program() -> int:
+        args = _read(benchmark, None)
+        import runs  # torch is imported only after the options are known to be right
+
         runs.start_log(is_main_process=False)  # warnings only
-        run(benchmark)
+        _run(benchmark, args)
         return 0
 
     launch(f"python -m benchmarks.{benchmark.name}", program)
@@ -71,11 +73,18 @@ def main(benchmark: Benchmark) -> None:
 
 def run(benchmark: Benchmark, argv: Sequence[str] | None = None) -> Path:
     """Measure, print each row when it is there, and return the JSON written."""
+    return _run(benchmark, _read(benchmark, argv))
+
+
+def _read(benchmark: Benchmark, argv: Sequence[str] | None) -> argparse.Namespace:
     prog = f"python -m benchmarks.{benchmark.name}"
     parser = FlagParser(prog, benchmark.description, f"{prog} --scale 0.1 --repeats 3")
     add_common_arguments(parser, benchmark.repeats)
     benchmark.add_arguments(parser)
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def _run(benchmark: Benchmark, args: argparse.Namespace) -> Path:
     if args.threads:
         import torch
 

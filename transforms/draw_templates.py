@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -75,5 +75,15 @@ def draw_all(folder: Path) -> None:
     (folder / LANDMARKS).write_text(landmarks_csv(), encoding="utf-8")
 
 
+def main(argv: Sequence[str]) -> int:
+    """Draw below the folder given, or answer that this is no such thing."""
+    if len(argv) > 1 or any(word.startswith("-") for word in argv):
+        asked = not {"-h", "--help"}.isdisjoint(argv)
+        (sys.stdout if asked else sys.stderr).write(f"{__doc__}\n")
+        return 0 if asked else 2
+    draw_all(Path(*argv) if argv else ASSETS)
+    return 0
+
+
 if __name__ == "__main__":
-    draw_all(Path(sys.argv[1]) if len(sys.argv) > 1 else ASSETS)
+    sys.exit(main(sys.argv[1:]))

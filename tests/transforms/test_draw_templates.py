@@ -71,3 +71,10 @@ def test_tiles_have_no_seam(draw: textures.Tile) -> None:
     inside = np.abs(np.diff(tile, axis=0)).mean(), np.abs(np.diff(tile, axis=1)).mean()
     across = np.abs(tile[0] - tile[-1]).mean(), np.abs(tile[:, 0] - tile[:, -1]).mean()
     assert across[0] < 3 * inside[0] + 2 and across[1] < 3 * inside[1] + 2
+
+
+@pytest.mark.parametrize(("argv", "code"), [(["--help"], 0), (["-h"], 0), (["--out"], 2), (["a", "b"], 2)])
+def test_a_flag_is_no_folder(argv, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert draw_templates.main(argv) == code and not list(tmp_path.iterdir())
+    assert "python -m transforms.draw_templates [folder]" in "".join(capsys.readouterr())
