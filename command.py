@@ -31,6 +31,7 @@ from terminal import LineFormatter, Outlet, printable
 
 HERE = Path(__file__).resolve().parent
 MAX_FILE_BYTES = 2**18  # of an argument file
+MAX_WORDS = 2**13  # of all argument files together: argparse takes minutes for ten times as many
 MAX_FILES = 100  # argument files of a command, each time one is named
 MAX_MESSAGE = 1000  # characters of an error
 PACKAGE_NAMES = {"torch": "PyTorch", "pytorch_lightning": "PyTorch Lightning", "cv2": "OpenCV", "numpy": "NumPy"}
@@ -68,6 +69,7 @@ class FlagParser(argparse.ArgumentParser):
         )
         self.notes: list[str] = []  # on what was given, for the log
         self._num_files = 0
+        self._num_words = 0
         self.add_argument(
             "--version",
             action=_Version,
@@ -134,6 +136,9 @@ class FlagParser(argparse.ArgumentParser):
             self.error(f"cannot read argument file {path}: {error.strerror}")
         except ValueError as error:
             self.error(f"cannot read argument file {path}: {error}")
+        self._num_words += len(words)
+        if self._num_words > MAX_WORDS:
+            self.error(f"argument file {path}: more than {MAX_WORDS} words in all: is it a list of flags?")
         return self._expand(words, path.parent, (*opened, place))
 
 

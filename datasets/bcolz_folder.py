@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from datasets.benchmark_folder import PairStream, map_array
 from datasets.converted import Source
+from datasets.paths import open_regular
 from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE
 
@@ -142,7 +143,7 @@ def _read_chunk(file: Path, num_rows: int, opened: BcolzFolder) -> NDArray[np.fl
     # bcolz may leave room in the last chunk.
     sizes = range(num_rows * opened.row_bytes, opened.chunk_rows * opened.row_bytes + 1, opened.row_bytes)
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             header = stream.read(_PACK_BYTES + _BLOSC.size)
             num_bytes = _check_header(header, os.fstat(stream.fileno()).st_size, sizes, file)
             data = header[_PACK_BYTES:] + stream.read()
@@ -194,7 +195,7 @@ def _to_image(row: NDArray[np.floating], place: str) -> Image:
 
 def _read_json(file: Path) -> dict[str, object]:
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             text = stream.read(_MAX_META_BYTES + 1)
         # Cut off at the limit, a larger file is no JSON either.
         content = json.loads(text)

@@ -108,10 +108,16 @@ def _warn_of_look_alikes(folder: Path, missing: list[str]) -> None:
 
 
 def fault_of(benchmark: Benchmark) -> str | None:
-    """Return why no accuracy can be cross-validated on a set, None where it can."""
+    """Return why no accuracy, or no interval of it, can be had from a set, None where it can."""
     genuine, impostor = int(benchmark.issame.sum()), int((~benchmark.issame).sum())
     if min(genuine, impostor) < 2:
         return f"{genuine} genuine and {impostor} impostor pairs; a threshold is cross-validated on two of each or more"
+    people = benchmark.identities
+    if people is not None:
+        wrong = np.flatnonzero((people[::2] == people[1::2]) != benchmark.issame)
+        if wrong.size:
+            count, first = wrong.size, wrong[0]
+            return f"identities and issame contradict each other in {count} pairs, first in pair {first}; correct one"
     if benchmark.folds is None:
         return None
     kinds = {fold: benchmark.issame[benchmark.folds == fold] for fold in np.unique(benchmark.folds).tolist()}

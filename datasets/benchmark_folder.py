@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.checksums import CHECKSUMS, verify, write_checksums
+from datasets.paths import open_regular
 from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE
 
@@ -81,7 +82,7 @@ class Benchmark:
         """Return the SHA-256 of images and answers, which says exactly which set a result was measured on."""
         digest = hashlib.sha256(self.issame.tobytes())
         for image in self.images:
-            digest.update(image)
+            digest.update(image.tobytes())
         return f"sha256:{digest.hexdigest()}"
 
     def __getstate__(self) -> dict[str, object]:
@@ -202,6 +203,7 @@ def map_array(file: Path) -> NDArray:
         ValueError: if it is not one, or shorter than its header says; names the file.
     """
     try:
+        open_regular(file).close()
         return np.lib.format.open_memmap(file, mode="r")
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -228,7 +230,7 @@ def _read_small(file: Path) -> NDArray | None:
 def _read_source(file: Path) -> str | None:
     if not file.exists():
         return None
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return stream.read(200).decode("latin-1").strip()
 
 

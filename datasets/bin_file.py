@@ -15,6 +15,7 @@ import numpy as np
 from datasets.benchmark_folder import PairStream
 from datasets.converted import Source
 from datasets.images import MAX_FILE_BYTES, UnreadableImageError, decode_image
+from datasets.paths import open_regular
 from datasets.plain_pickle import Span, Value, load_plain
 from datasets.sample import Image
 
@@ -43,7 +44,7 @@ def read_bin(file: Path) -> PairStream:
 
 def _map(file: Path) -> mmap.mmap:
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise ValueError(f"{file}: cannot be read ({error.strerror})") from error

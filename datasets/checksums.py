@@ -9,6 +9,8 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
+from datasets.paths import open_regular
+
 CHECKSUMS = "checksums.json"
 # Small enough that a few threads share even one file.
 _BLOCK_BYTES = 2**22
@@ -56,7 +58,7 @@ def _read(folder: Path) -> list[_Block]:
     """Return what the checksums of a folder say."""
     place = folder / CHECKSUMS
     try:
-        with place.open("rb") as stream:
+        with open_regular(place) as stream:
             content = json.loads(stream.read(_MAX_BYTES))
         if content["crc32"] == _of_text(content["files"]):
             files = content["files"].items()
@@ -83,7 +85,7 @@ def _describe(path: Path) -> list[object]:
 
 
 def _checksum(path: Path, number: int) -> int:
-    with path.open("rb", buffering=0) as stream:
+    with open_regular(path) as stream:
         stream.seek(number * _BLOCK_BYTES)
         return zlib.crc32(stream.read(_BLOCK_BYTES))
 
@@ -97,6 +99,6 @@ def _fault(block: _Block) -> str | None:
             return f"{path}: damaged, it has {num_bytes} bytes instead of {size}"
         if size and _checksum(path, number) != expected:
             return f"{path}: damaged between byte {number * _BLOCK_BYTES} and {min((number + 1) * _BLOCK_BYTES, size)}"
-    except OSError as error:
-        return f"{path}: cannot be read ({error.strerror})"
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        return f"{path}: cannot be read ({error.strerror if isinstance(error, OSError) else error})"
     return None

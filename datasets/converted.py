@@ -18,6 +18,7 @@ import numpy as np
 from datasets.benchmark_folder import IMAGE_SHAPE, Benchmark, PairStream, read_folder, write_folder
 from datasets.cache_folder import cache_folder, publish
 from datasets.checksums import verify
+from datasets.paths import open_regular
 from datasets.progress import tracked
 
 T = TypeVar("T")
@@ -162,12 +163,12 @@ def _collect(stream: PairStream, name: str, checksum: str) -> Benchmark:
 
 
 def _digest(file: str) -> str:
-    with Path(file).open("rb") as stream:
+    with open_regular(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _ends(file: str) -> bytes:
-    with Path(file).open("rb") as stream:
+    with open_regular(file) as stream:
         beginning = stream.read(_END_BYTES)
         size = stream.seek(0, os.SEEK_END)
         stream.seek(max(size - _END_BYTES, 0))

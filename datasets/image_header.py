@@ -12,6 +12,7 @@ Size = tuple[int, int]
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SEGMENT = struct.Struct(">BBH")
 _JPEG_SIDES = struct.Struct(">HH")
+_PADDING = re.compile(rb"\xff+")
 _BLANK = rb"(?:\s|#[^\n]*\n)+"
 # Netpbm's formats with PFM, PAM, and Radiance, which states the height first: the two sides as text.
 _TEXT = re.compile(
@@ -78,8 +79,9 @@ def _jpeg_size(data: Bytes) -> Size | None:
         if marker in _JPEG_FRAMES:
             height, width = _JPEG_SIDES.unpack_from(data, position + 5)
             return width, height
-        # 0xFF before a marker is padding; every other segment states its length.
-        position += 1 if marker == 0xFF else 2 + length
+        # 0xFF before a marker is padding, of any length; every other segment states its length.
+        padding = _PADDING.match(data, position) if marker == 0xFF else None
+        position = padding.end() - 1 if padding else position + 2 + length
     return None
 
 

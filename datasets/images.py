@@ -10,6 +10,7 @@ import numpy as np
 from datasets import heic
 from datasets.image_header import image_size, num_scans
 from datasets.image_kinds import HEAD_BYTES, NO_IMAGE, why_left_out
+from datasets.paths import open_regular
 from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE
 
@@ -20,6 +21,7 @@ MAX_FILE_BYTES = 2**28
 # Encoders write 10. Each of them goes over all pixels, and may be written in a few bytes.
 MAX_SCANS = 100
 _FEW_PIXELS = 2**22
+_PIXELS_OF_A_SCAN = 2**14  # what beginning one costs
 _SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
@@ -49,7 +51,8 @@ def read_image(path: Path) -> Image:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UnreadableImageError(path, f"larger than {MAX_FILE_BYTES} bytes")
-        data = path.read_bytes()
+        with open_regular(path) as stream:
+            data = stream.read()
     except OSError as error:
         raise UnreadableImageError(path, error.strerror or type(error).__name__) from error
     return decode_image(data, path)
@@ -73,7 +76,8 @@ def decode_image(data: bytes | memoryview, path: Path | str) -> Image:
     width, height = image_size(data) or (0, 0)
     if width * height > MAX_PIXELS:
         raise UnreadableImageError(path, f"{width} x {height} pixels, more than {MAX_PIXELS}")
-    if width * height > _FEW_PIXELS and (scans := num_scans(bytes(data))) > MAX_SCANS:
+    work = width * height + _PIXELS_OF_A_SCAN
+    if (scans := num_scans(bytes(data))) > MAX_SCANS and scans * work > MAX_SCANS * _FEW_PIXELS:
         raise UnreadableImageError(path, f"a JPEG of {scans} scans, more than {MAX_SCANS}")
     decoded: Image | None
     if heic.brand_of(data) == heic.HEIC:

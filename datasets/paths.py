@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterable, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a file of a data set to read it, if it is a regular one: a pipe or a device may never begin or end.
+
+    Raises:
+        OSError: if it is something else, or cannot be opened.
+    """
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # to open a folder says enough
+        raise OSError(errno.EINVAL, "it is a pipe or a device, no regular file", os.fspath(path))
+    return Path(path).open("rb")
 
 
 class PathTable(Sequence[Path]):

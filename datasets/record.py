@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.images import UnreadableImageError, decode_image
-from datasets.paths import PathTable
+from datasets.paths import PathTable, open_regular
 from datasets.record_file import Offsets, RecordFile
 from datasets.record_format import Record, RecordError
 from datasets.record_index import read_index, rebuild_index
@@ -147,7 +147,7 @@ class RecordDataset:
 def _compare_with_property(path: Path, num_identities: int) -> None:
     """Warn where InsightFace's file of `identities,height,width` states another number: one of the two is not whole."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             stated = stream.read(64).split(b",")[0].strip()
     except OSError:  # nobody needs it
         return

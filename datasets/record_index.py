@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.paths import open_regular
 from datasets.record_file import Offsets, RecordFile
 from datasets.record_format import PART_BYTES, RecordError
 
@@ -128,7 +129,7 @@ def _line_blocks(path: Path) -> Iterator[tuple[int, bytes]]:
 def _open(path: Path) -> BinaryIO:
     """Open a file; raises RecordError."""
     try:
-        return path.open("rb")
+        return open_regular(path)
     except OSError as error:
         raise RecordError(path, "", f"cannot be opened ({error.strerror})") from error
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.cache import cache_folder
+from datasets.paths import open_regular
 from datasets.record_labels import Samples
 
 logger = logging.getLogger(__name__)
@@ -50,11 +51,12 @@ def open_samples(record: Path, sources: bytes, find: Callable[[], Samples]) -> S
         record: the record file.
         sources: fingerprint of all files that the samples depend on; a sidecar of others is not used.
     """
+    record_bytes = record.stat().st_size
     # Two links to one file share the sidecar of the cache folder.
     key = hashlib.sha256(os.fsencode(record.resolve())).hexdigest()[:16]
     places = (record.with_suffix(SUFFIX), cache_folder() / "records" / f"{record.stem}-{key}{SUFFIX}")
     for place in places:
-        if (samples := _load(place, sources)) is not None:
+        if (samples := _load(place, sources, record_bytes)) is not None:
             return samples
     samples = find()
     for place in places:
@@ -64,14 +66,14 @@ def open_samples(record: Path, sources: bytes, find: Callable[[], Samples]) -> S
             logger.info("%s: cannot be written (%s)", place, error.strerror)
         else:
             # Mapped instead of kept: processes share the pages, and the system may drop them.
-            return _load(place, sources) or samples
+            return _load(place, sources, record_bytes) or samples
     logger.warning("%s: cannot keep its index in %s or %s; every run will find it again", record, *places)
     return samples
 
 
 def _state(file: Path) -> tuple[str, int, int, int]:
     status = file.stat()
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         checksum = zlib.crc32(stream.read(_END_BYTES))
         stream.seek(max(0, status.st_size - _END_BYTES))
         checksum = zlib.crc32(stream.read(_END_BYTES), checksum)
@@ -100,10 +102,10 @@ def _save(samples: Samples, sources: bytes, place: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _load(place: Path, sources: bytes) -> Samples | None:
+def _load(place: Path, sources: bytes, record_bytes: int) -> Samples | None:
     """Return the samples mapped from a sidecar, None if there is none, or one that is damaged or of other files."""
     try:
-        with place.open("rb") as stream:
+        with open_regular(place) as stream:
             head = stream.read(_HEAD.size)
             if len(head) < _HEAD.size:
                 return None
@@ -117,4 +119,12 @@ def _load(place: Path, sources: bytes) -> Samples | None:
     if not fits or zlib.crc32(memoryview(mapped)[_CHECKED_FROM:]) != checksum:
         return None
     words = np.frombuffer(mapped, "<i8", offset=_HEAD.size)
-    return Samples(words[:num], words[num : 2 * num], words[2 * num : 3 * num], words[3 * num :])
+    samples = Samples(words[:num], words[num : 2 * num], words[2 * num : 3 * num], words[3 * num :])
+    return samples if _is_possible(samples, record_bytes) else None
+
+
+def _is_possible(samples: Samples, record_bytes: int) -> bool:
+    """Return whether offsets and labels could be those of a record file, whoever wrote them."""
+    keys, offsets, labels, identities = samples
+    inside = offsets.min() >= 0 and offsets.max() < record_bytes and not (offsets % 4).any()
+    return bool(inside and keys.min() >= 0 and labels.min() >= 0 and labels.max() < len(identities))

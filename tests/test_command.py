@@ -163,6 +163,11 @@ def test_an_argument_file_that_cannot_be_is_one_line(word, capsys):
     assert "argument file" in refusal(capsys, [word])
 
 
+def test_argument_files_of_very_many_words_are_one_line_at_once(tmp_path, capsys):
+    (tmp_path / "flags.args").write_text("--lr 1 " * 30_000)
+    assert "words in all" in refusal(capsys, [f"@{tmp_path / 'flags.args'}"])
+
+
 def test_an_argument_file_with_a_byte_order_mark_is_read(tmp_path):
     (tmp_path / "flags.args").write_bytes(b"\xef\xbb\xbf--epochs 3")
     assert get_args([f"@{tmp_path / 'flags.args'}"]).epochs == 3

@@ -199,3 +199,29 @@ def test_what_has_the_name_of_a_set_and_is_none_is_told(tmp_path, name, caplog):
     assert find_benchmarks(tmp_path)[0] == {}
     (message,) = caplog.messages
     assert message.startswith(f"{tmp_path}: {name} is not validated: a set is called ")
+
+
+def test_identities_that_contradict_the_answers_are_refused_before_training(tmp_path):
+    images, issame = np.zeros((8, 112, 112, 3), np.uint8), np.array([True, False, True, False])
+    write(tmp_path / "lfw", images=images, issame=issame, identities=np.array([5, 5, 6, 6, 2**62, 2**62, 0, 1]))
+    with pytest.raises(
+        ValueError, match=r"lfw: identities and issame contradict each other in 1 pairs, first in pair 1"
+    ):
+        find_benchmarks(tmp_path)
+
+
+def test_images_in_another_order_in_memory_are_the_same_set(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 112, 112, 3), np.uint8)
+    write(tmp_path / "lfw", images=np.asfortranarray(images))
+    write(tmp_path / "calfw", images=images)
+    checksums = {load_benchmark(tmp_path, name).checksum() for name in ("lfw", "calfw")}
+    assert len(checksums) == 1
+
+
+@pytest.mark.parametrize("name", ["folds.npy", "identities.npy", "source.txt", "checksums.json"])
+def test_a_pipe_in_a_set_is_not_waited_for(tmp_path, name):
+    write(tmp_path / "lfw")
+    os.mkfifo(tmp_path / "lfw" / name)
+    with pytest.raises((ValueError, OSError), match=r"a pipe or a device|Invalid") as caught:
+        load_benchmark(tmp_path, "lfw")
+    assert name in str(caught.value)

@@ -1,7 +1,9 @@
 """One changed byte anywhere in a set that carries checksums is found when the set is opened."""
 
+import json
 import shutil
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from datasets import Benchmark, load_benchmark, save_benchmark
 from datasets.cache import cache_benchmark
-from datasets.checksums import verify, write_checksums
+from datasets.checksums import CHECKSUMS, verify, write_checksums
 from datasets.image_folder import ImageFolderDataset
 
 FIELDS = ["images.npy", "issame.npy", "folds.npy", "identities.npy", "source.txt", "checksums.json"]
@@ -125,3 +127,11 @@ def test_the_usual_set_is_compared_at_a_gigabyte_a_second(tmp_path):
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < images.nbytes / 1e9
     shutil.rmtree(folder)
+
+
+def test_a_name_that_is_none_is_refused_with_it(saved):
+    files = {"a\0b": [1, [1]]}
+    (saved / CHECKSUMS).write_text(json.dumps({"files": files, "crc32": zlib.crc32(json.dumps(files).encode())}))
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        verify(saved)
+    assert str(saved) in str(caught.value)

@@ -3,6 +3,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -285,3 +286,18 @@ def test_what_has_the_name_of_an_image_alone_is_told_for_what_it_is(tmp_path, da
     with pytest.raises(UnreadableImageError) as caught:
         read_image(tmp_path / "1.jpg")
     assert caught.value.reason == reason
+
+
+def test_scans_are_limited_by_the_work_they_are_in_a_small_jpeg_too(monkeypatch):
+    data = encode(".jpg", np.zeros((2000, 2000), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(UnreadableImageError, match=r"a JPEG of 10[0-9]* scans, more than 100"):
+        decode_image(data[:-2] + 1000 * scan + data[-2:], "x")
+
+
+def test_padding_of_any_length_before_a_marker_is_skipped_at_once():
+    data = encode(".jpg", noise(30, 50))
+    started = time.process_time()
+    assert image_size(data[:2] + b"\xff" * 2**26 + data[2:]) == (50, 30)
+    assert time.process_time() - started < 5

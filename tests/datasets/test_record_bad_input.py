@@ -301,3 +301,19 @@ def test_mutated_files_are_read_or_refused_in_one_line(tmp_path):
 def test_many_mutated_files_are_read_or_refused_in_one_line(tmp_path):
     outcomes = fuzz(tmp_path, 20_000, seed=1)
     assert sum(outcomes) == 20_000 and min(outcomes) > 1000, outcomes
+
+
+@pytest.mark.parametrize("name", ["train.idx", "train.lst"])
+def test_a_pipe_beside_a_record_file_is_refused_and_not_waited_for(tmp_path, name):
+    write_records(tmp_path, plain())
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(RecordError, match=rf"{name.replace('.', '[.]')}: cannot be opened \(it is a pipe"):
+        RecordDataset(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["property", "train.maskwise-index"])
+def test_a_pipe_that_nobody_needs_is_passed_over(tmp_path, name):
+    write_records(tmp_path, plain())
+    os.mkfifo(tmp_path / name)
+    assert len(RecordDataset(tmp_path)) == len(plain())

@@ -1,6 +1,7 @@
 import os
 import resource
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def rewritten(place, data):
     # Never in place: the file may still be mapped.
     place.unlink()
     place.write_bytes(data)
-    return record_sidecar._load(place, b"s" * 32)
+    return record_sidecar._load(place, b"s" * 32, 2**40)
 
 
 @given(data=st.data())
@@ -239,3 +240,25 @@ def test_a_full_disk_leaves_no_partial_sidecar(root, cache, searches):
     assert names(root) == ["train.idx", "train.rec"] and names(cache) == []
     check(RecordDataset(root))
     assert len(searches) == 2 and names(root) == ["train.idx", SIDECAR, "train.rec"]
+
+
+@pytest.mark.parametrize("place", ["key", "offset", "odd offset", "label", "negative label"])
+def test_numbers_that_cannot_be_are_not_used_whatever_the_checksum_says(tmp_path, place):
+    write_records(tmp_path, faces([2, 2]))
+    dataset = RecordDataset(tmp_path)
+    expected = dataset.labels.tolist(), dataset.offsets.tolist()  # mapped from the file that changes
+    sidecar = tmp_path / "train.maskwise-index"
+    data = bytearray(sidecar.read_bytes())
+    words = np.frombuffer(data, "<i8", offset=record_sidecar._HEAD.size)  # 4 keys, offsets, labels
+    word, value = {
+        "key": (0, -1),
+        "offset": (4, 2**40),
+        "odd offset": (4, 7),
+        "label": (8, 10**6),
+        "negative label": (8, -5),
+    }[place]
+    words[word] = value
+    data[:4] = zlib.crc32(data[4:]).to_bytes(4, "little")
+    sidecar.write_bytes(data)
+    found = RecordDataset(tmp_path)
+    assert (found.labels.tolist(), found.offsets.tolist()) == expected
