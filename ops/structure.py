@@ -113,6 +113,8 @@ def _storage_fault(tensor: Tensor, place: str) -> str | None:
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
         what = "quantized" if tensor.is_quantized else f"{str(tensor.layout).removeprefix('torch.')} {tensor.device}"
         return f"{place}: a {what} tensor, expected a dense one with its numbers"
+    if tensor.is_floating_point() and tensor.element_size() == 1:  # no operator knows them
+        return f"{place}: {str(tensor.dtype).removeprefix('torch.')} numbers, expected float16 or wider ones"
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         return f"{place}: a tensor of shape {[*tensor.shape]}, of which only a part is stored"
     return None

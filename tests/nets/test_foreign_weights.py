@@ -157,6 +157,7 @@ STRANGERS = {
     "a giant": torch.zeros(1).expand(10**6, 10**6),
     "integers": torch.zeros(16, 3, 3, 3, dtype=torch.int8),
     "complex": torch.zeros(16, 3, 3, 3, dtype=torch.complex64),
+    "float8": torch.zeros(16, 3, 3, 3).to(torch.float8_e4m3fn),
     "nan": torch.full((16, 3, 3, 3), float("nan")),
 }
 
