@@ -1,7 +1,7 @@
 """Every option of the programs, once: flags -> one frozen Config.
 
-Each section is a frozen dataclass (those of training are in options.py); flags.py turns its fields into flags. Programs
-compose the sections they need: `Config` trains, `EvaluationConfig` evaluates. Standard library only.
+Each section is a frozen dataclass (those of training are in options/); options/flags.py turns its fields into flags.
+Programs compose the sections they need: `Config` trains, `EvaluationConfig` evaluates. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 
-from command import Alias, FlagParser, user_errors
-from flags import Options, add_flags, flag, merge_options
-from options import (
+from options.command import Alias, FlagParser, user_errors
+from options.flags import Options, add_flags, flag, merge_options
+from options.overrides import override
+from options.sections import (
     ARCHS,
     AUTO,
     BACKENDS,
@@ -48,8 +49,7 @@ from options import (
     SystemOptions,
     TrainingOptions,
 )
-from overrides import override
-from ranks import is_main_process
+from system.launch import is_main_process
 
 # The names that options choose from are also found here.
 __all__ = [

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from config import IMAGES_PER_IDENTITY, MS1MV2_SUBSET, Config
-from cores import usable_cores
 from datasets import (
     Alignment,
     Benchmark,
@@ -39,10 +38,11 @@ from datasets import (
     shard_pairs,
     split_identities,
 )
-from datasets.synthetic import SyntheticSpec, prepare_synthetic
-from stopping import start_worker
+from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
+from engine.signals import start_worker
+from system.cores import usable_cores
+from tasks.recognition.validation import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
 from transforms import TrainingTransform
-from validation import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
 
 logger = logging.getLogger(__name__)
 TEST_RUN_BATCHES = 50  # of an epoch with --test_run

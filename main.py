@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from command import launch, user_errors
 from config import explicit_flags, get_args
-from cores import bound_waiting
-from ranks import find_launch, is_main_process
-from stopping import StopSignals, stop_with_parent, watch_rank_0
+from engine.signals import StopSignals, stop_with_parent, watch_rank_0
+from options.command import launch, user_errors
+from system.cores import bound_waiting
+from system.launch import find_launch, is_main_process
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     elif launched.launcher == "torchrun":
         stop_with_parent(launched.launcher)
     bound_waiting()  # is read when torch is imported, and that only after the options are known to be right
-    from training import prepare, run
+    from cli.train import prepare, run
 
     with StopSignals(config.requeue, is_main) as stop:
         with user_errors("main.py"):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from command import launch, user_errors
 from config import get_eval_args
-from cores import bound_waiting
+from options.command import launch, user_errors
+from system.cores import bound_waiting
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program with `argv` (default: the command line's) and return the exit code."""
     options = get_eval_args(argv)
     bound_waiting()  # is read when torch is imported
-    from folder_evaluation import run  # torch is imported only after the options are known to be right
+    from cli.evaluate import run
 
     with user_errors("main_eval.py"):
         return run(options)

@@ -12,23 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import check_mode
-import diagnosis
-import guard
 import heads
 import losses
-import matching
-import means
 import nets
-import optimization
 import qaconv
-import shards
 import transforms
-import updates
-import validation
 from config import Config
 from datasets import PairSample, Sample
+from engine import check_mode, diagnosis, guard, means, optim, updates
 from evaluation import Description, FusionStatistics
+from tasks.recognition import matching, sharded_head, validation
 
 Scalars = dict[str, Tensor]
 
@@ -59,7 +52,7 @@ class Recognizer(pl.LightningModule):
         self.model.activation_checkpointing = c.activation_checkpointing
         self.num_classes = dict(num_classes)
         self.heads = nn.ModuleDict(
-            {} if c.partial_fc_rate else {n: shards.build_head(c, k) for n, k in num_classes.items()}
+            {} if c.partial_fc_rate else {n: sharded_head.build_head(c, k) for n, k in num_classes.items()}
         )
         self.matcher = self._build_matcher(num_classes) if c.qaconv_loss_weight > 0 else None
         self.occlusion_head = self._build_occlusion_head()
@@ -76,7 +69,7 @@ class Recognizer(pl.LightningModule):
         self._ddp_params_and_buffers_to_ignore += [f"heads.{name}.weight" for name in num_classes]
         if c.check_mode:
             check_mode.enter(self)
-        optimization.freeze(self, shards.check_frozen(c, num_classes))
+        optim.freeze(self, sharded_head.check_frozen(c, num_classes))
         self.initial_heads: dict[str, dict[str, Tensor]] = {}  # what heads that are built later begin with
         self.to(memory_format=torch.channels_last)
 
@@ -84,8 +77,8 @@ class Recognizer(pl.LightningModule):
         """Split the classes of a sharded head over the ranks, which are known only now; Lightning calls it."""
         for name, count in self.num_classes.items():
             if name not in self.heads:
-                self.heads[name] = shards.build_head(self.config, count)
-            shards.load_dense(self.heads[name], self.initial_heads.pop(name, {}))
+                self.heads[name] = sharded_head.build_head(self.config, count)
+            sharded_head.load_dense(self.heads[name], self.initial_heads.pop(name, {}))
 
     def _build_matcher(self, num_classes: Mapping[str, int]) -> qaconv.QAConv:
         c = self.config
@@ -116,16 +109,16 @@ class Recognizer(pl.LightningModule):
 
     def memory_plan(self, num_ranks: int = 1) -> str:
         """Return what a rank holds: network, head, and what else grows with identities or ranks; one line."""
-        classes, states = self.num_classes[MAIN_DATASET], shards.optimiser_states(self.config)
+        classes, states = self.num_classes[MAIN_DATASET], sharded_head.optimiser_states(self.config)
         size = sum(p.numel() * p.element_size() for p in self.model.parameters())
-        parts = [f"backbone with gradient and optimiser state {shards.megabytes((2 + states) * size)}"]
-        parts.append(shards.plan_memory(self.config, classes, num_ranks))
+        parts = [f"backbone with gradient and optimiser state {sharded_head.megabytes((2 + states) * size)}"]
+        parts.append(sharded_head.plan_memory(self.config, classes, num_ranks))
         if self.config.class_embeddings and self.matcher is not None:
             size, dtype = self.matcher.class_embedding_bytes(classes), "float16"
             if self.config.check_mode:
                 size, dtype = 4 * size, "float64"
             how = f"all on every rank: {dtype}, without momentum, updated sparsely"
-            parts.append(f"class embeddings {shards.megabytes(size)}, {how}")
+            parts.append(f"class embeddings {sharded_head.megabytes(size)}, {how}")
         if self.matcher is not None:
             parts += matching.plan_pairs(self.matcher, self.config, num_ranks)
         return "; ".join(parts)
@@ -231,8 +224,8 @@ class Recognizer(pl.LightningModule):
         if weight is not None and weight.grad is not None:
             weight.grad = updates.mean_over_ranks(weight.grad)
         named = {name: p for name, p in self.named_parameters() if p.grad is not None}
-        split = shards.find_shards(self.heads)
-        norms, norm = shards.gradient_norms(named, split)
+        split = sharded_head.find_shards(self.heads)
+        norms, norm = sharded_head.gradient_norms(named, split)
         step = self.trainer.global_step
         diagnose = partial(self._first_bad_module, step)
         accepted, passes = self.guard.judge(step + 1, norms, norm, diagnose, scaled=scaler is not None)
@@ -244,7 +237,7 @@ class Recognizer(pl.LightningModule):
         if weight is not None:
             # The optimiser would touch the maps of every class; those that took part in the step are enough.
             decay, rounding = self.config.weight_decay, self._rounding(weight)
-            optimization.sparse_sgd_step(weight, self._applied_lr, decay, rounding, accepted)
+            optim.sparse_sgd_step(weight, self._applied_lr, decay, rounding, accepted)
             weight.grad = None
         for shard in split.values():
             shard.sgd_step(self._applied_lr, self.config.momentum, self.config.weight_decay, accepted)
@@ -320,13 +313,13 @@ class Recognizer(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return optimiser and per-step schedule as the options say."""
         c = self.config
-        groups = optimization.parameter_groups([self], c.weight_decay)
-        optimizer = optimization.build_optimizer(c.optimizer, groups, c.lr, c.momentum, fused=self._is_fused())
+        groups = optim.parameter_groups([self], c.weight_decay)
+        optimizer = optim.build_optimizer(c.optimizer, groups, c.lr, c.momentum, fused=self._is_fused())
         total = int(self.trainer.estimated_stepping_batches)
         per_epoch = total / c.epochs
         milestones = tuple(round(epoch * per_epoch) for epoch in c.lr_milestones)
-        plan = optimization.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma)
-        scheduler = optimization.build_scheduler(optimizer, c.lr_schedule, plan)
+        plan = optim.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma)
+        scheduler = optim.build_scheduler(optimizer, c.lr_schedule, plan)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _is_fused(self) -> bool:
@@ -384,7 +377,7 @@ class Recognizer(pl.LightningModule):
         statistics = self.fusion_statistics
         checkpoint["fusion_statistics"] = None if statistics is None else statistics.to_dict()
         checkpoint["skipped_steps"] = self.guard.skipped
-        shards.gather_into(checkpoint, shards.find_shards(self.heads))
+        sharded_head.gather_into(checkpoint, sharded_head.find_shards(self.heads))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them; a checkpoint in another colour order is refused.
@@ -397,4 +390,4 @@ class Recognizer(pl.LightningModule):
         statistics = checkpoint["fusion_statistics"]
         self.fusion_statistics = None if statistics is None else FusionStatistics.from_dict(statistics)
         self.guard.skipped = checkpoint.get("skipped_steps", 0)
-        shards.restore_momentum(checkpoint, shards.find_shards(self.heads))
+        sharded_head.restore_momentum(checkpoint, sharded_head.find_shards(self.heads))

@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.docs import update_docs
-from benchmarks.program import add_common_arguments
-from command import FlagParser, launch
+from benchmarks.harness.docs import update_docs
+from benchmarks.harness.program import add_common_arguments
+from options.command import FlagParser, launch
 
 PROGRAM = "python -m benchmarks"
 ROOT = Path(__file__).resolve().parent.parent

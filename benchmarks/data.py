@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from benchmarks.measure import alternate, ratio
-from benchmarks.program import Benchmark, main, scaled
+from benchmarks.harness.measure import alternate, ratio
+from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.tables import Column, Row, Table
 from benchmarks.records import keep_images_only, open_in_process, plain_loop, write_simulated
-from benchmarks.tables import Column, Row, Table
 from config import OCCLUDERS
 from datasets import Benchmark as PairSet
 from datasets import (
@@ -37,7 +37,7 @@ from datasets import (
     save_benchmark,
     write_faces,
 )
-from datasets.synthetic import render_identities
+from datasets.synthetic.prepare import render_identities
 from transforms import TrainingTransform
 
 # The plain loop takes long at full scale: it runs on this share of the images, and times are per image.

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 import transforms
 from benchmarks.ablation.scores import People, render_people
-from benchmarks.measure import MIB, alternate, measure_extra_mib, ratio
-from benchmarks.program import Benchmark, main, scaled
-from benchmarks.tables import Column, Row, Table
-from checkpoints import load_pretrained_model
+from benchmarks.harness.measure import MIB, alternate, measure_extra_mib, ratio
+from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.tables import Column, Row, Table
+from cli.checkpoints import load_pretrained_model
 from config import Config
 from evaluation import (
     MAP_DTYPES,

@@ -20,9 +20,9 @@ from torch import distributed, multiprocessing
 from torch.nn import functional
 
 import heads
-from benchmarks.measure import MIB, measure_extra_mib, ratio
-from benchmarks.program import Benchmark, main, scaled
-from benchmarks.tables import Column, Row, Table
+from benchmarks.harness.measure import MIB, measure_extra_mib, ratio
+from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.tables import Column, Row, Table
 
 RANKS = (1, 2, 4)
 CLASSES = (10_000, 100_000, 1_000_000)
@@ -109,7 +109,7 @@ def on_ranks(job: Job) -> list[Row]:
     """Return for each number of classes the figures of the rank that needs most."""
     with tempfile.TemporaryDirectory() as folder:
         # Ranks are forked from a process that has imported torch once.
-        multiprocessing.set_forkserver_preload(["benchmarks.measure"])
+        multiprocessing.set_forkserver_preload(["benchmarks.harness.measure"])
         args = (job._replace(folder=folder),)
         multiprocessing.start_processes(_rank, args, nprocs=job.num_ranks, start_method="forkserver")
         ranks = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(job.num_ranks)]

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measure import alternate, ratio
-from benchmarks.program import Benchmark, main
-from benchmarks.tables import Column, Row, Table
+from benchmarks.harness.measure import alternate, ratio
+from benchmarks.harness.program import Benchmark, main
+from benchmarks.harness.tables import Column, Row, Table
 
 ROOT = Path(__file__).resolve().parent.parent
 GOAL_SECONDS = 0.5

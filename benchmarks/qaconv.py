@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.floor import Work, floor_seconds
-from benchmarks.measure import Step, compare, ratio
-from benchmarks.program import Benchmark, main, scaled
-from benchmarks.tables import Column, Row, Table
+from benchmarks.harness.floor import Work, floor_seconds
+from benchmarks.harness.measure import Step, compare, ratio
+from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.tables import Column, Row, Table
 from evaluation import FaceDescriptions, LocalView, score_all_pairs
 from qaconv import QAConv
 

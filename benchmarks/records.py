@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.sampler import long_tailed_labels
-from datasets.record import RecordDataset
-from datasets.record_format import HEADER_BYTES, MAGIC, PART_BYTES
+from datasets.records.dataset import RecordDataset
+from datasets.records.format import HEADER_BYTES, MAGIC, PART_BYTES
 
 PAYLOAD_BYTES = 8
 RECORD = np.dtype(

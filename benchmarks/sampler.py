@@ -15,10 +15,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure import Step, alternate, ratio
-from benchmarks.program import Benchmark, main, scaled
-from benchmarks.tables import Column, Row, Table
-from datasets.samplers import PKBatchSampler
+from benchmarks.harness.measure import Step, alternate, ratio
+from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.tables import Column, Row, Table
+from datasets.sampling.samplers import PKBatchSampler
 
 INSTANCES = 4
 # The plain loop takes minutes at full scale: it runs on this share of the identities, and times are per image.

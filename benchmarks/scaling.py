@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import heads
 import nets
-from benchmarks.docs import replace_block, update_docs
-from benchmarks.figures import Figures, read_number
-from command import FlagParser, launch
+from benchmarks.harness.docs import replace_block, update_docs
+from benchmarks.harness.figures import Figures, read_number
+from options.command import FlagParser, launch
 
 PROGRAM = "python -m benchmarks.scaling"
 DOCS = Path(__file__).resolve().parent.parent / "docs"

@@ -19,13 +19,13 @@ import torch.nn.functional as F
 
 import heads
 import nets
-import optimization
-from benchmarks.measure import Step, compare, ratio
-from benchmarks.program import Benchmark, main, scaled
-from benchmarks.step_clock import StepClock, Stretch
-from benchmarks.tables import Column, Row, Table
+from benchmarks.harness.measure import Step, compare, ratio
+from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.step_clock import StepClock, Stretch
+from benchmarks.harness.tables import Column, Row, Table
 from config import IMAGES_PER_IDENTITY, Config
 from data import FaceDataModule
+from engine import optim
 from train_val import MAIN_DATASET, Recognizer
 
 NUM_CLASSES = 1000
@@ -90,8 +90,8 @@ def build_step(variant: Variant, arch: str, batch_size: int) -> Step:
     if variant.compiled:
         model.compile()
     head = heads.build_head("adaface", model.embedding_size, NUM_CLASSES)
-    groups = optimization.parameter_groups([model, head], weight_decay=5e-4)
-    optimizer = optimization.build_optimizer("sgd", groups, lr=0.01, momentum=0.9)
+    groups = optim.parameter_groups([model, head], weight_decay=5e-4)
+    optimizer = optim.build_optimizer("sgd", groups, lr=0.01, momentum=0.9)
     images = torch.rand(batch_size, 3, model.input_size, model.input_size) * 2 - 1
     labels = torch.randint(NUM_CLASSES, (batch_size,))
 

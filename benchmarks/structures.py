@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.program import Benchmark, main, scaled
+from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.tables import Column, Row, Table
 from benchmarks.records import anonymous_mib, open_in_process, watch, write_simulated
 from benchmarks.sampler import long_tailed_labels
-from benchmarks.tables import Column, Row, Table
 from datasets import PKBatchSampler, RecordDataset, write_faces
 
 IMAGES, IDENTITIES = 42_474_558, 2_059_906

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import cv2
 
-from benchmarks.program import Benchmark, main, scaled
-from benchmarks.tables import Column, Row, Table
-from datasets.synthetic import render_identities
+from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.tables import Column, Row, Table
+from datasets.synthetic.prepare import render_identities
 
 IDENTITIES = 15
 IMAGES_PER_IDENTITY = 20

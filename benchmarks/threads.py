@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from benchmarks.measure import ratio
-from benchmarks.program import Benchmark, main
-from benchmarks.tables import Column, Row, Table
-from cores import SPIN_COUNT, usable_cores
+from benchmarks.harness.measure import ratio
+from benchmarks.harness.program import Benchmark, main
+from benchmarks.harness.tables import Column, Row, Table
+from system.cores import SPIN_COUNT, usable_cores
 
 ROOT = Path(__file__).resolve().parent.parent
 WAITING = {

@@ -21,14 +21,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-import validation
-from benchmarks.measure import ratio
-from benchmarks.program import Benchmark, main, scaled
-from benchmarks.tables import Column, Row, Table
+from benchmarks.harness.measure import ratio
+from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.tables import Column, Row, Table
 from config import OCCLUDERS, Config
 from datasets import Benchmark as PairSet
 from datasets import PairDataset, shard_pairs
-from datasets.synthetic import render_identities
+from datasets.synthetic.prepare import render_identities
+from tasks.recognition import validation
 from train_val import MAIN_DATASET, Recognizer
 
 EVALUATED_PAIRS = 6_000

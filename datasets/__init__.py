@@ -15,41 +15,41 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 if TYPE_CHECKING:
-    from datasets.alignment import Alignment, check_alignment
-    from datasets.benchmark import BENCHMARKS, Benchmark, find_benchmarks, load_benchmark, save_benchmark
-    from datasets.cache import cache_benchmark, cache_folder
-    from datasets.graph_sampler import GraphBatchSampler
-    from datasets.image_folder import ImageFolderDataset
-    from datasets.images import UnreadableImageError
-    from datasets.pair_dataset import PairDataset, PairSample, shard_pairs
-    from datasets.pair_files import read_pairs
-    from datasets.pairs import Pairs, all_pairs, make_benchmark
-    from datasets.record import RecordDataset
-    from datasets.record_format import RecordError
-    from datasets.record_writer import RecordWriter, write_faces
+    from datasets.benchmarks.benchmark import BENCHMARKS, Benchmark, find_benchmarks, load_benchmark, save_benchmark
+    from datasets.benchmarks.cache import cache_benchmark, cache_folder
+    from datasets.benchmarks.pair_dataset import PairDataset, PairSample, shard_pairs
+    from datasets.benchmarks.pair_files import read_pairs
+    from datasets.benchmarks.pairs import Pairs, all_pairs, make_benchmark
+    from datasets.faces.alignment import Alignment, check_alignment
+    from datasets.faces.image_folder import ImageFolderDataset
+    from datasets.faces.images import UnreadableImageError
+    from datasets.faces.view import TrainingView
+    from datasets.records.dataset import RecordDataset
+    from datasets.records.format import RecordError
+    from datasets.records.writer import RecordWriter, write_faces
     from datasets.sample import Draw, FaceDataset, Image, Sample, collate
-    from datasets.samplers import PKBatchSampler, PlannedBatches, PlannedSampler, PlanSummary
+    from datasets.sampling.graph_sampler import GraphBatchSampler
+    from datasets.sampling.samplers import PKBatchSampler, PlannedBatches, PlannedSampler, PlanSummary
     from datasets.subset import IdentitySubset, ImageSubset, Subset, read_indices, split_identities
-    from datasets.view import TrainingView
 
 # The names above, by module; a test compares them.
 _MODULES = {
-    "alignment": ("Alignment", "check_alignment"),
-    "benchmark": ("BENCHMARKS", "Benchmark", "find_benchmarks", "load_benchmark", "save_benchmark"),
-    "cache": ("cache_benchmark", "cache_folder"),
-    "graph_sampler": ("GraphBatchSampler",),
-    "image_folder": ("ImageFolderDataset",),
-    "images": ("UnreadableImageError",),
-    "pair_dataset": ("PairDataset", "PairSample", "shard_pairs"),
-    "pair_files": ("read_pairs",),
-    "pairs": ("Pairs", "all_pairs", "make_benchmark"),
-    "record": ("RecordDataset",),
-    "record_format": ("RecordError",),
-    "record_writer": ("RecordWriter", "write_faces"),
+    "faces.alignment": ("Alignment", "check_alignment"),
+    "benchmarks.benchmark": ("BENCHMARKS", "Benchmark", "find_benchmarks", "load_benchmark", "save_benchmark"),
+    "benchmarks.cache": ("cache_benchmark", "cache_folder"),
+    "sampling.graph_sampler": ("GraphBatchSampler",),
+    "faces.image_folder": ("ImageFolderDataset",),
+    "faces.images": ("UnreadableImageError",),
+    "benchmarks.pair_dataset": ("PairDataset", "PairSample", "shard_pairs"),
+    "benchmarks.pair_files": ("read_pairs",),
+    "benchmarks.pairs": ("Pairs", "all_pairs", "make_benchmark"),
+    "records.dataset": ("RecordDataset",),
+    "records.format": ("RecordError",),
+    "records.writer": ("RecordWriter", "write_faces"),
     "sample": ("Draw", "FaceDataset", "Image", "Sample", "collate"),
-    "samplers": ("PKBatchSampler", "PlannedBatches", "PlannedSampler", "PlanSummary"),
+    "sampling.samplers": ("PKBatchSampler", "PlannedBatches", "PlannedSampler", "PlanSummary"),
     "subset": ("IdentitySubset", "ImageSubset", "Subset", "read_indices", "split_identities"),
-    "view": ("TrainingView",),
+    "faces.view": ("TrainingView",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

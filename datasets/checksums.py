@@ -9,7 +9,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.paths import open_regular
+from datasets.faces.paths import open_regular
 
 CHECKSUMS = "checksums.json"
 # Small enough that a few threads share even one file.

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import cv2
 
-from cores import usable_cores
+from system.cores import usable_cores
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")

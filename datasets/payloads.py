@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.image_folder import ImageFolderDataset
-from datasets.images import MAX_FILE_BYTES, UnreadableImageError, decode_image
-from datasets.record import RecordDataset
-from datasets.record_file import RecordFile
-from datasets.record_format import RecordError
+from datasets.faces.image_folder import ImageFolderDataset
+from datasets.faces.images import MAX_FILE_BYTES, UnreadableImageError, decode_image
+from datasets.records.dataset import RecordDataset
+from datasets.records.file import RecordFile
+from datasets.records.format import RecordError
 from datasets.sample import Image
 
 PORTION = 64

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from terminal import printable
+from system.terminal import printable
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from datasets.paths import PathTable
+    from datasets.faces.paths import PathTable
 
 Image = NDArray[np.uint8]
 

@@ -1,6 +1,6 @@
 """Verification and identification protocols, score fusion, intervals and reports."""
 
-from evaluation.bootstrap import (
+from evaluation.protocols.bootstrap import (
     Draws,
     Interval,
     Resampling,
@@ -13,7 +13,14 @@ from evaluation.bootstrap import (
     summarise,
     tar_measure,
 )
-from evaluation.descriptions import (
+from evaluation.protocols.folds import fold_of_pairs, one_kind_folds, stratified_folds, usual_folds
+from evaluation.protocols.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
+from evaluation.protocols.identification import Identification, leave_one_out, rank_accuracy, tpir_at_fpir
+from evaluation.protocols.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs, score_histogram
+from evaluation.protocols.roc import auc, operating_point, roc_curve, roc_points, tar_at_far
+from evaluation.protocols.validation_rate import fold_mean_rates, validation_rate
+from evaluation.protocols.verification import VerificationResult, best_threshold, verification
+from evaluation.scores.descriptions import (
     FLIP_FUSION,
     Describe,
     Description,
@@ -23,30 +30,10 @@ from evaluation.descriptions import (
     describe_batches,
     describe_with_flip,
 )
-from evaluation.folds import fold_of_pairs, one_kind_folds, stratified_folds, usual_folds
-from evaluation.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
-from evaluation.identification import Identification, leave_one_out, rank_accuracy, tpir_at_fpir
-from evaluation.map_store import MAP_DTYPES
-from evaluation.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs, score_histogram
-from evaluation.roc import auc, operating_point, roc_curve, roc_points, tar_at_far
-from evaluation.scoring import (
-    Match,
-    MatchPairs,
-    Progress,
-    score_all_pairs,
-    score_pair_list,
-    score_pairs,
-)
-from evaluation.search import (
-    Hits,
-    ShortlistedScores,
-    merge_hits,
-    score_shortlisted_pairs,
-    search,
-)
-from evaluation.triangle import unordered_pairs
-from evaluation.validation_rate import fold_mean_rates, validation_rate
-from evaluation.verification import VerificationResult, best_threshold, verification
+from evaluation.scores.map_store import MAP_DTYPES
+from evaluation.scores.scoring import Match, MatchPairs, Progress, score_all_pairs, score_pair_list, score_pairs
+from evaluation.scores.search import Hits, ShortlistedScores, merge_hits, score_shortlisted_pairs, search
+from evaluation.scores.triangle import unordered_pairs
 
 __all__ = [
     "FARS",

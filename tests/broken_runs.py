@@ -14,10 +14,11 @@ import torch
 from programs import kill_group
 
 import main
-import trainer as trainer_module
-from callbacks import checkpoint_io, stalls
-from callbacks.processes import workers
-from runs import run_folders
+from engine import checkpoint_file
+from engine import trainer as trainer_module
+from engine.callbacks import stalls
+from engine.callbacks.processes import workers
+from engine.runs import run_folders
 
 FLAGS = [
     *("--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "8", "--lr", "0.05", "--gpus", "0"),
@@ -160,4 +161,4 @@ def assert_same(first, second):
 
 
 SIGKILL, SIGTERM, SIGINT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
-assert checkpoint_io.torch is torch, "FaultAt replaces torch.save"
+assert checkpoint_file.torch is torch, "FaultAt replaces torch.save"

@@ -57,7 +57,7 @@ def write_groups(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory):
     """Folder with synthetic training identities in `train` and the five benchmarks of 40 pairs."""
-    from datasets.synthetic import SyntheticSpec, prepare_synthetic
+    from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 
     spec = SyntheticSpec(num_identities=12, images_per_identity=8, benchmark_pairs=40)
     return prepare_synthetic(tmp_path_factory.mktemp("faces"), spec, jobs=1, progress=False)

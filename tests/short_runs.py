@@ -13,14 +13,15 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import RichProgressBar
 
-from callbacks import SampleSheet, ScoreHistograms
 from config import Config
 from data import FaceDataModule
 from datasets import Benchmark, save_benchmark
-from devices import world_size
-from ranks import is_main_process
+from engine.devices import world_size
+from engine.trainer import build_trainer
+from system.launch import is_main_process
+from tasks.recognition.sample_sheet import SampleSheet
+from tasks.recognition.score_histograms import ScoreHistograms
 from train_val import MAIN_DATASET, Recognizer
-from trainer import build_trainer
 
 SMALL = {
     **{"arch": "ir_tiny", "embedding_size": 16, "batch_size": 16, "optimizer": "sgd", "lr": 0.01},

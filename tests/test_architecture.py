@@ -58,10 +58,10 @@ OUTSIDE = {name: {"torch"} for name in LEAVES | GROUND} | {
     "cgroups": set(),
     "cores": set(),
 }
-PLOTS = Path("evaluation/plots.py")
+PLOTS = Path("evaluation/report/plots.py")
 PARSERS = {"command", "config", "flags", "overrides", "benchmarks"}  # benchmarks are programs of their own
 PRINTERS = {"main", "main_eval", "benchmarks"}
-PROGRAMS = {Path("datasets/check.py"), Path("datasets/convert.py")}  # they read flags, and nobody imports them
+PROGRAMS = {Path("cli/check.py"), Path("cli/convert.py")}  # they read flags, and nobody imports them
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 50
@@ -242,7 +242,7 @@ def test_requirements_pin_every_dependency_inside_its_range():
 # A benchmark of what torch or OpenCV do imports it with what it measures; `python -m benchmarks` tells of each. The
 # templates are drawn within a package that needs both.
 HEAVY = {"data", "gallery", "head", "qaconv", "readme_picture", "sampler", "scaling", "step", "structures", "synthetic"}
-HEAVY = {f"benchmarks.{name}" for name in HEAVY | {"validation"}} | {"transforms.draw_templates"}
+HEAVY = {f"benchmarks.{name}" for name in HEAVY | {"validation"}} | {"tools.draw_templates"}
 WITHOUT_EXAMPLE = {"-m benchmarks.gpu"}  # runs where nothing of ours is installed, by make
 
 
@@ -305,10 +305,10 @@ def test_the_other_programs_have_a_help_too_and_do_nothing_else(program):
         ("heads/adaface.py", "def f():\n    from config import Config"),  # hidden in a function
         ("transforms/occluders.py", "from datasets import Sample"),
         ("config.py", "import torch"),
-        ("flags.py", "import numpy as np"),
+        ("options/flags.py", "import numpy as np"),
         ("heads/adaface.py", "import pytorch_lightning as pl"),
         ("losses/pairwise.py", "import numpy"),
-        ("evaluation/report.py", "import matplotlib.pyplot as plt"),
+        ("evaluation/report/results.py", "import matplotlib.pyplot as plt"),
         ("train_val.py", "from matplotlib import pyplot"),
         ("train_val.py", "import argparse"),
         ("callbacks/logger.py", "from argparse import ArgumentParser"),
@@ -327,7 +327,7 @@ def test_a_bad_import_is_found(path, line):
         ("train_val.py", "import pytorch_lightning, nets, heads, config"),
         ("datasets/folder.py", "import cv2\nfrom transforms import View\nfrom datasets.samples import Sample"),
         ("nets/iresnet.py", "from . import features\nfrom .blocks import Block\nimport torch"),
-        ("evaluation/plots.py", "import matplotlib"),
+        ("evaluation/report/plots.py", "import matplotlib"),
         ("config.py", "import argparse, flags"),
         ("callbacks/logger.py", "from argparse import Namespace"),
     ],

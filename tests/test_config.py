@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import config as names
 from config import Config, add_task_arguments, explicit_flags, get_args
 from config import merge_for_resume as merge
-from flags import FIXED, INVOCATION, MAY_CHANGE
-from overrides import BETWEEN_EPOCHS, NEVER
+from options.flags import FIXED, INVOCATION, MAY_CHANGE
+from options.overrides import BETWEEN_EPOCHS, NEVER
 
 # The contract of the command line: every flag with its default. Written out, so that a changed default is noticed.
 DEFAULTS = {

@@ -10,25 +10,25 @@ def test_names_equal_the_registries():
     import heads
     import losses
     import nets
-    import optimization
     import transforms
+    from engine import optim
 
     assert set(names.ARCHS) == set(nets.MODELS)
     assert names.MAP_DTYPES == tuple(evaluation.MAP_DTYPES)
     assert set(names.HEADS) == set(heads.HEADS)
     assert set(names.OCCLUDERS) == set(transforms.OCCLUDERS)
     assert set(names.PAIRWISE_REDUCTIONS) == set(losses.PAIRWISE_REDUCTIONS)
-    assert set(names.LR_SCHEDULES) == set(optimization.SCHEDULES)
+    assert set(names.LR_SCHEDULES) == set(optim.SCHEDULES)
 
 
 @pytest.mark.parametrize("name", names.OPTIMIZERS)
 def test_every_optimizer_is_built(name):
     import torch
 
-    import optimization
+    from engine import optim
 
     groups = [{"params": [torch.nn.Parameter(torch.zeros(2, 2))]}]
-    assert type(optimization.build_optimizer(name, groups, lr=0.1, momentum=0.9)).__name__.lower() == name
+    assert type(optim.build_optimizer(name, groups, lr=0.1, momentum=0.9)).__name__.lower() == name
 
 
 @pytest.mark.parametrize("score", names.QACONV_SCORES)

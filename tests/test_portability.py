@@ -18,9 +18,10 @@ from test_architecture import MODULES
 ROOT = Path(__file__).resolve().parent.parent
 NO_POSIX = ROOT / "tests" / "no_posix"
 LEAF_TESTS = (
-    *("tests/datasets/test_images.py", "tests/datasets/test_record_dataset.py", "tests/heads/test_margin_heads.py"),
+    *("tests/datasets/faces/test_images.py", "tests/datasets/records/test_record_dataset.py"),
+    *("tests/heads/test_margin_heads.py",),
     *("tests/losses", "tests/transforms/test_tensor.py", "tests/ops", "tests/qaconv/test_statistics.py"),
-    *("tests/nets/test_occlusion_head.py", "tests/evaluation/test_roc.py"),
+    *("tests/nets/test_occlusion_head.py", "tests/evaluation/protocols/test_roc.py"),
 )
 
 
@@ -36,9 +37,9 @@ def without_posix(*words, cwd=ROOT, **environment):
 def test_the_simulation_takes_the_names_from_our_modules_alone(tmp_path):
     program = "import os, stopping, subprocess; print(hasattr(stopping.os, 'fork'), hasattr(os, 'fork'))"
     assert without_posix("-c", program).stdout.split() == ["False", "True"]
-    program = "import datasets.images as ours; exec('import fcntl', vars(ours))"
+    program = "import datasets.faces.images as ours; exec('import fcntl', vars(ours))"
     assert "No module named 'fcntl' without POSIX" in without_posix("-c", program).stderr
-    program = "import datasets.images as ours; exec('import signal; signal.SIGKILL', vars(ours))"
+    program = "import datasets.faces.images as ours; exec('import signal; signal.SIGKILL', vars(ours))"
     assert "no attribute 'SIGKILL' without POSIX" in without_posix("-c", program).stderr
 
 

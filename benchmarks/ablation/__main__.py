@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.ablation.variants import EPOCHS, FULL, HEAD, IDENTITIES, IMAGES, VARIANTS, Variant
-from command import FlagParser, launch
+from options.command import FlagParser, launch
 
 if TYPE_CHECKING:  # torch is imported only after the options are known to be right
     from benchmarks.ablation.runner import Run
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     from benchmarks.ablation.report import write_tables
     from benchmarks.ablation.runner import Run, score_fused_maps
-    from datasets.synthetic import SyntheticSpec, prepare_synthetic
+    from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 
     chosen = [variant for variant in VARIANTS if args.only is None or variant.name in args.only]
     data = prepare_synthetic(spec=SyntheticSpec(IDENTITIES, IMAGES, benchmark_pairs=40))

@@ -22,7 +22,7 @@ from evaluation import (
     summarise,
     tar_measure,
 )
-from evaluation.weighted import WeightedMeasure
+from evaluation.protocols.weighted import WeightedMeasure
 
 FAR = 1e-2
 WEIGHTS = {"adaface": 0.5, "qaconv": 0.5}  # of the fused score: the default, as good as any on development people

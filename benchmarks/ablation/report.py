@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import runs
 from benchmarks.ablation.measures import (
     WEIGHTS,
     Comparison,
@@ -25,8 +24,9 @@ from benchmarks.ablation.measures import (
 from benchmarks.ablation.runner import FUSED_MAPS, Run
 from benchmarks.ablation.scores import CONDITIONS, IMAGES_PER_PERSON
 from benchmarks.ablation.variants import CLAIMS, FULL, VARIANTS, Claim, Method, Variant
-from benchmarks.docs import replace_block
-from benchmarks.tables import Column, to_markdown
+from benchmarks.harness.docs import replace_block
+from benchmarks.harness.tables import Column, to_markdown
+from engine import runs
 from evaluation import Interval, Resampling, unordered_pairs
 
 RESAMPLING = Resampling(num_resamples=400)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import runs
 from benchmarks.ablation.scores import GROUPS, People, render_people, score_people
 from benchmarks.ablation.variants import SEEDS, Variant, training_flags
+from engine import runs
 
 ROOT = Path(__file__).resolve().parents[2]
 FUSED_MAPS = "dev-fused-maps"  # scores beside those of the groups

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import transforms
 from benchmarks.ablation.variants import SEEN, UNSEEN
-from checkpoints import load_pretrained_model
-from datasets.synthetic import render_identities
+from cli.checkpoints import load_pretrained_model
+from datasets.synthetic.prepare import render_identities
 from evaluation import (
     FLIP_FUSION,
     FaceDescriptions,

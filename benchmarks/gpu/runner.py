@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.gpu.case import Cases, NotRunError
-from benchmarks.measure import machine
+from benchmarks.harness.measure import machine
 
 START_SECONDS = 60.0  # for a process to import torch; the first import from a cold disk is slow
 PASSED, FAILED, NOT_RUN = "passed", "failed", "not run"

@@ -11,11 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import guard
-import optimization
-import shards
-import updates
+from engine import guard, optim, updates
 from heads import PartialFC, build_head
+from tasks.recognition import sharded_head
 
 CLASSES, SIDE = 10, 12
 LR, MOMENTUM, WEIGHT_DECAY = 0.05, 0.9, 5e-4
@@ -55,8 +53,8 @@ class Training:
         torch.manual_seed(0)
         self.device = device
         self.model = SmallFaces().to(device).train()
-        self.optimizer = optimization.build_optimizer(
-            optimizer, optimization.parameter_groups([self.model], WEIGHT_DECAY), LR, MOMENTUM, fused=True
+        self.optimizer = optim.build_optimizer(
+            optimizer, optim.parameter_groups([self.model], WEIGHT_DECAY), LR, MOMENTUM, fused=True
         )
         self.guard = guard.UpdateGuard("skip", 100)
         self.scaler = (
@@ -95,10 +93,10 @@ class Training:
         assert class_maps.grad is not None
         class_maps.grad = updates.mean_over_ranks(class_maps.grad)
         named = {name: p for name, p in self.model.named_parameters() if p.grad is not None}
-        norms, norm = shards.gradient_norms(named, {"main": self.model.shard})
+        norms, norm = sharded_head.gradient_norms(named, {"main": self.model.shard})
         accepted, _ = self.guard.judge(self.steps + 1, norms, norm, lambda batch, index: None, bool(self.scaler))
         rounding = torch.Generator(self.device).manual_seed(self.steps)
-        optimization.sparse_sgd_step(class_maps, LR, WEIGHT_DECAY, rounding, accepted)
+        optim.sparse_sgd_step(class_maps, LR, WEIGHT_DECAY, rounding, accepted)
         class_maps.grad = None
         self.model.shard.sgd_step(LR, MOMENTUM, WEIGHT_DECAY, accepted)
         updates.void(self.optimizer, (~accepted).float(), self.scaler)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import updates
 from benchmarks.gpu.case import Case, Cases, Figures, expect, largest, need_cuda, no_waiting
 from benchmarks.gpu.training import Training
-from guard import ForwardPass
+from engine import updates
+from engine.guard import ForwardPass
 
 NAN, INF = float("nan"), float("inf")
 

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.image_folder import ImageFolderDataset
-from datasets.image_header import image_size
-from datasets.image_kinds import suffix_of
+from datasets.faces.image_folder import ImageFolderDataset
+from datasets.faces.image_header import image_size
+from datasets.faces.image_kinds import suffix_of
 from datasets.parallel import ordered_results
 from datasets.payloads import Payload, Portion, decode_payload, portions
 from datasets.progress import tracked
-from datasets.record import RecordDataset
+from datasets.records.dataset import RecordDataset
 from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE
 

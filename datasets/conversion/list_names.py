@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.paths import PathTable
-from datasets.record import RecordDataset
-from datasets.record_format import RecordError
+from datasets.faces.paths import PathTable
+from datasets.records.dataset import RecordDataset
+from datasets.records.format import RecordError
 
 _MAX_LINE_BYTES = 2**16
 _MAX_DIGITS = 18

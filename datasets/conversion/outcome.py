@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from datasets.conversion.encoding import Encoding
-from datasets.image_folder import ImageFolderDataset
+from datasets.faces.image_folder import ImageFolderDataset
 from datasets.payloads import Payload
-from datasets.record import RecordDataset
-from terminal import escaped
+from datasets.records.dataset import RecordDataset
+from system.terminal import escaped
 
 # Images between two checkpoints, some seconds of work.
 CHECKPOINT = 4096

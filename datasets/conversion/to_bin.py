@@ -13,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.benchmarks.pair_files import read_pairs
+from datasets.benchmarks.pair_folder import PAIR_FILES
+from datasets.benchmarks.pairs import Pairs
 from datasets.conversion.encoding import face_work, worked
 from datasets.conversion.outcome import (
     CHECKPOINT,
@@ -27,10 +30,7 @@ from datasets.conversion.outcome import (
 )
 from datasets.conversion.workspace import Journal, Workspace, open_workspace
 from datasets.counted import counted
-from datasets.image_folder import ImageFolderDataset
-from datasets.pair_files import read_pairs
-from datasets.pair_folder import PAIR_FILES
-from datasets.pairs import Pairs
+from datasets.faces.image_folder import ImageFolderDataset
 
 _BIN = "pairs.bin"
 # Opcodes of pickle: protocol 3, an empty list, the mark from which APPENDS takes its items, and so on.

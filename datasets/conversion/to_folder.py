@@ -21,9 +21,9 @@ from datasets.conversion.outcome import (
 )
 from datasets.conversion.workspace import Journal, Workspace, open_workspace
 from datasets.counted import counted
-from datasets.image_kinds import suffix_of
-from datasets.paths import PathTable
-from datasets.record import RecordDataset
+from datasets.faces.image_kinds import suffix_of
+from datasets.faces.paths import PathTable
+from datasets.records.dataset import RecordDataset
 
 # In a folder that this program wrote: only such a one is ever replaced.
 _MARK = ".written-by-datasets-convert"

@@ -1,4 +1,4 @@
-"""Benchmark sets of others -> our own layout, a folder a set; see `datasets.benchmark_folder`."""
+"""Benchmark sets of others -> our own layout, a folder a set; see `datasets.benchmarks.benchmark_folder`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from datasets.benchmark import opener_of
-from datasets.benchmark_folder import check_name, is_own_layout, read_folder, write_folder
+from datasets.benchmarks.benchmark import opener_of
+from datasets.benchmarks.benchmark_folder import check_name, is_own_layout, read_folder, write_folder
+from datasets.benchmarks.sets import find_sets
 from datasets.conversion.outcome import Job, Outcome, named_by_earlier_run
 from datasets.conversion.workspace import open_workspace
 from datasets.counted import counted
 from datasets.parallel import ordered_results
 from datasets.progress import tracked
-from datasets.sets import find_sets
 
 _RESULT = "result"
 

@@ -26,10 +26,10 @@ from datasets.conversion.outcome import (
 )
 from datasets.conversion.workspace import Journal, Workspace, open_workspace
 from datasets.counted import counted
-from datasets.folder_scan import refuse_output_within
-from datasets.image_folder import ImageFolderDataset
+from datasets.faces.folder_scan import refuse_output_within
+from datasets.faces.image_folder import ImageFolderDataset
 from datasets.payloads import Payload
-from datasets.record_format import MAX_EXACT, encode_record
+from datasets.records.format import MAX_EXACT, encode_record
 from transforms.landmarks import IMAGE_SIZE
 
 _REC, _IDX, _LST, _PROPERTY = "train.rec", "train.idx", "train.lst", "property"

@@ -3,7 +3,7 @@
 Copies of a sample are shifted, turned and scaled, and a linear discriminant learns to tell them from the images as they
 are. Where faces have one place this is easy, and an image that looks more like the moved copies is suspected to be
 unaligned itself. Where they have none, there is nothing to learn. Whether the place is the template's is another
-question, see `datasets.alignment`.
+question, see `datasets.faces.alignment`.
 
 What it cannot tell: shifts below 8 pixels and turns below 15 degrees in single images; anything of sets below
 MIN_SAMPLE images. Single images are missed and suspected wrongly, at rates that depend on the set: of 800 synthetic
@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.alignment import flatten
+from datasets.faces.alignment import flatten
 from datasets.sample import Image
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
 

@@ -14,8 +14,8 @@ from datasets.doctor.alignment import SUSPECT_BELOW
 from datasets.doctor.duplicates import Duplicates, find_duplicates
 from datasets.doctor.examine import FaceSource, Looked, LookedSet
 from datasets.doctor.measure import GREY
-from datasets.folder_scan import names_alike
-from datasets.image_folder import ImageFolderDataset
+from datasets.faces.folder_scan import names_alike
+from datasets.faces.image_folder import ImageFolderDataset
 
 Indices = NDArray[np.int64]
 

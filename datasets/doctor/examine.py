@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.alignment import Alignment, check_alignment
-from datasets.benchmark import Benchmark, fault_of, load_benchmark
+from datasets.benchmarks.benchmark import Benchmark, fault_of, load_benchmark
 from datasets.doctor.alignment import MIN_SAMPLE, Discriminants, fit, half_of
 from datasets.doctor.measure import Measured, measure_images, measure_portion
-from datasets.image_folder import ImageFolderDataset
-from datasets.images import UnreadableImageError
+from datasets.faces.alignment import Alignment, check_alignment
+from datasets.faces.image_folder import ImageFolderDataset
+from datasets.faces.images import UnreadableImageError
 from datasets.parallel import ordered_results
 from datasets.payloads import PORTION, portions
 from datasets.progress import tracked
-from datasets.record import RecordDataset
+from datasets.records.dataset import RecordDataset
 from datasets.sample import Image
 
 FaceSource = ImageFolderDataset | RecordDataset

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from datasets.doctor.alignment import Discriminants, features_of
 from datasets.doctor.perceptual_hash import perceptual_hash
 from datasets.doctor.skin import red_minus_blue
-from datasets.image_header import image_size
+from datasets.faces.image_header import image_size
 from datasets.payloads import Portion, decode_payload
 from datasets.sample import Image
 

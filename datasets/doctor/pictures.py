@@ -11,9 +11,9 @@ import numpy as np
 
 from datasets.doctor.diagnosis import Diagnosis
 from datasets.doctor.report import place_in_sets
-from datasets.images import UnreadableImageError
+from datasets.faces.images import UnreadableImageError
 from datasets.sample import Image
-from terminal import printable
+from system.terminal import printable
 from transforms.landmarks import IMAGE_SIZE
 
 _COLUMNS = 12

@@ -20,9 +20,9 @@ from datasets.doctor.diagnosis import (
     share_unaligned,
 )
 from datasets.doctor.duplicates import Pairs
-from datasets.image_folder import ImageFolderDataset
-from datasets.record import RecordDataset
-from terminal import escaped, printable
+from datasets.faces.image_folder import ImageFolderDataset
+from datasets.records.dataset import RecordDataset
+from system.terminal import escaped, printable
 
 SCHEMA = "maskwise-check/1"
 # Of a list in the JSON; the table holds all.

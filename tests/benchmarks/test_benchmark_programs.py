@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_benchmarks
-from benchmarks import data, floor, gallery, head, qaconv, sampler, step, synthetic, threads, validation
+from benchmarks import data, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
-from benchmarks.program import run
-from benchmarks.step_clock import StepClock, Stretch
-from benchmarks.tables import row_cells
+from benchmarks.harness import floor
+from benchmarks.harness.program import run
+from benchmarks.harness.step_clock import StepClock, Stretch
+from benchmarks.harness.tables import row_cells
 from config import Config
 
 TINY = ["--scale", "0.005", "--repeats", "1"]

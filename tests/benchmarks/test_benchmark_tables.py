@@ -1,20 +1,20 @@
 """Tables as text, as Markdown, and between the markers of the documentation."""
 
 import json
-from pathlib import Path
 
 import pytest
+from programs import ROOT
 
 from benchmarks import data, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
 from benchmarks.__main__ import BENCHMARKS
-from benchmarks.docs import update_docs
-from benchmarks.tables import Column, row_cells, text_line, to_markdown
+from benchmarks.harness.docs import update_docs
+from benchmarks.harness.tables import Column, row_cells, text_line, to_markdown
 
 COLUMNS = (Column("what", "what", width=10), Column("time", "ratio", "{:.2f}x"), Column("MiB", "mib", "{:,.0f}"))
 ROWS = [{"what": "first", "ratio": 0.256, "mib": 1234.5}, {"what": "second", "ratio": None}]
 MODULES = (qaconv, step, head, validation, gallery, data, sampler, synthetic, help_benchmark, threads)
-PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
+PAGE = ROOT / "docs/benchmarks.md"
 
 
 def write_result(folder, name, scale=1.0):

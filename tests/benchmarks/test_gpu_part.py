@@ -4,16 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from programs import ROOT
 
 from benchmarks.gpu import figures, kernels, marked_tests, matchers, scaling, updates
 from benchmarks.gpu.case import NotRunError
 from benchmarks.gpu.runner import Plan, run_part
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 MODULES = (kernels, matchers, updates, scaling, marked_tests, figures)
 # What a machine with a GPU may lack; PyTorch brings numpy, or goes without.

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from benchmarks.measure import MIB, Cost, alternate, compare, machine, measure_extra_mib, ratio
-from benchmarks.program import scaled
+from benchmarks.harness.measure import MIB, Cost, alternate, compare, machine, measure_extra_mib, ratio
+from benchmarks.harness.program import scaled
 
 
 def test_steps_alternate_after_one_warm_up_of_each():

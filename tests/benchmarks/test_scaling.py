@@ -10,8 +10,8 @@ from torch import nn
 import heads
 import nets
 from benchmarks import scaling, structures
-from benchmarks.figures import Figures, evaluate, read_number, read_table
-from benchmarks.program import run
+from benchmarks.harness.figures import Figures, evaluate, read_number, read_table
+from benchmarks.harness.program import run
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from programs import SMALL_RUN, refusal
 
 import main
 import main_eval
+from cli import check, convert
 from config import Config
-from datasets import check, convert
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
@@ -58,7 +58,7 @@ def test_sizes_beyond_the_memory_or_the_disk_are_refused(flags, named, capsys):
 
 @pytest.mark.parametrize("word", [2**31 - 1, 10**9, 10**8])
 def test_an_evaluation_refuses_batches_beyond_the_memory_before_it_writes_or_reads(word, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("out_of_memory.available_memory", lambda: 4e12)
+    monkeypatch.setattr("engine.out_of_memory.available_memory", lambda: 4e12)
     argv = [f"--batch-size={word}", "--model-path=m", "--data-path=d", "--output-dir=out"]
     assert f"--batch-size {word}: needs at least " in refusal(capsys, main_eval.main, *argv)
     assert not list(tmp_path.iterdir())
@@ -80,11 +80,11 @@ def test_more_workers_than_the_machine_has_cores_are_cut_down(capsys, tmp_path):
 
 
 def test_sizes_that_fit_are_not_refused(monkeypatch):
-    from training import _check_memory
+    from cli.train import _check_memory
 
     _check_memory(Config(arch="ir_101"), num_classes=85_742)
-    monkeypatch.setattr("out_of_memory.available_memory", lambda: 5e8)
+    monkeypatch.setattr("engine.out_of_memory.available_memory", lambda: 5e8)
     with pytest.raises(ValueError, match=r"--arch ir_101 .* 0\.5 GB are available"):
         _check_memory(Config(arch="ir_101", gpus=0), num_classes=1000)
-    monkeypatch.setattr("out_of_memory.available_memory", lambda: None)
+    monkeypatch.setattr("engine.out_of_memory.available_memory", lambda: None)
     _check_memory(Config(arch="ir_101"), num_classes=85_742)

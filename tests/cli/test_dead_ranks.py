@@ -12,7 +12,7 @@ from broken_runs import FLAGS
 from programs import ROOT
 from short_runs import write_faces
 
-import stopping
+from engine import signals
 
 LAUNCHERS = {
     "ours": [sys.executable, str(ROOT / "main.py"), "--num_processes", "2"],
@@ -79,7 +79,7 @@ def test_a_rank_that_is_killed_ends_the_run_within_a_minute(tmp_path, launcher, 
         assert f"Signal {int(signal.SIGKILL)} (SIGKILL)" in output
 
 
-SECONDS = stopping.GRACE + 20  # and for the imports of a busy machine
+SECONDS = signals.GRACE + 20  # and for the imports of a busy machine
 
 
 @pytest.mark.slow
@@ -106,11 +106,11 @@ def test_no_rank_outlives_a_rank_0_that_is_killed_while_they_start(tmp_path, del
             os.kill(left, signal.SIGKILL)
 
 
-LATE = "import os, time; from stopping import watch_rank_0; watch_rank_0(False); time.sleep(60)"
+LATE = "import os, time; from engine.signals import watch_rank_0; watch_rank_0(False); time.sleep(60)"
 EXITING = """
 import atexit, time
 atexit.register(time.sleep, 60)  # runs after what is registered later, as the end of an interpreter does
-from stopping import watch_rank_0
+from engine.signals import watch_rank_0
 watch_rank_0(False)
 """
 
@@ -119,7 +119,7 @@ watch_rank_0(False)
 def test_a_rank_finds_that_rank_0_is_dead_however_early_or_late_that_was(program):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    environment = {**os.environ, stopping.RANK_0: str(gone.pid)}
+    environment = {**os.environ, signals.RANK_0: str(gone.pid)}
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, timeout=50)
     assert done.returncode == 1 and time.monotonic() - start < SECONDS
@@ -128,7 +128,7 @@ def test_a_rank_finds_that_rank_0_is_dead_however_early_or_late_that_was(program
 WORKER = """
 import os, time
 from torch.utils.data import DataLoader
-from stopping import start_worker
+from engine.signals import start_worker
 class Slow:
     def __len__(self):
         return 4

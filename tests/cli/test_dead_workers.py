@@ -12,7 +12,7 @@ import torch
 from broken_runs import FLAGS, assert_same, finish, outcome, output, run_folder, start
 from short_runs import write_faces
 
-from callbacks import damage
+from engine.checkpoint_file import damage
 
 WORKERS = [*FLAGS, "--num_workers", "2", "--heartbeat_seconds", "1"]
 

@@ -18,11 +18,11 @@ from untrained import write_checkpoint
 
 import main
 import main_eval
-from command import user_errors
-from datasets import check, convert
-from disk import naming
+from cli import check, convert
+from engine.files import naming
 from nets.weight_file import read_state_dict
-from terminal import printable
+from options.command import user_errors
+from system.terminal import printable
 
 NAMES = [
     b"Zo\xeb",

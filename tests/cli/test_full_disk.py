@@ -10,8 +10,8 @@ from full_disk import full_disk
 from short_runs import write_faces
 
 import main
-import trainer as trainer_module
-from callbacks import damage
+from engine import trainer as trainer_module
+from engine.checkpoint_file import damage
 
 FULL_AT, ROOM_AT = 3, 6
 FILES = ("last.ckpt", "last.ckpt.previous", "best.ckpt", "metrics.csv", "run.log", "histograms", "report")

@@ -13,7 +13,7 @@ from broken_runs import FLAGS, finish, output, run_folder, start
 from programs import ROOT
 from short_runs import write_faces
 
-import runs
+from engine import runs
 
 HOLDER = "import runs, time; from pathlib import Path; lock = runs.lock_folder(Path({!r})); print(1, flush=True); "
 

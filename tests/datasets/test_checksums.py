@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from datasets import Benchmark, load_benchmark, save_benchmark
-from datasets.cache import cache_benchmark
+from datasets.benchmarks.cache import cache_benchmark
 from datasets.checksums import CHECKSUMS, verify, write_checksums
-from datasets.image_folder import ImageFolderDataset
+from datasets.faces.image_folder import ImageFolderDataset
 
 FIELDS = ["images.npy", "issame.npy", "folds.npy", "identities.npy", "source.txt", "checksums.json"]
 

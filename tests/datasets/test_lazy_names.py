@@ -3,13 +3,11 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from programs import ROOT
 
 import datasets
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_names_for_the_type_checker_are_those_that_are_imported():

@@ -7,12 +7,12 @@ import ast
 from pathlib import Path
 
 import pytest
+from programs import ROOT
 
 from config import Config, EvaluationConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 RUNS, OPTIONS = "tests/cli/test_training_runs.py", "tests/cli/test_run_options.py"
-WANDB = "tests/callbacks/test_wandb_run.py"
+WANDB = "tests/engine/loggers/test_wandb_run.py"
 RESUME = "tests/training/test_exact_resume.py"
 DATA = "tests/training/test_face_data.py"
 
@@ -93,7 +93,7 @@ EFFECTS = {
     "num_workers": "test_num_workers_read_the_images_as_far_as_there_are_cores",
     "precision": "test_precision_and_use_16bit_reach_the_trainer",
     "use_16bit": "test_precision_and_use_16bit_reach_the_trainer",
-    "threads": "tests/test_devices.py::test_threads_are_the_flag_s_the_environment_s_or_what_the_cores_leave",
+    "threads": "tests/engine/test_devices.py::test_threads_are_the_flag_s_the_environment_s_or_what_the_cores_leave",
     "num_processes": "test_num_processes_start_gloo_ranks",
     "distributed_backend": "tests/test_config.py::test_gone_backends_are_taken_as_ddp_with_one_line",
     "compile": "test_compile_compiles_the_backbone_and_keeps_its_names",
@@ -101,7 +101,7 @@ EFFECTS = {
     "prefix": f"{OPTIONS}::test_prefix_names_the_run_folder",
     "monitor": f"{OPTIONS}::test_monitor_chooses_the_best_checkpoint",
     "log_every_n_steps": f"{OPTIONS}::test_log_every_n_steps_is_the_distance_of_the_rows",
-    "heartbeat_seconds": "tests/callbacks/test_heartbeat.py::"
+    "heartbeat_seconds": "tests/engine/callbacks/test_heartbeat.py::"
     "test_heartbeat_seconds_0_beats_not_and_changes_no_bit_of_what_is_trained",
     "save_all_models": f"{OPTIONS}::test_save_all_models_keeps_the_checkpoint_of_every_epoch",
     "tensorboard": "tests/training/test_loggers_in_runs.py::"
@@ -142,7 +142,7 @@ EVALUATION_EFFECTS = {
     "num_workers": "test_evaluation_reads_with_num_workers_threads",
     "precision": "test_evaluation_precision_and_use_16bit_describe_under_autocast",
     "use_16bit": "test_evaluation_precision_and_use_16bit_describe_under_autocast",
-    "threads": "tests/test_devices.py::test_threads_are_the_flag_s_the_environment_s_or_what_the_cores_leave",
+    "threads": "tests/engine/test_devices.py::test_threads_are_the_flag_s_the_environment_s_or_what_the_cores_leave",
 }
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from observed import fixed_batch, rates, recognizer
 
-from guard import NonFiniteError
+from engine.guard import NonFiniteError
 
 
 def test_lr_is_the_rate_of_the_first_step():

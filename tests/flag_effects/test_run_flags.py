@@ -7,9 +7,9 @@ import torch
 from observed import config, datamodule, recognizer, session
 from pytorch_lightning.strategies import DDPStrategy
 
-import training
-from devices import local_ranks, uses_gpu
-from trainer import build_trainer
+from cli import train
+from engine.devices import local_ranks, uses_gpu
+from engine.trainer import build_trainer
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,6 @@ def test_start_from_model_statedict_starts_with_these_weights_in_their_color_spa
 
 def test_fast_dev_run_runs_and_leaves_nothing_behind(faces, quiet_log):
     prepared = session(faces)
-    assert training.run(prepared) == 0
+    assert train.run(prepared) == 0
     assert prepared.trainer.global_step == 1
     assert not list(Path().iterdir())

@@ -1,19 +1,19 @@
 """The margin heads against the authors' numbers, a scalar reference, and what they promise."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import ROOT
 from torch import Tensor
 from torch.nn import functional
 
 import heads
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "heads"
+GOLDEN = ROOT / "tests" / "golden" / "heads"
 FILES = ["adaface_talpha_0.01", "adaface_talpha_1.0", "adaface_extreme_norms", "arcface", "cosface"]
 EPS = {"adaface": 1e-3, "arcface": 1e-4, "cosface": 1e-4}
 PUBLISHED_M = {"adaface": 0.4, "arcface": 0.5, "cosface": 0.4}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import nets
 
 SIZE = 8
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "weights"
+SHARED = ROOT.parent / "shared" / "data" / "weights"
 PREFIXES = ("", "module.", "_orig_mod.", "model._orig_mod.", "model.module.", "backbone.", "net.", "model.net.")
 MORE_PREFIXES = ("features.", "encoder.", "a.b_c.0.", "body.", "input_layer.")
 CONTAINERS = (("model",), ("model_state_dict",), ("state_dict",), ("net",), ("backbone",), ("checkpoint", "model"))

@@ -2,16 +2,16 @@
 
 import json
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from programs import ROOT
 from torch import nn
 
 import nets
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "backbones"
+GOLDEN = ROOT / "tests" / "golden" / "backbones"
 IRESNETS = [name for name in nets.MODELS if name.startswith("ir_") and name != "ir_tiny"]
 SALT = 20250611
 

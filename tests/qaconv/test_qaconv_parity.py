@@ -1,15 +1,14 @@
 """Published QAConv v1.3: scores, gradients and running statistics; and the losses over them, composed."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from programs import ROOT
 
 from losses import pairwise_accuracy, pairwise_matching_loss, triplet_accuracy, triplet_loss
 from qaconv import QAConv
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "qaconv"
+GOLDEN = ROOT / "tests" / "golden" / "qaconv"
 SCORE_TOLERANCE = 2e-5
 GRADIENT_TOLERANCE = 1e-5  # of the largest value
 

@@ -3,17 +3,15 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from programs import ROOT
 
 from qaconv import triton_matches
 from qaconv.blocks import Maps
 from qaconv.triton_matches import Direction, backward_tiling, forward_tiling, triton_best_matches, triton_gradient
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_kernels_logic_through_the_interpreter():

@@ -8,7 +8,7 @@ import torch
 from short_runs import fit, metrics, on_two_ranks, state, write_faces
 from torch import nn
 
-from checkpoints import load_pretrained_model
+from cli.checkpoints import load_pretrained_model
 
 COMMON = {
     **{"check_mode": True, "batch_size": 8, "lr": 2e-3, "weight_decay": 0.01, "gradient_clip_val": 5.0},

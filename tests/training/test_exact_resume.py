@@ -12,10 +12,11 @@ import pytorch_lightning as pl
 import torch
 from short_runs import build, fit, on_two_ranks, state, write_faces
 
-from callbacks import RankState, truncate_metrics
-from callbacks.weight_average import KEY
-from means import RunningMeans
-from stopping import Stopped, StopSignals
+from engine.callbacks import RankState
+from engine.callbacks.weight_average import KEY
+from engine.loggers.metrics_logger import truncate_metrics
+from engine.means import RunningMeans
+from engine.signals import Stopped, StopSignals
 
 FILES = ("last.ckpt", "last.ckpt.previous", "best.ckpt")
 

@@ -12,13 +12,13 @@ import torch
 from benchmark_sets import draw_images, write_bin
 from short_runs import SMALL, Recorder, fit, metrics, state, write_faces
 
-from callbacks import TooManyUnreadableError
 from config import Config
 from data import FaceDataModule
 from datasets import Benchmark, ImageFolderDataset, PKBatchSampler
 from datasets import write_faces as write_records
-from datasets.synthetic import render_identities
-from validation import folds_of, precision_of
+from datasets.synthetic.prepare import render_identities
+from engine.callbacks import TooManyUnreadableError
+from tasks.recognition.validation import folds_of, precision_of
 
 FIVE = ["lfw", "cfp_fp", "agedb_30", "calfw", "cplfw"]
 
@@ -174,7 +174,7 @@ def test_an_identity_whose_only_image_is_unreadable_does_not_end_the_run(tmp_pat
 
 
 def test_more_unreadable_images_than_max_bad_fraction_stop_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("callbacks.unreadable_list._COUNT_EVERY", 1)
+    monkeypatch.setattr("engine.callbacks.unreadable_list._COUNT_EVERY", 1)
     root = write_faces(tmp_path / "data", identities=8)
     broken = [root / f"train/person_0{identity}/1.png" for identity in (1, 4, 6)]
     for path in broken:

@@ -9,11 +9,11 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 from short_runs import SMALL, build, fit, metrics
 
-import devices
 import main
-import trainer as trainer_module
-import training
+from cli import train
 from config import Config
+from engine import devices
+from engine import trainer as trainer_module
 from nets import Features
 
 
@@ -83,10 +83,10 @@ def test_a_test_run_has_fifty_batches_an_epoch_at_most(noise_faces, tmp_path, mo
 
 def test_a_fast_dev_run_takes_one_batch_and_leaves_nothing_behind(noise_faces, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    session = training.prepare(
+    session = train.prepare(
         Config(**{**SMALL, "data_root": noise_faces, "fast_dev_run": True}), frozenset({"fast_dev_run"}), []
     )
-    assert training.run(session) == 0
+    assert train.run(session) == 0
     assert session.trainer.global_step == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -136,9 +136,9 @@ def test_compile_compiles_the_backbone_in_place(noise_faces, tmp_path, monkeypat
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, *args, **kwargs: compiled.append(module))
     monkeypatch.chdir(tmp_path)
     options = {**SMALL, "data_root": noise_faces, "fast_dev_run": True}
-    plain = training.prepare(Config(**options), frozenset(), []).model
+    plain = train.prepare(Config(**options), frozenset(), []).model
     assert compiled == []
-    model = training.prepare(Config(**{**options, "compile": True}), frozenset(), []).model
+    model = train.prepare(Config(**{**options, "compile": True}), frozenset(), []).model
     assert compiled == [model.model]
     assert model.state_dict().keys() == plain.state_dict().keys()
 
@@ -156,7 +156,7 @@ def test_a_compiled_run_trains_as_a_plain_one_and_its_checkpoint_loads(noise_fac
         rows[name] = metrics(folder)
     losses = {name: [row["train_loss"] for row in found] for name, found in rows.items()}
     assert losses["compiled"] == pytest.approx(losses["plain"], rel=1e-3)
-    from checkpoints import load_pretrained_model
+    from cli.checkpoints import load_pretrained_model
 
     features = load_pretrained_model(folder / "last.ckpt").model(torch.zeros(1, 3, 112, 112))
     assert isinstance(features, Features)

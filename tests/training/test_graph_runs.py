@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from short_runs import Recorder, fit, state
 
-from callbacks import NeighbourTable
+from tasks.recognition.neighbours import NeighbourTable
 
 OPTIONS = {"sampler": "graph", "batch_size": 16, "num_workers": 1}
 IDENTITIES, IMAGES = 8, 4

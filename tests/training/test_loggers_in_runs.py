@@ -4,9 +4,10 @@ import pytest
 import torch
 from short_runs import fit, metrics
 
-import training
-from callbacks import restart_tensorboard, tensorboard_logger
+from cli import train
 from config import Config
+from engine.loggers import tensorboard_logger
+from engine.loggers.tensorboard_logger import restart_tensorboard
 
 OPTIONS = {"batch_size": 8, "lr": 0.01, "checkpoint_every_n_steps": 2}
 
@@ -34,7 +35,7 @@ def test_a_run_without_tensorboards_package_is_refused_before_its_data_are_read(
     monkeypatch.setattr(tensorboard_logger, "find_spec", lambda name: None)
     given = Config(data_root=str(tmp_path / "nowhere"), gpus=0, tensorboard=True)
     with pytest.raises(ValueError, match="pip install tensorboardX"):
-        training.prepare(given, set(), [])
+        train.prepare(given, set(), [])
 
 
 @pytest.mark.slow
@@ -48,7 +49,7 @@ def test_a_resumed_run_goes_on_with_its_wandb_run(noise_faces, tmp_path):
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True, map_location="cpu")
     assert saved["wandb_id"] == first
     (tmp_path / "wandb_id.txt").unlink()
-    training.restore_wandb_id(tmp_path, saved)
+    train.restore_wandb_id(tmp_path, saved)
     fit(tmp_path, epochs=2, ckpt_path=tmp_path / "last.ckpt", **options)
     wandb.finish()
     folders = sorted(path.name for path in tmp_path.glob("wandb/offline-run-*"))

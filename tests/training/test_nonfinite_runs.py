@@ -8,8 +8,8 @@ import torch
 from short_runs import Recorder, fit, metrics, on_two_ranks, state, trained_state
 
 import main
-from callbacks import truncate_incidents
-from guard import NonFiniteError
+from engine.callbacks import truncate_incidents
+from engine.guard import NonFiniteError
 from train_val import Recognizer
 
 TERMS = ("head", "pairwise", "triplet", "class", "occlusion")

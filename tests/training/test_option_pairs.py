@@ -9,9 +9,7 @@ from covering_array import all_pairs, covering_array, pairs_of
 from short_runs import SMALL, fit, metrics, on_two_ranks, state, write_faces
 from torch.testing import assert_close
 
-import trainer as trainer_module
-from callbacks import PREVIOUS
-from checkpoints import load_pretrained_model
+from cli.checkpoints import load_pretrained_model
 from config import (
     EPOCH_UNITS,
     HEADS,
@@ -24,6 +22,8 @@ from config import (
     SAMPLERS,
     Config,
 )  # fmt: skip
+from engine import trainer as trainer_module
+from engine.callbacks import PREVIOUS
 
 # The sampler "graph" knows neighbours from the second epoch on.
 RUN = {**SMALL, "epochs": 2, "k_nearest": 2, "test_run": True}

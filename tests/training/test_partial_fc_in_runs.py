@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from programs import SMALL_RUN, program
 from short_runs import build, fit, metrics, on_two_ranks, state
 
-from checkpoints import load_pretrained_model
+from cli.checkpoints import load_pretrained_model
 from config import Config
 from train_val import MAIN_DATASET, Recognizer
 

@@ -20,8 +20,8 @@ from programs import ROOT
 from short_runs import write_faces
 
 import main
-import trainer as trainer_module
-from callbacks import processes
+from engine import trainer as trainer_module
+from engine.callbacks import processes
 
 NUM_STEPS, FROM_STEP, EVERY = 5000, 500, 10
 WINDOW = 25  # samples whose median is taken: memory goes up and down with the batches under way

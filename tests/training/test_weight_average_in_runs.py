@@ -7,8 +7,8 @@ from short_runs import Recorder, fit, on_two_ranks, plain_scores, state, write_f
 from torch.testing import assert_close
 
 import nets
-from callbacks.weight_average import KEY
-from checkpoints import load_pretrained_model
+from cli.checkpoints import load_pretrained_model
+from engine.callbacks.weight_average import KEY
 
 OPTIONS = {"batch_size": 8, "epochs": 2, "lr": 0.2, "ema_decay": 0.3}
 CLASSES = {"class_embeddings": True, "k_nearest": 2}

@@ -3,17 +3,16 @@
 import multiprocessing
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from programs import ROOT
 
 import transforms
 from transforms import OCCLUDER_FAMILIES, OCCLUDERS, TEMPLATE, View, occlude
 
-ROOT = Path(__file__).parents[2]
 NAMES = tuple(OCCLUDERS)
 SEEDS = st.integers(0, 2**32 - 1)
 LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)

@@ -55,7 +55,7 @@ def load_relief(relief: Relief) -> NDArray[np.uint8]:
 def _decode(path: Path) -> NDArray[np.uint8]:
     image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise ValueError(f"assets: {path} is not a PNG image; draw it again with python -m transforms.draw_templates.")
+        raise ValueError(f"assets: {path} is not a PNG image; draw it again with python -m tools.draw_templates.")
     return np.asarray(image, np.uint8)
 
 

@@ -1,0 +1,1 @@
+"""What all benchmarks share: the clock, tables, the program and the page they fill."""

@@ -1,0 +1,1 @@
+"""The programs: a table of them, and one file for what each does."""

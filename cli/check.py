@@ -1,0 +1,133 @@
+"""Say what is in a data set and what looks wrong with it: `python -m datasets.check --help`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.files import WriteFailures, naming, side_file
+from options.command import FlagParser, launch, user_errors
+from options.flags import Options, add_flags, flag, path_word
+from system.terminal import show
+
+if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
+    from datasets.doctor.diagnosis import Diagnosis
+    from datasets.doctor.examine import FaceSource, LookedSet
+
+PROGRAM = "python -m datasets.check"
+
+_DESCRIPTION = """Say what is in a data set and what looks wrong with it: counts, sizes, unreadable files, exact and
+near duplicates, identities that are in a benchmark set too, red and blue swapped, unaligned faces. SOURCE is a folder
+of identities or a record file or its folder. The report goes to stdout and into report.json; findings.csv names every
+image it counts; contact_sheet.png and images_per_identity.png show it. Millions of images need some hundred bytes of
+memory each. Exit code: 0 done, 1 with --strict if something was found, 2 a mistake in the input, 74 a picture
+is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(Options):
+    """Check."""
+
+    benchmarks: tuple[str, ...] = flag((), "benchmark sets, or folders that hold some, in any format")
+    follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
+    output_dir: str = flag("check", "folder of the report")
+    jobs: int = flag(1, "processes; the report does not depend on them", within="[1, inf)")
+    strict: bool = flag(False, "exit with 1 if something was found")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(CheckOptions):
+    """What the command line holds, apart from SOURCE."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with `argv` (default: the command line's) and return the exit code."""
+    parser = FlagParser(PROGRAM, _DESCRIPTION, f"{PROGRAM} my_faces --output-dir check")
+    parser.usage = f"{PROGRAM} [SOURCE] [--benchmarks PATH,...] [--flag value ...]"
+    parser.add_argument("source", metavar="SOURCE", type=path_word, nargs="?", help="the data set")
+    add_flags(parser, Arguments, separator="-")
+    with user_errors(PROGRAM):
+        values = parser.read(argv)
+        source = values.pop("source")
+        options = Arguments(**values)
+        from datasets.doctor import report
+
+        diagnosis = _diagnose(source, options)
+        failures = WriteFailures()
+        _write(Path(options.output_dir), diagnosis, failures)
+    show(report.to_text(diagnosis))
+    show(f"\nreport.json, findings.csv and pictures are in {options.output_dir}")
+    return failures.exit_code() or int(options.strict and bool(diagnosis.findings()))
+
+
+def _diagnose(source: Path | None, options: Arguments) -> Diagnosis:
+    if source is None and not options.benchmarks:
+        raise ValueError("nothing to check: give SOURCE, --benchmarks, or both")
+    from datasets.doctor.diagnosis import Diagnosis
+    from datasets.doctor.examine import look_at, look_at_set
+    from datasets.faces.folder_scan import refuse_output_within
+    from datasets.faces.image_folder import ImageFolderDataset
+
+    # What is wrong with the command is said before hours of work.
+    paths = _find_sets(options.benchmarks)
+    dataset = None if source is None else _open(source, options.follow_links)
+    if isinstance(dataset, ImageFolderDataset):
+        refuse_output_within(dataset.root, Path(options.output_dir), "--output-dir")
+    Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+    looked = None if dataset is None else look_at(dataset, options.jobs)
+    model = None if looked is None else looked.model
+    sets: list[LookedSet] = []
+    broken: dict[str, str] = {}
+    for name, path in paths.items():
+        try:
+            sets.append(look_at_set(path, name, model, options.jobs))
+        except ValueError as error:
+            broken[name] = str(error)
+    if dataset is None and not sets:
+        raise ValueError("; ".join(broken.values()))
+    return Diagnosis(dataset, looked, sets, broken)
+
+
+def _open(source: Path, follow_links: bool) -> FaceSource:
+    from datasets import ImageFolderDataset, RecordDataset
+    from datasets.faces.folder_scan import is_image
+
+    if not source.exists():
+        raise ValueError(f"{source} does not exist")
+    if is_image(source):
+        raise ValueError(f"{source} is one image; give a folder of identities, or a record file")
+    if source.is_file() or any(source.glob("*.rec")):
+        return RecordDataset(source)
+    return ImageFolderDataset(source, follow_links=follow_links)
+
+
+def _find_sets(benchmarks: Sequence[str]) -> dict[str, Path]:
+    from datasets.benchmarks.sets import find_sets
+
+    found: dict[str, Path] = {}
+    for given in benchmarks:
+        for name, path in find_sets(Path(given), own=True).items():
+            if name in found:
+                raise ValueError(f"--benchmarks: {found[name]} and {path} have one name; give one of them")
+            found[name] = path
+    return found
+
+
+def _write(folder: Path, diagnosis: Diagnosis, failures: WriteFailures) -> None:
+    import numpy as np
+
+    from datasets.doctor import pictures, report
+
+    with naming(folder):
+        report.write(folder, diagnosis)
+    with side_file(failures, "contact_sheet.png"):
+        pictures.write_sheet(folder / "contact_sheet.png", diagnosis)
+    if diagnosis.dataset is not None:
+        with side_file(failures, "images_per_identity.png"):
+            pictures.write_histogram(folder / "images_per_identity.png", np.bincount(diagnosis.dataset.labels))
+
+
+if __name__ == "__main__":
+    launch(PROGRAM, main)

@@ -1,0 +1,280 @@
+"""What a checkpoint must hold for a run to go on from it: compared, place by place, with what a fresh run saves."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments import LightningEnvironment
+from torch import Tensor
+
+from config import Config
+from engine import optim
+from engine.callbacks import AVERAGED_KEY, RANKS_KEY, BestCheckpoint, is_averaged
+from ops import Rule, at_least, each, either, first_fault, named
+from train_val import MAIN_DATASET, Recognizer
+
+_PRIMITIVE = either(None, False, 0.0, "")
+_UPDATED_ELSEWHERE = "matcher.class_embeddings.weight"
+_LIGHTNING_2 = re.compile(r"2\.\d{1,3}\.\d{1,3}(\.?(a|b|rc|dev|post)\d{1,6})?")
+_MATCHERS = {"adaface", "qaconv"}
+
+
+def options_rule() -> Rule:
+    """Return the rule for `hyper_parameters`: primitives, for `Config` to judge."""
+    config = named(either(_PRIMITIVE, each(_PRIMITIVE)))
+    required = {"config": config, "num_classes": at_least({MAIN_DATASET: _at_least_one})}
+    return at_least(required, {"identities": named("")})
+
+
+def model_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None:
+    """Return what in a checkpoint does not fit the model that its options describe; None if all does.
+
+    Args:
+        checkpoint: read, its `hyper_parameters` checked.
+        template: that model with a dense head, on any device; only shapes and dtypes are read.
+    """
+    classes = template.num_classes[MAIN_DATASET]
+    state: dict[str, object] = {}
+    for name, tensor in template.state_dict().items():
+        is_table = name == "matcher.class_embeddings.neighbours"
+        rule = (
+            _indices(tensor, classes) if is_table else _not_negative(tensor) if name.endswith("running_var") else tensor
+        )
+        state[name] = rule
+    entries = {"color_space": _equal_to("rgb"), "fusion_statistics": either(None, _fusion_statistics)}
+    return first_fault(at_least({"state_dict": state, **entries}), checkpoint, "")
+
+
+def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None:
+    """Return what in a checkpoint whose model fits is not what a run with these options saves, or None."""
+    config = template.config
+    place = {"seed": 0, "epoch": 0, "batches_done": 0}
+    counts = at_least({"epoch": 0, "global_step": 0, "FaceDataModule": place}, {"skipped_steps": 0})
+    if fault := first_fault(counts, checkpoint, ""):
+        return fault
+    is_updated = checkpoint["global_step"] > checkpoint.get("skipped_steps", 0)
+    optimizer, scheduler = _optimization_rules(template, is_updated)
+    scaler = named(either(0.0, 0))
+    required = {
+        "pytorch-lightning_version": _lightning_version,
+        "loops": _loops_rule(),
+        "callbacks": _callbacks_rule(config, template.num_classes[MAIN_DATASET], checkpoint["FaceDataModule"]),
+        "optimizer_states": [optimizer],
+        "lr_schedulers": [scheduler],
+        RANKS_KEY: each(_rank_state, least=1),
+    }
+    if config.ema_decay:
+        required[AVERAGED_KEY] = _averaged_rule(template)
+    if config.partial_fc_rate:
+        kernel = template.head.kernel
+        assert isinstance(kernel, Tensor)
+        whole = config.momentum > 0 and is_updated
+        required["head_momentum"] = {MAIN_DATASET: kernel.T} if whole else at_least({}, {MAIN_DATASET: kernel.T})
+    fault = first_fault(at_least(required, {"MixedPrecision": scaler}), checkpoint, "")
+    return fault or _disagreement(checkpoint, config)
+
+
+# ---------------------------------------------------------------- optimiser and schedule
+
+
+def _optimization_rules(template: Recognizer, is_updated: bool) -> tuple[Rule, Rule]:
+    """Return the rules for the states of the optimiser and of the schedule."""
+    c = template.config
+    names = {id(parameter): name for name, parameter in template.named_parameters()}
+    groups = optim.parameter_groups([template], c.weight_decay)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = optim.build_optimizer(c.optimizer, groups, c.lr, c.momentum)
+    scheduler = optim.build_scheduler(optimizer, c.lr_schedule, optim.SchedulePlan(1))
+    elsewhere = {_UPDATED_ELSEWHERE, *(["heads.0.kernel"] if c.partial_fc_rate else [])}
+    states = {index: _parameter_state(c, parameter) for index, parameter in enumerate(parameters)}
+    required = {i: state for i, state in states.items() if is_updated and names[id(parameters[i])] not in elsewhere}
+    if c.optimizer == "sgd" and not c.momentum:
+        required = {}
+
+    def state_rule(found: object, place: str) -> str | None:
+        extra = [key for key in found if key not in states] if isinstance(found, dict) else []
+        return f"{place}[{str(extra[0])[:20]}]: unexpected" if extra else at_least(required, states)(found, place)
+
+    group_rules = [_settings_rule(group, "lr", "initial_lr") for group in optimizer.state_dict()["param_groups"]]
+    moving = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
+    return at_least({"state": state_rule, "param_groups": group_rules}), _settings_rule(scheduler.state_dict(), *moving)
+
+
+def _settings_rule(settings: Mapping[str, Any], *free: str) -> Rule:
+    """Return the rule for the settings of an optimiser or a schedule; its switches differ from version to version."""
+    switches = {key: either(None, False) for key, value in settings.items() if value is None or value is False}
+    required = {key: value if key in free else _equal_to(value) for key, value in settings.items()}
+    return at_least({key: rule for key, rule in required.items() if key not in switches}, switches)
+
+
+def _parameter_state(config: Config, parameter: Tensor) -> Mapping[str, object]:
+    if config.optimizer == "adamw":
+        return {"step": _step, "exp_avg": parameter, "exp_avg_sq": _not_negative(parameter)}
+    return {"momentum_buffer": parameter if config.momentum else either(None, parameter)}
+
+
+def _step(found: object, place: str) -> str | None:
+    sound = isinstance(found, Tensor) and found.ndim == 0 and found.is_floating_point() and 0 <= found < 2**53
+    return None if sound else f"{place}: the number of an update expected, a scalar tensor"
+
+
+def _equal_to(expected: object) -> Rule:
+    return lambda found, place: (
+        first_fault(expected, found, place) or (None if found == expected else f"{place}: other numbers expected")
+    )
+
+
+# ---------------------------------------------------------------- counters
+
+
+@cache
+def _loops_rule() -> Mapping[str, object]:
+    """Return what Lightning saves of the counters of a run that has not begun."""
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, plugins=[LightningEnvironment()], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    loops = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+    return {name: getattr(trainer, name).state_dict() for name in loops}
+
+
+def _disagreement(checkpoint: Mapping[str, Any], config: Config) -> str | None:
+    """Return which of the counters, each of them sound, contradict each other."""
+    step, loops, data = checkpoint["global_step"], checkpoint["loops"]["fit_loop"], checkpoint["FaceDataModule"]
+    epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]["current"]
+    steps = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
+    inside = {"epoch": epochs["started"] - 1, "batches_done": batches["processed"]}
+    ended = {"epoch": epochs["started"], "batches_done": 0}
+    means = [set(rank["means"]) for rank in checkpoint[RANKS_KEY]]
+    schedule, groups = checkpoint["lr_schedulers"][0], checkpoint["optimizer_states"][0]["param_groups"]
+    checks = {
+        "loops.fit_loop: its counters contradict each other": _in_order(loops),
+        f"global_step is {step}, but loops.fit_loop counts {steps} steps": steps == step,
+        f"skipped_steps: at most {step} expected": checkpoint.get("skipped_steps", 0) <= step,
+        "lr_schedulers[0]: other rates than the optimizer's": (
+            [schedule["base_lrs"], schedule["_last_lr"]]
+            == [[group[key] for group in groups] for key in ("initial_lr", "lr")]
+        ),
+        f"epoch: at most {epochs['processed']} expected": checkpoint["epoch"] <= epochs["processed"] <= config.epochs,
+        f"FaceDataModule.seed: {config.seed} expected": data["seed"] == config.seed,
+        "FaceDataModule: another place in the data than loops.fit_loop says": (
+            {key: data[key] for key in inside} in (inside, ended)
+        ),
+        f"{RANKS_KEY}: the ranks have different means": all(names == means[0] for names in means),
+    }
+    return next((fault for fault, agrees in checks.items() if not agrees), None)
+
+
+def _in_order(counters: Mapping[str, Any]) -> bool:
+    """Return whether nothing in Lightning's counters is completed before it is begun, and one at most is under way."""
+    if "ready" in counters:
+        order = [counters[key] for key in ("completed", "processed", "started", "ready") if key in counters]
+        return order == sorted(order) and order[-1] <= order[0] + 1
+    return all(_in_order(part) for part in counters.values() if isinstance(part, dict))
+
+
+def _lightning_version(found: object, place: str) -> str | None:
+    sound = isinstance(found, str) and _LIGHTNING_2.fullmatch(found)
+    return None if sound else f"{place}: a version 2 of Lightning expected"
+
+
+# ---------------------------------------------------------------- callbacks and ranks
+
+
+def _callbacks_rule(config: Config, num_classes: int, place: Mapping[str, int]) -> Rule:
+    best = BestCheckpoint(None, monitor=config.monitor, mode="max", save_top_k=1, enable_version_counter=False)
+    score = either(None, _score)
+    state = {
+        **{"monitor": _equal_to(config.monitor), "best_model_score": score, "current_score": score},
+        **{"best_model_path": "", "kth_best_model_path": "", "last_model_path": "", "kth_value": _score},
+        **{"dirpath": either(None, ""), "best_k_models": named(_score)},
+    }  # fmt: skip
+    table = _indices(
+        torch.empty(num_classes, config.batch_size // 4 - 1, dtype=torch.int32, device="meta"), num_classes
+    )
+    tables: dict[str, object] = {"NeighbourTable": {"epoch": 0, "table": table}} if config.sampler == "graph" else {}
+    # Inside an epoch another table would be another plan; the first epoch may have none.
+    required = tables if place["epoch"] and place["batches_done"] else {}
+    return at_least(required | {best.state_key: at_least(state)}, tables)
+
+
+def _score(found: object, place: str) -> str | None:
+    sound = isinstance(found, Tensor) and found.ndim == 0 and found.is_floating_point() and not found.isnan()
+    return None if sound else f"{place}: a number expected, a scalar tensor"
+
+
+def _rank_state(found: object, place: str) -> str | None:
+    means = named(_sum_and_count)
+    entries = {"generators": _generators, "means": means, "unreadable": named("")}
+    return first_fault(at_least(entries), found, place)
+
+
+def _sum_and_count(found: object, place: str) -> str | None:
+    sound = isinstance(found, Tensor) and found.shape == (2,) and found.dtype == torch.double and found[1] >= 0
+    return None if sound and torch.isfinite(found[1]) else f"{place}: a sum and a count expected"  # type: ignore[index]
+
+
+def _generators(found: object, place: str) -> str | None:
+    """Try the states on generators of our own: each kind judges for itself."""
+    if not isinstance(found, dict):
+        return f"{place}: a dict expected"
+    try:
+        random.Random().setstate(found["python"])
+        keys, *rest = found["numpy"]
+        np.random.RandomState().set_state(("MT19937", np.array(keys, np.uint32), *rest))
+        torch.Generator().set_state(found["torch"])
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
+        return f"{place}: no states of generators ({type(error).__name__})"
+    cuda = found.get("cuda", torch.empty(16, dtype=torch.uint8))
+    sound = isinstance(cuda, Tensor) and cuda.dtype == torch.uint8 and cuda.shape == (16,)
+    return None if sound else f"{place}.cuda: [16] uint8 expected"
+
+
+def _averaged_rule(template: Recognizer) -> Mapping[str, Tensor]:
+    split = (f"heads.{MAIN_DATASET}.",) if template.config.partial_fc_rate else ()
+    return {name: tensor for name, tensor in template.state_dict().items() if is_averaged(name, tensor, split)}
+
+
+# ---------------------------------------------------------------- single values
+
+
+def _at_least_one(found: object, place: str) -> str | None:
+    return first_fault(0, found, place) or (None if found else f"{place}: 1 or more expected")
+
+
+def _indices(example: Tensor, size: int) -> Rule:
+    """Return the rule for a tensor like an example with numbers from 0 to below `size`."""
+    return lambda found, place: first_fault(example, found, place) or _range_fault(found, place, size - 1)
+
+
+def _not_negative(example: Tensor) -> Rule:
+    return lambda found, place: first_fault(example, found, place) or _range_fault(found, place, math.inf)
+
+
+def _range_fault(found: object, place: str, largest: float) -> str | None:
+    assert isinstance(found, Tensor)
+    sound = not found.numel() or (found.min() >= 0 and found.max() <= largest)
+    return None if sound else f"{place}: numbers from 0 to {largest} expected"
+
+
+def _fusion_statistics(found: object, place: str) -> str | None:
+    numbers = {name: 0.0 for name in _MATCHERS}
+
+    def of_matchers(found: object, place: str) -> str | None:
+        return at_least({}, numbers)(found, place)
+
+    expected = {"mean": of_matchers, "std": of_matchers, "weights": of_matchers, "source": "", "num_impostors": 0}
+    if fault := first_fault(expected, found, place):
+        return fault
+    assert isinstance(found, dict)
+    parts = [set(found[name]) for name in ("mean", "std", "weights")]
+    sound = parts[0] == parts[1] == parts[2] and parts[0] <= _MATCHERS
+    return None if sound else f"{place}: mean, std and weights of the same matchers expected"

@@ -1,0 +1,275 @@
+"""Checkpoints read back: the options of a run to resume, or a whole model to evaluate."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import heads
+import nets
+from cli import checkpoint_form
+from config import Config
+from data import FaceDataModule
+from engine.callbacks import BEST, LAST, PREVIOUS
+from engine.checkpoint_file import damage
+from ops import first_fault, foreign_tensor
+from train_val import MAIN_DATASET, Recognizer
+
+logger = logging.getLogger(__name__)
+
+OWN_KEYS = ("state_dict", "hyper_parameters", "color_space", "fusion_statistics")
+HYPER_PARAMETERS = ("config", "num_classes")
+# What a run can start with beside the backbone, by its keys; what begins with "class" belongs to the identities.
+PARTS = {
+    "matcher": r"matcher\.(?!class_embeddings\.)",
+    "occlusion head": r"occlusion_head\.",
+    "class maps": r"matcher\.class_embeddings\.",
+    "head's statistics": r"heads\.0\.(?!kernel)",
+    "class weights": r"heads\.0\.kernel",
+}
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint file is not what was written, or never was one."""
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Return a checkpoint of ours as plain data, tensors on the CPU; its model fits its options.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedCheckpointError: if it cannot be read or its checksum is wrong.
+        ValueError: if it was not written by a run of ours, or something in it is not as a run writes it; one line with
+            the file and the place in it.
+    """
+    return _read(Path(path))[0]
+
+
+def read_to_resume(path: str | Path) -> dict[str, Any]:
+    """Return a checkpoint of ours that a run can go on from, as `read_checkpoint` does.
+
+    Raises:
+        FileNotFoundError, ValueError: as there, also for optimiser, schedule, counters and all else that a run needs.
+    """
+    checkpoint, template = _read(Path(path))
+    _check_run(Path(path), checkpoint, template)
+    return checkpoint
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Recognizer]:
+    """Return a checkpoint whose model fits, and the model that its options describe, without numbers."""
+    nets.check_is_file(path, "checkpoint")
+    try:
+        fault = damage(path)
+        checkpoint = nets.read_content(path, "checkpoint")
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpointError(str(error)) from error
+    if fault is not None:
+        raise DamagedCheckpointError(f"{path}: damaged or not a checkpoint ({fault})")
+    return _checked(path, checkpoint)
+
+
+def _checked(path: Path, checkpoint: object) -> tuple[dict[str, Any], Recognizer]:
+    missing = _missing_keys(checkpoint)
+    if missing or not isinstance(checkpoint, dict):
+        raise ValueError(
+            f"{path}: not a checkpoint of a maskwise run ({', '.join(missing)} missing); load foreign weights by "
+            "--start_from_model_statedict"
+        )
+    fault = foreign_tensor(checkpoint) or first_fault(
+        checkpoint_form.options_rule(), checkpoint["hyper_parameters"], "hyper_parameters"
+    )
+    if fault is None:
+        with _errors_name(path):
+            template = _template(checkpoint["hyper_parameters"])
+        fault = checkpoint_form.model_fault(checkpoint, template)
+    if fault is not None:
+        raise ValueError(f"{path}: {fault}")
+    return checkpoint, template
+
+
+def _check_run(path: Path, checkpoint: Mapping[str, Any], template: Recognizer) -> None:
+    if fault := checkpoint_form.run_fault(checkpoint, template):
+        raise ValueError(f"{path}: {fault}; a run cannot go on from it")
+
+
+def _template(parameters: Mapping[str, Any]) -> Recognizer:
+    """Return the model that `hyper_parameters` describe, without numbers and with a dense head, as checkpoints have."""
+    with torch.device("meta"):
+        template = Recognizer(parameters["config"] | {"partial_fc_rate": 0.0}, parameters["num_classes"])
+    template.config = Config.from_dict(dict(parameters["config"]))
+    return template
+
+
+def _missing_keys(checkpoint: object) -> list[str]:
+    if not isinstance(checkpoint, dict):
+        return list(OWN_KEYS)
+    missing = [key for key in OWN_KEYS if key not in checkpoint]
+    parameters = checkpoint.get("hyper_parameters")
+    inner = parameters if isinstance(parameters, dict) else {}
+    return missing or [f"hyper_parameters: {key}" for key in HYPER_PARAMETERS if key not in inner]
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint of a run folder that was taken last and is whole; None if there is none.
+
+    Checkpoints are ordered by their steps, not by their times. The best one is the last resort, for it is taken before
+    all that belongs to its step is done. Each one that is damaged is named in a line of the log.
+    """
+    taken_to_go_on = [folder / LAST, folder / PREVIOUS, *sorted(folder.glob("epoch_*.ckpt"))]
+    return _newest(taken_to_go_on) or _newest([folder / BEST])
+
+
+def _newest(paths: Iterable[Path]) -> Path | None:
+    steps: dict[Path, int] = {}
+    for path in filter(Path.is_file, paths):
+        try:
+            steps[path] = read_to_resume(path)["global_step"]
+        except (ValueError, OSError) as error:
+            logger.warning("%s", error)
+    return max(steps, key=lambda path: steps[path], default=None)
+
+
+class OtherDataError(ValueError):
+    """A whole checkpoint was made with other training data."""
+
+
+def check_data(path: str | Path, checkpoint: Mapping[str, Any], data: FaceDataModule, by_name: bool = True) -> None:
+    """Refuse to go on with a checkpoint that was made with other data than these.
+
+    Args:
+        by_name: whether the user has named this checkpoint. Then identities of other names, as a conversion to records
+            gives them, are warned of; else they are other data.
+
+    Raises:
+        OtherDataError: the number of identities, their names or the place in the data do not fit; one line with the
+            file and what is expected.
+    """
+    parameters, remedy = checkpoint["hyper_parameters"], "resume with the data of that run"
+    saved = parameters["num_classes"][MAIN_DATASET]
+    if saved != data.num_classes:
+        raise OtherDataError(
+            f"{path}: was trained on {saved} identities, but the training data hold {data.num_classes}; {remedy}"
+        )
+    if parameters.get("identities", {}).get(MAIN_DATASET, data.identities) != data.identities:
+        line = f"{path}: was trained on identities of other names or in another order than those of the training data"
+        if not by_name:
+            raise OtherDataError(f"{line}; {remedy}")
+        logger.warning("%s: if they are not the same people, %s", line, remedy)
+    try:
+        with _errors_name(Path(path)):
+            data.check_place(
+                checkpoint["FaceDataModule"], checkpoint["callbacks"].get("NeighbourTable", {}).get("table")
+            )
+    except ValueError as error:
+        raise OtherDataError(str(error)) from error
+
+
+def load_pretrained_model(path: str | Path, arch: str | None = None, color_space: str | None = None) -> Recognizer:
+    """Build a whole model from a checkpoint of ours or from foreign weights, in eval mode.
+
+    Architecture, class count and key prefixes are read from the file. A checkpoint of ours brings its matcher,
+    occlusion head and fusion statistics; foreign weights bring the backbone, and the head's class weights when
+    they are there.
+
+    Args:
+        path: checkpoint file.
+        arch: architecture; needed only when the file fits none or several. A wrong one is refused.
+        color_space: "rgb" or "bgr", required when the file does not state it.
+    Raises:
+        FileNotFoundError, ValueError: one line that names the file and what does not fit.
+    """
+    nets.check_is_file(Path(path), "checkpoint")
+    weights = nets.read_state_dict(path)
+    if weights.is_own:
+        return _load_own(Path(path), arch, color_space)
+    return _load_foreign(Path(path), weights.state_dict, arch, color_space)
+
+
+def _load_own(path: Path, arch: str | None, color_space: str | None) -> Recognizer:
+    checkpoint = read_checkpoint(path)
+    parameters = checkpoint["hyper_parameters"]
+    saved_arch = parameters["config"]["arch"]
+    if arch not in (None, saved_arch):
+        raise ValueError(f"{path}: holds {saved_arch}, but --arch says {arch}")
+    if color_space not in (None, checkpoint["color_space"]):
+        raise ValueError(f"{path}: expects {checkpoint['color_space']}, but --color_space says {color_space}")
+    with _errors_name(path):
+        # Checkpoints hold the dense head, however many ranks it was split over. Evaluation is in float32.
+        as_evaluated = {"partial_fc_rate": 0.0, "check_mode": False}
+        recognizer = Recognizer(parameters["config"] | as_evaluated, parameters["num_classes"])
+        recognizer.load_state_dict(checkpoint["state_dict"])
+        recognizer.on_load_checkpoint(checkpoint)
+    return recognizer.eval()
+
+
+def _load_foreign(path: Path, state: Mapping[str, Tensor], arch: str | None, color_space: str | None) -> Recognizer:
+    with _errors_name(path):
+        arch = arch or nets.infer_arch(state)
+        size = nets.infer_embedding_size(state)
+    kernel = state.get("head.kernel")
+    if kernel is not None and (kernel.ndim != 2 or kernel.shape[0] != size):
+        raise ValueError(f"{path}: head.kernel must be [{size}, classes] to match the embedding, is {[*kernel.shape]}")
+    # Foreign weights know neither matcher nor occlusion head: scores come from the embedding alone.
+    config = Config(
+        arch=arch, embedding_size=size, qaconv_loss_weight=0.0, occlusion_loss_weight=0.0, occlusion_method="none"
+    )
+    recognizer = Recognizer(config.to_dict(), {MAIN_DATASET: 1 if kernel is None else int(kernel.shape[1])})
+    nets.load_weights(recognizer.model, path, color_space)
+    if kernel is not None:
+        head = recognizer.head
+        assert isinstance(head, heads.MarginHead)
+        head.kernel.data.copy_(kernel)
+    return recognizer.eval()
+
+
+def start_from(model: Recognizer, path: str | Path, color_space: str | None, everything: bool) -> None:
+    """Give a model that is to be trained the backbone of a file, and of a checkpoint of ours all else that fits.
+
+    Class weights fit where the identities have the same names in the same order. The log says what was taken.
+
+    Raises:
+        FileNotFoundError, ValueError: one line that names the file, if the backbone does not fit or it is damaged.
+    """
+    nets.load_weights(model.model, path, color_space)
+    if not everything or not nets.read_state_dict(path).is_own:
+        logger.info("%s: took the backbone", path)
+        return
+    checkpoint = read_checkpoint(path)
+    found, own = checkpoint["state_dict"], model.state_dict()
+    digest = model.hparams.get("identities")
+    same = digest is not None and checkpoint["hyper_parameters"].get("identities") == digest
+    head = f"heads.{MAIN_DATASET}."
+    with torch.device("meta"):  # a head that is split has its parameters only when the ranks are known
+        options = {**model.config.to_dict(), "partial_fc_rate": 0.0, "freeze": [], "head_only": False}
+        shapes = {key: value.shape for key, value in Recognizer(options, model.num_classes).state_dict().items()}
+    taken, left, chosen = ["backbone"], list[str](), dict[str, Tensor]()
+    for name, pattern in PARTS.items():
+        part = {key: value for key, value in found.items() if re.match(pattern, key)}
+        fits = {k: v.shape for k, v in part.items()} == {k: v for k, v in shapes.items() if re.match(pattern, k)}
+        if part and fits and (same or not name.startswith("class")):
+            taken.append(name)
+            chosen |= part
+        elif part:
+            left.append(f"{name} ({'of other identities' if fits else 'of another shape or not in this model'})")
+    model.load_state_dict({key: value for key, value in chosen.items() if key in own}, strict=False)
+    late = {key.removeprefix(head): value for key, value in chosen.items() if key.startswith(head) and key not in own}
+    if late:
+        model.initial_heads[MAIN_DATASET] = late
+    logger.info("%s: took %s%s", path, ", ".join(taken), f"; left {', '.join(left)}" if left else "")
+
+
+@contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with the content of a file into one line that names the file."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, LookupError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())[:300]}") from error

@@ -1,0 +1,394 @@
+"""A run from its options to its report: the program behind main.py."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import pytorch_lightning as pl
+import torch
+
+from cli.checkpoints import (
+    DamagedCheckpointError,
+    OtherDataError,
+    check_data,
+    load_pretrained_model,
+    newest_checkpoint,
+    read_to_resume,
+    start_from,
+)
+from config import AUTO, Config, merge_for_resume
+from data import FaceDataModule, usable_workers
+from datasets import UnreadableImageError
+from engine import optim, runs
+from engine.callbacks import (
+    LAST,
+    RanksDisagreeError,
+    TooManyUnreadableError,
+    WorkerError,
+    bounded_waits,
+    named_worker_errors,
+    started_ranks,
+    truncate_incidents,
+    watched_ranks,
+)
+from engine.checkpoint_file import remove_unfinished
+from engine.devices import device_name, local_ranks, settle, uses_gpu, world_size
+from engine.files import WriteFailures, side_file
+from engine.guard import NonFiniteError
+from engine.loggers.metrics_logger import truncate_metrics
+from engine.loggers.tensorboard_logger import require_tensorboard, restart_tensorboard
+from engine.loggers.wandb_run import restore_wandb_id
+from engine.out_of_memory import IMAGE_BYTES, advice, is_out_of_memory, refuse_beyond_memory
+from engine.signals import Stopped, StoppedWaiting, StopSignals
+from engine.trainer import build_trainer
+from evaluation import METHODS
+from evaluation.report.results import format_table, write_report
+from options.overrides import BETWEEN_EPOCHS, changed_options, override
+from system.launch import find_launch, is_main_process
+from system.terminal import show
+from tasks.recognition.reporting import benchmark_results, draw_report
+from tasks.recognition.validation import CONDITIONS, metric_names
+from train_val import MAIN_DATASET, Recognizer
+
+logger = logging.getLogger(__name__)
+RUNS = Path("experiments")
+RANK_BYTES = 150e6  # of a process with torch that has done nothing yet
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything a run needs, built and checked; `folder` and its `lock` are None on ranks that write nothing."""
+
+    config: Config
+    folder: Path | None
+    datamodule: FaceDataModule
+    model: Recognizer
+    trainer: pl.Trainer
+    stop: StopSignals
+    failures: WriteFailures
+    lock: TextIO | None
+
+
+class Beginning(NamedTuple):
+    """What a run begins or goes on with; the lock is that of the folder that it goes on in."""
+
+    config: Config
+    checkpoint: dict[str, Any] | None
+    datamodule: FaceDataModule
+    lock: TextIO | None
+
+
+def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop: StopSignals | None = None) -> Session:
+    """Check options and input, make the run folder and build everything.
+
+    Args:
+        given: options of the command.
+        explicit: names of those that the user gave.
+        argv: the words of the command, for the record.
+        stop: what receives signals; None: no signal ends the run early.
+    Raises:
+        ValueError, OSError: one line for the user about what is wrong with which flag or file.
+    """
+    log = runs.start_log(is_main_process())
+    if given.requeue and given.resume_from_checkpoint != AUTO:
+        logger.warning("--requeue starts the same command again: without --resume_from_checkpoint auto it is a new run")
+    writes = is_main_process() and not given.fast_dev_run
+    config, checkpoint, datamodule, lock = _begin(given, explicit, writes)
+    model = _build_model(config, datamodule)
+    _check_monitor(config, datamodule, has_matcher=model.matcher is not None)
+    folder = _run_folder(config, checkpoint) if writes else None
+    stop, failures = stop or StopSignals(), WriteFailures()
+    if folder is not None:
+        lock = lock or runs.lock_folder(folder)
+        runs.log_into(folder, log, failures)
+        runs.write_record(folder, config, ["main.py", *argv])
+    _announce(config, folder, datamodule, model)
+    trainer = build_trainer(config, folder, stop, failures)
+    stop.on_exit = partial(_say_how_to_go_on, "stopped", folder)
+    stop.on_second = partial(_kill_started_ranks, trainer)
+    return Session(config, folder, datamodule, model, trainer, stop, failures, lock)
+
+
+def _begin(given: Config, explicit: AbstractSet[str], writes: bool) -> Beginning:
+    """Return what the run begins or goes on with; `auto` passes over runs that were made with other data."""
+    auto, passed = given.resume_from_checkpoint == AUTO, list[Path]()
+    while True:
+        found = _find_checkpoint(given, passed)
+        lock = _lock_resumed(found) if writes else None
+        try:
+            return Beginning(*_open(found, explicit, not auto), lock)
+        except OtherDataError as error:
+            if not auto:
+                raise
+            if lock is not None:
+                lock.close()
+            logger.warning("%s; --resume_from_checkpoint auto passes over this run", error)
+            passed.append(Path(str(found.resume_from_checkpoint)).parent)
+
+
+def _open(
+    given: Config, explicit: AbstractSet[str], by_name: bool
+) -> tuple[Config, dict[str, Any] | None, FaceDataModule]:
+    """Return options, checkpoint and data, which fit each other."""
+    checkpoint = _checkpoint_to_resume(given)
+    config, saved = given, None
+    if checkpoint is not None:
+        saved = Config.from_dict(checkpoint["hyper_parameters"]["config"])
+        config = merge_for_resume(checkpoint["hyper_parameters"]["config"], given, explicit)
+    if config.tensorboard:
+        require_tensorboard()
+    if saved is not None and checkpoint is not None:
+        _check_override(config, saved, checkpoint)
+    elif given.override:
+        raise ValueError("--override changes a run that goes on: without a checkpoint give the flags themselves")
+    _check_memory(config, num_classes=config.custom_num_class or 1)
+    datamodule = FaceDataModule(config, world_size(config))
+    datamodule.setup()
+    _check_memory(config, datamodule.num_classes)
+    if checkpoint is not None:
+        check_data(str(config.resume_from_checkpoint), checkpoint, datamodule, by_name)
+    datamodule.config = settle(config, local_ranks(config), saved)
+    return datamodule.config, checkpoint, datamodule
+
+
+def run(session: Session) -> int:
+    """Train, or only test, and write the report; return the exit code, see docs/reliability.md."""
+    try:
+        with watched_ranks(session.trainer), named_worker_errors(), bounded_waits(session.stop, session.trainer):
+            _train_and_test(session)
+    except Stopped as stopped:
+        _say_how_to_go_on(str(stopped), session.folder)
+        code = session.stop.leave(stopped.number)
+        # Of a wait that was given up the other ranks know nothing: to them this one has died.
+        return code or (128 + stopped.number if isinstance(stopped, StoppedWaiting) else 0)
+    except (NonFiniteError, RanksDisagreeError, TooManyUnreadableError, WorkerError) as error:
+        logger.error("%s", error)
+        return 1
+    except UnreadableImageError as error:  # met by this process itself: there are no workers
+        logger.error("%s; the run ends, resume it from its last checkpoint", error)
+        return 1
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        logger.error("%s", advice(error, session.config.batch_size, session.trainer.global_step + 1))
+        return 1
+    if session.folder is not None:
+        _report(session, session.folder)
+    return session.failures.exit_code()
+
+
+def _train_and_test(session: Session) -> None:
+    trainer, model, datamodule, config = session.trainer, session.model, session.datamodule, session.config
+    if not config.evaluate:
+        trainer.fit(model, datamodule=datamodule, ckpt_path=config.resume_from_checkpoint, weights_only=True)
+    # The report is about the last weights: choosing the best epoch on the same pairs would flatter it.
+    trainer.test(model, datamodule=datamodule, verbose=False)
+
+
+def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, model: Recognizer) -> None:
+    """Log what this run is: precision and threads are logged where they are settled."""
+    if folder is not None:
+        logger.info("run folder: %s; the report will be in %s", folder, folder / "report")
+    name = device_name(uses_gpu(config))
+    workers = usable_workers(config.num_workers)
+    logger.info("device: %s, ranks: %d, workers of each: %d", name, world_size(config), workers)
+    count, of_backbone = (sum(p.numel() for p in module.parameters()) for module in (model, model.model))
+    logger.info("model: %s, %s parameters, of them %s in the backbone", config.arch, f"{count:,}", f"{of_backbone:,}")
+    logger.info(
+        "data: %d images of %d identities, validated on %s; steps: %s",
+        len(datamodule.train_dataset),
+        datamodule.num_classes,
+        ", ".join(benchmark.name for benchmark in datamodule.benchmarks),
+        "none (--evaluate)" if config.evaluate else f"{datamodule.num_steps} in {config.epochs} epochs",
+    )
+    if not config.evaluate:
+        for text in optim.unfinished(
+            config.margin_warmup_epochs, config.epochs, config.warmup_steps, datamodule.num_steps
+        ):
+            logger.warning("%s", text)
+    logger.info("memory of a rank: %s", model.memory_plan(world_size(config)))
+
+
+def _say_how_to_go_on(what: str, folder: Path | None) -> None:
+    if folder is None:  # rank 0 says it
+        logger.warning("%s", what)
+    elif (folder / LAST).exists():
+        launch = find_launch()
+        how = "" if launch is None else f", on all ranks by {launch.launcher}"
+        logger.warning("%s; to go on%s: %s", what, how, runs.command_to_go_on(folder / LAST))
+    else:
+        logger.warning("%s; no checkpoint was written yet: start the same command again", what)
+
+
+def _kill_started_ranks(trainer: pl.Trainer) -> None:
+    for process in started_ranks(trainer):
+        process.kill()
+
+
+def _find_checkpoint(given: Config, passed: Collection[Path] = ()) -> Config:
+    """Return the options with `auto` replaced by the newest checkpoint, if any, not from the folders passed over."""
+    if given.resume_from_checkpoint != AUTO:
+        return given
+    folders = (folder for folder in runs.run_folders(RUNS, given.prefix) if folder not in passed)
+    folder = next((folder for folder in folders if not runs.only_evaluated(folder)), None)
+    found = None if folder is None else newest_checkpoint(folder)
+    if found is not None:
+        logger.info("--resume_from_checkpoint auto: going on from %s", found)
+        return replace(given, resume_from_checkpoint=str(found), start_from_model_statedict=None)
+    if given.evaluate and given.start_from_model_statedict is None:
+        raise ValueError(f"--resume_from_checkpoint auto: no checkpoint to evaluate in {folder or RUNS}")
+    logger.warning("--resume_from_checkpoint auto: no whole checkpoint in %s; a new run starts", folder or RUNS)
+    # The same command begins the run and goes on with it.
+    return replace(override(given, given.override), resume_from_checkpoint=None, override=())
+
+
+def _lock_resumed(given: Config) -> TextIO | None:
+    """Take the folder of the run that goes on, before anything is read that its own process might change."""
+    if given.resume_from_checkpoint is None or given.evaluate or not Path(given.resume_from_checkpoint).is_file():
+        return None
+    return runs.lock_folder(Path(given.resume_from_checkpoint).parent)
+
+
+def _checkpoint_to_resume(given: Config) -> dict[str, Any] | None:
+    """Return the content of the checkpoint that the run goes on from, or None for a new run."""
+    if given.resume_from_checkpoint is None or given.evaluate:
+        return None
+    try:
+        return read_to_resume(given.resume_from_checkpoint)
+    except DamagedCheckpointError as error:
+        raise ValueError(f"{error}; --resume_from_checkpoint auto takes the newest one that is whole") from error
+
+
+def _check_override(config: Config, saved: Config, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse what --override may not change in this checkpoint, and log what it does change."""
+    parameters, done = checkpoint["hyper_parameters"], int(checkpoint["FaceDataModule"]["batches_done"])
+    changes = changed_options(saved, config.override)
+    if not changes:
+        return
+    between = sorted(changes.keys() & BETWEEN_EPOCHS)
+    if between and done:
+        raise ValueError(
+            f"--override {between[0]}: {config.resume_from_checkpoint} lies inside an epoch, {done} batches after its"
+            " start; the batches of an epoch can change at its end only, so resume a checkpoint from there"
+        )
+    before, after = (_shapes(options, parameters["num_classes"]) for options in (saved, config))
+    other = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if other:
+        raise ValueError(
+            f"--override {', '.join(changes)}: {other[0]} in the checkpoint would not fit; start a new run"
+        )
+    for name, value in changes.items():
+        logger.warning(
+            "--override: %s is %s from here on; in the checkpoint it is %s", name, value, getattr(saved, name)
+        )
+
+
+def _shapes(config: Config, num_classes: Mapping[str, int]) -> dict[str, tuple[torch.Size, bool]]:
+    """Return shape and whether it is trained of everything that a checkpoint of a run holds."""
+    with torch.device("meta"):
+        model = Recognizer(config.to_dict(), num_classes)
+    return {name: (tensor.shape, tensor.requires_grad) for name, tensor in model.state_dict(keep_vars=True).items()}
+
+
+def _check_memory(config: Config, num_classes: int) -> None:
+    """Refuse sizes that cannot fit into memory. What is counted is certain; activations come on top of it."""
+    if config.evaluate:
+        return  # the file says how large the model is
+    ranks = local_ranks(config)
+    refuse_beyond_memory({f"--num_processes {ranks}": (ranks - 1) * RANK_BYTES})
+    with torch.device("meta"):  # every shape, no memory
+        model = Recognizer(config.to_dict(), {MAIN_DATASET: num_classes})
+    states = (2 if config.optimizer == "adamw" else int(config.momentum > 0)) if not uses_gpu(config) else -1
+    matcher = [] if model.matcher is None else [*model.matcher.named_parameters()]
+    sizes = {
+        f"--arch {config.arch} with --embedding_size {config.embedding_size}": model.model.parameters(),
+        f"--embedding_size {config.embedding_size} for {num_classes} identities": model.heads.parameters(),
+        f"--qaconv_channels {config.qaconv_channels}": [p for name, p in matcher if "class_embeddings" not in name],
+    }
+    # On the CPU each weight has a gradient and the optimizer's states; a GPU has its own memory for them.
+    demands: dict[str, float] = {
+        flags: (2 + states) * sum(p.numel() * p.element_size() for p in parameters)
+        for flags, parameters in sizes.items()
+    }
+    maps = [p.numel() * p.element_size() for name, p in matcher if "class_embeddings" in name]
+    demands[f"--class_embeddings for {num_classes} identities"] = sum(maps)
+    demands[f"--batch_size {config.batch_size}"] = config.batch_size * IMAGE_BYTES / world_size(config)
+    refuse_beyond_memory({flags: ranks * size for flags, size in demands.items()})
+
+
+def _check_monitor(config: Config, datamodule: FaceDataModule, has_matcher: bool) -> None:
+    """Refuse now what the first validation would not find."""
+    conditions = CONDITIONS if config.val_occlusion else CONDITIONS[:1]
+    names = metric_names(datamodule.benchmarks, conditions, METHODS if has_matcher else METHODS[:1])
+    if config.monitor not in names:
+        raise ValueError(f"--monitor: no metric will be called {config.monitor!r}; choose one of {', '.join(names)}")
+
+
+def _run_folder(config: Config, checkpoint: Mapping[str, Any] | None) -> Path:
+    """Return a new run folder, or the one of the resumed run, its metrics cut back to the checkpoint."""
+    if checkpoint is None:
+        return runs.create_run_folder(RUNS, config.prefix)
+    assert config.resume_from_checkpoint is not None
+    path = Path(config.resume_from_checkpoint)
+    remove_unfinished(path.parent)
+    runs.set_aside_unusable(path.parent)
+    dropped = truncate_metrics(path.parent / "metrics.csv", checkpoint["global_step"])
+    truncate_incidents(path.parent / "incidents.jsonl", checkpoint["global_step"])
+    restart_tensorboard(path.parent, checkpoint["global_step"])
+    restore_wandb_id(path.parent, checkpoint)
+    logger.info("resuming %s: %d rows of metrics.csv will be written again", path, dropped)
+    if checkpoint["FaceDataModule"]["epoch"] >= config.epochs:
+        logger.info("nothing is left to train: its %d epochs are done; --epochs takes more", config.epochs)
+    return path.parent
+
+
+def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
+    """Return the model to train or test; every random draw of its weights follows `--seed`."""
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    if config.evaluate:
+        path = config.resume_from_checkpoint or config.start_from_model_statedict
+        assert path is not None, "Config checks that --evaluate comes with a checkpoint"
+        return load_pretrained_model(path, color_space=config.color_space)
+    identities = {MAIN_DATASET: datamodule.identities}
+    model = Recognizer(config.to_dict(), {MAIN_DATASET: datamodule.num_classes}, identities)
+    if config.start_from_model_statedict is not None:
+        start_from(model, config.start_from_model_statedict, config.color_space, everything=config.load == "all")
+    if config.frozen:
+        logger.info("%s", optim.describe_frozen(model))
+    if config.compile:
+        model.model.compile()  # in place: checkpoints keep the names of the parameters
+    return model
+
+
+def _report(session: Session, folder: Path) -> None:
+    """Write the report of the last evaluation and print its table."""
+    model, datamodule, config = session.model, session.datamodule, session.config
+    statistics = model.fusion_statistics
+    facts = {
+        "synthetic": datamodule.synthetic,
+        "missing": datamodule.missing,
+        "run": folder.name,
+        "step": session.trainer.global_step,
+        "seed": config.seed,
+        "val_occlusion": config.val_occlusion,
+        "fusion_weights": model.fusion_weights,
+        "fusion_source": "impostor pairs of the other folds",
+        "pooled_statistics": None if statistics is None else statistics.to_dict(),
+        "unreadable": sorted(datamodule.unreadable),
+    }
+    results = benchmark_results(model.last_results, datamodule.benchmarks, facts)
+    with side_file(session.failures, "report"):
+        write_report(folder / "report", results)
+    draw_report(folder / "report", results, session.failures)
+    show(format_table(results))
+    for name, entry in results["comparisons"].items():
+        show(
+            f"{name}: {100 * entry['estimate']:+.2f} points [{100 * entry['lower']:+.2f}, {100 * entry['upper']:+.2f}]"
+        )
+    show(f"run folder: {folder}")

@@ -1,0 +1,1 @@
+"""Benchmark sets and lists of pairs, in every format that users have them in."""

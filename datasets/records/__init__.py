@@ -1,0 +1,1 @@
+"""RecordIO files: reader, writer, indices and labels."""

@@ -1,0 +1,1 @@
+"""How anything is trained: it knows Lightning, and no face."""

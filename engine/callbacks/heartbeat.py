@@ -1,0 +1,263 @@
+"""A sign of life every so many seconds: how far training is, how fast, how much memory; and what it waits for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import threading
+import time
+from collections import deque
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TypedDict
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from datasets import PairSample, Sample
+from engine.callbacks import processes
+from engine.callbacks.stalls import describe_wait
+from engine.files import WriteFailures, side_file
+from engine.runs import write_json
+
+logger = logging.getLogger(__name__)
+
+FILE = "heartbeat.json"
+STALL_STEPS = 10  # times the usual time from batch to batch
+_REMEMBERED = 100  # batches whose median time is the usual one
+_STATES = {"train": "training", "validate": "validating", "test": "testing"}
+_SECONDS_TO_STOP = 5.0  # a disk that hangs must not keep the run from ending
+
+
+class Progress(TypedDict):
+    """How far a validation or test is; None in training."""
+
+    pairs: int | None  # that all ranks have done
+    total_pairs: int | None
+    pairs_per_second: float | None  # since it began
+
+
+class Beat(Progress):
+    """What `heartbeat.json` holds; None stands for what is not known, or not yet."""
+
+    state: str  # starting, training, validating, testing; at the end: over, or failed or stopped
+    step: int
+    total_steps: int | None
+    epoch: int
+    images_per_second: float  # that were trained on by all ranks, since the beat before
+    seconds_to_go: float | None  # of training, at its pace since it was started or resumed; validations come on top
+    memory_bytes: int | None  # resident set of this rank and its workers; pages that they share count for each
+    gpu_memory_bytes: int | None  # that torch holds of this rank's GPU
+    running_seconds: float
+    stalled: str | None  # what is waited for
+    time: str  # the wall clock's, local with its offset; nothing else depends on that clock
+
+
+class Heartbeat(Callback):
+    """Write a line and `heartbeat.json` every so many seconds, also while training waits, and say what it waits for.
+
+    A stall is said once: when no batch was finished for the time between two beats and for 10 times the usual time
+    from batch to batch. Every rank tells its own.
+
+    All is read by a thread of its own from what the host knows anyway: nobody waits for a device, and nothing that is
+    trained or logged depends on it.
+
+    Args:
+        folder: the run folder, None on the ranks that write nothing.
+        seconds: between two beats.
+        failures: told when the file cannot be written; None: that is an error.
+    """
+
+    def __init__(self, folder: Path | None, seconds: float, failures: WriteFailures | None = None) -> None:
+        self._path = None if folder is None else Path(folder) / FILE
+        self._seconds = seconds
+        self._failures = failures
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._main = 0
+        self._begin = self._train_mark = self._last_sign = self._last_beat = time.monotonic()
+        self._first_step = 0
+        self._total_steps: int | None = None
+        self._images = self._last_images = 0  # of this rank: so far, and at the last beat
+        self._trained = 0.0  # seconds that the batches so far have taken, without validations
+        self._pairs: tuple[int, float] | None = None  # in the validation or test at hand: done, and when it began
+        self._durations: deque[float] = deque(maxlen=_REMEMBERED)
+        self._stall: str | None = None
+
+    # ---------------------------------------------------------------- the beginning and the end
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Begin to beat."""
+        self._main, self._over, self._stall = threading.get_ident(), threading.Event(), None
+        self._last_sign = self._last_beat = time.monotonic()
+        self._write(self._beat(trainer))
+        self._thread = threading.Thread(target=self._run, args=(trainer,), daemon=True, name="heartbeat")
+        self._thread.start()
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Stop to beat."""
+        self._stop(trainer, "over")
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Stop to beat, and leave word how training ended."""
+        self._stop(trainer, "failed or stopped")
+
+    def _stop(self, trainer: pl.Trainer, state: str) -> None:
+        if self._thread is not None:
+            self._over.set()
+            self._thread.join(_SECONDS_TO_STOP)
+            self._thread = None
+            self._write({**self._beat(trainer), "state": state})
+
+    # ---------------------------------------------------------------- signs of life
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note where training starts or goes on, and how far it is to go."""
+        self._total_steps = int(trainer.estimated_stepping_batches)
+        self._first_step, self._trained = trainer.global_step, 0.0
+        self._durations.clear()
+        self._last_sign = self._train_mark = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: Sample, batch_idx: int
+    ) -> None:
+        """Note a batch and its images."""
+        self._images += len(batch.label)
+        self._trained += time.monotonic() - self._train_mark
+        self._train_mark = time.monotonic()
+        self._note_batch()
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note that pairs are to be scored, and that the clock of training stands still."""
+        self._begin_pairs()
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note that pairs are to be scored."""
+        self._begin_pairs()
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: PairSample, *place: object
+    ) -> None:
+        """Note a batch and its pairs."""
+        self._note_pairs(len(batch.index) * trainer.world_size)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: PairSample, *place: object
+    ) -> None:
+        """Note a batch and its pairs."""
+        self._note_pairs(len(batch.index) * trainer.world_size)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Let the clock of training go on."""
+        self._end_pairs()
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Note that all pairs are scored."""
+        self._end_pairs()
+
+    def _begin_pairs(self) -> None:
+        now = time.monotonic()
+        self._trained += now - self._train_mark
+        self._pairs = (0, now)
+
+    def _note_pairs(self, count: int) -> None:
+        if self._pairs is not None:
+            self._pairs = (self._pairs[0] + count, self._pairs[1])
+        self._note_batch()
+
+    def _end_pairs(self) -> None:
+        self._pairs = None
+        self._train_mark = self._last_sign = time.monotonic()
+
+    def _note_batch(self) -> None:
+        now = time.monotonic()
+        self._durations.append(now - self._last_sign)
+        self._last_sign = now
+
+    # ---------------------------------------------------------------- the thread
+
+    def _run(self, trainer: pl.Trainer) -> None:
+        while not self._over.wait(self._seconds):
+            self._look_for_stall(trainer)
+            beat = self._beat(trainer)
+            self._write(beat)
+            if self._path is not None:
+                logger.info("heartbeat: %s", _line(beat))
+
+    def _look_for_stall(self, trainer: pl.Trainer) -> None:
+        silent = time.monotonic() - self._last_sign
+        usual = statistics.median(tuple(self._durations) or (0.0,))
+        rank = f"rank {trainer.global_rank}: " if trainer.world_size > 1 else ""
+        if silent < max(self._seconds, STALL_STEPS * usual):
+            if self._stall is not None:
+                logger.warning("%straining goes on", rank)
+            self._stall = None
+        elif self._stall is None:
+            self._stall = describe_wait(self._main, trainer.world_size)
+            logger.warning("%sno batch was finished for %.0f s: the main process %s", rank, silent, self._stall)
+
+    def _beat(self, trainer: pl.Trainer) -> Beat:
+        now, so_far = time.monotonic(), self._images
+        images, interval = so_far - self._last_images, now - self._last_beat
+        self._last_images, self._last_beat = so_far, now
+        return {
+            "state": _STATES.get(str(trainer.state.stage and trainer.state.stage.value), "starting"),
+            "step": trainer.global_step,
+            "total_steps": self._total_steps,
+            "epoch": trainer.current_epoch,
+            "images_per_second": round(images * trainer.world_size / interval, 2) if interval else 0.0,
+            "seconds_to_go": self._seconds_to_go(trainer.global_step),
+            **self._progress(trainer, now),
+            "memory_bytes": _memory(),
+            "gpu_memory_bytes": _gpu_memory(trainer),
+            "running_seconds": round(now - self._begin, 1),
+            "stalled": self._stall,
+            "time": datetime.fromtimestamp(time.time()).astimezone().isoformat(timespec="seconds"),
+        }
+
+    def _seconds_to_go(self, step: int) -> float | None:
+        # By finished batches alone: a pause of any kind must not make the guess rise.
+        done = step - self._first_step
+        if self._total_steps is None or done <= 0:
+            return None
+        return round((self._total_steps - step) * self._trained / done, 1)
+
+    def _progress(self, trainer: pl.Trainer, now: float) -> Progress:
+        if self._pairs is None:
+            return {"pairs": None, "total_pairs": None, "pairs_per_second": None}
+        done, begin = self._pairs
+        total: int = sum(len(benchmark.issame) for benchmark in trainer.datamodule.benchmarks)  # type: ignore[attr-defined, misc]  # Lightning attaches it
+        rate = round(done / (now - begin), 2) if now > begin else 0.0
+        return {"pairs": min(done, total), "total_pairs": total, "pairs_per_second": rate}
+
+    def _write(self, beat: Beat) -> None:
+        if self._path is not None:
+            with side_file(self._failures, FILE):
+                write_json(self._path, beat)
+
+
+def _memory() -> int | None:
+    """Return the resident set of this process and its workers."""
+    own, *others = map(processes.resident_bytes, (os.getpid(), *processes.workers()))
+    return None if own is None else own + sum(size for size in others if size is not None)
+
+
+def _gpu_memory(trainer: pl.Trainer) -> int | None:
+    device = trainer.strategy.root_device
+    # The allocator's own count: asking the driver might wait for the device.
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
+
+
+def _line(beat: Beat) -> str:
+    parts = [beat["state"], f"step {beat['step']} of {beat['total_steps']}", f"epoch {beat['epoch']}"]
+    if beat["pairs"] is None:
+        parts.append(f"{beat['images_per_second']:.1f} images/s")
+    else:
+        parts.append(f"{beat['pairs']} of {beat['total_pairs']} pairs, {beat['pairs_per_second']:.1f} pairs/s")
+    if beat["seconds_to_go"] is not None and beat["state"] != _STATES["test"]:
+        parts.append(f"{timedelta(seconds=round(beat['seconds_to_go']))} of training to go")
+    sizes = {"memory": beat["memory_bytes"], "GPU memory": beat["gpu_memory_bytes"]}
+    parts += [f"{name} {size / 1e9:.2f} GB" for name, size in sizes.items() if size is not None]
+    return ", ".join(parts)

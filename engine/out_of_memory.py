@@ -1,0 +1,69 @@
+"""Memory that a run cannot have: refused before anything is built, or told when it has run out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from system.cgroups import group_values
+
+IMAGE_BYTES = 3 * 112 * 112 * 4  # of a batch, as the model takes it
+_ON_THE_HOST = ("can't allocate memory", "Cannot allocate memory")  # torch has no type of error for it
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the memory of a device or of the host is exhausted."""
+    of_torch = isinstance(error, RuntimeError | OSError) and any(text in str(error) for text in _ON_THE_HOST)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or of_torch
+
+
+def advice(error: BaseException, batch_size: int, step: int) -> str:
+    """Return one line: where memory ran out and which options need less."""
+    where = "GPU memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
+    reason = str(error).strip().partition("\n")[0]
+    return (
+        f"out of {where} in step {step}: lower --batch_size ({batch_size}) and raise --accumulate_grad_batches, or use "
+        f"--precision bf16, --activation_checkpointing, a smaller --arch, or --partial_fc_rate for many identities "
+        f"({reason})"
+    )
+
+
+def refuse_beyond_memory(demands: Mapping[str, float]) -> None:
+    """Refuse what cannot fit into the memory of this machine, whatever else is in it.
+
+    Args:
+        demands: bytes that are needed at least, by the flags that decide on them.
+    Raises:
+        ValueError: one line with the flags that need most.
+    """
+    available, needed = available_memory(), sum(demands.values())
+    if available is None or needed <= available:
+        return
+    largest = max(demands, key=lambda flags: demands[flags])
+    raise ValueError(
+        f"{largest}: needs at least {_gigabytes(demands[largest])} of memory, of {_gigabytes(needed)} for the whole"
+        f" run; {_gigabytes(available)} are available here"
+    )
+
+
+def available_memory() -> float | None:
+    """Return the bytes that this process may still get, swap included, within its control groups; None if unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+        limits = [1024.0 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0))]
+    except (OSError, ValueError, LookupError):
+        return None  # another system
+    return min([*limits, *_group_limits()])
+
+
+def _group_limits() -> Iterator[float]:
+    for words in group_values("memory", ("memory.limit_in_bytes",), "memory.max"):
+        if len(words) == 1 and words[0].isdecimal():  # not "max"
+            yield float(words[0])
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"

@@ -1,0 +1,159 @@
+"""The Lightning trainer of a run: device, ranks, precision, loggers and callbacks as the options say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
+
+from config import Config
+from data import TEST_RUN_BATCHES, usable_workers
+from engine.callbacks import (
+    BEST,
+    BestCheckpoint,
+    Heartbeat,
+    IdleWorkers,
+    IncidentList,
+    LastCheckpoint,
+    LossBar,
+    OverriddenNumbers,
+    RankState,
+    SameStart,
+    UnreadableList,
+    WeightAverage,
+)
+from engine.checkpoint_file import AtomicCheckpointIO
+from engine.devices import choose_precision, local_ranks, uses_gpu, world_size
+from engine.files import WriteFailures
+from engine.loggers.metrics_logger import MetricsLogger
+from engine.loggers.tensorboard_logger import TensorBoardLogger
+from engine.loggers.wandb_run import WandbIdentity, start_wandb
+from engine.signals import StopSignals
+from system.launch import find_launch
+from tasks.recognition.neighbours import NeighbourTable
+from tasks.recognition.sample_sheet import SampleSheet
+from tasks.recognition.score_histograms import ScoreHistograms
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+class _NoSignals(_SignalConnector):
+    """Leaves the signals alone: Lightning's own handler broadcasts amid whatever the ranks are exchanging."""
+
+    def register_signal_handlers(self) -> None:
+        """Do nothing; `LastCheckpoint` stops the run."""
+
+
+class _EpochLoop(_TrainingEpochLoop):
+    """Does not broadcast the news of a signal at every batch, which would make the host wait for the device."""
+
+    def _broadcast_sigterm_tensor(self) -> None:
+        """Do nothing; `LastCheckpoint` tells the ranks."""
+
+
+def build_trainer(
+    config: Config, folder: Path | None, stop: StopSignals | None = None, failures: WriteFailures | None = None
+) -> pl.Trainer:
+    """Return the trainer.
+
+    Args:
+        config: options of the run.
+        folder: the run folder on rank 0, None elsewhere.
+        stop: what tells that a signal came; None: no signal ends the run early.
+        failures: what is told of files that cannot be written.
+    """
+    stop, failures = stop or StopSignals(), failures or WriteFailures()
+    on_gpu, devices, world = uses_gpu(config), local_ranks(config), world_size(config)
+    trainer = pl.Trainer(
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=devices,
+        num_nodes=max(1, world // devices),
+        strategy=_strategy(on_gpu) if world > 1 else "auto",
+        plugins=[AtomicCheckpointIO(failures), _cluster_environment()],
+        precision=_precision(config),  # type: ignore[arg-type]
+        max_epochs=config.epochs,
+        accumulate_grad_batches=config.accumulate_grad_batches,
+        val_check_interval=config.val_check_interval,
+        check_val_every_n_epoch=config.check_val_every_n_epoch,
+        limit_train_batches=TEST_RUN_BATCHES if config.test_run else 1.0,
+        fast_dev_run=config.fast_dev_run,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+        logger=_loggers(config, folder, failures),
+        callbacks=_callbacks(config, folder, stop, failures),
+        default_root_dir=folder,
+        log_every_n_steps=config.log_every_n_steps,
+    )
+    trainer._signal_connector = _NoSignals(trainer)
+    trainer.fit_loop.epoch_loop = _EpochLoop(trainer)
+    return trainer
+
+
+def _precision(config: Config) -> str:
+    return "64-true" if config.check_mode else PRECISIONS[str(choose_precision(config).value)]
+
+
+def _cluster_environment() -> ClusterEnvironment:
+    # Lightning's own choice takes a task of srun in an interactive job for a run of its own, and a single task, in a
+    # job that has several, for one that waits for others.
+    launch = find_launch()
+    if launch is None:
+        return LightningEnvironment()
+    return TorchElasticEnvironment() if launch.launcher == "torchrun" else SLURMEnvironment(auto_requeue=False)
+
+
+def _strategy(on_gpu: bool) -> DDPStrategy:
+    # Every parameter takes part in every step or is frozen, so no graph traversal looks for unused ones.
+    return DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", find_unused_parameters=False)
+
+
+def _loggers(config: Config, folder: Path | None, failures: WriteFailures) -> list[Logger] | bool:
+    if folder is None or config.fast_dev_run:
+        return False
+    loggers: list[Logger] = [MetricsLogger(folder, failures)]
+    if config.tensorboard:
+        loggers.append(TensorBoardLogger(folder, failures))
+    if config.wandb != "disabled":
+        loggers.append(start_wandb(folder, config.to_dict(), failures))
+    return loggers
+
+
+def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures: WriteFailures) -> list[Callback]:
+    callbacks: list[Callback] = [SameStart(), LossBar(leave=True)]
+    if config.sampler == "graph":
+        # Random weights know no neighbours: their first epoch has random identities.
+        first_epoch = 0 if config.start_from_model_statedict else 1
+        callbacks.append(NeighbourTable(first_epoch, num_workers=usable_workers(config.num_workers)))
+    if config.ema_decay:
+        callbacks.append(WeightAverage(config.ema_decay))
+    if config.override:
+        callbacks.append(OverriddenNumbers(config))
+    if config.fast_dev_run:
+        return callbacks
+    if config.heartbeat_seconds:
+        callbacks.append(Heartbeat(folder, config.heartbeat_seconds, failures))
+    keep_every = 1 if config.save_all_models else config.keep_every_n_epochs
+    return [
+        *callbacks,
+        SampleSheet(folder, failures),
+        ScoreHistograms(folder, failures),
+        UnreadableList(folder, config.max_bad_fraction, failures),
+        IncidentList(folder, failures),
+        IdleWorkers(),
+        RankState(),
+        WandbIdentity(folder),
+        BestCheckpoint(folder, Path(BEST).stem, config.monitor, mode="max", save_top_k=1, enable_version_counter=False),
+        LastCheckpoint(folder, stop, failures, config.checkpoint_every_n_steps, keep_every),
+    ]

@@ -1,0 +1,1 @@
+"""From scores to figures: verification, identification, fusion, intervals."""

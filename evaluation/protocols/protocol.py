@@ -1,0 +1,169 @@
+"""The verification protocol of a benchmark: every measure of every method on the same pairs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evaluation.protocols.bootstrap import Interval, Resampling, auc_interval
+from evaluation.protocols.checks import BoolArray, FloatArray, Folds, check_both_kinds, check_issame, check_scores
+from evaluation.protocols.fusion import FusionStatistics, combine_folds, fuse, fuse_with
+from evaluation.protocols.roc import OperatingPoint, RocCurve, auc, is_resolved, operating_point, roc_curve, roc_points
+from evaluation.protocols.verification import VerificationResult, verification
+
+MATCHERS = ("adaface", "qaconv")
+METHODS = (*MATCHERS, "combined")
+FARS = (1e-3, 1e-4)
+_NUM_BINS = 40
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """Everything measured of one method on one set of pairs.
+
+    Attributes:
+        verification: cross-validated accuracy with its folds and thresholds.
+        auc, auc_interval: area under the curve; its interval where resampling was asked for.
+        rates: {FAR limit: operating point, or None where the impostor pairs cannot resolve it}.
+        curve: the full curve behind auc and rates.
+        issame, scores: labels bool [N] and scores float64 [N]; of the combined method each pair's from its own fold's
+            row.
+        fold_scores: what verification saw: the scores, or [F, N] rows of the combined method.
+    """
+
+    verification: VerificationResult
+    auc: float
+    auc_interval: Interval | None
+    rates: Mapping[float, OperatingPoint | None]
+    curve: RocCurve
+    issame: BoolArray
+    scores: FloatArray
+    fold_scores: FloatArray
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy over the folds, in [0, 1]."""
+        return self.verification.accuracy
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation of the accuracy over the folds."""
+        return self.verification.std
+
+    @property
+    def tar_at_far(self) -> dict[float, float]:
+        """{FAR limit: TAR, NaN where the impostor pairs cannot resolve it}."""
+        return {far: float("nan") if point is None else point.tar for far, point in self.rates.items()}
+
+    @property
+    def num_impostor(self) -> int:
+        """Number of impostor pairs."""
+        return int((~self.issame).sum())
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the entry of this method in a result dictionary (see `evaluation.report`); scores are left out."""
+        far, tar = roc_points(self.curve)
+        return {
+            "accuracy": self.accuracy,
+            "std": self.std,
+            "fold_accuracy": self.verification.fold_accuracy.tolist(),
+            "fold_threshold": self.verification.fold_threshold.tolist(),
+            "auc": self.auc,
+            "auc_interval": None if self.auc_interval is None else self.auc_interval._asdict(),
+            "tar_at_far": {f"{limit:g}": self._rate_entry(limit, point) for limit, point in self.rates.items()},
+            "num_genuine": int(self.issame.sum()),
+            "num_impostor": self.num_impostor,
+            "constant_accuracy": max(self.num_impostor, int(self.issame.sum())) / self.issame.size,
+            "roc": {"far": far.round(8).tolist(), "tar": tar.round(6).tolist()},
+            "histogram": score_histogram(self.scores, self.issame),
+        }
+
+    def _rate_entry(self, far: float, point: OperatingPoint | None) -> dict[str, object]:
+        if point is not None:
+            return {**point._asdict(), "note": None}
+        needed = int(np.ceil(round(1 / far, 6)))
+        note = f"FAR {far:g} needs at least {needed:,} impostor pairs, there are {self.num_impostor:,}"
+        return {**dict.fromkeys(OperatingPoint._fields), "note": note}
+
+
+def evaluate_pairs(
+    scores_by_matcher: Mapping[str, ArrayLike],
+    issame: ArrayLike,
+    weights: Mapping[str, float] | None = None,
+    folds: Folds = 10,
+    fars: Sequence[float] = FARS,
+    statistics: FusionStatistics | None = None,
+    resampling: Resampling | None = None,
+) -> dict[str, MethodResult]:
+    """Return the result of "adaface" and, where QAConv's scores are given, of "qaconv" and "combined".
+
+    Args:
+        scores_by_matcher: "adaface" and optionally "qaconv" -> [N] finite scores.
+        issame: bool [N], both kinds.
+        weights: of the combined score, whose statistics then come from each fold's training folds (`fuse`). Needed with
+            "qaconv" unless statistics are given.
+        folds: a count (contiguous folds) or an integer array [N].
+        fars: FAR limits in (0, 1].
+        statistics: fuse with these, fitted on other data, and their weights; not together with weights.
+        resampling: how to find an interval of the AUC; None: no interval.
+    Raises:
+        ValueError: on an unknown matcher or none named "adaface", disagreeing shapes, NaN scores, one kind of pairs
+            only, or unless exactly one of weights and statistics is given with "qaconv".
+    """
+    labels = check_issame("evaluate_pairs", issame)
+    check_both_kinds("evaluate_pairs", labels)
+    if "adaface" not in scores_by_matcher or not set(scores_by_matcher) <= set(MATCHERS):
+        raise ValueError(
+            f'evaluate_pairs: matchers must be "adaface" and maybe "qaconv", got {list(scores_by_matcher)}.'
+        )
+    by_method = {
+        name: check_scores(f"evaluate_pairs, {name}", scores_by_matcher[name], labels.size)
+        for name in MATCHERS
+        if name in scores_by_matcher
+    }
+    if "qaconv" in by_method:
+        by_method["combined"] = _combined(by_method, labels, weights, folds, statistics)
+    return {name: _evaluate(scores, labels, folds, fars, resampling) for name, scores in by_method.items()}
+
+
+def score_histogram(scores: FloatArray, issame: BoolArray) -> dict[str, list[float]]:
+    """Return {"edges": [41], "genuine": [40], "impostor": [40]}: counts of both kinds in the same equal bins."""
+    edges = np.histogram_bin_edges(scores, bins=_NUM_BINS)
+    counts = {"genuine": np.histogram(scores[issame], edges)[0], "impostor": np.histogram(scores[~issame], edges)[0]}
+    return {"edges": edges.round(6).tolist(), **{name: count.tolist() for name, count in counts.items()}}
+
+
+def _combined(
+    scores: Mapping[str, NDArray[np.float64]],
+    issame: BoolArray,
+    weights: Mapping[str, float] | None,
+    folds: Folds,
+    statistics: FusionStatistics | None,
+) -> FloatArray:
+    if statistics is not None and weights is None:
+        return fuse_with(scores, statistics)
+    if weights is not None and statistics is None:
+        return fuse(scores, issame, weights, folds)
+    raise ValueError(
+        "evaluate_pairs: the combined method needs weights or statistics, not both, got"
+        f" {'neither' if weights is None else 'both'}; statistics carry their own weights."
+    )
+
+
+def _evaluate(
+    fold_scores: FloatArray, issame: BoolArray, folds: Folds, fars: Sequence[float], resampling: Resampling | None
+) -> MethodResult:
+    scores = fold_scores if fold_scores.ndim == 1 else combine_folds(fold_scores, folds)
+    curve = roc_curve(scores, issame)
+    num_impostor = int((~issame).sum())
+    return MethodResult(
+        verification=verification(fold_scores, issame, folds),
+        auc=auc(scores, issame),
+        auc_interval=None if resampling is None else auc_interval(scores, issame, resampling),
+        rates={far: operating_point(curve, far) if is_resolved(far, num_impostor) else None for far in fars},
+        curve=curve,
+        issame=issame,
+        scores=scores,
+        fold_scores=fold_scores,
+    )

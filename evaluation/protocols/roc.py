@@ -1,0 +1,108 @@
+"""Receiver operating characteristic of pair scores: curve, area, and rates at a false-accept rate (FAR)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from evaluation.protocols.checks import FloatArray, IntArray, check_both_kinds, check_issame, check_scores
+
+
+class RocCurve(NamedTuple):
+    """One point per distinct score, strictest first; a pair is accepted when score >= threshold. All [T]."""
+
+    threshold: FloatArray  # descending; the first is +inf and accepts nothing
+    num_false_accepts: IntArray
+    far: FloatArray
+    tar: FloatArray
+
+
+class OperatingPoint(NamedTuple):
+    """Where a FAR limit is met: rates, threshold (accept when score >= threshold) and count of false accepts."""
+
+    tar: float
+    far: float
+    threshold: float
+    num_false_accepts: int
+
+
+def roc_curve(scores: ArrayLike, issame: ArrayLike) -> RocCurve:
+    """Return the full curve of scores [N] with labels bool [N]; both kinds of pairs are needed."""
+    labels = check_issame("roc_curve", issame)
+    num_genuine, num_impostor = check_both_kinds("roc_curve", labels)
+    values = check_scores("roc_curve", scores, labels.size)
+    thresholds = np.unique(values)[::-1]
+    genuine, impostor = np.sort(values[labels]), np.sort(values[~labels])
+    true_accepts = np.append(0, num_genuine - np.searchsorted(genuine, thresholds, side="left"))
+    false_accepts = np.append(0, num_impostor - np.searchsorted(impostor, thresholds, side="left"))
+    far, tar = false_accepts / num_impostor, true_accepts / num_genuine
+    return RocCurve(np.append(np.inf, thresholds), false_accepts, far, tar)
+
+
+def operating_point(curve: RocCurve, far: float) -> OperatingPoint:
+    """Return the most lenient point whose FAR <= far: it has the largest TAR of those that do.
+
+    Counts are compared as quotients, so that 784 of 78,400 meets a far of 1e-2 exactly.
+    """
+    point = int(np.searchsorted(curve.far, far, side="right")) - 1
+    return OperatingPoint(
+        float(curve.tar[point]),
+        float(curve.far[point]),
+        float(curve.threshold[point]),
+        int(curve.num_false_accepts[point]),
+    )
+
+
+def is_resolved(far: float, num_impostor: int) -> bool:
+    """Return whether num_impostor pairs can show this FAR at all: one false accept must not exceed it."""
+    return num_impostor > 0 and 1 / num_impostor <= far
+
+
+def tar_at_far(scores: ArrayLike, issame: ArrayLike, fars: Sequence[float]) -> dict[float, float]:
+    """Return for each FAR limit the largest TAR whose FAR <= limit, accepting when score >= threshold.
+
+    Args:
+        scores: [N] floating, larger = more alike. Pairs with equal scores are accepted together or not at all.
+        issame: bool [N] with at least one genuine pair.
+        fars: limits in (0, 1].
+    Returns:
+        {far: TAR in [0, 1]}; NaN where far * impostors < 1, because no such FAR can then be observed.
+    Raises:
+        ValueError: on disagreeing shapes, NaN scores, a limit outside (0, 1], or no genuine pairs.
+    """
+    labels = check_issame("tar_at_far", issame)
+    values = check_scores("tar_at_far", scores, labels.size)
+    if not all(0 < far <= 1 for far in fars):
+        raise ValueError(f"tar_at_far: fars must lie in (0, 1], got {list(fars)}.")
+    num_impostor = int((~labels).sum())
+    resolved = [far for far in fars if is_resolved(far, num_impostor)]
+    if num_impostor == labels.size:
+        raise ValueError("tar_at_far: at least one genuine pair is needed, got none.")
+    result = {float(far): float("nan") for far in fars}
+    if resolved:
+        curve = roc_curve(values, labels)
+        result.update({float(far): operating_point(curve, far).tar for far in resolved})
+    return result
+
+
+def auc(scores: ArrayLike, issame: ArrayLike) -> float:
+    """Return the share of (genuine, impostor) comparisons ranked right, ties counting half. In [0, 1]."""
+    labels = check_issame("auc", issame)
+    check_both_kinds("auc", labels)
+    values = check_scores("auc", scores, labels.size)
+    genuine, impostor = values[labels], np.sort(values[~labels])
+    below = np.searchsorted(impostor, genuine, side="left")
+    not_above = np.searchsorted(impostor, genuine, side="right")
+    return float(np.mean(below + not_above) / (2 * impostor.size))
+
+
+def roc_points(curve: RocCurve, num_points: int = 200) -> tuple[FloatArray, FloatArray]:
+    """Return (far, tar), each [num_points]: the curve sampled at FARs evenly spaced on a log axis, for drawing.
+
+    The FARs run from the smallest that can be observed, 1 / impostors, to 1.
+    """
+    num_impostor = curve.num_false_accepts[-1]
+    far = np.geomspace(1 / num_impostor, 1, num_points)
+    far[[0, -1]] = 1 / num_impostor, 1  # geomspace may miss its ends by one rounding
+    return far, curve.tar[np.searchsorted(curve.far, far, side="right") - 1]

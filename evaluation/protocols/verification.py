@@ -1,0 +1,71 @@
+"""Cross-validated verification accuracy, the protocol of LFW and its relatives."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from evaluation.protocols.checks import BoolArray, FloatArray, Folds, check_issame, check_scores
+from evaluation.protocols.folds import fold_of_pairs
+
+
+class VerificationResult(NamedTuple):
+    """Accuracy over folds: mean, population standard deviation, and both per fold (float64 [F])."""
+
+    accuracy: float
+    std: float
+    fold_accuracy: FloatArray
+    fold_threshold: FloatArray
+
+
+def verification(
+    scores: ArrayLike, issame: ArrayLike, folds: Folds = 10, thresholds: ArrayLike | None = None
+) -> VerificationResult:
+    """Return the accuracy of each fold at the threshold that is best on all other folds.
+
+    Args:
+        scores: [N] floating, larger = more alike; or [F, N]: row f holds all pairs as fold f is to see them (`fuse`).
+        issame: bool [N].
+        folds: a count (contiguous folds) or an integer array [N] (see `fold_of_pairs`).
+        thresholds: [T] floating, tried in the order given, the first best wins. None: -inf and every distinct score,
+            ascending. A pair is accepted when score > threshold.
+    Raises:
+        ValueError: on shapes that disagree, NaN scores or thresholds, no thresholds, fewer than two folds or an empty
+            one.
+        TypeError: if issame is not bool or a fold array is not integer.
+    Reference: Huang et al., "Labeled Faces in the Wild", UMass Amherst TR 07-49, 2007 (View 2).
+    """
+    labels = check_issame("verification", issame)
+    fold_of_pair = fold_of_pairs(folds, labels.size)
+    num_folds = int(fold_of_pair.max()) + 1
+    rows = np.broadcast_to(check_scores("verification", scores, labels.size, num_folds), (num_folds, labels.size))
+    candidates = None if thresholds is None else _check_thresholds(thresholds)
+    fold_accuracy, fold_threshold = np.empty(num_folds), np.empty(num_folds)
+    for fold, row in enumerate(rows):
+        test = fold_of_pair == fold
+        fold_threshold[fold] = best_threshold(row[~test], labels[~test], candidates)
+        fold_accuracy[fold] = np.mean((row[test] > fold_threshold[fold]) == labels[test])
+    return VerificationResult(float(fold_accuracy.mean()), float(fold_accuracy.std()), fold_accuracy, fold_threshold)
+
+
+def best_threshold(scores: FloatArray, issame: BoolArray, thresholds: FloatArray | None = None) -> float:
+    """Return the first of the thresholds with the highest accuracy on these pairs (None: as in `verification`).
+
+    For None the distinct scores of these pairs are enough: a foreign score between two of them decides like the lower
+    one, which is tried first. So a test fold never shapes its own threshold.
+    """
+    if thresholds is None:
+        thresholds = np.concatenate(([-np.inf], np.unique(scores)))
+    rejected_impostors = np.searchsorted(np.sort(scores[~issame]), thresholds, side="right")
+    rejected_genuine = np.searchsorted(np.sort(scores[issame]), thresholds, side="right")
+    return float(thresholds[np.argmax(rejected_impostors - rejected_genuine)])
+
+
+def _check_thresholds(thresholds: ArrayLike) -> FloatArray:
+    array = np.asarray(thresholds, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0 or np.isnan(array).any():
+        raise ValueError(
+            f"verification: thresholds must be [T], T >= 1, without NaN, got shape {list(array.shape)} with"
+            f" {int(np.isnan(array).sum())} NaN; pass None to try every distinct score."
+        )
+    return array

@@ -1,0 +1,235 @@
+"""The result of an evaluation as one dictionary, written as JSON and as text.
+
+Schema (every number may be null: it cannot be computed, or is infinite):
+
+    schema      1
+    synthetic   true if any face was rendered, not photographed
+    missing     names of the benchmark sets that were not found
+    protocol    flip_fusion, color_space, folds, seed, interval_method, fusion_weights {matcher: weight}, fusion_source;
+                further facts may follow
+    benchmarks  {name: {checksum, conditions, identification}}
+      checksum    of the benchmark's file, as text
+      conditions  {"clean" | "occluded": {method: entry}}, methods "adaface", "qaconv", "combined"
+        entry       what MethodResult.to_dict returns: accuracy, std, fold_accuracy, fold_threshold, auc, auc_interval
+                    ({estimate, lower, upper, num_resamples} or null), tar_at_far {FAR: {tar, far, threshold,
+                    num_false_accepts, note}}, num_genuine, num_impostor, constant_accuracy (that of giving every pair
+                    the more frequent answer), roc {far, tar}, histogram {edges, genuine, impostor}
+      identification (optional) every image searched among all others: {condition: {method: {rank_accuracy {k: share},
+                  num_probes, num_strangers}}}
+    comparisons (optional) {text: {estimate, lower, upper, num_resamples}}, paired differences of measures
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+
+from system.terminal import printable
+
+SCHEMA = 1
+PROTOCOL_FACTS = ("flip_fusion", "color_space", "folds", "seed", "interval_method", "fusion_weights", "fusion_source")
+METHOD_NAMES = {"adaface": "AdaFace", "qaconv": "QAConv", "combined": "combined"}
+
+# Entries are read back from JSON, where nothing guarantees their types.
+Entry = Mapping[str, Any]
+
+
+class BenchmarkResults(TypedDict):
+    """Results on one benchmark: {condition: {method: entry}}."""
+
+    checksum: str
+    conditions: Mapping[str, Mapping[str, Entry]]
+    identification: NotRequired[Mapping[str, Mapping[str, Entry]]]
+
+
+class Results(TypedDict):
+    """The whole dictionary; its schema is at the top of the module."""
+
+    schema: int
+    synthetic: bool
+    missing: Sequence[str]
+    protocol: Mapping[str, object]
+    benchmarks: Mapping[str, BenchmarkResults]
+    comparisons: NotRequired[Mapping[str, Entry]]
+
+
+def write_report(folder: Path | str, results: Results) -> None:
+    """Write results.json and report.txt into folder, each at once or not at all.
+
+    Raises:
+        ValueError: if the protocol lacks a fact without which the numbers could not be reproduced.
+        OSError: if the folder cannot be made or written.
+    """
+    absent = [fact for fact in PROTOCOL_FACTS if fact not in results["protocol"]]
+    if absent:
+        raise ValueError(f"write_report: the protocol must state {list(PROTOCOL_FACTS)}, {absent} are missing.")
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    _write_atomically(target / "results.json", json.dumps(to_primitive(results), indent=1, allow_nan=False) + "\n")
+    _write_atomically(target / "report.txt", format_report(results))
+
+
+def to_primitive(value: object) -> object:
+    """Return value (mappings, sequences, paths, numpy) in JSON's types; numbers that are not finite become None."""
+    if isinstance(value, Mapping):
+        return {str(key): to_primitive(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return to_primitive(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [to_primitive(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def format_table(results: Results) -> str:
+    """Return the table of accuracies in percent: benchmarks and their mean against conditions and methods, as text."""
+    benchmarks = results["benchmarks"]
+    columns = _columns(results)
+    rows = [
+        [printable(name), *(_percent(_accuracy(entry, column)) for column in columns)]
+        for name, entry in benchmarks.items()
+    ]
+    if len(rows) > 1:
+        rows.append(["mean", *(_percent(_mean_accuracy(results, column)) for column in columns)])
+    conditions = [
+        condition if column == 0 or columns[column - 1][0] != condition else ""
+        for column, (condition, _) in enumerate(columns)
+    ]
+    header = [["", *conditions], ["benchmark", *(METHOD_NAMES[method] for _, method in columns)]]
+    lines = [f"Verification accuracy in %, mean over folds{_synthetic_mark(results)}", "", *_aligned(header + rows)]
+    lines += [line for benchmark in benchmarks.items() for line in _imbalance(*benchmark)]
+    if results["missing"]:
+        lines += ["", f"missing sets: {printable(', '.join(results['missing']))}"]
+    return "\n".join(lines) + "\n"
+
+
+def format_report(results: Results) -> str:
+    """Return the table followed by every other measure, the comparisons and the facts of the protocol."""
+    parts = [format_table(results)]
+    for name, benchmark in results["benchmarks"].items():
+        for condition, entries in benchmark["conditions"].items():
+            title = f"{printable(name)}, {condition}{_synthetic_mark(results)}"
+            parts.append(_details(title, entries))
+            if found := benchmark.get("identification", {}).get(condition):
+                parts.append(_identification(title, found))
+    if results.get("comparisons"):
+        lines = [f"  {name}: {_interval(entry)}" for name, entry in results["comparisons"].items()]
+        parts.append("\n".join(["Paired differences", *lines, ""]))
+    facts = [f"  {name}: {printable(_fact(value))}" for name, value in results["protocol"].items()]
+    checksums = [
+        printable(f"  checksum of {name}: {benchmark['checksum']}") for name, benchmark in results["benchmarks"].items()
+    ]
+    parts.append("\n".join(["Protocol", *facts, *checksums, ""]))
+    return "\n".join(parts)
+
+
+def _columns(results: Results) -> list[tuple[str, str]]:
+    """Return the (condition, method) pairs that occur in any benchmark, conditions in order of appearance."""
+    conditions = dict.fromkeys(c for benchmark in results["benchmarks"].values() for c in benchmark["conditions"])
+    return [
+        (condition, method)
+        for condition in conditions
+        for method in METHOD_NAMES
+        if any(method in b["conditions"].get(condition, {}) for b in results["benchmarks"].values())
+    ]
+
+
+def _accuracy(benchmark: BenchmarkResults, column: tuple[str, str]) -> float | None:
+    condition, method = column
+    entry = benchmark["conditions"].get(condition, {}).get(method)
+    return None if entry is None else entry["accuracy"]
+
+
+def _mean_accuracy(results: Results, column: tuple[str, str]) -> float | None:
+    """Return the mean over all sets; None where a set lacks it, for a mean over fewer sets would not compare."""
+    accuracies = [_accuracy(benchmark, column) for benchmark in results["benchmarks"].values()]
+    present = [accuracy for accuracy in accuracies if accuracy is not None]
+    return sum(present) / len(present) if len(present) == len(accuracies) else None
+
+
+def _imbalance(name: str, benchmark: BenchmarkResults) -> list[str]:
+    """Return a note for below the table where the mix of pairs decides much of the accuracy, whatever the method."""
+    entry = next(iter(next(iter(benchmark["conditions"].values())).values()))
+    if entry["num_genuine"] == entry["num_impostor"]:
+        return []
+    return ["", f"{printable(name)}: {_pairs(entry)}. AUC and TAR@FAR do not depend on the mix."]
+
+
+def _pairs(entry: Entry) -> str:
+    answer = "same" if entry["num_genuine"] > entry["num_impostor"] else "different"
+    return (
+        f"{entry['num_genuine']:,} genuine and {entry['num_impostor']:,} impostor pairs;"
+        f' always answering "{answer}" already gets {_percent(entry["constant_accuracy"])} %'
+    )
+
+
+def _details(title: str, entries: Mapping[str, Entry]) -> str:
+    first = next(iter(entries.values()))
+    fars = list(first["tar_at_far"])
+    rows = [["method", "accuracy", "std", "AUC", *(f"TAR@FAR {far}" for far in fars)]]
+    for method, entry in entries.items():
+        tars = [_percent(entry["tar_at_far"][far]["tar"]) for far in fars]
+        area = _number(entry["auc"], 4) if entry["auc_interval"] is None else _interval(entry["auc_interval"])
+        rows.append([METHOD_NAMES[method], _percent(entry["accuracy"]), _percent(entry["std"]), area, *tars])
+    notes = [first["tar_at_far"][far]["note"] for far in fars if first["tar_at_far"][far]["note"]]
+    return "\n".join([f"{title}: {_pairs(first)}", *(f"  {line}" for line in [*_aligned(rows), *notes]), ""])
+
+
+def _identification(title: str, entries: Mapping[str, Entry]) -> str:
+    first = next(iter(entries.values()))
+    ranks = list(first["rank_accuracy"])
+    rows = [["method", *(f"rank {rank}" for rank in ranks)]]
+    for method, entry in entries.items():
+        rows.append([METHOD_NAMES[method], *(_percent(entry["rank_accuracy"][rank]) for rank in ranks)])
+    facts = (
+        f"{first['num_probes']:,} images searched among all others,"
+        f" {first['num_strangers']:,} more that are their identity's only one"
+    )
+    return "\n".join([f"{title}, identification: {facts}", *(f"  {line}" for line in _aligned(rows)), ""])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as lines whose columns are padded to equal width, the first to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _percent(value: float | None) -> str:
+    return _number(None if value is None else 100 * value, 2)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _interval(interval: Entry) -> str:
+    estimate, lower, upper = (_number(interval[key], 4) for key in ("estimate", "lower", "upper"))
+    return f"{estimate} [{lower}, {upper}]"
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value)
+
+
+def _synthetic_mark(results: Results) -> str:
+    return ", synthetic faces" if results["synthetic"] else ""
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

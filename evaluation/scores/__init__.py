@@ -1,0 +1,1 @@
+"""From images to scores: descriptions, scores of pairs, searches."""

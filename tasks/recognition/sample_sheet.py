@@ -1,0 +1,44 @@
+"""A picture of what the network is really fed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from datasets import Sample
+from engine.files import WriteFailures, side_file
+from engine.loggers.wandb_run import log_picture
+
+NUM_SAMPLES = 32
+
+
+class SampleSheet(Callback):
+    """Draw the first training images of a run with their masks and labels into `samples.png`.
+
+    Args:
+        folder: the run folder, None on the ranks that write nothing.
+        failures: told when the picture cannot be written; None: that is an error.
+    """
+
+    def __init__(self, folder: Path | None, failures: WriteFailures | None = None) -> None:
+        self._failures = failures
+        self._path = None if folder is None else Path(folder) / "samples.png"
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Draw the sheet from the very first batch; a resumed run keeps the one it has."""
+        if self._path is None or batch_idx or trainer.current_epoch or self._path.exists():
+            return
+        assert isinstance(batch, Sample)
+        with side_file(self._failures, self._path.name):
+            from evaluation.report import plots
+
+            names = trainer.datamodule.train_dataset.class_names  # type: ignore[attr-defined]  # Lightning attaches it
+            labels = batch.label[:NUM_SAMPLES].tolist()
+            masks = None if batch.visibility is None else np.asarray(batch.visibility[:NUM_SAMPLES].cpu())
+            images = np.asarray(batch.image[:NUM_SAMPLES].cpu())
+            plots.sample_sheet(self._path, images, masks, [f"{label}: {names[label]}" for label in labels])
+            log_picture(trainer, "samples", self._path)

@@ -1,0 +1,125 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from engine.optim import (
+    SchedulePlan,
+    build_optimizer,
+    build_scheduler,
+    lr_factor,
+    parameter_groups,
+    sparse_sgd_step,
+    unfinished,
+)
+
+
+def test_norms_and_biases_do_not_decay_and_everything_else_does():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.PReLU(4), nn.Linear(4, 2))
+    decayed, kept = parameter_groups([module], 0.1)
+    assert {tuple(p.shape) for p in decayed["params"]} == {(4, 3, 3, 3), (2, 4)}
+    assert decayed["weight_decay"] == 0.1
+    assert kept["weight_decay"] == 0.0
+    assert len(kept["params"]) == 5
+
+
+def test_frozen_parameters_are_in_no_group():
+    module = nn.Linear(2, 2)
+    module.weight.requires_grad_(False)
+    groups = parameter_groups([module], 0.1)
+    assert [len(group["params"]) for group in groups] == [0, 1]
+
+
+@pytest.mark.parametrize("name, kind", [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_the_optimizer_flag_chooses_the_optimizer(name, kind):
+    groups = parameter_groups([nn.Linear(2, 2)], 0.1)
+    optimizer = build_optimizer(name, groups, lr=0.5, momentum=0.8)
+    assert type(optimizer) is kind
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+    if name == "sgd":
+        assert optimizer.param_groups[0]["momentum"] == 0.8
+
+
+def test_unknown_optimizer_lists_the_choices():
+    with pytest.raises(ValueError, match="sgd, adamw"):
+        build_optimizer("lion", [], 0.1, 0.9)
+
+
+def test_multistep_multiplies_by_gamma_at_each_milestone():
+    plan = SchedulePlan(100, milestones=(10, 20), gamma=0.1)
+    factors = [lr_factor(step, "multistep", plan) for step in (0, 9, 10, 19, 20)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_cosine_falls_from_one_to_zero_after_warmup():
+    plan = SchedulePlan(110, warmup_steps=10)
+    assert lr_factor(0, "cosine", plan) == pytest.approx(0.1)
+    assert lr_factor(10, "cosine", plan) == pytest.approx(1.0)
+    assert lr_factor(60, "cosine", plan) == pytest.approx(0.5)
+    assert lr_factor(110, "cosine", plan) == pytest.approx(0.0)
+    assert lr_factor(35, "cosine", plan) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+
+
+def test_scheduler_sets_the_rate_of_the_next_step():
+    optimizer = build_optimizer("sgd", parameter_groups([nn.Linear(2, 2)], 0.0), lr=2.0, momentum=0.0)
+    scheduler = build_scheduler(optimizer, "multistep", SchedulePlan(10, warmup_steps=4))
+    rates = []
+    for _ in range(5):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
+
+
+def rows_with_gradient(dtype: torch.dtype) -> torch.Tensor:
+    weight = torch.nn.Parameter(torch.full((5, 2000), 0.125, dtype=dtype))
+    weight.grad_dtype = torch.float32
+    weight.grad = torch.sparse_coo_tensor([[3, 1, 3]], torch.ones(3, 2000), weight.shape)
+    return weight
+
+
+YES = torch.tensor(True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_sparse_step_decays_and_moves_the_rows_of_its_gradient_alone(dtype: torch.dtype) -> None:
+    weight = rows_with_gradient(dtype)
+    sparse_sgd_step(weight, lr=0.1, weight_decay=0.5, generator=torch.Generator().manual_seed(0), accepted=YES)
+    means = weight.detach().double().mean(dim=1)
+    expected = torch.tensor([0.125, 0.125 - 0.1 * 1.0625, 0.125, 0.125 - 0.1 * 2.0625, 0.125], dtype=torch.float64)
+    torch.testing.assert_close(means, expected, atol=1e-5, rtol=0)
+
+
+def test_steps_below_a_digit_of_float16_move_its_mean() -> None:
+    # Half a digit of float16 at 0.125 is 6e-5: to the nearest number every step of 1e-6 would be lost.
+    weight = rows_with_gradient(torch.float16)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        sparse_sgd_step(weight, lr=1e-6, weight_decay=0.0, generator=generator, accepted=YES)
+    moved = 0.125 - weight.detach().double().mean(dim=1)
+    torch.testing.assert_close(moved[[1, 3]], torch.tensor([5e-5, 1e-4], dtype=torch.float64), atol=1e-5, rtol=0)
+    assert (moved[[0, 2, 4]] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_sparse_step_that_is_not_accepted_changes_nothing(dtype: torch.dtype) -> None:
+    weight = rows_with_gradient(dtype)
+    before = weight.detach().clone()
+    weight.grad = weight.grad * torch.nan
+    generator = torch.Generator().manual_seed(0)
+    sparse_sgd_step(weight, lr=0.1, weight_decay=0.5, generator=generator, accepted=torch.tensor(False))
+    assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize(
+    ("margin", "warmup", "said"),
+    [
+        (16, 0, ["--margin_warmup_epochs 16 is more than --epochs 8: the margin reaches 50 % of its value"]),
+        (8, 80, []),
+        (0, 160, ["--warmup_steps 160 is more than the 80 steps of the run: the learning rate reaches 50 % of --lr"]),
+    ],
+)
+def test_a_warm_up_that_the_run_does_not_finish_is_told(margin, warmup, said):
+    lines = unfinished(margin, 8, warmup, 80)
+    assert len(lines) == len(said) and all(line.startswith(start) for line, start in zip(lines, said, strict=True))

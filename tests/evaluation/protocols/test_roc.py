@@ -1,0 +1,147 @@
+"""ROC, TAR at FAR and validation rate against the golden vectors, scikit-learn and counting."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from programs import ROOT
+from sklearn.metrics import roc_auc_score
+
+from evaluation import auc, fold_mean_rates, operating_point, roc_curve, roc_points, tar_at_far
+from evaluation.protocols import validation_rate
+
+GOLDEN = ROOT / "tests" / "golden" / "verification"
+
+
+@pytest.fixture(scope="module")
+def golden_pairs():
+    golden = np.load(GOLDEN / "pairs_10fold.npz")
+    pairs = golden["embeddings"].reshape(-1, 2, 128)
+    return golden, -((pairs[:, 0] - pairs[:, 1]) ** 2).sum(1)
+
+
+@pytest.fixture(scope="module")
+def golden_matrix():
+    golden = np.load(GOLDEN / "score_matrix.npz")
+    rows, columns = np.triu_indices(len(golden["labels"]), 1)
+    return golden, golden["scores"][rows, columns], golden["labels"][rows] == golden["labels"][columns]
+
+
+def drawn_pairs(num_pairs, seed):
+    rng = np.random.default_rng(seed)
+    issame = rng.random(num_pairs) < 0.5
+    issame[:2] = True, False
+    return np.round(rng.normal(size=num_pairs) + issame, 1), issame
+
+
+def naive_tar_at_far(scores, issame, far):
+    best = 0.0
+    for threshold in set(scores):
+        accepted = scores >= threshold
+        if accepted[~issame].sum() / (~issame).sum() <= far:
+            best = max(best, accepted[issame].mean())
+    return best
+
+
+@pytest.mark.parametrize("name", ["1e-4", "1e-3", "1e-2"])
+def test_golden_tar_at_far(golden_matrix, name):
+    golden, scores, issame = golden_matrix
+    assert issame.sum() == golden["n_genuine"] and (~issame).sum() == golden["n_impostor"]
+    assert tar_at_far(scores, issame, [float(name)])[float(name)] == float(golden[f"tar_at_far{name}"])
+    point = operating_point(roc_curve(scores, issame), float(name))
+    assert point.far == float(golden[f"far_reached_far{name}"])
+    assert point.num_false_accepts == int(golden[f"n_false_accepts_far{name}"])
+    assert point.threshold == float(golden[f"threshold_far{name}"])
+
+
+@pytest.mark.parametrize("name", ["1e-3", "1e-2"])
+def test_golden_validation_rate(golden_pairs, name):
+    golden, scores = golden_pairs
+    result = validation_rate(scores, golden["issame"], float(name), -golden["val_thresholds"])
+    expected = [golden[f"val_{what}_far{name}"] for what in ("mean", "std", "far_mean")]
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
+
+
+def test_golden_mean_rates_over_folds(golden_pairs):
+    golden, scores = golden_pairs
+    tar, far = fold_mean_rates(scores, golden["issame"], -golden["thresholds"])
+    np.testing.assert_allclose(tar, golden["tpr"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(far, golden["fpr"], rtol=0, atol=1e-12)
+
+
+def test_validation_rate_accepts_nothing_where_the_thresholds_do_not_reach_the_far(golden_pairs):
+    golden, scores = golden_pairs
+    strict = validation_rate(scores, golden["issame"], 0.5, [-0.1, -0.2])  # largest training FAR stays below
+    lenient = validation_rate(scores, golden["issame"], 1e-3, [-4.0, -3.9])  # smallest stays above
+    assert strict == lenient == (0.0, 0.0, 0.0)
+
+
+@settings(max_examples=60)
+@given(num_pairs=st.integers(4, 60), seed=st.integers(0, 10_000), far=st.sampled_from([0.05, 0.1, 0.25, 0.5, 1.0]))
+def test_tar_at_far_agrees_with_counting(num_pairs, seed, far):
+    scores, issame = drawn_pairs(num_pairs, seed)
+    result = tar_at_far(scores, issame, [far])[far]
+    if far * (~issame).sum() < 1:
+        assert np.isnan(result)
+    else:
+        assert result == naive_tar_at_far(scores, issame, far)
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10_000), transform=st.sampled_from([np.exp, np.arctan, lambda s: 3 * s - 7]))
+def test_an_increasing_transform_changes_neither_tar_nor_auc(seed, transform):
+    scores, issame = drawn_pairs(80, seed)
+    fars = [0.05, 0.2]
+    np.testing.assert_equal(tar_at_far(transform(scores), issame, fars), tar_at_far(scores, issame, fars))
+    assert auc(transform(scores), issame) == auc(scores, issame)
+
+
+@settings(max_examples=40)
+@given(num_pairs=st.integers(4, 60), seed=st.integers(0, 10_000))
+def test_auc_agrees_with_scikit_learn(num_pairs, seed):
+    scores, issame = drawn_pairs(num_pairs, seed)
+    assert auc(scores, issame) == pytest.approx(roc_auc_score(issame, scores), abs=1e-12)
+
+
+def test_tied_pairs_are_accepted_together():
+    scores = np.array([0.9, 0.5, 0.5, 0.5, 0.1, 0.0])
+    issame = np.array([True, True, True, False, False, False])
+    assert tar_at_far(scores, issame, [1 / 3])[1 / 3] == 1.0
+    scores[4] = 0.5  # a second impostor joins the tie, which now costs more than one false accept
+    assert tar_at_far(scores, issame, [1 / 3])[1 / 3] == pytest.approx(1 / 3)
+
+
+def test_a_far_met_exactly_counts_and_one_below_resolution_does_not():
+    issame = np.arange(1010) < 10
+    scores = np.where(issame, 0.5, np.linspace(0, 0.4, 1010))
+    scores[-1] = 1.0
+    result = tar_at_far(scores, issame, [1e-3, 9e-4])
+    assert result[1e-3] == 1.0 and np.isnan(result[9e-4])
+
+
+def test_without_impostors_no_far_is_resolved():
+    assert np.isnan(tar_at_far([0.1, 0.2], np.array([True, True]), [0.1])[0.1])
+
+
+def test_roc_points_lie_on_the_curve_from_the_smallest_far_to_one():
+    scores, issame = drawn_pairs(400, 1)
+    far, tar = roc_points(roc_curve(scores, issame), 50)
+    assert far[0] == 1 / (~issame).sum() and far[-1] == 1 and tar[-1] == 1
+    for limit, rate in zip(far, tar, strict=True):
+        assert rate == naive_tar_at_far(scores, issame, limit)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: tar_at_far([0.1, 0.2], np.array([False, False]), [0.5]), "at least one genuine"),
+        (lambda: tar_at_far([0.1, 0.2], np.array([True, False]), [0.0]), r"must lie in \(0, 1\]"),
+        (lambda: tar_at_far([np.nan, 0.2], np.array([True, False]), [0.5]), r"tar_at_far: .*NaN at \[0\]"),
+        (lambda: auc([0.1, 0.2], np.array([True, True])), "both needed, got 2 genuine and 0 impostor"),
+        (lambda: auc([0.1], np.array([True, False])), r"scores must be \[2\]"),
+        (lambda: validation_rate([0.1] * 4, np.array([True, True, False, False]), 0.1, [0.5], 2), "fold 0"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,1 @@
+"""Makers of templates and pictures."""

@@ -1,0 +1,1 @@
+"""Drawing of the templates and textures under assets/, for `tools.draw_templates`; never imported at run time."""
