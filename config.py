@@ -15,40 +15,32 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from options.command import Alias, FlagParser, user_errors
-from options.flags import Options, add_flags, flag, merge_options
-from options.overrides import override
-from options.sections import (
+from options.data import AugmentationOptions, DataOptions, OcclusionOptions
+from options.evaluation import EvaluationOptions, FusionOptions
+from options.flags import add_flags, merge_options
+from options.model import LossOptions, ModelOptions, QAConvOptions
+from options.names import (
     ARCHS,
     AUTO,
     BACKENDS,
     COLOR_SPACES,
-    COUNT,
     EPOCH_UNITS,
     HEADS,
     IMAGES_PER_IDENTITY,
     LR_SCHEDULES,
     MAP_DTYPES,
     MS1MV2_SUBSET,
-    NOT_NEGATIVE,
     OCCLUDERS,
     OCCLUSION_METHODS,
     OPTIMIZERS,
     PAIRWISE_REDUCTIONS,
     QACONV_SCORES,
     SAMPLERS,
-    SEEDS,
     WANDB_MODES,
-    AugmentationOptions,
-    DataOptions,
-    DeviceOptions,
-    FusionOptions,
-    LossOptions,
-    ModelOptions,
-    OcclusionOptions,
-    QAConvOptions,
-    SystemOptions,
-    TrainingOptions,
 )
+from options.overrides import override
+from options.run import DeviceOptions, SystemOptions
+from options.training import TrainingOptions
 from system.launch import is_main_process
 
 # The names that options choose from are also found here.
@@ -145,30 +137,6 @@ class Config(
             raise ValueError("--evaluate needs --resume_from_checkpoint or --start_from_model_statedict")
         if self.fast_dev_run and self.test_run:
             raise ValueError("--fast_dev_run conflicts with --test_run")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationOptions(Options):
-    """Evaluation."""
-
-    model_path: str = flag("", "checkpoint of ours, or weights from elsewhere")
-    data_path: str = flag("", "folder of identity folders")
-    follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
-    output_dir: str = flag("experiments/evaluation", "folder for the report")
-    batch_size: int = flag(64, "images at a time", within=COUNT)
-    adaface_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
-    qaconv_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
-    pairs: str | None = flag(None, "file with the pairs to score; else all pairs of images")
-    shortlist: int = flag(0, "match only images with their N nearest by embedding; 0 = all pairs", within=NOT_NEGATIVE)
-    map_dtype: str = flag("float16", "how the maps to match are held", choices=MAP_DTYPES)
-    map_dir: str | None = flag(None, "folder for files that hold them during the run; else they are in memory")
-    arch: str | None = flag(None, "backbone, where the file does not tell", choices=ARCHS)
-    color_space: str | None = flag(None, "channel order, where the file does not tell", choices=COLOR_SPACES)
-    occlude: str = flag("none", "images of each pair to occlude", choices=("none", "one", "both"))
-    occluders: tuple[str, ...] = flag(
-        OCCLUDERS, f"with what: all, or some of {', '.join(OCCLUDERS)}", choices=OCCLUDERS
-    )
-    seed: int = flag(42, "the occluders follow it", within=SEEDS)
 
 
 @dataclass(frozen=True, kw_only=True)

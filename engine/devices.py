@@ -13,7 +13,8 @@ import cv2
 import torch
 
 from config import Config
-from options.sections import AUTO, DeviceOptions
+from options.names import AUTO
+from options.run import DeviceOptions
 from system.cores import choose_threads, describe_waiting, usable_cores
 from system.launch import find_launch
 

@@ -1,0 +1,40 @@
+"""Options: how a model is evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from options.flags import Options, flag
+from options.names import ARCHS, COLOR_SPACES, COUNT, MAP_DTYPES, NOT_NEGATIVE, OCCLUDERS, SEEDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionOptions(Options):
+    """Fusion of the scores in validation."""
+
+    adaface_eval_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
+    qaconv_eval_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(Options):
+    """Evaluation."""
+
+    model_path: str = flag("", "checkpoint of ours, or weights from elsewhere")
+    data_path: str = flag("", "folder of identity folders")
+    follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
+    output_dir: str = flag("experiments/evaluation", "folder for the report")
+    batch_size: int = flag(64, "images at a time", within=COUNT)
+    adaface_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
+    qaconv_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
+    pairs: str | None = flag(None, "file with the pairs to score; else all pairs of images")
+    shortlist: int = flag(0, "match only images with their N nearest by embedding; 0 = all pairs", within=NOT_NEGATIVE)
+    map_dtype: str = flag("float16", "how the maps to match are held", choices=MAP_DTYPES)
+    map_dir: str | None = flag(None, "folder for files that hold them during the run; else they are in memory")
+    arch: str | None = flag(None, "backbone, where the file does not tell", choices=ARCHS)
+    color_space: str | None = flag(None, "channel order, where the file does not tell", choices=COLOR_SPACES)
+    occlude: str = flag("none", "images of each pair to occlude", choices=("none", "one", "both"))
+    occluders: tuple[str, ...] = flag(
+        OCCLUDERS, f"with what: all, or some of {', '.join(OCCLUDERS)}", choices=OCCLUDERS
+    )
+    seed: int = flag(42, "the occluders follow it", within=SEEDS)

@@ -1,0 +1,81 @@
+"""Options: the model and its losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from options.flags import INVOCATION, Options, flag
+from options.names import (
+    ARCHS,
+    COLOR_SPACES,
+    COUNT,
+    HEADS,
+    NOT_NEGATIVE,
+    PAIRWISE_REDUCTIONS,
+    POSITIVE,
+    QACONV_SCORES,
+    SHARE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """Model."""
+
+    arch: str = flag("ir_50", "backbone", choices=ARCHS)
+    embedding_size: int = flag(512, "length of the embedding", within=COUNT)
+    head: str = flag("adaface", "margin head", choices=HEADS)
+    m: float | None = flag(
+        None, "margin; else the published one: adaface 0.4, arcface 0.5, cosface 0.4", within=NOT_NEGATIVE
+    )
+    h: float | None = flag(
+        None, "adaface: how far quality moves the margin; else 0.333, as published; h = 0 turns adaface into cosface",
+        within=NOT_NEGATIVE,
+    )  # fmt: skip
+    s: float = flag(64.0, "scale of the logits", within=POSITIVE)
+    t_alpha: float = flag(0.01, "adaface: rate at which the norm statistics follow the batch", within=SHARE)
+    partial_fc_rate: float = flag(
+        0.0, "split the head's classes over the ranks, a step sees this share of them; 0 = all on every rank",
+        within=SHARE,
+    )  # fmt: skip
+    freeze: tuple[str, ...] = flag(
+        (), "parameters that are not trained: patterns of their names, as model.* or model.body.0.*; parts of the model"
+        " that are frozen whole stay in eval mode, running statistics and dropout too",
+    )  # fmt: skip
+    head_only: bool = flag(False, "train margin head, matcher and occlusion head: freeze the backbone, model.*")
+    color_space: str | None = flag(
+        None, "channel order of weights from elsewhere that do not state it", choices=COLOR_SPACES, on_resume=INVOCATION
+    )
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The patterns of the parameters that are not trained."""
+        return (*self.freeze, "model.*") if self.head_only else self.freeze
+
+
+@dataclass(frozen=True, kw_only=True)
+class QAConvOptions(Options):
+    """QAConv, the local matcher."""
+
+    qaconv_channels: int = flag(0, "channels of a 1x1 projection before matching; 0 = none", within=NOT_NEGATIVE)
+    qaconv_score: str = flag("bn_fc", "the published score, or weighted cosines of a projection", choices=QACONV_SCORES)
+    class_embeddings: bool = flag(False, "learn a map of each identity and classify by matching it")
+    k_nearest: int = flag(32, "class_embeddings: nearest classes that an image is matched with", within=COUNT)
+    cross_rank_pairs: bool = flag(
+        False, "match the images of a rank with those of all ranks, not with each other alone: as many times the pairs"
+        " as there are ranks, and the maps of the whole batch on every rank; the log says how much that is",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions(Options):
+    """Losses."""
+
+    adaface_loss_weight: float = flag(0.1, "weight of the margin head's loss", within=NOT_NEGATIVE)
+    qaconv_loss_weight: float = flag(0.7, "weight of the matcher's losses; 0 = no matcher", within=NOT_NEGATIVE)
+    occlusion_loss_weight: float = flag(0.3, "weight of the occlusion head's loss", within=NOT_NEGATIVE)
+    triplet_weight: float = flag(0.5, "weight of the ranking loss within the matcher's", within=NOT_NEGATIVE)
+    triplet_margin: float = flag(1.0, "margin of the ranking loss", within=NOT_NEGATIVE)
+    pairwise_reduction: str = flag(
+        "ranking", "how the matcher's pairwise loss is reduced over a row of scores", choices=PAIRWISE_REDUCTIONS
+    )

@@ -1,0 +1,54 @@
+"""Options: how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from options.flags import MAY_CHANGE, Options, flag
+from options.names import COUNT, EPOCH_UNITS, LR_SCHEDULES, NOT_NEGATIVE, OPTIMIZERS, POSITIVE, SAMPLERS, SEEDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions(Options):
+    """Training."""
+
+    epochs: int = flag(24, "passes over the data", within=COUNT, on_resume=MAY_CHANGE)
+    batch_size: int = flag(256, "images a step, over all ranks together; divisible by 4", within="[4, inf)")
+    lr: float = flag(0.1, "learning rate", within=POSITIVE)
+    lr_milestones: tuple[int, ...] = flag((8, 12, 14), "epochs after which multistep lowers the rate", within=COUNT)
+    lr_gamma: float = flag(0.1, "factor of each milestone", within="(0, 1]")
+    momentum: float = flag(0.9, "momentum of sgd", within="[0, 1)")
+    weight_decay: float = flag(5e-4, "weight decay, not for norms and biases", within=NOT_NEGATIVE)
+    accumulate_grad_batches: int = flag(1, "batches whose gradients one optimiser step takes", within=COUNT)
+    gradient_clip_val: float = flag(0.0, "largest norm of the gradient; 0 = no clipping", within=NOT_NEGATIVE)
+    ema_decay: float = flag(
+        0.0, "evaluate a moving average of the weights; the share of it that a step leaves, 0 = none", within="[0, 1)"
+    )
+    warmup_steps: int = flag(0, "optimiser steps of linear warm-up", within=NOT_NEGATIVE)
+    seed: int = flag(42, "all that is random follows it", within=SEEDS)
+    val_check_interval: float = flag(1.0, "share of an epoch between validations", within="(0, 1]")
+    check_val_every_n_epoch: int = flag(1, "epochs from validation to validation; divides --epochs", within=COUNT)
+    sampler: str = flag(
+        "pk", "identities of a batch: random ones, or each identity once with its nearest neighbours", choices=SAMPLERS
+    )
+    epoch_by: str = flag(
+        "images", "an epoch of --sampler pk: each image once, or 4 images of each identity", choices=EPOCH_UNITS
+    )
+    optimizer: str = flag("sgd", "optimiser", choices=OPTIMIZERS)
+    lr_schedule: str = flag("multistep", "learning rate over time, after the warm-up", choices=LR_SCHEDULES)
+    margin_warmup_epochs: float = flag(0.0, "epochs over which the margin rises from 0", within=NOT_NEGATIVE)
+    checkpoint_every_n_steps: int = flag(
+        0, "optimiser steps between two checkpoints within an epoch, whose end always has one; 0 = none",
+        within=NOT_NEGATIVE, on_resume=MAY_CHANGE,
+    )  # fmt: skip
+    keep_every_n_epochs: int = flag(
+        0, "epochs between two checkpoints that are kept for good; 0 = none", within=NOT_NEGATIVE, on_resume=MAY_CHANGE
+    )
+    on_nonfinite: str = flag(
+        "stop", "a loss that is not finite stops the run, or its step is skipped and counted",
+        choices=("stop", "skip"), on_resume=MAY_CHANGE,
+    )  # fmt: skip
+    max_skipped_steps: int = flag(
+        100, "steps that --on_nonfinite skip may skip before the run stops all the same", within=NOT_NEGATIVE,
+        on_resume=MAY_CHANGE,
+    )  # fmt: skip
