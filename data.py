@@ -40,12 +40,12 @@ from datasets import (
 )
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.signals import start_worker
+from options.names import TEST_RUN_BATCHES
 from system.cores import usable_cores
 from tasks.recognition.validation import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
 from transforms import TrainingTransform
 
 logger = logging.getLogger(__name__)
-TEST_RUN_BATCHES = 50  # of an epoch with --test_run
 MIN_SUBSET_IMAGES = 5  # of an identity in --train_data_subset, as AdaFace's ablations have it
 
 

@@ -22,6 +22,7 @@ from datasets import PairSample, Sample
 from engine import check_mode, diagnosis, guard, means, optim, updates
 from evaluation import Description, FusionStatistics
 from tasks.recognition import matching, sharded_head, validation
+from tasks.recognition.terms import feature_statistics
 
 Scalars = dict[str, Tensor]
 
@@ -107,6 +108,12 @@ class Recognizer(pl.LightningModule):
         assert isinstance(head, heads.MarginHead | heads.PartialFC)
         return head
 
+    @property
+    def not_averaged(self) -> tuple[str, ...]:
+        """Class embeddings, of which a step touches a few in float16, and heads that are split over the ranks."""
+        split = self.num_classes if self.config.partial_fc_rate else ()
+        return ("matcher.class_embeddings.", *(f"heads.{name}." for name in split))
+
     def memory_plan(self, num_ranks: int = 1) -> str:
         """Return what a rank holds: network, head, and what else grows with identities or ranks; one line."""
         classes, states = self.num_classes[MAIN_DATASET], sharded_head.optimiser_states(self.config)
@@ -151,7 +158,7 @@ class Recognizer(pl.LightningModule):
         values = {**{f"train_{name}_loss": term for name, term in terms.items()}, "train_loss": total, **accuracies}
         if self._is_logging_step():
             weights = self._loss_weights()
-            values |= means.feature_statistics(features, {name: weights[name] * term for name, term in terms.items()})
+            values |= feature_statistics(features, {name: weights[name] * term for name, term in terms.items()})
         self.guard.add(guard.ForwardPass(batch, batch_idx, total, terms, values))
         return total * self._share_of_step(batch_idx)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from config import Config
 from engine import optim
-from engine.callbacks import AVERAGED_KEY, RANKS_KEY, BestCheckpoint, is_averaged
+from engine.callbacks import AVERAGED_KEY, RANKS_KEY, BestCheckpoint, averaged
 from ops import Rule, at_least, each, either, first_fault, named
 from train_val import MAIN_DATASET, Recognizer
 
@@ -72,7 +72,7 @@ def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None
         RANKS_KEY: each(_rank_state, least=1),
     }
     if config.ema_decay:
-        required[AVERAGED_KEY] = _averaged_rule(template)
+        required[AVERAGED_KEY] = averaged(template.state_dict(), template)
     if config.partial_fc_rate:
         kernel = template.head.kernel
         assert isinstance(kernel, Tensor)
@@ -236,11 +236,6 @@ def _generators(found: object, place: str) -> str | None:
     cuda = found.get("cuda", torch.empty(16, dtype=torch.uint8))
     sound = isinstance(cuda, Tensor) and cuda.dtype == torch.uint8 and cuda.shape == (16,)
     return None if sound else f"{place}.cuda: [16] uint8 expected"
-
-
-def _averaged_rule(template: Recognizer) -> Mapping[str, Tensor]:
-    split = (f"heads.{MAIN_DATASET}.",) if template.config.partial_fc_rate else ()
-    return {name: tensor for name, tensor in template.state_dict().items() if is_averaged(name, tensor, split)}
 
 
 # ---------------------------------------------------------------- single values

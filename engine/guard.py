@@ -11,16 +11,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from engine.host import Batch
 from ops import gather_objects, is_distributed, rank_and_ranks
-
-if TYPE_CHECKING:  # the guard works where no image can be read: `make gpu`
-    from datasets import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +26,7 @@ _WINDOW: Final = 100  # losses whose median a loss is compared with
 _ENOUGH: Final = 20  # of them before it is
 _SPIKE: Final = 10.0  # times the median
 
-Diagnosis = Callable[["Sample", int], str | None]
+Diagnosis = Callable[[Batch, int], str | None]
 
 
 class NonFiniteError(RuntimeError):
@@ -46,7 +44,7 @@ class ForwardPass:
         values: what the means of metrics.csv take in if the step is accepted, scalars by name.
     """
 
-    batch: Sample
+    batch: Batch
     batch_idx: int
     total: Tensor
     terms: Mapping[str, Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -18,7 +19,6 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from config import Config
-from data import TEST_RUN_BATCHES, usable_workers
 from engine.callbacks import (
     BEST,
     BestCheckpoint,
@@ -40,10 +40,8 @@ from engine.loggers.metrics_logger import MetricsLogger
 from engine.loggers.tensorboard_logger import TensorBoardLogger
 from engine.loggers.wandb_run import WandbIdentity, start_wandb
 from engine.signals import StopSignals
+from options.names import TEST_RUN_BATCHES
 from system.launch import find_launch
-from tasks.recognition.neighbours import NeighbourTable
-from tasks.recognition.sample_sheet import SampleSheet
-from tasks.recognition.score_histograms import ScoreHistograms
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
@@ -63,7 +61,11 @@ class _EpochLoop(_TrainingEpochLoop):
 
 
 def build_trainer(
-    config: Config, folder: Path | None, stop: StopSignals | None = None, failures: WriteFailures | None = None
+    config: Config,
+    folder: Path | None,
+    stop: StopSignals | None = None,
+    failures: WriteFailures | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> pl.Trainer:
     """Return the trainer.
 
@@ -72,6 +74,7 @@ def build_trainer(
         folder: the run folder on rank 0, None elsewhere.
         stop: what tells that a signal came; None: no signal ends the run early.
         failures: what is told of files that cannot be written.
+        callbacks: those of the task.
     """
     stop, failures = stop or StopSignals(), failures or WriteFailures()
     on_gpu, devices, world = uses_gpu(config), local_ranks(config), world_size(config)
@@ -92,7 +95,7 @@ def build_trainer(
         use_distributed_sampler=False,
         enable_model_summary=False,
         logger=_loggers(config, folder, failures),
-        callbacks=_callbacks(config, folder, stop, failures),
+        callbacks=_callbacks(config, folder, stop, failures, callbacks),
         default_root_dir=folder,
         log_every_n_steps=config.log_every_n_steps,
     )
@@ -130,12 +133,10 @@ def _loggers(config: Config, folder: Path | None, failures: WriteFailures) -> li
     return loggers
 
 
-def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures: WriteFailures) -> list[Callback]:
-    callbacks: list[Callback] = [SameStart(), LossBar(leave=True)]
-    if config.sampler == "graph":
-        # Random weights know no neighbours: their first epoch has random identities.
-        first_epoch = 0 if config.start_from_model_statedict else 1
-        callbacks.append(NeighbourTable(first_epoch, num_workers=usable_workers(config.num_workers)))
+def _callbacks(
+    config: Config, folder: Path | None, stop: StopSignals, failures: WriteFailures, of_task: Sequence[Callback]
+) -> list[Callback]:
+    callbacks: list[Callback] = [SameStart(), LossBar(leave=True), *of_task]
     if config.ema_decay:
         callbacks.append(WeightAverage(config.ema_decay))
     if config.override:
@@ -147,8 +148,6 @@ def _callbacks(config: Config, folder: Path | None, stop: StopSignals, failures:
     keep_every = 1 if config.save_all_models else config.keep_every_n_epochs
     return [
         *callbacks,
-        SampleSheet(folder, failures),
-        ScoreHistograms(folder, failures),
         UnreadableList(folder, config.max_bad_fraction, failures),
         IncidentList(folder, failures),
         IdleWorkers(),

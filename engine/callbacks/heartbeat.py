@@ -16,10 +16,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from datasets import PairSample, Sample
 from engine.callbacks import processes
 from engine.callbacks.stalls import describe_wait
 from engine.files import WriteFailures, side_file
+from engine.host import Batch
 from engine.runs import write_json
 
 logger = logging.getLogger(__name__)
@@ -121,10 +121,10 @@ class Heartbeat(Callback):
         self._last_sign = self._train_mark = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: Sample, batch_idx: int
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         """Note a batch and its images."""
-        self._images += len(batch.label)
+        self._images += len(batch.index)
         self._trained += time.monotonic() - self._train_mark
         self._train_mark = time.monotonic()
         self._note_batch()
@@ -138,13 +138,13 @@ class Heartbeat(Callback):
         self._begin_pairs()
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: PairSample, *place: object
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: Batch, *place: object
     ) -> None:
         """Note a batch and its pairs."""
         self._note_pairs(len(batch.index) * trainer.world_size)
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: PairSample, *place: object
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: Batch, *place: object
     ) -> None:
         """Note a batch and its pairs."""
         self._note_pairs(len(batch.index) * trainer.world_size)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from tasks.recognition.sharded_head import find_shards
+from engine.host import AveragedModule
 
 KEY = "weights_in_training"
-
-_CLASS_EMBEDDINGS = "matcher.class_embeddings."
 
 
 class WeightAverage(Callback):
@@ -22,8 +21,8 @@ class WeightAverage(Callback):
     After the update with the number n, from 0, average = d * average + (1 - d) * weights with
     d = min(decay, (1 + n) / (10 + n)): at first the average forgets the random start sooner. It follows every float
     tensor of the state dict, running statistics included: those of the last weights belong to other activations than
-    the averaged weights have. Counters are those of training. Left out, and the same in training and evaluation, are
-    class embeddings, of which a step touches a few in float16, and heads that are split over the ranks.
+    the averaged weights have. Counters are those of training. What the module names in `not_averaged` is left out, and
+    the same in training and evaluation.
 
     A step that was skipped leaves the weights as they are; to average them once more does no harm.
 
@@ -31,7 +30,7 @@ class WeightAverage(Callback):
     `state_dict`, whatever the module holds at that moment, and under `weights_in_training` what training goes on with:
     who reads a checkpoint for anything but resuming needs to know nothing of this.
 
-    The module must have `heads`, a ModuleDict.
+    The module must be an `AveragedModule`.
 
     Args:
         decay: in (0, 1).
@@ -94,12 +93,10 @@ class WeightAverage(Callback):
 
 def _averaged_tensors(module: pl.LightningModule) -> dict[str, Tensor]:
     """Return the parameters and buffers that take part, by their names in the state dict."""
-    heads = module.heads
-    assert isinstance(heads, torch.nn.ModuleDict)
-    split = tuple(f"heads.{name}." for name in find_shards(heads))
-    return {name: t for name, t in module.state_dict(keep_vars=True).items() if is_averaged(name, t, split)}
+    return averaged(module.state_dict(keep_vars=True), cast(AveragedModule, module))
 
 
-def is_averaged(name: str, tensor: Tensor, split: tuple[str, ...]) -> bool:
-    """Return whether an entry of the state dict takes part; `split` begin the names of heads split over the ranks."""
-    return tensor.is_floating_point() and not name.startswith((_CLASS_EMBEDDINGS, *split))
+def averaged(state: Mapping[str, Tensor], module: AveragedModule) -> dict[str, Tensor]:
+    """Return those entries of a module's state dict that take part in the average."""
+    apart = module.not_averaged
+    return {name: t for name, t in state.items() if t.is_floating_point() and not name.startswith(apart)}

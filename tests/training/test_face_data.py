@@ -248,7 +248,7 @@ def test_a_run_resumed_inside_an_epoch_draws_the_batches_that_are_left_and_ends_
 
 def test_a_short_test_run_does_not_confuse_the_place_in_the_data(noise_faces, tmp_path, monkeypatch):
     """The place is an epoch and a batch of the plan, whatever share of an epoch was used before."""
-    monkeypatch.setattr("trainer.TEST_RUN_BATCHES", 3)
+    monkeypatch.setattr("engine.trainer.TEST_RUN_BATCHES", 3)
     options = {"data_root": noise_faces, "batch_size": 8, "num_workers": 1}  # a worker draws before the epoch is set
     fit(tmp_path, epochs=2, test_run=True, **options)
     fit(tmp_path, epochs=3, ckpt_path=tmp_path / "last.ckpt", **options)
