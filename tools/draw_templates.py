@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tools.drawing import coverings, eyewear, hands, headwear, masks, textures
 from transforms.landmarks import TEMPLATE
-from transforms.occluders.assets import ASSETS
+from transforms.painting.assets import ASSETS
 
 #: Path below assets/ -> drawing; occluders are uint8 [240, 240, 4] RGBA, textures uint8 [128, 128].
 DRAWINGS: Final[dict[str, Callable[[], NDArray[np.uint8]]]] = {

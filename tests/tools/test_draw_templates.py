@@ -9,8 +9,8 @@ import pytest
 from tools import draw_templates
 from tools.drawing import masks, textures
 from transforms import TEMPLATE
-from transforms.occluders import assets
-from transforms.occluders.assets import ASSETS, load_template, load_texture
+from transforms.painting import assets
+from transforms.painting.assets import ASSETS, load_template, load_texture
 
 
 @pytest.mark.parametrize("name", draw_templates.DRAWINGS)

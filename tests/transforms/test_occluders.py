@@ -235,7 +235,7 @@ def test_workers_draw_what_this_process_draws(method: str) -> None:
 
 def test_importing_transforms_reads_no_asset() -> None:
     code = (
-        "import transforms; from transforms.occluders.assets import load_template, load_texture;"
+        "import transforms; from transforms.painting.assets import load_template, load_texture;"
         "assert load_template.cache_info().currsize == load_texture.cache_info().currsize == 0"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

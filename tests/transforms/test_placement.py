@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms import TEMPLATE, View
-from transforms.occluders import palette
-from transforms.occluders.assets import Relief, load_relief, load_template
-from transforms.occluders.cutout import VARIANTS, Cutout, held_cutout, worn_cutout
-from transforms.occluders.dice import Dice
-from transforms.occluders.paint import OPAQUE, cover, paint
-from transforms.occluders.placement import (
+from transforms.painting import palette
+from transforms.painting.assets import Relief, load_relief, load_template
+from transforms.painting.cutout import VARIANTS, Cutout, held_cutout, worn_cutout
+from transforms.painting.dice import Dice
+from transforms.painting.paint import OPAQUE, cover, paint
+from transforms.painting.placement import (
     CANVAS_MARGIN,
     CANVAS_SCALE,
     CANVAS_SIZE,
@@ -25,8 +25,8 @@ from transforms.occluders.placement import (
     turn,
     warp,
 )
-from transforms.occluders.scene import Scene, look_at
-from transforms.occluders.wear import print_sheet, printed
+from transforms.painting.scene import Scene, look_at
+from transforms.painting.wear import print_sheet, printed
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from transforms.occluders.placement import CANVAS_MARGIN, CANVAS_SCALE, CANVAS_SIZE
+from transforms.painting.placement import CANVAS_MARGIN, CANVAS_SCALE, CANVAS_SIZE
 
 Field = NDArray[np.float32]
 MIDLINE = 56.0  # the face's axis of symmetry, in face coordinates

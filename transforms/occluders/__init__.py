@@ -13,11 +13,11 @@ from transforms.occluders.cloth_mask import cloth_mask
 from transforms.occluders.hair_fringe import hair_fringe
 from transforms.occluders.hand import hand
 from transforms.occluders.niqab import niqab
-from transforms.occluders.occluder import DrawnOccluder
 from transforms.occluders.respirator import respirator
 from transforms.occluders.scarf import scarf
 from transforms.occluders.sunglasses import sunglasses
 from transforms.occluders.surgical_mask import surgical_mask
+from transforms.painting.occluder import DrawnOccluder
 from transforms.view import Image, View
 
 OCCLUDERS: Final[dict[str, DrawnOccluder]] = {

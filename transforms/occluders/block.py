@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 
 from transforms.landmarks import IMAGE_SIZE
-from transforms.occluders.assets import Relief
-from transforms.occluders.cutout import Cutout, shaded
-from transforms.occluders.dice import Dice
-from transforms.occluders.occluder import DrawnOccluder
-from transforms.occluders.paint import cover, paint
-from transforms.occluders.palette import Colour, fabric_colour, hair_colour, skin_colour
-from transforms.occluders.placement import box_around
-from transforms.occluders.scene import Scene
-from transforms.occluders.wear import printed
+from transforms.painting.assets import Relief
+from transforms.painting.cutout import Cutout, shaded
+from transforms.painting.dice import Dice
+from transforms.painting.occluder import DrawnOccluder
+from transforms.painting.paint import cover, paint
+from transforms.painting.palette import Colour, fabric_colour, hair_colour, skin_colour
+from transforms.painting.placement import box_around
+from transforms.painting.scene import Scene
+from transforms.painting.wear import printed
 
 _AREAS: Final = (0.06, 0.30)  # of the rectangle, in images
 _ASPECTS: Final = (0.4, 2.5)

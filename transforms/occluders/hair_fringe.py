@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from transforms.occluders.assets import Relief
-from transforms.occluders.occluder import DrawnOccluder
-from transforms.occluders.paint import paint
-from transforms.occluders.palette import hair_colour, scaled
-from transforms.occluders.scene import Scene
-from transforms.occluders.wear import wear
+from transforms.painting.assets import Relief
+from transforms.painting.occluder import DrawnOccluder
+from transforms.painting.paint import paint
+from transforms.painting.palette import hair_colour, scaled
+from transforms.painting.scene import Scene
+from transforms.painting.wear import wear
 
 _TEMPLATES: Final = ("straight_fringe", "side_fringe", "curtain_fringe")
 _RELIEF: Final = Relief("strands", 0.45)

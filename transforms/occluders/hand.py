@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from transforms.occluders.assets import Relief
-from transforms.occluders.cutout import VARIANTS, held_cutout
-from transforms.occluders.occluder import DrawnOccluder
-from transforms.occluders.paint import paint
-from transforms.occluders.palette import scaled, skin_colour
-from transforms.occluders.placement import CENTRE, LANDMARK_JITTER, MAX_SHIFT
-from transforms.occluders.scene import Scene
+from transforms.painting.assets import Relief
+from transforms.painting.cutout import VARIANTS, held_cutout
+from transforms.painting.occluder import DrawnOccluder
+from transforms.painting.paint import paint
+from transforms.painting.palette import scaled, skin_colour
+from transforms.painting.placement import CENTRE, LANDMARK_JITTER, MAX_SHIFT
+from transforms.painting.scene import Scene
 
 # A template and the point of it that goes to the chosen part of the face.
 _TEMPLATES: Final = (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from transforms.occluders.assets import Relief
-from transforms.occluders.occluder import DrawnOccluder
-from transforms.occluders.paint import paint
-from transforms.occluders.scene import Scene
-from transforms.occluders.wear import fabric_colours, printed, wear
+from transforms.painting.assets import Relief
+from transforms.painting.occluder import DrawnOccluder
+from transforms.painting.paint import paint
+from transforms.painting.scene import Scene
+from transforms.painting.wear import fabric_colours, printed, wear
 
 _TEMPLATES: Final = ("scarf_low", "scarf_high")
 _RELIEF: Final = Relief("folds", 0.45)

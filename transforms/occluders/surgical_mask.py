@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from transforms.occluders.assets import Relief
-from transforms.occluders.occluder import DrawnOccluder
-from transforms.occluders.paint import paint
-from transforms.occluders.palette import Colour, one_of, scaled
-from transforms.occluders.scene import Scene
-from transforms.occluders.wear import wear
+from transforms.painting.assets import Relief
+from transforms.painting.occluder import DrawnOccluder
+from transforms.painting.paint import paint
+from transforms.painting.palette import Colour, one_of, scaled
+from transforms.painting.scene import Scene
+from transforms.painting.wear import wear
 
 _TEMPLATES: Final = ("surgical", "surgical_loose")
 _RELIEF: Final = Relief("folds", 0.22)

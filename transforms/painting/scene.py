@@ -7,7 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from transforms.occluders.dice import Dice
+from transforms.painting.dice import Dice
 from transforms.view import View
 
 

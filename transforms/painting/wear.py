@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from transforms.occluders.assets import Relief, load_texture, read_only
-from transforms.occluders.cutout import VARIANTS, Cutout, worn_cutout
-from transforms.occluders.dice import Dice, fixed_dice
-from transforms.occluders.palette import Colour, fabric_colour, scaled
-from transforms.occluders.placement import MAX_SHIFT, Box, turn
-from transforms.occluders.scene import Scene
+from transforms.painting.assets import Relief, load_texture, read_only
+from transforms.painting.cutout import VARIANTS, Cutout, worn_cutout
+from transforms.painting.dice import Dice, fixed_dice
+from transforms.painting.palette import Colour, fabric_colour, scaled
+from transforms.painting.placement import MAX_SHIFT, Box, turn
+from transforms.painting.scene import Scene
 
 _PATTERNS: Final = ("stripes", "checks", "plaid", "dots", "camouflage", "flowers")
 _PATTERN_SCALES: Final = (0.45, 1.1)

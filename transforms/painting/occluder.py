@@ -8,7 +8,7 @@ from functools import update_wrapper
 import numpy as np
 
 from transforms.landmarks import IMAGE_SIZE
-from transforms.occluders.scene import Scene, look_at
+from transforms.painting.scene import Scene, look_at
 from transforms.view import Image, View, check_image
 
 

@@ -15,9 +15,9 @@ from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from transforms.landmarks import IMAGE_SIZE
-from transforms.occluders.assets import Relief, load_relief, load_template, read_only
-from transforms.occluders.dice import Dice, fixed_dice
-from transforms.occluders.placement import (
+from transforms.painting.assets import Relief, load_relief, load_template, read_only
+from transforms.painting.dice import Dice, fixed_dice
+from transforms.painting.placement import (
     CANVAS_SIZE,
     Box,
     Matrix,

@@ -8,8 +8,8 @@ from typing import Final
 
 import cv2
 
-from transforms.occluders.dice import Dice
-from transforms.occluders.scene import Scene
+from transforms.painting.dice import Dice
+from transforms.painting.scene import Scene
 
 Colour = tuple[float, float, float]
 

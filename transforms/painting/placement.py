@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
-from transforms.occluders.dice import Dice
+from transforms.painting.dice import Dice
 
 CANVAS_MARGIN: Final = 24  # face pixels beyond the crop on every side
 CANVAS_SCALE: Final = 1.5  # canvas pixels per face pixel

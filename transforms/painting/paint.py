@@ -11,10 +11,10 @@ from typing import Final
 import cv2
 import numpy as np
 
-from transforms.occluders.cutout import FULL, Cutout
-from transforms.occluders.palette import Colour
-from transforms.occluders.placement import Box
-from transforms.occluders.scene import Scene
+from transforms.painting.cutout import FULL, Cutout
+from transforms.painting.palette import Colour
+from transforms.painting.placement import Box
+from transforms.painting.scene import Scene
 from transforms.view import Image, Mask, View
 
 OPAQUE: Final = 127  # a coverage above this, more than half of 255, occludes
