@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     elif launched.launcher == "torchrun":
         stop_with_parent(launched.launcher)
     bound_waiting()  # is read when torch is imported, and that only after the options are known to be right
-    from cli.train import prepare, run
+    from cli.training import prepare, run
 
     with StopSignals(config.requeue, is_main) as stop:
         with user_errors("main.py"):

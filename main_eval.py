@@ -11,7 +11,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the program with `argv` (default: the command line's) and return the exit code."""
     options = get_eval_args(argv)
     bound_waiting()  # is read when torch is imported
-    from cli.evaluate import run
+    from cli.folder_evaluation import run
 
     with user_errors("main_eval.py"):
         return run(options)

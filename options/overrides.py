@@ -1,6 +1,6 @@
 """`--override`: options that a checkpoint fixes, changed in the run that goes on from it.
 
-Standard library only. What shapes the weights is compared where the model can be built, see cli/train.py.
+Standard library only. What shapes the weights is compared where the model can be built, see cli/training.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning.plugins.precision import Precision
 from untrained import SMALL as SMALL_NET
 
-from cli import train
+from cli import training
 from config import Config
 from data import FaceDataModule
 from datasets import Sample
@@ -74,4 +74,4 @@ def rates(**options):
 
 
 def session(faces, **options):
-    return train.prepare(config(data_root=str(faces), fast_dev_run=True, **options), set(), [])
+    return training.prepare(config(data_root=str(faces), fast_dev_run=True, **options), set(), [])

@@ -80,7 +80,7 @@ def test_more_workers_than_the_machine_has_cores_are_cut_down(capsys, tmp_path):
 
 
 def test_sizes_that_fit_are_not_refused(monkeypatch):
-    from cli.train import _check_memory
+    from cli.training import _check_memory
 
     _check_memory(Config(arch="ir_101"), num_classes=85_742)
     monkeypatch.setattr("engine.out_of_memory.available_memory", lambda: 5e8)

@@ -9,7 +9,7 @@ import torch
 from broken_runs import FLAGS, assert_same, finish, outcome, output, run_folder, start
 from short_runs import SMALL, fit, write_faces
 
-from cli import train
+from cli import training
 from cli.checkpoints import DamagedCheckpointError, newest_checkpoint, read_checkpoint
 from config import Config
 from data import FaceDataModule
@@ -92,7 +92,7 @@ def test_the_newest_run_of_the_prefix_that_trained_is_taken(trained, root):
     runs.write_json(evaluated / "config.json", {"evaluate": True})
     runs.write_json(new / "config.json", {"evaluate": False})
     assert old != new
-    found = train._find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
+    found = training._find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
     assert found.resume_from_checkpoint == str(new.relative_to(root.parent) / "last.ckpt")
     assert found.start_from_model_statedict is None, "they are where the run started, not where it is"
 
@@ -105,7 +105,7 @@ def test_without_a_whole_checkpoint_a_new_run_starts_and_a_line_says_so(trained,
     if folder == "damaged ones":
         for path in copy_of(trained, new).iterdir():
             spoil(path)
-    found = train._find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
+    found = training._find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
     assert (found.resume_from_checkpoint, found.start_from_model_statedict) == (None, "weights.pt")
     assert "a new run starts" in warnings(caplog)[-1]
     assert len(warnings(caplog)) == (4 if folder == "damaged ones" else 1)
@@ -113,20 +113,20 @@ def test_without_a_whole_checkpoint_a_new_run_starts_and_a_line_says_so(trained,
 
 def test_there_must_be_something_to_evaluate(root):
     with pytest.raises(ValueError, match="no checkpoint to evaluate"):
-        train._find_checkpoint(replace(AUTO, evaluate=True))
+        training._find_checkpoint(replace(AUTO, evaluate=True))
 
 
 def test_a_damaged_checkpoint_that_was_named_is_refused_with_the_way_out(trained, root):
     path = copy_of(trained, root / "mine_01-01_0") / "last.ckpt"
     spoil(path)
     with pytest.raises(ValueError, match=r"last\.ckpt: damaged .* --resume_from_checkpoint auto takes the newest"):
-        train.prepare(replace(AUTO, resume_from_checkpoint=str(path)), frozenset(), [])
+        training.prepare(replace(AUTO, resume_from_checkpoint=str(path)), frozenset(), [])
 
 
 def test_requeue_without_auto_is_warned_of(root, capsys):
     config = Config(**{**SMALL, "requeue": True, "resume_from_checkpoint": "nowhere.ckpt"})
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        train.prepare(config, frozenset(), [])
+        training.prepare(config, frozenset(), [])
     assert "--requeue starts the same command again" in capsys.readouterr().err
 
 
@@ -150,7 +150,7 @@ def other_data(trained, root, tmp_path):
 def prepared(faces, caplog, **options):
     """Return the session of `auto` on these faces, and what it has logged."""
     given = replace(AUTO, **{"data_root": str(faces), "batch_size": 8, **options})
-    session = train.prepare(given, {"data_root", "resume_from_checkpoint"}, [])
+    session = training.prepare(given, {"data_root", "resume_from_checkpoint"}, [])
     runs_log = session.folder / "run.log"
     return session, caplog.text + runs_log.read_text()
 

@@ -8,7 +8,7 @@ from short_runs import write_faces
 
 import main
 import main_eval
-from cli import evaluate, train
+from cli import folder_evaluation, training
 from data import FaceDataModule
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 
@@ -49,7 +49,7 @@ def outcome(program, argv, capfd):
 def test_training_images_that_go_before_the_first_step_end_the_run_with_one_line(
     faces, gone, workers, monkeypatch, capfd
 ):
-    after(monkeypatch, train, "prepare", lambda: shutil.rmtree(faces / gone))
+    after(monkeypatch, training, "prepare", lambda: shutil.rmtree(faces / gone))
     code, (line,) = outcome(main.main, [*ARGV, "--num_workers", workers, "--data_root", faces], capfd)
     assert code == 1
     assert "No such file or directory; nor can any other of the 32 images be read" in line and "resume" in line
@@ -66,7 +66,7 @@ def test_data_that_go_during_the_preparation_are_refused_with_one_line(faces, go
 
 
 def test_a_benchmark_that_goes_before_the_validation_is_still_validated_on(faces, monkeypatch, capfd):
-    after(monkeypatch, train, "prepare", lambda: shutil.rmtree(faces / "lfw"))
+    after(monkeypatch, training, "prepare", lambda: shutil.rmtree(faces / "lfw"))
     assert outcome(main.main, [*ARGV, "--data_root", faces], capfd) == (0, [])
 
 
@@ -76,14 +76,14 @@ def test_a_cache_that_goes_before_the_first_step_ends_the_run_with_one_line(tmp_
     spec = SyntheticSpec(num_identities=4, images_per_identity=4, benchmark_pairs=40)
     monkeypatch.setattr("data.SyntheticSpec", lambda *sizes: spec)
     prepare_synthetic(tmp_path / "cache", spec, jobs=1, progress=False)
-    after(monkeypatch, train, "prepare", lambda: shutil.rmtree(tmp_path / "cache"))
+    after(monkeypatch, training, "prepare", lambda: shutil.rmtree(tmp_path / "cache"))
     code, (line,) = outcome(main.main, ARGV, capfd)
     assert code == 1 and "No such file or directory" in line
 
 
 @pytest.mark.parametrize("place", ["load_model", "ImageFolderDataset", "warn_of_unaligned"])
 def test_a_folder_that_goes_before_it_is_evaluated_is_one_line(faces, trained, place, monkeypatch, capfd):
-    after(monkeypatch, evaluate, place, lambda: shutil.rmtree(faces / "train"))
+    after(monkeypatch, folder_evaluation, place, lambda: shutil.rmtree(faces / "train"))
     argv = ["--model-path", trained / "last.ckpt", "--data-path", faces / "train", "--output-dir", "out", "--gpus", "0"]
     code, (line,) = outcome(main_eval.main, argv, capfd)
     assert code == 2 and "faces/train" in line

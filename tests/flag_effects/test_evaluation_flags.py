@@ -10,7 +10,7 @@ from observed import NUM_IMAGES, NUM_PEOPLE
 from untrained import write_checkpoint
 
 import config as names
-from cli import evaluate
+from cli import folder_evaluation
 from cli.checkpoints import load_pretrained_model
 from config import EvaluationConfig
 from datasets import ImageFolderDataset
@@ -25,8 +25,8 @@ def checkpoint(tmp_path_factory):
 def evaluation(checkpoint, faces):
     """Return what an evaluation of the four people `elsewhere` works with: model, images and pairs."""
     dataset = ImageFolderDataset(faces / "elsewhere" / "people")
-    images, places, _ = evaluate.read_images(dataset, None)
-    pairs = evaluate.choose_pairs(dataset, places, None, "faces")
+    images, places, _ = folder_evaluation.read_images(dataset, None)
+    pairs = folder_evaluation.choose_pairs(dataset, places, None, "faces")
     return SimpleNamespace(
         model=load_pretrained_model(checkpoint), dataset=dataset, images=images, pairs=pairs,
         labels=dataset.labels[places],
@@ -38,7 +38,7 @@ def evaluation_config(**options):
 
 
 def scores_of(evaluation, **options):
-    return evaluate.score_conditions(
+    return folder_evaluation.score_conditions(
         evaluation.model, evaluation.images, evaluation.pairs, evaluation_config(**options), every_pair=True
     ).scores
 
@@ -64,16 +64,16 @@ def test_evaluation_follow_links_reads_identities_that_links_lead_to(faces, tmp_
     def stop(dataset, *others):
         raise FoundError(len(dataset))
 
-    monkeypatch.setattr(evaluate, "load_model", lambda options: None)
-    monkeypatch.setattr(evaluate, "read_images", stop)
+    monkeypatch.setattr(folder_evaluation, "load_model", lambda options: None)
+    monkeypatch.setattr(folder_evaluation, "read_images", stop)
     (tmp_path / "links").mkdir()
     for folder in (faces / "train").iterdir():
         (tmp_path / "links" / folder.name).symlink_to(folder)
     options = {"data_path": str(tmp_path / "links"), "output_dir": str(tmp_path / "out")}
     with pytest.raises(FoundError, match=str(NUM_PEOPLE * NUM_IMAGES)):
-        evaluate.run(evaluation_config(**options, follow_links=True))
+        folder_evaluation.run(evaluation_config(**options, follow_links=True))
     with pytest.raises(ValueError, match="8 links not followed"):
-        evaluate.run(evaluation_config(**options))
+        folder_evaluation.run(evaluation_config(**options))
 
 
 def test_evaluation_describes_batch_size_images_at_a_time(evaluation):
@@ -104,8 +104,8 @@ def test_evaluation_weights_decide_the_combined_score(evaluation, weights, decid
     issame = evaluation.pairs.issame
     rng = np.random.default_rng(0)
     scores = {"clean": {name: rng.normal(size=len(issame)) + issame for name in ("adaface", "qaconv")}}
-    resampling = evaluate.choose_resampling(evaluation.pairs, evaluation.labels, options)
-    results = evaluate.evaluate_conditions(evaluation.model, scores, evaluation.pairs, resampling, options)
+    resampling = folder_evaluation.choose_resampling(evaluation.pairs, evaluation.labels, options)
+    results = folder_evaluation.evaluate_conditions(evaluation.model, scores, evaluation.pairs, resampling, options)
     results = results["clean"]
     assert results["combined"].accuracy == results[decider].accuracy
     assert results["adaface"].auc != results["qaconv"].auc
@@ -138,7 +138,7 @@ def test_evaluation_map_options_decide_how_and_where_maps_are_held(evaluation, t
 
     def maps(**options):
         config = evaluation_config(**options)
-        return evaluate.describe(evaluation.model, evaluation.images, config, torch.device("cpu")).views
+        return folder_evaluation.describe(evaluation.model, evaluation.images, config, torch.device("cpu")).views
 
     assert {view.local_map.dtype for view in maps()} == {torch.float16}
     for name in names.MAP_DTYPES:
@@ -155,18 +155,20 @@ def test_evaluation_map_options_decide_how_and_where_maps_are_held(evaluation, t
 
 def test_evaluation_occluders_and_seed_decide_what_is_hidden(evaluation):
     def changed_rows(**options):
-        occluded = evaluate.occlude_images(evaluation.images, evaluation_config(**options))
+        occluded = folder_evaluation.occlude_images(evaluation.images, evaluation_config(**options))
         return np.flatnonzero((occluded != evaluation.images).any(axis=(0, 2, 3)))
 
     assert changed_rows(occluders=("sunglasses",)).max() < 90 < changed_rows(occluders=("surgical",)).max()
-    first, other = (evaluate.occlude_images(evaluation.images, evaluation_config(seed=seed)) for seed in (1, 2))
+    first, other = (
+        folder_evaluation.occlude_images(evaluation.images, evaluation_config(seed=seed)) for seed in (1, 2)
+    )
     assert (first != other).any()
 
 
 def test_evaluation_uses_a_gpu_where_there_is_one(monkeypatch):
     for available in (False, True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda answer=available: answer)
-        kinds = [evaluate.choose_device(evaluation_config(gpus=gpus)).type for gpus in (0, 1)]
+        kinds = [folder_evaluation.choose_device(evaluation_config(gpus=gpus)).type for gpus in (0, 1)]
         assert kinds == ["cpu", "cuda" if available else "cpu"]
 
 
@@ -177,17 +179,17 @@ def test_evaluation_passes_on_what_foreign_weights_do_not_tell(monkeypatch, tmp_
         asked.append(arguments)
         raise ValueError("seen")
 
-    monkeypatch.setattr(evaluate, "load_pretrained_model", refuse)
+    monkeypatch.setattr(folder_evaluation, "load_pretrained_model", refuse)
     options = {"model_path": "w.pt", "arch": "ir_18", "color_space": "bgr", "output_dir": str(tmp_path / "out")}
     with pytest.raises(ValueError, match="seen"):
-        evaluate.run(evaluation_config(**options))
+        folder_evaluation.run(evaluation_config(**options))
     assert asked == [("w.pt", "ir_18", "bgr")]
 
 
 def test_evaluation_reads_with_num_workers_threads(faces, checkpoint, tmp_path, monkeypatch, quiet_log):
     started = []
 
-    class RecordingPool(evaluate.ThreadPool):
+    class RecordingPool(folder_evaluation.ThreadPool):
         def __init__(self, processes):
             started.append(processes)
             super().__init__(processes)
@@ -198,18 +200,18 @@ def test_evaluation_reads_with_num_workers_threads(faces, checkpoint, tmp_path, 
     def stop(*arguments):
         raise ReadError
 
-    monkeypatch.setattr(evaluate, "ThreadPool", RecordingPool)
-    monkeypatch.setattr(evaluate, "choose_pairs", stop)
+    monkeypatch.setattr(folder_evaluation, "ThreadPool", RecordingPool)
+    monkeypatch.setattr(folder_evaluation, "choose_pairs", stop)
     monkeypatch.setattr("data.usable_cores", lambda: 3)
     paths = {"model_path": str(checkpoint), "data_path": str(faces / "train"), "output_dir": str(tmp_path / "out")}
     for num_workers in (0, 2, 9):
         with pytest.raises(ReadError):
-            evaluate.run(evaluation_config(**paths, num_workers=num_workers))
+            folder_evaluation.run(evaluation_config(**paths, num_workers=num_workers))
     assert started == [1, 2, 3]
 
 
 def test_reading_in_threads_keeps_the_order(faces):
     dataset = ImageFolderDataset(faces / "elsewhere" / "people")
-    (images, places, _), (again, same, _) = (evaluate.read_images(dataset, None, n) for n in (1, 4))
+    (images, places, _), (again, same, _) = (folder_evaluation.read_images(dataset, None, n) for n in (1, 4))
     np.testing.assert_array_equal(images, again)
     np.testing.assert_array_equal(places, same)

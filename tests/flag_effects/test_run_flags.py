@@ -7,7 +7,7 @@ import torch
 from observed import config, datamodule, recognizer, session
 from pytorch_lightning.strategies import DDPStrategy
 
-from cli import train
+from cli import training
 from engine.devices import local_ranks, uses_gpu
 from engine.trainer import build_trainer
 
@@ -84,6 +84,6 @@ def test_start_from_model_statedict_starts_with_these_weights_in_their_color_spa
 
 def test_fast_dev_run_runs_and_leaves_nothing_behind(faces, quiet_log):
     prepared = session(faces)
-    assert train.run(prepared) == 0
+    assert training.run(prepared) == 0
     assert prepared.trainer.global_step == 1
     assert not list(Path().iterdir())

@@ -8,7 +8,7 @@ from mutations import mutated
 from short_runs import SMALL, fit
 
 import nets
-from cli import checkpoints, train
+from cli import checkpoints, training
 from cli.checkpoints import load_pretrained_model, newest_checkpoint, read_to_resume
 from config import Config
 
@@ -98,7 +98,7 @@ def test_changed_files_through_all_doors(written, noise_faces, tmp_path, monkeyp
         assert (newest_checkpoint(path.parent) is None) == (messages[1] is not None), change
         start = Config(**{**SMALL, **base, "start_from_model_statedict": str(path), "fast_dev_run": True})
         if seed % 10 == 0:
-            refusal(train.prepare, start, frozenset(), [])
+            refusal(training.prepare, start, frozenset(), [])
         if messages[1] is None and resumed < 25:
             resumed += goes_on(path, tmp_path / f"run_{seed}", change)
 
@@ -110,7 +110,7 @@ def goes_on(source, folder, change):
     path.write_bytes(source.read_bytes())
     given = Config(**{**SMALL, "resume_from_checkpoint": str(path)})
     try:
-        session = train.prepare(given, frozenset(), [])
+        session = training.prepare(given, frozenset(), [])
     except (ValueError, OSError) as error:
         assert str(path) in str(error) or "--" in str(error), change
         return False

@@ -10,7 +10,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from short_runs import SMALL, build, fit, metrics
 
 import main
-from cli import train
+from cli import training
 from config import Config
 from engine import devices
 from engine import trainer as trainer_module
@@ -83,10 +83,10 @@ def test_a_test_run_has_fifty_batches_an_epoch_at_most(noise_faces, tmp_path, mo
 
 def test_a_fast_dev_run_takes_one_batch_and_leaves_nothing_behind(noise_faces, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    session = train.prepare(
+    session = training.prepare(
         Config(**{**SMALL, "data_root": noise_faces, "fast_dev_run": True}), frozenset({"fast_dev_run"}), []
     )
-    assert train.run(session) == 0
+    assert training.run(session) == 0
     assert session.trainer.global_step == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -136,9 +136,9 @@ def test_compile_compiles_the_backbone_in_place(noise_faces, tmp_path, monkeypat
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, *args, **kwargs: compiled.append(module))
     monkeypatch.chdir(tmp_path)
     options = {**SMALL, "data_root": noise_faces, "fast_dev_run": True}
-    plain = train.prepare(Config(**options), frozenset(), []).model
+    plain = training.prepare(Config(**options), frozenset(), []).model
     assert compiled == []
-    model = train.prepare(Config(**{**options, "compile": True}), frozenset(), []).model
+    model = training.prepare(Config(**{**options, "compile": True}), frozenset(), []).model
     assert compiled == [model.model]
     assert model.state_dict().keys() == plain.state_dict().keys()
 

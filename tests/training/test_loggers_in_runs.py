@@ -4,7 +4,7 @@ import pytest
 import torch
 from short_runs import fit, metrics
 
-from cli import train
+from cli import training
 from config import Config
 from engine.loggers import tensorboard_logger
 from engine.loggers.tensorboard_logger import restart_tensorboard
@@ -35,7 +35,7 @@ def test_a_run_without_tensorboards_package_is_refused_before_its_data_are_read(
     monkeypatch.setattr(tensorboard_logger, "find_spec", lambda name: None)
     given = Config(data_root=str(tmp_path / "nowhere"), gpus=0, tensorboard=True)
     with pytest.raises(ValueError, match="pip install tensorboardX"):
-        train.prepare(given, set(), [])
+        training.prepare(given, set(), [])
 
 
 @pytest.mark.slow
@@ -49,7 +49,7 @@ def test_a_resumed_run_goes_on_with_its_wandb_run(noise_faces, tmp_path):
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True, map_location="cpu")
     assert saved["wandb_id"] == first
     (tmp_path / "wandb_id.txt").unlink()
-    train.restore_wandb_id(tmp_path, saved)
+    training.restore_wandb_id(tmp_path, saved)
     fit(tmp_path, epochs=2, ckpt_path=tmp_path / "last.ckpt", **options)
     wandb.finish()
     folders = sorted(path.name for path in tmp_path.glob("wandb/offline-run-*"))

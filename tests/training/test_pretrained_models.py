@@ -8,7 +8,7 @@ import torch
 from short_runs import SMALL, build, fit, plain_scores
 
 import nets
-from cli import train
+from cli import training
 from cli.checkpoints import load_pretrained_model, read_checkpoint
 from config import Config
 
@@ -214,7 +214,7 @@ def start(monkeypatch, folder, noise_faces, path, **options):
     """Prepare a run that starts from the weights of a file and return its model."""
     monkeypatch.chdir(folder)
     given = {"data_root": noise_faces, "start_from_model_statedict": str(path), "embedding_size": 32, **options}
-    return train.prepare(Config(**{**SMALL, **given}), frozenset(), []).model
+    return training.prepare(Config(**{**SMALL, **given}), frozenset(), []).model
 
 
 def test_a_run_can_start_from_foreign_weights(foreign, noise_faces, tmp_path, monkeypatch):
@@ -256,5 +256,5 @@ def test_a_checkpoint_of_other_identities_is_not_resumed(finished, noise_faces, 
 
     path = changed(finished[1] / "last.ckpt", tmp_path / "last.ckpt", more_classes)
     given = Config(**{**SMALL, "resume_from_checkpoint": str(path), "data_root": noise_faces})
-    message = refusal(train.prepare, given, frozenset({"data_root"}), [])
+    message = refusal(training.prepare, given, frozenset({"data_root"}), [])
     assert re.search(r"last\.ckpt.*9.*8", message)

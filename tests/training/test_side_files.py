@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from short_runs import SMALL, fit, metrics
 
-from cli import train
+from cli import training
 from config import Config
 from engine import runs
 
@@ -43,7 +43,7 @@ def stopped(noise_faces, tmp_path_factory):
 def resume(stopped, folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     given = Config(**{**SMALL, "resume_from_checkpoint": str(folder / "last.ckpt")})
-    return train.prepare(replace(given, log_every_n_steps=1), frozenset(), ["x"])
+    return training.prepare(replace(given, log_every_n_steps=1), frozenset(), ["x"])
 
 
 def place(path, kind):
@@ -124,5 +124,5 @@ def test_rows_and_incidents_that_are_whole_are_kept(stopped, tmp_path, monkeypat
 def test_a_run_that_has_all_its_epochs_says_that_nothing_is_left_to_train(tmp_path, caplog, epochs, said):
     config = Config(resume_from_checkpoint=str(tmp_path / "last.ckpt"), epochs=epochs)
     caplog.set_level("INFO")
-    train._run_folder(config, {"global_step": 0, "FaceDataModule": {"epoch": 2}})
+    training._run_folder(config, {"global_step": 0, "FaceDataModule": {"epoch": 2}})
     assert ("nothing is left to train: its 2 epochs are done; --epochs takes more" in caplog.text) == said

@@ -4,7 +4,7 @@ import pytest
 import torch
 from short_runs import SMALL, build, fit, state
 
-from cli import train
+from cli import training
 from config import Config
 
 OPTIONS = {"occlusion_method": "scaling", "class_embeddings": True, "k_nearest": 3}
@@ -16,7 +16,7 @@ def source(noise_faces, tmp_path_factory):
     folder = tmp_path_factory.mktemp("source")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        session = train.prepare(Config(**{**SMALL, **OPTIONS, "data_root": noise_faces}), frozenset(), [])
+        session = training.prepare(Config(**{**SMALL, **OPTIONS, "data_root": noise_faces}), frozenset(), [])
         session.trainer.callbacks = [c for c in session.trainer.callbacks if "Sheet" not in type(c).__name__]
         session.trainer.fit(session.model, datamodule=session.datamodule)
     return session.model, session.folder.resolve() if session.folder.is_absolute() else folder / session.folder
@@ -25,7 +25,7 @@ def source(noise_faces, tmp_path_factory):
 def start(source, monkeypatch, cwd, noise_faces, **options):
     monkeypatch.chdir(cwd)
     given = {**OPTIONS, "data_root": noise_faces, "start_from_model_statedict": str(source[1] / "last.ckpt"), **options}
-    return train.prepare(Config(**{**SMALL, **given}), frozenset(), [])
+    return training.prepare(Config(**{**SMALL, **given}), frozenset(), [])
 
 
 def log_line(session):
@@ -100,7 +100,7 @@ def test_a_resumed_run_keeps_what_is_frozen(noise_faces, tmp_path, monkeypatch):
     model, _, _ = fit(tmp_path, **options)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "last.ckpt.previous").replace(tmp_path / "last.ckpt")
-    session = train.prepare(Config(**{**SMALL, "resume_from_checkpoint": "last.ckpt"}), frozenset(), [])
+    session = training.prepare(Config(**{**SMALL, "resume_from_checkpoint": "last.ckpt"}), frozenset(), [])
     assert session.config.head_only
     session.trainer.callbacks = [c for c in session.trainer.callbacks if "Sheet" not in type(c).__name__]
     session.trainer.fit(session.model, datamodule=session.datamodule, ckpt_path="last.ckpt", weights_only=True)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cli.evaluate import PairScores, choose_pairs, save_scores, warn_of_few
+from cli.folder_evaluation import PairScores, choose_pairs, save_scores, warn_of_few
 from datasets import ImageFolderDataset, Pairs
 from evaluation import one_kind_folds
 
