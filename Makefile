@@ -14,14 +14,15 @@ STAMP := $(VENV)/.requirements-installed
 
 setup: $(STAMP)
 
-$(STAMP): requirements.txt
+$(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@test -x $(PY) || echo "Creating $(VENV) with $$($(PYTHON) -V)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@echo "Installing PyTorch and $$(grep -c == requirements.txt) packages into $(VENV): some minutes; about 2 GB, with CUDA several times that"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
-	@echo "Done: start the programs with $(PY), as in $(PY) main.py --help"
+	@echo "Done: start the programs with $(PY), as in $(PY) main.py --help, or from any folder with $(VENV)/bin/maskwise"
 
 # Packages that few need and tests skip without; the extras of pyproject.toml.
 setup-extras: setup

@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
 
-from options.command import Alias, FlagParser, user_errors
+from options.command import Alias, FlagParser, as_typed, user_errors
 from options.data import AugmentationOptions, DataOptions, OcclusionOptions
 from options.evaluation import EvaluationOptions, FusionOptions
 from options.flags import add_flags, merge_options
@@ -163,15 +163,18 @@ class EvaluationConfig(DeviceOptions, EvaluationOptions):
             raise ValueError("--shortlist chooses among all pairs: it conflicts with --pairs")
 
 
-def get_args(argv: Sequence[str] | None = None) -> Config:
+def get_args(argv: Sequence[str] | None = None, prog: str = "main.py", programs: str = "") -> Config:
     """Return the options of `main.py`; bad ones end the program with one line and exit code 2.
 
     Args:
         argv: words of the command line without the program's name; None takes the program's own. `@file` reads words
             from a file, see `command.FlagParser`.
+        prog: the name that the program was called by.
+        programs: what the help says of the other programs.
     """
     description = "Train, validate, test and resume. A switch is taken back by --no_ before its name."
-    parser = FlagParser("main.py", description, "python main.py --data_root my_faces --arch ir_50 --epochs 20")
+    example = f"{as_typed(prog)} --data_root my_faces --arch ir_50 --epochs 20"
+    parser = FlagParser(prog, "\n\n".join(filter(None, (description, programs))), example)
     add_task_arguments(parser)
     with user_errors(parser.prog):
         config = Config(**parser.read(argv))
@@ -196,12 +199,10 @@ def _add_aliases(parser: argparse.ArgumentParser) -> None:
     aliases("--use_wandb", "--use-wandb", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def get_eval_args(argv: Sequence[str] | None = None) -> EvaluationConfig:
+def get_eval_args(argv: Sequence[str] | None = None, prog: str = "main_eval.py") -> EvaluationConfig:
     """Return the options of `main_eval.py`; see `get_args`."""
-    parser = FlagParser(
-        "main_eval.py", "Evaluate a checkpoint on a folder of identities.",
-        "python main_eval.py --model-path last.ckpt --data-path my_people --output-dir out",
-    )  # fmt: skip
+    example = f"{as_typed(prog)} --model-path last.ckpt --data-path my_people --output-dir out"
+    parser = FlagParser(prog, "Evaluate a checkpoint on a folder of identities.", example)
     add_flags(parser, EvaluationConfig, separator="-")
     with user_errors(parser.prog):
         return EvaluationConfig(**parser.read(argv))

@@ -1,21 +1,20 @@
-"""Evaluate a checkpoint on a folder of identities: `python main_eval.py --help`."""
+"""`python main_eval.py`: the program `evaluate` under the name that others know it by."""
 
 from __future__ import annotations
 
-from config import get_eval_args
-from options.command import launch, user_errors
-from system.cores import bound_waiting
+import sys
+from collections.abc import Sequence
+
+from cli import evaluate
+from options.command import launch
+
+PROGRAM = "main_eval.py"
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with `argv` (default: the command line's) and return the exit code."""
-    options = get_eval_args(argv)
-    bound_waiting()  # is read when torch is imported
-    from cli.folder_evaluation import run
-
-    with user_errors("main_eval.py"):
-        return run(options)
+    return evaluate.main(sys.argv[1:] if argv is None else argv, PROGRAM)
 
 
 if __name__ == "__main__":
-    launch("main_eval.py", main)
+    launch(PROGRAM, main)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.harness.docs import update_docs
 from benchmarks.harness.program import add_common_arguments
-from options.command import FlagParser, launch
+from options.command import FlagParser, as_typed, launch
 
 PROGRAM = "python -m benchmarks"
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,9 +21,9 @@ BENCHMARKS = ("qaconv", "step", "head", "validation", "gallery", "data", "sample
 FORWARDED = ("repeats", "threads", "scale")
 
 
-def get_parser() -> FlagParser:
+def get_parser(prog: str = PROGRAM) -> FlagParser:
     """Return the command line's parser."""
-    parser = FlagParser(PROGRAM, __doc__ or "", f"{PROGRAM} qaconv step --scale 0.1")
+    parser = FlagParser(prog, __doc__ or "", f"{as_typed(prog)} qaconv step --scale 0.1")
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)} (all)")
     add_common_arguments(parser)
     parser.add_argument("--update-docs", action="store_true", help="rewrite the tables of the documentation")
@@ -31,9 +31,9 @@ def get_parser() -> FlagParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
     """Run the chosen benchmarks; return 1 if one of them failed."""
-    parser = get_parser()
+    parser = get_parser(prog)
     args = parser.parse_args(argv)
     unknown = [name for name in args.names if name not in BENCHMARKS]
     if unknown:

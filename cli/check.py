@@ -1,4 +1,4 @@
-"""Say what is in a data set and what looks wrong with it: `python -m datasets.check --help`."""
+"""Say what is in a data set and what looks wrong with it: `python main.py check --help`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.files import WriteFailures, naming, side_file
-from options.command import FlagParser, launch, user_errors
+from options.command import FlagParser, as_typed, user_errors
 from options.flags import Options, add_flags, flag, path_word
 from system.terminal import show
 
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
     from datasets.doctor.diagnosis import Diagnosis
     from datasets.doctor.examine import FaceSource, LookedSet
-
-PROGRAM = "python -m datasets.check"
 
 _DESCRIPTION = """Say what is in a data set and what looks wrong with it: counts, sizes, unreadable files, exact and
 near duplicates, identities that are in a benchmark set too, red and blue swapped, unaligned faces. SOURCE is a folder
@@ -42,13 +40,13 @@ class Arguments(CheckOptions):
     """What the command line holds, apart from SOURCE."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program with `argv` (default: the command line's) and return the exit code."""
-    parser = FlagParser(PROGRAM, _DESCRIPTION, f"{PROGRAM} my_faces --output-dir check")
-    parser.usage = f"{PROGRAM} [SOURCE] [--benchmarks PATH,...] [--flag value ...]"
+def main(argv: Sequence[str] | None, prog: str) -> int:
+    """Run the program with the words of its command line and return the exit code."""
+    parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} my_faces --output-dir check")
+    parser.usage = f"{prog} [SOURCE] [--benchmarks PATH,...] [--flag value ...]"
     parser.add_argument("source", metavar="SOURCE", type=path_word, nargs="?", help="the data set")
     add_flags(parser, Arguments, separator="-")
-    with user_errors(PROGRAM):
+    with user_errors(prog):
         values = parser.read(argv)
         source = values.pop("source")
         options = Arguments(**values)
@@ -127,7 +125,3 @@ def _write(folder: Path, diagnosis: Diagnosis, failures: WriteFailures) -> None:
     if diagnosis.dataset is not None:
         with side_file(failures, "images_per_identity.png"):
             pictures.write_histogram(folder / "images_per_identity.png", np.bincount(diagnosis.dataset.labels))
-
-
-if __name__ == "__main__":
-    launch(PROGRAM, main)

@@ -1,4 +1,4 @@
-"""Turn a data set from one format into another: `python -m datasets.convert --help`."""
+"""Turn a data set from one format into another: `python main.py convert --help`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from datasets.counted import counted
 from engine.files import naming
-from options.command import FlagParser, launch, user_errors
+from options.command import FlagParser, as_typed, user_errors
 from options.flags import Options, add_flags, flag, path_word
 from system.terminal import printable, show
 
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
     from datasets.conversion.outcome import Outcome
 
-PROGRAM = "python -m datasets.convert"
 TARGETS = ("records", "folder", "bin", "memmap")
 ENCODINGS = ("png", "jpeg")  # as of datasets.conversion.encoding; a test compares them
 NAME_SOURCES = ("labels", "list")
@@ -54,21 +53,21 @@ class Arguments(ConvertOptions):
     """What the command line holds, apart from the two paths."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program with `argv` (default: the command line's) and return the exit code."""
-    parser = FlagParser(PROGRAM, _DESCRIPTION, f"{PROGRAM} my_faces my_records --to records")
-    parser.usage = f"{PROGRAM} SOURCE OUTPUT --to {{{','.join(TARGETS)}}} [--flag value ...]"
+def main(argv: Sequence[str] | None, prog: str) -> int:
+    """Run the program with the words of its command line and return the exit code."""
+    parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} my_faces my_records --to records")
+    parser.usage = f"{prog} SOURCE OUTPUT --to {{{','.join(TARGETS)}}} [--flag value ...]"
     for name, text in (("source", "what to convert"), ("output", "what to write")):
         parser.add_argument(name, metavar=name.upper(), type=path_word, help=text)
     add_flags(parser, Arguments, separator="-")
-    with user_errors(PROGRAM):
+    with user_errors(prog):
         values = parser.read(argv)
         source, output = values.pop("source"), values.pop("output")
         try:
             with naming(output):
                 outcomes = _convert(source, output, Arguments(**values))
         except KeyboardInterrupt:
-            sys.stderr.write(f"{PROGRAM}: interrupted; the same command goes on\n")
+            sys.stderr.write(f"{prog}: interrupted; the same command goes on\n")
             return 130
     for outcome in outcomes:
         show(_describe(outcome))
@@ -120,7 +119,3 @@ def _describe(outcome: Outcome) -> str:
     if outcome.num_unreadable:
         lines.append(f"unreadable: {counted(outcome.num_unreadable, 'image')}, listed in {outcome.unreadable}")
     return "\n".join(printable(line) for line in lines)
-
-
-if __name__ == "__main__":
-    launch(PROGRAM, main)

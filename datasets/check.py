@@ -1,7 +1,11 @@
-"""`python -m datasets.check`: the program of cli/check.py under the name it began with."""
+"""`python -m datasets.check`: the program `check` under the name that it began with."""
 
-from cli.check import PROGRAM, main
+import sys
+
+from cli.check import main
 from options.command import launch
 
+PROGRAM = "python -m datasets.check"
+
 if __name__ == "__main__":
-    launch(PROGRAM, main)
+    launch(PROGRAM, lambda: main(sys.argv[1:], PROGRAM))

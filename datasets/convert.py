@@ -1,7 +1,11 @@
-"""`python -m datasets.convert`: the program of cli/convert.py under the name it began with."""
+"""`python -m datasets.convert`: the program `convert` under the name that it began with."""
 
-from cli.convert import PROGRAM, main
+import sys
+
+from cli.convert import main
 from options.command import launch
 
+PROGRAM = "python -m datasets.convert"
+
 if __name__ == "__main__":
-    launch(PROGRAM, main)
+    launch(PROGRAM, lambda: main(sys.argv[1:], PROGRAM))

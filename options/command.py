@@ -164,13 +164,19 @@ def _read_small_file(path: Path) -> tuple[str, tuple[int, int]]:
     return content.decode("utf-8-sig"), (status.st_dev, status.st_ino)
 
 
+def as_typed(prog: str) -> str:
+    """Return the words that start a program: the name of a file follows `python`."""
+    return f"python {prog}" if prog.partition(" ")[0].endswith(".py") else prog
+
+
 class _Formatter(argparse.HelpFormatter):
-    """Wraps paragraphs, but not an example, which would not work in pieces."""
+    """Wraps paragraphs, but neither an example, which would not work in pieces, nor what begins with a blank."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if text.startswith("example:"):
             return text
-        return "\n\n".join(super(_Formatter, self)._fill_text(part, width, indent) for part in text.split("\n\n"))
+        fill = super()._fill_text
+        return "\n\n".join(p if p.startswith(" ") else fill(p, width, indent) for p in text.split("\n\n"))
 
 
 class _Version(argparse.Action):

@@ -42,8 +42,8 @@ def in_empty_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def write_groups(tmp_path, monkeypatch):
     """Return a function that writes the files from which a process learns of its control groups; there are none yet."""
-    monkeypatch.setattr("cgroups._PROC", tmp_path / "proc")
-    monkeypatch.setattr("cgroups._CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr("system.cgroups._PROC", tmp_path / "proc")
+    monkeypatch.setattr("system.cgroups._CGROUPS", tmp_path / "cgroup")
 
     def write(files):
         for name, text in files.items():

@@ -4,28 +4,31 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
-
+from cli.programs import PROGRAMS
 from config import get_args, get_eval_args
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
-PROGRAMS = {"main.py": get_args, "main_eval.py": get_eval_args}
+READ_BY = {"train": get_args, "evaluate": get_eval_args}  # check and convert read theirs when they run
 
 
 def commands(word):
     return [words for words in map(shlex.split, LINES) if any(each.endswith(word) for each in words)]
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_flags_of_a_program_exist(name, monkeypatch):
+def test_programs_and_their_flags_exist(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert commands(name)
-    for words in commands(name):
-        place = next(number for number, word in enumerate(words) if word.endswith(name))
-        PROGRAMS[name](words[place + 1 :])
+    called = []
+    for words in commands("bin/maskwise"):
+        argv = words[words.index(".venv/bin/maskwise") + 1 :]
+        name = "train" if argv[0].startswith(("-", "@")) else argv.pop(0)
+        called.append(name)
+        assert name in PROGRAMS
+        if name in READ_BY:
+            READ_BY[name](argv)
+    assert {"train", "evaluate", "check", "convert"} <= set(called)
 
 
 def test_targets_of_make_exist():

@@ -66,7 +66,7 @@ def test_whatever_becomes_of_the_output_the_program_works_to_its_end(where, tmp_
 
 @FULL
 def test_a_full_disk_is_told_on_the_other_stream_and_a_closed_pipe_is_not(tmp_path):
-    code = "import command; command.launch('p', lambda: print('x' * 10**5) or 0)"
+    code = "from options import command; command.launch('p', lambda: print('x' * 10**5) or 0)"
     full = shell(f'{sys.executable} -c "{code}" > /dev/full', tmp_path)
     assert full.stderr == "stdout cannot be written (No space left on device): what is shown there is lost\n"
     piped = shell(f'{sys.executable} -c "{code}" | true', tmp_path)
@@ -103,7 +103,8 @@ def test_a_terminal_that_is_gone_ends_nothing(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_what_an_encoding_lacks_is_written_escaped(encoding, tmp_path):
-    code = r"import command, terminal; command.launch('p', lambda: terminal.show('Zo\u00eb \u738b \udcff \u2026') or 0)"
+    show = r"lambda: terminal.show('Zo\u00eb \u738b \udcff \u2026') or 0"
+    code = f"from options import command; from system import terminal; command.launch('p', {show})"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0"},

@@ -15,7 +15,10 @@ from short_runs import write_faces
 
 from engine import runs
 
-HOLDER = "import runs, time; from pathlib import Path; lock = runs.lock_folder(Path({!r})); print(1, flush=True); "
+HOLDER = (
+    "import time; from engine import runs; from pathlib import Path; "
+    "lock = runs.lock_folder(Path({!r})); print(1, flush=True); "
+)
 
 
 def hold(folder, then="time.sleep(60)"):

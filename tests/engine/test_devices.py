@@ -133,7 +133,7 @@ def test_check_mode_is_float64_under_a_recipe_of_auto(log):
 def test_auto_respects_what_the_user_forbids_the_cpu(variables, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    code = "import devices; print(devices.native_bf16(on_gpu=False))"
+    code = "from engine import devices; print(devices.native_bf16(on_gpu=False))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("(False, ")
     assert all(f"{name}={value}" in done.stdout for name, value in variables.items())

@@ -84,7 +84,7 @@ def test_every_program_suggests_and_tells_its_version(program):
 
 def test_outside_a_checkout_the_version_stands_alone(tmp_path, monkeypatch):
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
-    monkeypatch.setattr(command, "HERE", tmp_path)
+    monkeypatch.setattr(command, "ROOT", tmp_path)
     assert command.version() == "maskwise 1.2.3"
 
 
@@ -195,7 +195,7 @@ def test_a_reader_that_goes_away_is_no_error(program):
 
 
 def test_output_that_nobody_reads_ends_a_program_without_a_traceback():
-    code = "import sys, command; command.launch('p', lambda: sys.stdout.write('x' * 10**6) and 0)"
+    code = "import sys; from options import command; command.launch('p', lambda: sys.stdout.write('x' * 10**6) and 0)"
     done = shell(f'python -c "{code}" | true; exit ${{PIPESTATUS[0]}}')
     assert done.returncode in (0, 141) and done.stderr == ""
 
@@ -211,7 +211,7 @@ def test_closed_streams_do_not_matter(program):
 def test_a_file_that_is_opened_does_not_get_the_number_of_a_closed_stream(tmp_path):
     path = tmp_path / "precious"
     body = f"file = open('{path}', 'w'); os.write(1, b'noise'); return 0"
-    code = f"import command, os\ndef main(): {body}\ncommand.launch('p', main)"
+    code = f"import os\nfrom options import command\ndef main(): {body}\ncommand.launch('p', main)"
     shell(f'python -c "{code}" <&- >&-')
     assert path.read_text() == ""
 

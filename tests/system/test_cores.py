@@ -60,13 +60,13 @@ def test_no_part_of_the_program_counts_cores_in_its_own_way():
     by_itself = re.compile(r"cpu_count|sched_getaffinity")
     modules = [path for path in ROOT.rglob("*.py") if not {".venv", "tests"} & set(path.parts)]
     found = {path.name for path in modules if by_itself.search(path.read_text(encoding="utf-8"))}
-    assert found <= {"system/cores.py", "engine/runs.py", "measure.py"}  # the two describe the machine
+    assert found <= {"cores.py", "runs.py", "measure.py"}  # the two describe the machine
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
 def test_cores_follow_the_affinity_of_the_process():
     one = sorted(os.sched_getaffinity(0))[0]
-    code = f"import os; os.sched_setaffinity(0, {{{one}}}); import cores; print(cores.usable_cores())"
+    code = f"import os; os.sched_setaffinity(0, {{{one}}}); from system import cores; print(cores.usable_cores())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
 

@@ -1,0 +1,19 @@
+"""The program that evaluates a checkpoint: the command line; cli/folder_evaluation.py does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from config import get_eval_args
+from options.command import user_errors
+from system.cores import bound_waiting
+
+
+def main(argv: Sequence[str], prog: str) -> int:
+    """Run the program with the words of its command line and return the exit code."""
+    options = get_eval_args(argv, prog)
+    bound_waiting()  # is read when torch is imported
+    from cli.folder_evaluation import run  # torch is imported only after the options are known to be right
+
+    with user_errors(prog):
+        return run(options)

@@ -1,0 +1,56 @@
+"""The table of programs: what `python main.py <program>` and `maskwise <program>` start."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+DEFAULT = "train"
+COMMAND = "maskwise"  # the console script of an installation
+
+
+class Program(NamedTuple):
+    """A program: a module with `main(argv, prog) -> exit code`, imported when it is started."""
+
+    help: str  # one line
+    module: str
+
+
+PROGRAMS = {
+    "train": Program("train, validate, test and resume a recognizer; what starts without a name", "cli.train"),
+    "evaluate": Program("evaluate a checkpoint on people of your own; also main_eval.py", "cli.evaluate"),
+    "check": Program("say what is in a data set and what looks wrong with it", "cli.check"),
+    "convert": Program("turn a data set from one format into another", "cli.convert"),
+    "bench": Program("measure speed and memory against the usual way", "benchmarks.__main__"),
+}
+
+
+def run(argv: Sequence[str]) -> int:
+    """Start the program that the first word names, else the default one, and return its exit code."""
+    name, words = DEFAULT, list(argv)
+    if words and not words[0].startswith(("-", "@")):
+        name = words.pop(0)
+    program = PROGRAMS.get(name)
+    if program is None:
+        close = difflib.get_close_matches(name, PROGRAMS, 1)
+        hint = f"did you mean {close[0]}?" if close else f"choose from {', '.join(PROGRAMS)}"
+        sys.stderr.write(f"{door()}: error: unknown program {name!r}; {hint}\n")
+        return 2
+    is_named = len(words) < len(argv)
+    code: int = import_module(program.module).main(words, f"{door()} {name}" if is_named else door())
+    return code
+
+
+def door() -> str:
+    """Return the name that the programs were called by: "maskwise" where that was it, else "main.py"."""
+    return COMMAND if Path(sys.argv[0]).stem == COMMAND else "main.py"
+
+
+def listing() -> str:
+    """Return the table as text, a program a line."""
+    width = max(map(len, PROGRAMS))
+    return "\n".join(f"  {name:<{width}}  {program.help}" for name, program in PROGRAMS.items())
