@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import pytorch_lightning as pl
-import torch
 
 from cli.checkpoints import (
     DamagedCheckpointError,
@@ -22,6 +21,7 @@ from cli.checkpoints import (
     read_to_resume,
     start_from,
 )
+from cli.refusals import check_memory, check_monitor, check_override
 from config import AUTO, Config, merge_for_resume
 from data import FaceDataModule, usable_workers
 from datasets import UnreadableImageError
@@ -44,24 +44,21 @@ from engine.guard import NonFiniteError
 from engine.loggers.metrics_logger import truncate_metrics
 from engine.loggers.tensorboard_logger import require_tensorboard, restart_tensorboard
 from engine.loggers.wandb_run import restore_wandb_id
-from engine.out_of_memory import IMAGE_BYTES, advice, is_out_of_memory, refuse_beyond_memory
+from engine.out_of_memory import advice, is_out_of_memory
 from engine.signals import Stopped, StoppedWaiting, StopSignals
 from engine.trainer import build_trainer
-from evaluation import METHODS
 from evaluation.report.results import format_table, write_report
-from options.overrides import BETWEEN_EPOCHS, changed_options, override
+from options.overrides import override
 from system.launch import find_launch, is_main_process
 from system.terminal import show
 from tasks.recognition.neighbours import NeighbourTable
 from tasks.recognition.reporting import benchmark_results, draw_report
 from tasks.recognition.sample_sheet import SampleSheet
 from tasks.recognition.score_histograms import ScoreHistograms
-from tasks.recognition.validation import CONDITIONS, metric_names
 from train_val import MAIN_DATASET, Recognizer
 
 logger = logging.getLogger(__name__)
 RUNS = Path("experiments")
-RANK_BYTES = 150e6  # of a process with torch that has done nothing yet
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     writes = is_main_process() and not given.fast_dev_run
     config, checkpoint, datamodule, lock = _begin(given, explicit, writes)
     model = _build_model(config, datamodule)
-    _check_monitor(config, datamodule, has_matcher=model.matcher is not None)
+    check_monitor(config, datamodule, has_matcher=model.matcher is not None)
     folder = _run_folder(config, checkpoint) if writes else None
     stop, failures = stop or StopSignals(), WriteFailures()
     if folder is not None:
@@ -147,13 +144,13 @@ def _open(
     if config.tensorboard:
         require_tensorboard()
     if saved is not None and checkpoint is not None:
-        _check_override(config, saved, checkpoint)
+        check_override(config, saved, checkpoint)
     elif given.override:
         raise ValueError("--override changes a run that goes on: without a checkpoint give the flags themselves")
-    _check_memory(config, num_classes=config.custom_num_class or 1)
+    check_memory(config, num_classes=config.custom_num_class or 1)
     datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
-    _check_memory(config, datamodule.num_classes)
+    check_memory(config, datamodule.num_classes)
     if checkpoint is not None:
         check_data(str(config.resume_from_checkpoint), checkpoint, datamodule, by_name)
     datamodule.config = settle(config, local_ranks(config), saved)
@@ -278,71 +275,6 @@ def _checkpoint_to_resume(given: Config) -> dict[str, Any] | None:
         return read_to_resume(given.resume_from_checkpoint)
     except DamagedCheckpointError as error:
         raise ValueError(f"{error}; --resume_from_checkpoint auto takes the newest one that is whole") from error
-
-
-def _check_override(config: Config, saved: Config, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse what --override may not change in this checkpoint, and log what it does change."""
-    parameters, done = checkpoint["hyper_parameters"], int(checkpoint["FaceDataModule"]["batches_done"])
-    changes = changed_options(saved, config.override)
-    if not changes:
-        return
-    between = sorted(changes.keys() & BETWEEN_EPOCHS)
-    if between and done:
-        raise ValueError(
-            f"--override {between[0]}: {config.resume_from_checkpoint} lies inside an epoch, {done} batches after its"
-            " start; the batches of an epoch can change at its end only, so resume a checkpoint from there"
-        )
-    before, after = (_shapes(options, parameters["num_classes"]) for options in (saved, config))
-    other = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    if other:
-        raise ValueError(
-            f"--override {', '.join(changes)}: {other[0]} in the checkpoint would not fit; start a new run"
-        )
-    for name, value in changes.items():
-        logger.warning(
-            "--override: %s is %s from here on; in the checkpoint it is %s", name, value, getattr(saved, name)
-        )
-
-
-def _shapes(config: Config, num_classes: Mapping[str, int]) -> dict[str, tuple[torch.Size, bool]]:
-    """Return shape and whether it is trained of everything that a checkpoint of a run holds."""
-    with torch.device("meta"):
-        model = Recognizer(config.to_dict(), num_classes)
-    return {name: (tensor.shape, tensor.requires_grad) for name, tensor in model.state_dict(keep_vars=True).items()}
-
-
-def _check_memory(config: Config, num_classes: int) -> None:
-    """Refuse sizes that cannot fit into memory. What is counted is certain; activations come on top of it."""
-    if config.evaluate:
-        return  # the file says how large the model is
-    ranks = local_ranks(config)
-    refuse_beyond_memory({f"--num_processes {ranks}": (ranks - 1) * RANK_BYTES})
-    with torch.device("meta"):  # every shape, no memory
-        model = Recognizer(config.to_dict(), {MAIN_DATASET: num_classes})
-    states = (2 if config.optimizer == "adamw" else int(config.momentum > 0)) if not uses_gpu(config) else -1
-    matcher = [] if model.matcher is None else [*model.matcher.named_parameters()]
-    sizes = {
-        f"--arch {config.arch} with --embedding_size {config.embedding_size}": model.model.parameters(),
-        f"--embedding_size {config.embedding_size} for {num_classes} identities": model.heads.parameters(),
-        f"--qaconv_channels {config.qaconv_channels}": [p for name, p in matcher if "class_embeddings" not in name],
-    }
-    # On the CPU each weight has a gradient and the optimizer's states; a GPU has its own memory for them.
-    demands: dict[str, float] = {
-        flags: (2 + states) * sum(p.numel() * p.element_size() for p in parameters)
-        for flags, parameters in sizes.items()
-    }
-    maps = [p.numel() * p.element_size() for name, p in matcher if "class_embeddings" in name]
-    demands[f"--class_embeddings for {num_classes} identities"] = sum(maps)
-    demands[f"--batch_size {config.batch_size}"] = config.batch_size * IMAGE_BYTES / world_size(config)
-    refuse_beyond_memory({flags: ranks * size for flags, size in demands.items()})
-
-
-def _check_monitor(config: Config, datamodule: FaceDataModule, has_matcher: bool) -> None:
-    """Refuse now what the first validation would not find."""
-    conditions = CONDITIONS if config.val_occlusion else CONDITIONS[:1]
-    names = metric_names(datamodule.benchmarks, conditions, METHODS if has_matcher else METHODS[:1])
-    if config.monitor not in names:
-        raise ValueError(f"--monitor: no metric will be called {config.monitor!r}; choose one of {', '.join(names)}")
 
 
 def _run_folder(config: Config, checkpoint: Mapping[str, Any] | None) -> Path:
