@@ -41,7 +41,7 @@ from datasets import (
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.signals import start_worker
 from options.names import TEST_RUN_BATCHES
-from system.cores import usable_cores
+from system.cores import usable_workers
 from tasks.recognition.validation import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
 from transforms import TrainingTransform
 
@@ -345,8 +345,3 @@ def at_most_cores(num_workers: int) -> int:
     if usable < num_workers:
         logger.warning("--num_workers %d: this process may use %d cores; using %d", num_workers, usable, usable)
     return usable
-
-
-def usable_workers(num_workers: int) -> int:
-    """Return the workers to use, at most one for each core."""
-    return min(num_workers, usable_cores())

@@ -23,7 +23,7 @@ from cli.checkpoints import (
 )
 from cli.refusals import check_memory, check_monitor, check_override
 from config import AUTO, Config, merge_for_resume
-from data import FaceDataModule, usable_workers
+from data import FaceDataModule
 from datasets import UnreadableImageError
 from engine import optim, runs
 from engine.callbacks import (
@@ -49,12 +49,11 @@ from engine.signals import Stopped, StoppedWaiting, StopSignals
 from engine.trainer import build_trainer
 from evaluation.report.results import format_table, write_report
 from options.overrides import override
+from system.cores import usable_workers
 from system.launch import find_launch, is_main_process
 from system.terminal import show
-from tasks.recognition.neighbours import NeighbourTable
+from tasks.recognition.callbacks import build_callbacks
 from tasks.recognition.reporting import benchmark_results, draw_report
-from tasks.recognition.sample_sheet import SampleSheet
-from tasks.recognition.score_histograms import ScoreHistograms
 from train_val import MAIN_DATASET, Recognizer
 
 logger = logging.getLogger(__name__)
@@ -109,7 +108,7 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
         runs.log_into(folder, log, failures)
         runs.write_record(folder, config, ["main.py", *argv])
     _announce(config, folder, datamodule, model)
-    trainer = build_trainer(config, folder, stop, failures, callbacks=_callbacks(config, folder, failures))
+    trainer = build_trainer(config, folder, stop, failures, callbacks=build_callbacks(config, folder, failures))
     stop.on_exit = partial(_say_how_to_go_on, "stopped", folder)
     stop.on_second = partial(_kill_started_ranks, trainer)
     return Session(config, folder, datamodule, model, trainer, stop, failures, lock)
@@ -189,18 +188,6 @@ def _train_and_test(session: Session) -> None:
         trainer.fit(model, datamodule=datamodule, ckpt_path=config.resume_from_checkpoint, weights_only=True)
     # The report is about the last weights: choosing the best epoch on the same pairs would flatter it.
     trainer.test(model, datamodule=datamodule, verbose=False)
-
-
-def _callbacks(config: Config, folder: Path | None, failures: WriteFailures) -> list[pl.Callback]:
-    """Return what watches the training of a recogniser beside what watches any."""
-    callbacks: list[pl.Callback] = []
-    if config.sampler == "graph":
-        # Random weights know no neighbours: their first epoch has random identities.
-        first_epoch = 0 if config.start_from_model_statedict else 1
-        callbacks.append(NeighbourTable(first_epoch, num_workers=usable_workers(config.num_workers)))
-    if not config.fast_dev_run:
-        callbacks += [SampleSheet(folder, failures), ScoreHistograms(folder, failures)]
-    return callbacks
 
 
 def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, model: Recognizer) -> None:

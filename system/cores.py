@@ -41,6 +41,11 @@ def usable_cores() -> int:
     return max(1, int(min(_cores_by_affinity(), quota)))
 
 
+def usable_workers(num_workers: int) -> int:
+    """Return the workers to use, at most one for each core."""
+    return min(num_workers, usable_cores())
+
+
 def choose_threads(cores: int, ranks: int, workers: int, on_gpu: bool) -> int:
     """Return the threads for each of the ranks that share a machine's cores.
 

@@ -1,8 +1,10 @@
 """A small synthetic data set and a short run over it, shared by several test folders."""
 
+import logging
 import multiprocessing
 
 import pytest
+from _pytest.logging import LogCaptureHandler
 from hypothesis import settings
 from programs import SMALL_RUN, kill_group, program
 from slow_share import SlowShare
@@ -52,6 +54,17 @@ def write_groups(tmp_path, monkeypatch):
             path.write_text(text)
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def no_log_outlives_its_test():
+    """Close the log that a program has begun in this process: a later test would write into its file."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in [h for h in root.handlers if h not in before and not isinstance(h, LogCaptureHandler)]:
+        root.removeHandler(handler)
+        handler.close()
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,10 @@ from config import Config
 from data import FaceDataModule
 from datasets import Benchmark, save_benchmark
 from engine.devices import world_size
+from engine.files import WriteFailures
 from engine.trainer import build_trainer
 from system.launch import is_main_process
+from tasks.recognition.callbacks import build_callbacks
 from tasks.recognition.sample_sheet import SampleSheet
 from tasks.recognition.score_histograms import ScoreHistograms
 from train_val import MAIN_DATASET, Recognizer
@@ -58,7 +60,9 @@ def build(folder, stop=None, failures=None, **options):
     datamodule.setup()
     pl.seed_everything(config.seed, verbose=False)
     model = Recognizer(config.to_dict(), {MAIN_DATASET: datamodule.num_classes})
-    trainer = build_trainer(config, folder if is_main_process() else None, stop, failures)
+    own = folder if is_main_process() else None
+    failures = failures or WriteFailures()
+    trainer = build_trainer(config, own, stop, failures, callbacks=build_callbacks(config, own, failures))
     trainer.callbacks = [callback for callback in trainer.callbacks if not isinstance(callback, SHOWN)]
     return model, datamodule, trainer
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from programs import ROOT
 from rich.console import Console
 from rich.progress import Progress
 
@@ -85,7 +86,7 @@ def test_the_command_that_goes_on_is_for_a_shell_and_works_where_the_run_was_sta
     monkeypatch.chdir(tmp_path)
     words = shlex.split(runs.command_to_go_on(Path("experiments/it's mine_1/last.ckpt")))
     assert words[0] == sys.executable and words[2:] == ["--resume_from_checkpoint", "experiments/it's mine_1/last.ckpt"]
-    assert Path(words[1]).resolve() == Path(runs.__file__).with_name("main.py")
+    assert Path(words[1]).resolve() == ROOT / "main.py"
 
 
 def test_the_environment_names_cpu_instructions_cores_threads_memory_and_gpus(tmp_path):

@@ -202,7 +202,7 @@ def test_evaluation_reads_with_num_workers_threads(faces, checkpoint, tmp_path, 
 
     monkeypatch.setattr(folder_evaluation, "ThreadPool", RecordingPool)
     monkeypatch.setattr(folder_evaluation, "choose_pairs", stop)
-    monkeypatch.setattr("data.usable_cores", lambda: 3)
+    monkeypatch.setattr("system.cores.usable_cores", lambda: 3)
     paths = {"model_path": str(checkpoint), "data_path": str(faces / "train"), "output_dir": str(tmp_path / "out")}
     for num_workers in (0, 2, 9):
         with pytest.raises(ReadError):

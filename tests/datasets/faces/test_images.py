@@ -170,7 +170,7 @@ _OPENCV_ALONE = """
 import importlib, re, sys
 from pathlib import Path
 importlib.import_module(sys.argv[1])
-from datasets import images
+from datasets.faces import images
 images.image_size = lambda data: None
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 before = peak()

@@ -15,7 +15,7 @@ from short_runs import fit, metrics, state, write_faces
 from engine.callbacks import Heartbeat, heartbeat
 from engine.files import WriteFailures
 
-BATCH = SimpleNamespace(label=torch.zeros(8))
+BATCH = SimpleNamespace(index=torch.zeros(8))
 HOUR = 3600.0
 
 

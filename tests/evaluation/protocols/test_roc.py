@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from programs import ROOT
 from sklearn.metrics import roc_auc_score
 
-from evaluation import auc, fold_mean_rates, operating_point, roc_curve, roc_points, tar_at_far
-from evaluation.protocols import validation_rate
+from evaluation import auc, fold_mean_rates, operating_point, roc_curve, roc_points, tar_at_far, validation_rate
 
 GOLDEN = ROOT / "tests" / "golden" / "verification"
 

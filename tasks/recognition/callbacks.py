@@ -1,0 +1,32 @@
+"""What watches the training of a recognizer beside what watches any training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytorch_lightning.callbacks import Callback
+
+from config import Config
+from engine.files import WriteFailures
+from system.cores import usable_workers
+from tasks.recognition.neighbours import NeighbourTable
+from tasks.recognition.sample_sheet import SampleSheet
+from tasks.recognition.score_histograms import ScoreHistograms
+
+
+def build_callbacks(config: Config, folder: Path | None, failures: WriteFailures) -> list[Callback]:
+    """Return the callbacks of a run.
+
+    Args:
+        config: options of the run.
+        folder: the run folder on rank 0, None elsewhere.
+        failures: what is told of files that cannot be written.
+    """
+    callbacks: list[Callback] = []
+    if config.sampler == "graph":
+        # Random weights know no neighbours: their first epoch has random identities.
+        first_epoch = 0 if config.start_from_model_statedict else 1
+        callbacks.append(NeighbourTable(first_epoch, num_workers=usable_workers(config.num_workers)))
+    if not config.fast_dev_run:
+        callbacks += [SampleSheet(folder, failures), ScoreHistograms(folder, failures)]
+    return callbacks
