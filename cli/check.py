@@ -40,7 +40,7 @@ class Arguments(CheckOptions):
     """What the command line holds, apart from SOURCE."""
 
 
-def main(argv: Sequence[str] | None, prog: str) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "main.py check") -> int:
     """Run the program with the words of its command line and return the exit code."""
     parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} my_faces --output-dir check")
     parser.usage = f"{prog} [SOURCE] [--benchmarks PATH,...] [--flag value ...]"

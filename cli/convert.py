@@ -53,7 +53,7 @@ class Arguments(ConvertOptions):
     """What the command line holds, apart from the two paths."""
 
 
-def main(argv: Sequence[str] | None, prog: str) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "main.py convert") -> int:
     """Run the program with the words of its command line and return the exit code."""
     parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} my_faces my_records --to records")
     parser.usage = f"{prog} SOURCE OUTPUT --to {{{','.join(TARGETS)}}} [--flag value ...]"

@@ -9,7 +9,7 @@ from options.command import user_errors
 from system.cores import bound_waiting
 
 
-def main(argv: Sequence[str], prog: str) -> int:
+def main(argv: Sequence[str], prog: str = "main_eval.py") -> int:
     """Run the program with the words of its command line and return the exit code."""
     options = get_eval_args(argv, prog)
     bound_waiting()  # is read when torch is imported

@@ -12,7 +12,7 @@ from system.cores import bound_waiting
 from system.launch import find_launch, is_main_process
 
 
-def main(argv: Sequence[str], prog: str) -> int:
+def main(argv: Sequence[str], prog: str = "main.py") -> int:
     """Run the program with the words of its command line and return the exit code."""
     config = get_args(argv, prog, f"programs, each with a --help of its own:\n\n{listing()}")
     with user_errors(prog):

@@ -91,3 +91,11 @@ def pytest_runtest_makereport(item, call):
     report = yield
     report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(scope="session")
+def noise_faces(tmp_path_factory):
+    """Folder with 8 training identities of 4 images in `train` and the benchmark `lfw` of 6 pairs."""
+    from short_runs import write_faces
+
+    return str(write_faces(tmp_path_factory.mktemp("noise")))

@@ -10,7 +10,8 @@ from untrained import write_checkpoint
 
 PRINTS = """
 import logging, sys, warnings
-import command, runs
+from engine import runs
+from options import command
 from pathlib import Path
 from rich.console import Console
 from rich.progress import track
@@ -75,7 +76,8 @@ def test_a_full_disk_is_told_on_the_other_stream_and_a_closed_pipe_is_not(tmp_pa
 
 def test_output_goes_on_when_there_is_room_again(tmp_path):
     code = """
-import command, resource
+import resource
+from options import command
 def work():
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     print("one", flush=True)

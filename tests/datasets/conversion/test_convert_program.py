@@ -45,7 +45,7 @@ def test_the_command_converts_with_any_number_of_jobs(folder, tmp_path):
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     done = program("nowhere", "out", "--to", "records", cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "python -m datasets.convert: error: nowhere does not exist\n"
+    assert done.stderr == "main.py convert: error: nowhere does not exist\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -89,7 +89,7 @@ def test_every_mistake_is_one_line(sources, monkeypatch, capsys, argv, message):
         main(argv)
     *warnings, error = capsys.readouterr().err.splitlines()  # a test before this one may have begun a log
     assert caught.value.code == 2 and message in error
-    assert error.startswith("python -m datasets.convert: error: ") and all(" WARNING " in line for line in warnings)
+    assert error.startswith("main.py convert: error: ") and all(" WARNING " in line for line in warnings)
     after = contents(sources)
     after.pop("records/train.maskwise-index", None)
     assert after == before and not list(sources.rglob("*.converting"))
@@ -132,7 +132,7 @@ def test_interrupted_by_hand_it_says_how_to_go_on(folder, tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr("datasets.conversion.encoding.decode_payload", interrupt)
         assert main([str(folder), str(tmp_path / "rec"), "--to", "records"]) == 130
-    assert capsys.readouterr().err == "python -m datasets.convert: interrupted; the same command goes on\n"
+    assert capsys.readouterr().err == "main.py convert: interrupted; the same command goes on\n"
     shutil.rmtree(folder / "person 3")
     assert main([str(folder), str(tmp_path / "rec"), "--to", "records"]) == 0
 

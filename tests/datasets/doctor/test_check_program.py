@@ -281,7 +281,7 @@ def test_every_mistake_is_one_line(tmp_path, monkeypatch, capsys, images, argv, 
         main(argv)
     error = capsys.readouterr().err.splitlines()
     assert caught.value.code == 2 and message in error[-1]
-    assert error[-1].startswith("python -m datasets.check: error: ")
+    assert error[-1].startswith("main.py check: error: ")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from record_files import faces, picture, record, write_records
 
 from datasets.records import dataset as record_module
-from datasets.records import sidecar
+from datasets.records import sidecar as sidecar_module
 from datasets.records.dataset import RecordDataset
 from datasets.records.labels import Samples
 
@@ -124,7 +124,7 @@ def large(tmp_path):
     samples = Samples(
         np.arange(1, num + 1), np.arange(num) * 48, np.arange(num) // 10, np.arange(num // 10, dtype=np.int64)
     )
-    sidecar._save(samples, b"s" * 32, tmp_path / "large")
+    sidecar_module._save(samples, b"s" * 32, tmp_path / "large")
     return tmp_path / "large"
 
 
@@ -132,7 +132,7 @@ def rewritten(place, data):
     # Never in place: the file may still be mapped.
     place.unlink()
     place.write_bytes(data)
-    return sidecar._load(place, b"s" * 32, 2**40)
+    return sidecar_module._load(place, b"s" * 32, 2**40)
 
 
 @given(data=st.data())
@@ -249,7 +249,7 @@ def test_numbers_that_cannot_be_are_not_used_whatever_the_checksum_says(tmp_path
     expected = dataset.labels.tolist(), dataset.offsets.tolist()  # mapped from the file that changes
     sidecar = tmp_path / "train.maskwise-index"
     data = bytearray(sidecar.read_bytes())
-    words = np.frombuffer(data, "<i8", offset=sidecar._HEAD.size)  # 4 keys, offsets, labels
+    words = np.frombuffer(data, "<i8", offset=sidecar_module._HEAD.size)  # 4 keys, offsets, labels
     word, value = {
         "key": (0, -1),
         "offset": (4, 2**40),
