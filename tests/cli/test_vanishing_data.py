@@ -16,9 +16,9 @@ ARGV = [*SMALL_RUN, "--batch_size", "8", "--epochs", "1"]
 
 
 @pytest.fixture
-def faces(tmp_path, monkeypatch):
+def few_faces(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return write_faces(tmp_path / "faces")
+    return write_faces(tmp_path / "few_faces")
 
 
 def after(monkeypatch, owner, name, action):
@@ -47,27 +47,27 @@ def outcome(program, argv, capfd):
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("gone", ["train", "."])
 def test_training_images_that_go_before_the_first_step_end_the_run_with_one_line(
-    faces, gone, workers, monkeypatch, capfd
+    few_faces, gone, workers, monkeypatch, capfd
 ):
-    after(monkeypatch, training, "prepare", lambda: shutil.rmtree(faces / gone))
-    code, (line,) = outcome(main.main, [*ARGV, "--num_workers", workers, "--data_root", faces], capfd)
+    after(monkeypatch, training, "prepare", lambda: shutil.rmtree(few_faces / gone))
+    code, (line,) = outcome(main.main, [*ARGV, "--num_workers", workers, "--data_root", few_faces], capfd)
     assert code == 1
     assert "No such file or directory; nor can any other of the 32 images be read" in line and "resume" in line
 
 
 @pytest.mark.parametrize("gone", ["train", "lfw", "."])
 @pytest.mark.parametrize("place", ["_folders", "_open"])
-def test_data_that_go_during_the_preparation_are_refused_with_one_line(faces, gone, place, monkeypatch, capfd):
+def test_data_that_go_during_the_preparation_are_refused_with_one_line(few_faces, gone, place, monkeypatch, capfd):
     if (gone, place) == ("lfw", "_folders"):
-        (faces / "calfw").mkdir()  # else there is no benchmark, and people are held out
-    after(monkeypatch, FaceDataModule, place, lambda: shutil.rmtree(faces / gone, ignore_errors=True))
-    code, lines = outcome(main.main, [*ARGV, "--num_workers", "0", "--data_root", faces], capfd)
+        (few_faces / "calfw").mkdir()  # else there is no benchmark, and people are held out
+    after(monkeypatch, FaceDataModule, place, lambda: shutil.rmtree(few_faces / gone, ignore_errors=True))
+    code, lines = outcome(main.main, [*ARGV, "--num_workers", "0", "--data_root", few_faces], capfd)
     assert (code, len(lines)) in ((1, 1), (2, 1)) or (gone == "lfw" and code == 0)
 
 
-def test_a_benchmark_that_goes_before_the_validation_is_still_validated_on(faces, monkeypatch, capfd):
-    after(monkeypatch, training, "prepare", lambda: shutil.rmtree(faces / "lfw"))
-    assert outcome(main.main, [*ARGV, "--data_root", faces], capfd) == (0, [])
+def test_a_benchmark_that_goes_before_the_validation_is_still_validated_on(few_faces, monkeypatch, capfd):
+    after(monkeypatch, training, "prepare", lambda: shutil.rmtree(few_faces / "lfw"))
+    assert outcome(main.main, [*ARGV, "--data_root", few_faces], capfd) == (0, [])
 
 
 def test_a_cache_that_goes_before_the_first_step_ends_the_run_with_one_line(tmp_path, monkeypatch, capfd):
@@ -82,8 +82,17 @@ def test_a_cache_that_goes_before_the_first_step_ends_the_run_with_one_line(tmp_
 
 
 @pytest.mark.parametrize("place", ["load_model", "ImageFolderDataset", "warn_of_unaligned"])
-def test_a_folder_that_goes_before_it_is_evaluated_is_one_line(faces, trained, place, monkeypatch, capfd):
-    after(monkeypatch, folder_evaluation, place, lambda: shutil.rmtree(faces / "train"))
-    argv = ["--model-path", trained / "last.ckpt", "--data-path", faces / "train", "--output-dir", "out", "--gpus", "0"]
+def test_a_folder_that_goes_before_it_is_evaluated_is_one_line(few_faces, trained, place, monkeypatch, capfd):
+    after(monkeypatch, folder_evaluation, place, lambda: shutil.rmtree(few_faces / "train"))
+    argv = [
+        "--model-path",
+        trained / "last.ckpt",
+        "--data-path",
+        few_faces / "train",
+        "--output-dir",
+        "out",
+        "--gpus",
+        "0",
+    ]
     code, (line,) = outcome(main_eval.main, argv, capfd)
-    assert code == 2 and "faces/train" in line
+    assert code == 2 and "few_faces/train" in line

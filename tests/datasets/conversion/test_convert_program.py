@@ -45,7 +45,7 @@ def test_the_command_converts_with_any_number_of_jobs(folder, tmp_path):
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     done = program("nowhere", "out", "--to", "records", cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "main.py convert: error: nowhere does not exist\n"
+    assert done.stderr == "python -m datasets.convert: error: nowhere does not exist\n"
     assert list(tmp_path.iterdir()) == []
 
 
