@@ -36,6 +36,7 @@ from options.names import (
     PAIRWISE_REDUCTIONS,
     QACONV_SCORES,
     SAMPLERS,
+    SPLIT_HEADS,
     WANDB_MODES,
 )
 from options.overrides import override
@@ -47,7 +48,7 @@ from system.launch import is_main_process
 __all__ = [
     "ARCHS", "AUTO", "BACKENDS", "COLOR_SPACES", "EPOCH_UNITS", "HEADS", "IMAGES_PER_IDENTITY", "LR_SCHEDULES",
     "MAP_DTYPES", "MS1MV2_SUBSET", "OCCLUDERS", "OCCLUSION_METHODS", "OPTIMIZERS", "PAIRWISE_REDUCTIONS",
-    "QACONV_SCORES", "SAMPLERS", "WANDB_MODES", "Config", "EvaluationConfig", "EvaluationOptions",
+    "QACONV_SCORES", "SAMPLERS", "SPLIT_HEADS", "WANDB_MODES", "Config", "EvaluationConfig", "EvaluationOptions",
     "add_task_arguments", "explicit_flags", "get_args", "get_eval_args", "merge_for_resume",
 ]  # fmt: skip
 
@@ -74,6 +75,7 @@ class Config(
         self._check_precision()
         self._check_check_mode()
         self._check_training()
+        self._check_head()
         self._check_weights()
         self._check_run()
 
@@ -111,6 +113,10 @@ class Config(
             raise ValueError(f"--epoch_by {self.epoch_by} belongs to --sampler pk; leave it out")
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ValueError(f"--lr_milestones must rise, got {','.join(map(str, self.lr_milestones))}")
+
+    def _check_head(self) -> None:
+        if self.partial_fc_rate and self.head not in SPLIT_HEADS:
+            raise ValueError(f"--partial_fc_rate cannot split --head {self.head}; use 0 or {', '.join(SPLIT_HEADS)}")
         if self.partial_fc_rate and self.optimizer != "sgd":
             raise ValueError(
                 f"--partial_fc_rate needs --optimizer sgd, got {self.optimizer}: shards know momentum only"

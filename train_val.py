@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import heads
@@ -102,11 +101,9 @@ class Recognizer(pl.LightningModule):
         return head
 
     @property
-    def head(self) -> heads.MarginHead | heads.PartialFC:
+    def head(self) -> heads.Head:
         """The margin head of the main data set."""
-        head = self.heads[MAIN_DATASET]
-        assert isinstance(head, heads.MarginHead | heads.PartialFC)
-        return head
+        return cast(heads.Head, self.heads[MAIN_DATASET])
 
     @property
     def not_averaged(self) -> tuple[str, ...]:
@@ -178,7 +175,8 @@ class Recognizer(pl.LightningModule):
 
     def _loss_terms(self, features: nets.Features, batch: Sample, step: int) -> tuple[Scalars, Scalars]:
         """Return the unweighted loss terms and the accuracies of one batch, each a scalar."""
-        loss, accuracy = self._head_loss(features, batch.label, step)
+        self.head.margin_scale = self._margin_scale()
+        loss, accuracy = self.head.loss(features, batch.label, step)
         terms, accuracies = {"head": loss}, {"train_head_acc": accuracy}
         visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
         if self.matcher is not None:
@@ -189,15 +187,6 @@ class Recognizer(pl.LightningModule):
             target = transforms.visibility_map(batch.visibility, *visibility.shape[-2:])
             terms["occlusion"] = losses.occlusion_loss(visibility, target)
         return terms, accuracies
-
-    def _head_loss(self, features: nets.Features, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Return the margin head's cross entropy and accuracy; a sharded head's are those of all ranks."""
-        head = self.head
-        head.margin_scale = self._margin_scale()
-        if isinstance(head, heads.PartialFC):
-            return head(features.embedding, features.norm, labels, step)
-        logits = head(features.embedding, features.norm, labels)
-        return F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()
 
     def _loss_weights(self) -> dict[str, float]:
         c = self.config
@@ -277,16 +266,7 @@ class Recognizer(pl.LightningModule):
 
     def _refresh_neighbours(self) -> None:
         if self.matcher is not None and self.matcher.class_embeddings is not None:
-            self.matcher.set_neighbours(self._kernel())
-
-    def _kernel(self) -> Tensor:
-        """Return the class weights of all ranks, [D, num_classes]."""
-        head = self.head
-        if isinstance(head, heads.MarginHead):
-            return head.kernel
-        whole = head.gather_classes(head.weight, everywhere=True)
-        assert whole is not None
-        return whole.T.to(self.device)
+            self.matcher.set_neighbours(self.head.class_weights())
 
     # ---------------------------------------------------------------- logging
 

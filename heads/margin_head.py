@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .head import Embedded, Head, HeadLoss
 
-class MarginHead(nn.Module, ABC):
+
+class MarginHead(Head):
     """Scaled cosines between embeddings and class weights, with a margin on each sample's true class.
+
+    A head gives `add_margin`. One that does more overrides `class_cosines` (several weights a class), `reweigh`
+    (negatives) or `extra_loss` (a term beside the cross entropy), and cannot be split over ranks.
 
     Attributes:
         kernel: [embedding_size, num_classes], a class per column; columns are normalised in `forward`.
@@ -20,11 +25,15 @@ class MarginHead(nn.Module, ABC):
     """
 
     options: ClassVar[tuple[str, ...]] = ("m", "s")
+    can_split: ClassVar[bool] = True  # whether PartialFC can hold it: it adds a margin, and nothing else
+    norm_gradient: ClassVar[bool] = False  # whether the margin's dependence on the norms is trained
+    num_centers: int = 1  # weights of a class, side by side in the kernel
     eps: ClassVar[float]
 
-    def __init__(self, embedding_size: int, num_classes: int, m: float, s: float) -> None:
+    def __init__(self, embedding_size: int, num_classes: int, m: float, s: float, num_centers: int = 1) -> None:
         super().__init__()
-        for name, value in {"embedding_size": embedding_size, "num_classes": num_classes}.items():
+        sizes = {"embedding_size": embedding_size, "num_classes": num_classes, "num_centers": num_centers}
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{type(self).__name__}: {name} must be at least 1, got {value}")
         if not m >= 0:
@@ -34,7 +43,8 @@ class MarginHead(nn.Module, ABC):
         self.m = m
         self.s = s
         self.margin_scale = 1.0
-        directions = torch.empty(embedding_size, num_classes).uniform_(-1, 1)
+        self.num_centers = num_centers
+        directions = torch.empty(embedding_size, num_classes * num_centers).uniform_(-1, 1)
         self.kernel = nn.Parameter(functional.normalize(directions, dim=0))
 
     def forward(self, embeddings: Tensor, norms: Tensor, labels: Tensor) -> Tensor:
@@ -56,20 +66,56 @@ class MarginHead(nn.Module, ABC):
         dtype = torch.promote_types(torch.promote_types(embeddings.dtype, self.kernel.dtype), torch.float32)
         # Without this, autocast would run the product in half precision: too coarse for acos near 1.
         with torch.autocast(embeddings.device.type, enabled=False):
-            cosine = embeddings.to(dtype) @ functional.normalize(self.kernel.to(dtype), dim=0)
+            cosine = self.class_cosines(embeddings.to(dtype), self.kernel.to(dtype))
             cosine = cosine.clamp(-1 + self.eps, 1 - self.eps)
-            index, norms = labels[:, None], norms.detach().to(dtype)
+            index, norms = labels[:, None], (norms if self.norm_gradient else norms.detach()).to(dtype)
+            true = cosine.gather(1, index)
             if self.training:
                 self.follow(norms)
-            target = self.add_margin(cosine.gather(1, index), norms)
-            return cosine.scatter(1, index, target) * self.s
+                self.follow_cosines(true)
+            target = self.add_margin(true, norms)
+            return self.reweigh(cosine, target).scatter(1, index, target) * self.s
+
+    def loss(self, features: Embedded, labels: Tensor, step: int) -> HeadLoss:
+        """Return cross entropy, the extra loss included, and accuracy of this rank's batch; the step does not matter.
+
+        Raises:
+            ValueError, TypeError: as `forward` says.
+        """
+        logits = self(features.embedding, features.norm, labels)
+        loss, extra = functional.cross_entropy(logits, labels), self.extra_loss(features.norm)
+        return HeadLoss(loss if extra is None else loss + extra, (logits.argmax(1) == labels).float().mean())
+
+    def class_weights(self) -> Tensor:
+        """Return the kernel, without gradient."""
+        return self.kernel.detach()
+
+    def class_cosines(self, embeddings: Tensor, kernel: Tensor) -> Tensor:
+        """Return the cosines [B, num_classes] of unit embeddings [B, D] with the classes."""
+        return embeddings @ functional.normalize(kernel, dim=0)
+
+    def reweigh(self, cosine: Tensor, target: Tensor) -> Tensor:
+        """Return the cosines [B, num_classes], changed where a head reweights negatives.
+
+        Args:
+            cosine: [B, num_classes], clamped. What is returned for the true classes is not used.
+            target: [B, 1], the true classes' cosines with the margin.
+        """
+        return cosine
+
+    def extra_loss(self, norms: Tensor) -> Tensor | None:
+        """Return a scalar term that a head adds to the cross entropy, from the norms [B, 1]; None: there is none."""
+        return None
 
     def follow(self, norms: Tensor) -> None:
         """Take the norms [B, 1] of this rank's batch into the running statistics, where a margin has any."""
 
+    def follow_cosines(self, cosine: Tensor) -> None:
+        """Take the true classes' cosines [B, 1], without margin, likewise."""
+
     @abstractmethod
     def add_margin(self, cosine: Tensor, norms: Tensor) -> Tensor:
-        """Return the true classes' cosines with the margin, [B, 1], from clamped cosines and detached norms [B, 1].
+        """Return the true classes' cosines with the margin, [B, 1], from clamped cosines and norms [B, 1].
 
         Row by row, and without any change of state: the rows may be those of several ranks.
         """

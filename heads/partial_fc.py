@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -14,18 +14,12 @@ from torch.nn import functional
 
 from ops import gather, gather_with_gradient, rank_and_ranks
 
+from .head import Embedded, Head, HeadLoss
 from .margin_head import MarginHead
 from .split_softmax import Logits, Targets, split_cross_entropy
 
 _BLOCK_BYTES = 64 * 2**20  # of the classes that travel at a time
 _DRAWN_CLASSES = 4096  # initial weights that come from one generator
-
-
-class HeadLoss(NamedTuple):
-    """Mean over the global batch, scalars: the same on every rank."""
-
-    loss: Tensor
-    accuracy: Tensor  # share of the samples whose true class came first, among the classes that took part
 
 
 def shard_bounds(num_classes: int, rank: int, num_ranks: int) -> tuple[int, int]:
@@ -62,7 +56,7 @@ class _Rows(torch.autograd.Function):
         return sparse, None
 
 
-class PartialFC(nn.Module):
+class PartialFC(Head):
     """Margin softmax over classes split over the ranks of the process group; one rank without a group.
 
     Weights and momentum of a rank are those of its own classes, and so is the block of logits it computes. In training
@@ -83,6 +77,9 @@ class PartialFC(nn.Module):
     Attributes:
         weight: [classes of this rank, embedding_size] float32, a class per row; rows are normalised when they are used.
         momentum: the same shape, or None before the first step with momentum.
+    Raises:
+        ValueError: if the rate is out of range, there are fewer classes than ranks, or the margin head does more than
+            add a margin: its negatives, sub-centers or extra term would need exchanges that are not made here.
     Reference: An et al., "Killing Two Birds with One Stone: Efficient and Robust Training of Face Recognition CNNs by
         Partial FC", CVPR 2022, arXiv:2203.15565, Sec. 3.
     """
@@ -93,6 +90,8 @@ class PartialFC(nn.Module):
         super().__init__()
         if not 0 < rate <= 1:
             raise ValueError(f"PartialFC: rate must be in (0, 1], got {rate}")
+        if not margin.can_split:
+            raise ValueError(f"PartialFC: {type(margin).__name__} cannot be split over ranks; use it dense")
         self.rank, self.num_ranks = rank_and_ranks()
         self.start, self.stop = shard_bounds(num_classes, self.rank, self.num_ranks)
         self.num_classes, self.rate, self.seed, self.max_positives = num_classes, rate, seed, max_positives
@@ -143,6 +142,16 @@ class PartialFC(nn.Module):
             unit = functional.normalize(weight.to(dtype), dim=1)
             loss, correct = split_cross_entropy(everyone, unit, targets, logits)
         return HeadLoss(loss.mean(), correct.float().mean())
+
+    def loss(self, features: Embedded, labels: Tensor, step: int) -> HeadLoss:
+        """Return `forward` of what a net returns."""
+        return self(features.embedding, features.norm, labels, step)
+
+    def class_weights(self) -> Tensor:
+        """Return the weights of all ranks, [embedding_size, num_classes]; all ranks must call it together."""
+        whole = self.gather_classes(self.weight, everywhere=True)
+        assert whole is not None
+        return whole.T.to(self.weight.device)
 
     def _participants(self, labels: Tensor, step: int) -> tuple[Tensor, Targets, Tensor]:
         """Return the weights that take part, the true classes among them, and the samples whose own is missing."""

@@ -26,14 +26,17 @@ class ModelOptions(Options):
     embedding_size: int = flag(512, "length of the embedding", within=COUNT)
     head: str = flag("adaface", "margin head", choices=HEADS)
     m: float | None = flag(
-        None, "margin; else the published one: adaface 0.4, arcface 0.5, cosface 0.4", within=NOT_NEGATIVE
-    )
+        None, "margin; else the published one: adaface 0.4, arcface 0.5, cosface 0.4, curricularface 0.5, magface 0.8"
+        " (of the longest embeddings), subcenter_arcface 0.5", within=NOT_NEGATIVE,
+    )  # fmt: skip
     h: float | None = flag(
         None, "adaface: how far quality moves the margin; else 0.333, as published; h = 0 turns adaface into cosface",
         within=NOT_NEGATIVE,
     )  # fmt: skip
     s: float = flag(64.0, "scale of the logits", within=POSITIVE)
-    t_alpha: float = flag(0.01, "adaface: rate at which the norm statistics follow the batch", within=SHARE)
+    t_alpha: float = flag(
+        0.01, "adaface, curricularface: rate at which running statistics follow the batch", within=SHARE
+    )
     partial_fc_rate: float = flag(
         0.0, "split the head's classes over the ranks, a step sees this share of them; 0 = all on every rank",
         within=SHARE,

@@ -5,7 +5,8 @@ from __future__ import annotations
 ARCHS = (
     "ir_tiny", "ir_18", "ir_34", "ir_50", "ir_101", "ir_se_18", "ir_se_34", "ir_se_50", "ir_se_101", "mobilefacenet",
 )  # fmt: skip
-HEADS = ("adaface", "arcface", "cosface")
+SPLIT_HEADS = ("adaface", "arcface", "cosface")  # those that --partial_fc_rate can split over ranks
+HEADS = (*SPLIT_HEADS, "curricularface", "magface", "subcenter_arcface")
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("multistep", "cosine")
 EPOCH_UNITS = ("images", "identities")

@@ -187,6 +187,7 @@ def test_help_names_every_flag_once_and_says_what_h_does(capsys):
         ("--lr_milestones 12,8", ("--lr_milestones", "12,8")),
         ("--lr_milestones 8,x", ("--lr_milestones", "8,x")),
         ("--head arcface --h 0.3", ("--h", "adaface", "arcface")),
+        ("--partial_fc_rate 0.5 --head magface", ("--partial_fc_rate", "--head magface", *names.SPLIT_HEADS)),
         ("--partial_fc_rate 1.1", ("--partial_fc_rate", "[0, 1]", "got 1.1")),
         ("--partial_fc_rate 0.5 --optimizer adamw", ("--partial_fc_rate", "--optimizer sgd", "adamw")),
         ("--sampler graph --epoch_by identities", ("--epoch_by identities", "--sampler pk")),

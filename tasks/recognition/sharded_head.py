@@ -23,11 +23,12 @@ def find_shards(modules: nn.ModuleDict) -> dict[str, heads.PartialFC]:
     return {name: head for name, head in modules.items() if isinstance(head, heads.PartialFC)}
 
 
-def build_head(config: Config, num_classes: int) -> heads.MarginHead | heads.PartialFC:
+def build_head(config: Config, num_classes: int) -> heads.Head:
     """Return the head that the options ask for; one that is split takes its ranks from the process group."""
     c = config
     count = 1 if c.partial_fc_rate else num_classes
-    head = heads.build_head(c.head, c.embedding_size, count, m=c.m, h=c.h, s=c.s, t_alpha=c.t_alpha)
+    options = heads.HeadOptions(m=c.m, h=c.h, s=c.s, t_alpha=c.t_alpha)
+    head = heads.build_from_options(c.head, c.embedding_size, count, options)
     if not c.partial_fc_rate:
         return head
     return heads.PartialFC(head, num_classes, c.partial_fc_rate, c.seed, c.batch_size // IMAGES_PER_IDENTITY)
@@ -54,13 +55,14 @@ def plan_memory(config: Config, num_classes: int, num_ranks: int) -> str:
     split_text = f"{megabytes(split)} split over {num_ranks} ranks at --partial_fc_rate {rate:g}"
     if c.partial_fc_rate:
         return f"head {split_text}"
-    kernel, logits = 4 * c.embedding_size * num_classes, 4 * c.batch_size // num_ranks * num_classes
+    columns = heads.HEADS[c.head].num_centers * num_classes
+    kernel, logits = 4 * c.embedding_size * columns, 4 * c.batch_size // num_ranks * columns
     dense = (
         f"head weights {megabytes(kernel)}, their gradient {megabytes(kernel)}, "
         f"optimiser state {megabytes(optimiser_states(c) * kernel)}, "
         f"logits of a batch and their gradient {megabytes(2 * logits)}"
     )
-    return f"{dense} ({split_text})" if kernel > LARGE_HEAD else dense
+    return f"{dense} ({split_text})" if kernel > LARGE_HEAD and heads.HEADS[c.head].can_split else dense
 
 
 def optimiser_states(config: Config) -> int:
