@@ -106,13 +106,13 @@ def train_dense(name, start):
 
 
 def train_all(rate):
-    return {name: train_shards(name, rate) for name in heads.HEADS}
+    return {name: train_shards(name, rate) for name, head in heads.HEADS.items() if head.can_split}
 
 
 @pytest.mark.parametrize("num_ranks", RANKS)
 def test_at_rate_1_ten_sgd_steps_are_those_of_the_dense_head(num_ranks):
     ranks = on_ranks(num_ranks, train_all, 1.0)
-    for name in heads.HEADS:
+    for name in (name for name, head in heads.HEADS.items() if head.can_split):
         found = ranks[0][name]
         expected = train_dense(name, found["start"])
         moved = (found["state"]["kernel"] - found["start"]["kernel"]).abs().amax()
