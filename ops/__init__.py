@@ -1,5 +1,6 @@
 """Functions of tensors, ranks and paths that several packages need."""
 
+from ops.checksum import append_checksum, damage
 from ops.paths import utf8_path
 from ops.precision import at_least_float32
 from ops.ranks import gather, gather_objects, gather_with_gradient, is_distributed, rank_and_ranks
@@ -7,8 +8,10 @@ from ops.structure import Rule, at_least, each, either, first_fault, foreign_ten
 
 __all__ = [
     "Rule",
+    "append_checksum",
     "at_least",
     "at_least_float32",
+    "damage",
     "each",
     "either",
     "first_fault",
