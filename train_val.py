@@ -20,6 +20,7 @@ from config import Config
 from datasets import PairSample, Sample
 from engine import check_mode, diagnosis, guard, means, optim, updates
 from evaluation import Description, FusionStatistics
+from models import describe, unit_map
 from tasks.recognition import matching, sharded_head, validation
 from tasks.recognition.terms import feature_statistics
 
@@ -137,9 +138,7 @@ class Recognizer(pl.LightningModule):
         Returns:
             Description with float32 tensors (float64 for --check_mode); visibility is None without an occlusion head.
         """
-        features = self.model(images.to(self.dtype))
-        visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
-        return Description(features.embedding, features.norm, matching.unit_map(features.feature_map), visibility)
+        return describe(self.model, self.occlusion_head, images.to(self.dtype))
 
     # ---------------------------------------------------------------- training
 
@@ -180,7 +179,7 @@ class Recognizer(pl.LightningModule):
         terms, accuracies = {"head": loss}, {"train_head_acc": accuracy}
         visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
         if self.matcher is not None:
-            images = matching.Images(matching.unit_map(features.feature_map), visibility, batch.label)
+            images = matching.Images(unit_map(features.feature_map), visibility, batch.label)
             found, accuracies["train_pairwise_acc"] = matching.matching_terms(self.matcher, self.config, images)
             terms.update(found)
         if visibility is not None and batch.visibility is not None and self.config.occlusion_loss_weight > 0:

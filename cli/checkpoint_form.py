@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections.abc import Mapping
@@ -18,20 +17,12 @@ from torch import Tensor
 from config import Config
 from engine import optim
 from engine.callbacks import AVERAGED_KEY, RANKS_KEY, BestCheckpoint, averaged
+from models.checkpoint_rules import ENTRIES, equal_to, indices, not_negative, state_rules
 from ops import Rule, at_least, each, either, first_fault, named
 from train_val import MAIN_DATASET, Recognizer
 
-_PRIMITIVE = either(None, False, 0.0, "")
 _UPDATED_ELSEWHERE = "matcher.class_embeddings.weight"
 _LIGHTNING_2 = re.compile(r"2\.\d{1,3}\.\d{1,3}(\.?(a|b|rc|dev|post)\d{1,6})?")
-_MATCHERS = {"adaface", "qaconv"}
-
-
-def options_rule() -> Rule:
-    """Return the rule for `hyper_parameters`: primitives, for `Config` to judge."""
-    config = named(either(_PRIMITIVE, each(_PRIMITIVE)))
-    required = {"config": config, "num_classes": at_least({MAIN_DATASET: _at_least_one})}
-    return at_least(required, {"identities": named("")})
 
 
 def model_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None:
@@ -41,16 +32,10 @@ def model_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | No
         checkpoint: read, its `hyper_parameters` checked.
         template: that model with a dense head, on any device; only shapes and dtypes are read.
     """
-    classes = template.num_classes[MAIN_DATASET]
-    state: dict[str, object] = {}
-    for name, tensor in template.state_dict().items():
-        is_table = name == "matcher.class_embeddings.neighbours"
-        rule = (
-            _indices(tensor, classes) if is_table else _not_negative(tensor) if name.endswith("running_var") else tensor
-        )
-        state[name] = rule
-    entries = {"color_space": _equal_to("rgb"), "fusion_statistics": either(None, _fusion_statistics)}
-    return first_fault(at_least({"state_dict": state, **entries}), checkpoint, "")
+    state = state_rules(template.state_dict())
+    for name in state.keys() & {"matcher.class_embeddings.neighbours"}:
+        state[name] = indices(template.state_dict()[name], template.num_classes[MAIN_DATASET])
+    return first_fault(at_least({"state_dict": state, **ENTRIES}), checkpoint, "")
 
 
 def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None:
@@ -111,25 +96,19 @@ def _optimization_rules(template: Recognizer, is_updated: bool) -> tuple[Rule, R
 def _settings_rule(settings: Mapping[str, Any], *free: str) -> Rule:
     """Return the rule for the settings of an optimiser or a schedule; its switches differ from version to version."""
     switches = {key: either(None, False) for key, value in settings.items() if value is None or value is False}
-    required = {key: value if key in free else _equal_to(value) for key, value in settings.items()}
+    required = {key: value if key in free else equal_to(value) for key, value in settings.items()}
     return at_least({key: rule for key, rule in required.items() if key not in switches}, switches)
 
 
 def _parameter_state(config: Config, parameter: Tensor) -> Mapping[str, object]:
     if config.optimizer == "adamw":
-        return {"step": _step, "exp_avg": parameter, "exp_avg_sq": _not_negative(parameter)}
+        return {"step": _step, "exp_avg": parameter, "exp_avg_sq": not_negative(parameter)}
     return {"momentum_buffer": parameter if config.momentum else either(None, parameter)}
 
 
 def _step(found: object, place: str) -> str | None:
     sound = isinstance(found, Tensor) and found.ndim == 0 and found.is_floating_point() and 0 <= found < 2**53
     return None if sound else f"{place}: the number of an update expected, a scalar tensor"
-
-
-def _equal_to(expected: object) -> Rule:
-    return lambda found, place: (
-        first_fault(expected, found, place) or (None if found == expected else f"{place}: other numbers expected")
-    )
 
 
 # ---------------------------------------------------------------- counters
@@ -193,13 +172,11 @@ def _callbacks_rule(config: Config, num_classes: int, place: Mapping[str, int]) 
     best = BestCheckpoint(None, monitor=config.monitor, mode="max", save_top_k=1, enable_version_counter=False)
     score = either(None, _score)
     state = {
-        **{"monitor": _equal_to(config.monitor), "best_model_score": score, "current_score": score},
+        **{"monitor": equal_to(config.monitor), "best_model_score": score, "current_score": score},
         **{"best_model_path": "", "kth_best_model_path": "", "last_model_path": "", "kth_value": _score},
         **{"dirpath": either(None, ""), "best_k_models": named(_score)},
     }  # fmt: skip
-    table = _indices(
-        torch.empty(num_classes, config.batch_size // 4 - 1, dtype=torch.int32, device="meta"), num_classes
-    )
+    table = indices(torch.empty(num_classes, config.batch_size // 4 - 1, dtype=torch.int32, device="meta"), num_classes)
     tables: dict[str, object] = {"NeighbourTable": {"epoch": 0, "table": table}} if config.sampler == "graph" else {}
     # Inside an epoch another table would be another plan; the first epoch may have none.
     required = tables if place["epoch"] and place["batches_done"] else {}
@@ -236,40 +213,3 @@ def _generators(found: object, place: str) -> str | None:
     cuda = found.get("cuda", torch.empty(16, dtype=torch.uint8))
     sound = isinstance(cuda, Tensor) and cuda.dtype == torch.uint8 and cuda.shape == (16,)
     return None if sound else f"{place}.cuda: [16] uint8 expected"
-
-
-# ---------------------------------------------------------------- single values
-
-
-def _at_least_one(found: object, place: str) -> str | None:
-    return first_fault(0, found, place) or (None if found else f"{place}: 1 or more expected")
-
-
-def _indices(example: Tensor, size: int) -> Rule:
-    """Return the rule for a tensor like an example with numbers from 0 to below `size`."""
-    return lambda found, place: first_fault(example, found, place) or _range_fault(found, place, size - 1)
-
-
-def _not_negative(example: Tensor) -> Rule:
-    return lambda found, place: first_fault(example, found, place) or _range_fault(found, place, math.inf)
-
-
-def _range_fault(found: object, place: str, largest: float) -> str | None:
-    assert isinstance(found, Tensor)
-    sound = not found.numel() or (found.min() >= 0 and found.max() <= largest)
-    return None if sound else f"{place}: numbers from 0 to {largest} expected"
-
-
-def _fusion_statistics(found: object, place: str) -> str | None:
-    numbers = {name: 0.0 for name in _MATCHERS}
-
-    def of_matchers(found: object, place: str) -> str | None:
-        return at_least({}, numbers)(found, place)
-
-    expected = {"mean": of_matchers, "std": of_matchers, "weights": of_matchers, "source": "", "num_impostors": 0}
-    if fault := first_fault(expected, found, place):
-        return fault
-    assert isinstance(found, dict)
-    parts = [set(found[name]) for name in ("mean", "std", "weights")]
-    sound = parts[0] == parts[1] == parts[2] and parts[0] <= _MATCHERS
-    return None if sound else f"{place}: mean, std and weights of the same matchers expected"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,23 @@ from cli import checkpoint_form
 from config import Config
 from data import FaceDataModule
 from engine.callbacks import BEST, LAST, PREVIOUS
-from engine.checkpoint_file import damage
-from ops import first_fault, foreign_tensor
+from models import loading
+from models.loading import DamagedCheckpointError
 from train_val import MAIN_DATASET, Recognizer
+
+__all__ = [
+    "DamagedCheckpointError",
+    "OtherDataError",
+    "check_data",
+    "load_pretrained_model",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "read_to_resume",
+    "start_from",
+]
 
 logger = logging.getLogger(__name__)
 
-OWN_KEYS = ("state_dict", "hyper_parameters", "color_space", "fusion_statistics")
-HYPER_PARAMETERS = ("config", "num_classes")
 # What a run can start with beside the backbone, by its keys; what begins with "class" belongs to the identities.
 PARTS = {
     "matcher": r"matcher\.(?!class_embeddings\.)",
@@ -34,10 +42,6 @@ PARTS = {
     "head's statistics": r"heads\.0\.(?!kernel)",
     "class weights": r"heads\.0\.kernel",
 }
-
-
-class DamagedCheckpointError(ValueError):
-    """A checkpoint file is not what was written, or never was one."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -65,32 +69,10 @@ def read_to_resume(path: str | Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict[str, Any], Recognizer]:
     """Return a checkpoint whose model fits, and the model that its options describe, without numbers."""
-    nets.check_is_file(path, "checkpoint")
-    try:
-        fault = damage(path)
-        checkpoint = nets.read_content(path, "checkpoint")
-    except (OSError, ValueError) as error:
-        raise DamagedCheckpointError(str(error)) from error
-    if fault is not None:
-        raise DamagedCheckpointError(f"{path}: damaged or not a checkpoint ({fault})")
-    return _checked(path, checkpoint)
-
-
-def _checked(path: Path, checkpoint: object) -> tuple[dict[str, Any], Recognizer]:
-    missing = _missing_keys(checkpoint)
-    if missing or not isinstance(checkpoint, dict):
-        raise ValueError(
-            f"{path}: not a checkpoint of a maskwise run ({', '.join(missing)} missing); load foreign weights by "
-            "--start_from_model_statedict"
-        )
-    fault = foreign_tensor(checkpoint) or first_fault(
-        checkpoint_form.options_rule(), checkpoint["hyper_parameters"], "hyper_parameters"
-    )
-    if fault is None:
-        with _errors_name(path):
-            template = _template(checkpoint["hyper_parameters"])
-        fault = checkpoint_form.model_fault(checkpoint, template)
-    if fault is not None:
+    checkpoint = loading.read_own(path)
+    with loading.errors_name(path):
+        template = _template(checkpoint["hyper_parameters"])
+    if fault := checkpoint_form.model_fault(checkpoint, template):
         raise ValueError(f"{path}: {fault}")
     return checkpoint, template
 
@@ -106,15 +88,6 @@ def _template(parameters: Mapping[str, Any]) -> Recognizer:
         template = Recognizer(parameters["config"] | {"partial_fc_rate": 0.0}, parameters["num_classes"])
     template.config = Config.from_dict(dict(parameters["config"]))
     return template
-
-
-def _missing_keys(checkpoint: object) -> list[str]:
-    if not isinstance(checkpoint, dict):
-        return list(OWN_KEYS)
-    missing = [key for key in OWN_KEYS if key not in checkpoint]
-    parameters = checkpoint.get("hyper_parameters")
-    inner = parameters if isinstance(parameters, dict) else {}
-    return missing or [f"hyper_parameters: {key}" for key in HYPER_PARAMETERS if key not in inner]
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -164,7 +137,7 @@ def check_data(path: str | Path, checkpoint: Mapping[str, Any], data: FaceDataMo
             raise OtherDataError(f"{line}; {remedy}")
         logger.warning("%s: if they are not the same people, %s", line, remedy)
     try:
-        with _errors_name(Path(path)):
+        with loading.errors_name(Path(path)):
             data.check_place(
                 checkpoint["FaceDataModule"], checkpoint["callbacks"].get("NeighbourTable", {}).get("table")
             )
@@ -196,12 +169,8 @@ def load_pretrained_model(path: str | Path, arch: str | None = None, color_space
 def _load_own(path: Path, arch: str | None, color_space: str | None) -> Recognizer:
     checkpoint = read_checkpoint(path)
     parameters = checkpoint["hyper_parameters"]
-    saved_arch = parameters["config"]["arch"]
-    if arch not in (None, saved_arch):
-        raise ValueError(f"{path}: holds {saved_arch}, but --arch says {arch}")
-    if color_space not in (None, checkpoint["color_space"]):
-        raise ValueError(f"{path}: expects {checkpoint['color_space']}, but --color_space says {color_space}")
-    with _errors_name(path):
+    loading.refuse_contradiction(path, checkpoint, arch, color_space)
+    with loading.errors_name(path):
         # Checkpoints hold the dense head, however many ranks it was split over. Evaluation is in float32.
         as_evaluated = {"partial_fc_rate": 0.0, "check_mode": False}
         recognizer = Recognizer(parameters["config"] | as_evaluated, parameters["num_classes"])
@@ -211,7 +180,7 @@ def _load_own(path: Path, arch: str | None, color_space: str | None) -> Recogniz
 
 
 def _load_foreign(path: Path, state: Mapping[str, Tensor], arch: str | None, color_space: str | None) -> Recognizer:
-    with _errors_name(path):
+    with loading.errors_name(path):
         arch = arch or nets.infer_arch(state)
         size = nets.infer_embedding_size(state)
     kernel = state.get("head.kernel")
@@ -264,12 +233,3 @@ def start_from(model: Recognizer, path: str | Path, color_space: str | None, eve
     if late:
         model.initial_heads[MAIN_DATASET] = late
     logger.info("%s: took %s%s", path, ", ".join(taken), f"; left {', '.join(left)}" if left else "")
-
-
-@contextmanager
-def _errors_name(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with the content of a file into one line that names the file."""
-    try:
-        yield
-    except (ValueError, TypeError, RuntimeError, LookupError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())[:300]}") from error

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import models
 import transforms
-from cli.checkpoints import load_pretrained_model
 from config import EvaluationConfig
 from data import at_most_cores, warn_of_unaligned
 from datasets import ImageFolderDataset, Pairs, UnreadableImageError, all_pairs, read_pairs
@@ -44,7 +44,6 @@ from evaluation.report.results import SCHEMA, Results, format_report, write_repo
 from system.terminal import show
 from tasks.recognition.reporting import NUM_RESAMPLES, draw_report
 from tasks.recognition.validation import MIN_PAIRS, MIN_PEOPLE, precision, used_weights
-from train_val import Recognizer
 
 logger = logging.getLogger(__name__)
 SET_NAME = "own"  # in the result dictionary, where benchmarks have their names
@@ -98,7 +97,7 @@ def run(options: EvaluationConfig) -> int:
     return failures.exit_code()
 
 
-def load_model(options: EvaluationConfig) -> Recognizer:
+def load_model(options: EvaluationConfig) -> models.FaceModel:
     """Return the model to evaluate.
 
     Raises:
@@ -106,7 +105,7 @@ def load_model(options: EvaluationConfig) -> Recognizer:
     """
     if options.map_dir is not None and not Path(options.map_dir).is_dir():
         raise FileNotFoundError(f"--map-dir {options.map_dir}: no such folder")
-    model = load_pretrained_model(options.model_path, options.arch, options.color_space)
+    model = models.load(options.model_path, options.arch, options.color_space)
     if options.shortlist and model.matcher is None:
         raise ValueError(f"--shortlist is for the local matcher, which {options.model_path} has not; leave it out")
     return model
@@ -194,7 +193,7 @@ def lower_precision(options: EvaluationConfig) -> torch.dtype | None:
 
 
 def score_conditions(
-    model: Recognizer, images: NDArray[np.uint8], pairs: Pairs, options: EvaluationConfig, every_pair: bool
+    model: models.FaceModel, images: NDArray[np.uint8], pairs: Pairs, options: EvaluationConfig, every_pair: bool
 ) -> PairScores:
     """Return the scores of the clean pairs ("clean"), and with `--occlude` of the same pairs "occluded"."""
     device = choose_device(options)
@@ -225,7 +224,7 @@ def score_conditions(
 
 
 def describe(
-    model: Recognizer, images: NDArray[np.uint8], options: EvaluationConfig, device: torch.device
+    model: models.FaceModel, images: NDArray[np.uint8], options: EvaluationConfig, device: torch.device
 ) -> FaceDescriptions:
     """Return the descriptions of all images, with flip augmentation and a progress bar."""
 
@@ -261,7 +260,7 @@ def choose_resampling(pairs: Pairs, labels: NDArray[np.int64], options: Evaluati
 
 
 def evaluate_conditions(
-    model: Recognizer,
+    model: models.FaceModel,
     scores: dict[str, dict[str, NDArray[np.float32]]],
     pairs: Pairs,
     resampling: Resampling,
@@ -322,7 +321,7 @@ def describe_matched(matched: Mapping[str, NDArray[np.bool_]]) -> str | dict[str
 
 def describe_results(
     results: dict[str, dict[str, MethodResult]],
-    model: Recognizer,
+    model: models.FaceModel,
     resampling: Resampling,
     options: EvaluationConfig,
     facts: Mapping[str, object],

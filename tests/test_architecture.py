@@ -48,12 +48,14 @@ OURS |= {
     "transforms": {"system"},
     "ops": set(),
     "engine": {"ops", "config", "options", "system"},
+    "models": {"nets", "qaconv", "evaluation", "datasets", "transforms", "ops", "options", "system"},
 }
 OUTSIDE = {name: {"torch"} for name in LEAVES} | {
     "transforms": {"cv2", "numpy", "torch"},
     # rich shows how far the writing of a cache is; pillow_heif where it is installed
     "datasets": {"cv2", "numcodecs", "numpy", "pillow_heif", "rich", "torch"},
     "nets": {"safetensors", "torch"},
+    "models": {"PIL", "numpy", "torch"},  # Pillow where it is installed
     "evaluation": {"matplotlib", "numpy", "rich", "sklearn", "torch"},
     "qaconv": {"torch", "triton"},  # triton where it is installed
     "config": set(),
@@ -320,6 +322,9 @@ def test_the_other_programs_have_a_help_too_and_do_nothing_else(program):
         ("engine/trainer.py", "from tasks.recognition import validation"),
         ("tasks/recognition/matching.py", "from train_val import Recognizer"),
         ("cli/train.py", "import main"),
+        ("models/face_model.py", "import pytorch_lightning as pl"),
+        ("models/face_model.py", "from engine import runs"),
+        ("models/loading.py", "from config import Config"),
         ("datasets/folder.py", "from nets import build_model"),
         ("datasets/folder.py", "from config import Config"),
         ("heads/adaface.py", "def f():\n    from config import Config"),  # hidden in a function

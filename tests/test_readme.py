@@ -1,8 +1,13 @@
-"""The commands of the README: every flag and target of them exists."""
+"""The commands of the README: every flag and target of them exists; its Python runs."""
 
 import re
 import shlex
 from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from untrained import write_checkpoint
 
 from cli.programs import PROGRAMS
 from config import get_args, get_eval_args
@@ -42,3 +47,16 @@ def test_modules_that_are_run_exist():
     for words in commands("-m"):
         module = ROOT / words[words.index("-m") + 1].replace(".", "/")
         assert module.with_suffix(".py").exists() or (module / "__main__.py").exists()
+
+
+def test_the_python_section_runs(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "last.ckpt")
+    (tmp_path / "my_people").mkdir()
+    for name in ("a.png", "b.png", "my_people/c.png"):
+        cv2.imwrite(str(tmp_path / name), np.full((112, 112, 3), 128, np.uint8))
+    monkeypatch.chdir(tmp_path)
+    (program,) = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    names = {"images": torch.zeros(2, 3, 112, 112)}
+    exec(program, names)
+    assert names["scores"].qaconv is not None and names["faces"].visibility.shape == (2, 1, 7, 7)
+    assert [path.name for path in names["paths"]] == ["c.png"]

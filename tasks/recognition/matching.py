@@ -12,7 +12,7 @@ from torch import Tensor
 import losses
 import qaconv
 from config import Config
-from ops import at_least_float32, gather, gather_with_gradient, rank_and_ranks
+from ops import gather, gather_with_gradient, rank_and_ranks
 from tasks.recognition.sharded_head import megabytes
 
 
@@ -29,11 +29,6 @@ class Columns(NamedTuple):
 
     gallery_labels: Tensor | None
     is_self: Tensor | None
-
-
-def unit_map(feature_map: Tensor) -> Tensor:
-    """Return the map with every cell's feature at unit length, at least float32 [B, C, h, w]; zero stays zero."""
-    return F.normalize(at_least_float32(feature_map), dim=1)
 
 
 def matching_terms(matcher: qaconv.QAConv, config: Config, images: Images) -> tuple[dict[str, Tensor], Tensor]:

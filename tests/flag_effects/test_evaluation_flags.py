@@ -10,8 +10,8 @@ from observed import NUM_IMAGES, NUM_PEOPLE
 from untrained import write_checkpoint
 
 import config as names
+import models
 from cli import folder_evaluation
-from cli.checkpoints import load_pretrained_model
 from config import EvaluationConfig
 from datasets import ImageFolderDataset
 
@@ -28,7 +28,7 @@ def evaluation(checkpoint, faces):
     images, places, _ = folder_evaluation.read_images(dataset, None)
     pairs = folder_evaluation.choose_pairs(dataset, places, None, "faces")
     return SimpleNamespace(
-        model=load_pretrained_model(checkpoint), dataset=dataset, images=images, pairs=pairs,
+        model=models.load(checkpoint), dataset=dataset, images=images, pairs=pairs,
         labels=dataset.labels[places],
     )  # fmt: skip
 
@@ -179,7 +179,7 @@ def test_evaluation_passes_on_what_foreign_weights_do_not_tell(monkeypatch, tmp_
         asked.append(arguments)
         raise ValueError("seen")
 
-    monkeypatch.setattr(folder_evaluation, "load_pretrained_model", refuse)
+    monkeypatch.setattr(folder_evaluation.models, "load", refuse)
     options = {"model_path": "w.pt", "arch": "ir_18", "color_space": "bgr", "output_dir": str(tmp_path / "out")}
     with pytest.raises(ValueError, match="seen"):
         folder_evaluation.run(evaluation_config(**options))

@@ -9,8 +9,9 @@ from short_runs import fit, metrics, state
 from torch import distributed, nn
 
 from config import Config
+from models import unit_map
 from qaconv import QAConv
-from tasks.recognition.matching import Images, matching_terms, plan_pairs, unit_map
+from tasks.recognition.matching import Images, matching_terms, plan_pairs
 
 CHANNELS, SIZE = 5, 3
 # 8 of the 12 images have a positive: of two ranks 5 and 3, of three 4, 3 and 1; person 0 is on every rank.

@@ -1,0 +1,72 @@
+"""What a checkpoint of ours must hold of the model: options, weights, color order, fusion statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ops import Rule, at_least, each, either, first_fault, named
+
+_PRIMITIVE = either(None, False, 0.0, "")
+_MATCHERS = {"adaface", "qaconv"}
+_MAIN_DATASET = "0"  # train_val.MAIN_DATASET
+
+
+def state_rules(state: Mapping[str, Tensor]) -> dict[str, object]:
+    """Return the rules for a state dict like an example: shapes, dtypes, finite numbers, variances not negative."""
+    return {name: not_negative(tensor) if name.endswith("running_var") else tensor for name, tensor in state.items()}
+
+
+def options_rule() -> Rule:
+    """Return the rule for `hyper_parameters`: primitives, for `Config` to judge."""
+    config = named(either(_PRIMITIVE, each(_PRIMITIVE)))
+    required = {"config": config, "num_classes": at_least({_MAIN_DATASET: _at_least_one})}
+    return at_least(required, {"identities": named("")})
+
+
+def equal_to(expected: object) -> Rule:
+    """Return the rule for a value of the same structure and the same numbers."""
+    return lambda found, place: (
+        first_fault(expected, found, place) or (None if found == expected else f"{place}: other numbers expected")
+    )
+
+
+def _at_least_one(found: object, place: str) -> str | None:
+    return first_fault(0, found, place) or (None if found else f"{place}: 1 or more expected")
+
+
+def indices(example: Tensor, size: int) -> Rule:
+    """Return the rule for a tensor like an example with numbers from 0 to below `size`."""
+    return lambda found, place: first_fault(example, found, place) or _range_fault(found, place, size - 1)
+
+
+def not_negative(example: Tensor) -> Rule:
+    """Return the rule for a tensor like an example without negative numbers."""
+    return lambda found, place: first_fault(example, found, place) or _range_fault(found, place, math.inf)
+
+
+def _range_fault(found: object, place: str, largest: float) -> str | None:
+    assert isinstance(found, Tensor)
+    sound = not found.numel() or (found.min() >= 0 and found.max() <= largest)
+    return None if sound else f"{place}: numbers from 0 to {largest} expected"
+
+
+def _fusion_statistics(found: object, place: str) -> str | None:
+    numbers = {name: 0.0 for name in _MATCHERS}
+
+    def of_matchers(found: object, place: str) -> str | None:
+        return at_least({}, numbers)(found, place)
+
+    expected = {"mean": of_matchers, "std": of_matchers, "weights": of_matchers, "source": "", "num_impostors": 0}
+    if fault := first_fault(expected, found, place):
+        return fault
+    assert isinstance(found, dict)
+    parts = [set(found[name]) for name in ("mean", "std", "weights")]
+    sound = parts[0] == parts[1] == parts[2] and parts[0] <= _MATCHERS
+    return None if sound else f"{place}: mean, std and weights of the same matchers expected"
+
+
+# Beside the weights.
+ENTRIES = {"color_space": equal_to("rgb"), "fusion_statistics": either(None, _fusion_statistics)}

@@ -1,0 +1,180 @@
+"""FaceModel: what a user loads to describe faces and to compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import nets
+import qaconv
+from evaluation import Description, FaceDescriptions, FusionStatistics, describe_with_flip, fuse_with, score_pairs
+from models import pictures
+from ops import at_least_float32
+from options.data import OcclusionOptions
+from options.model import LossOptions, ModelOptions, QAConvOptions
+from transforms import IMAGE_SIZE, to_tensor
+
+_SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
+_ROUNDING = 1e-3  # how far beyond [-1, 1] a resampled image may be
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(OcclusionOptions, LossOptions, QAConvOptions, ModelOptions):
+    """The sections of a run's options that shape its networks."""
+
+
+class FaceScores(NamedTuple):
+    """How alike two faces are; larger is more alike."""
+
+    adaface: float  # cosine of the embeddings
+    qaconv: float | None  # the local matcher's score; None without a matcher
+    combined: float | None  # weighted z-scores of both; None without a matcher or fusion statistics
+
+
+def unit_map(feature_map: Tensor) -> Tensor:
+    """Return the map with every cell's feature at unit length, at least float32 [B, C, h, w]; zero stays zero."""
+    return F.normalize(at_least_float32(feature_map), dim=1)
+
+
+def describe(model: nn.Module, occlusion_head: nn.Module | None, images: Tensor) -> Description:
+    """Return what evaluation compares of images [B, 3, 112, 112] in the networks' dtype, in [-1, 1], RGB.
+
+    Args:
+        model: a backbone, images -> nets.Features.
+        occlusion_head: raw feature map -> visibility; None: the description's visibility is None.
+    """
+    features = model(images)
+    visibility = None if occlusion_head is None else occlusion_head(features.feature_map)
+    return Description(features.embedding, features.norm, unit_map(features.feature_map), visibility)
+
+
+class FaceModel(nn.Module):
+    """Backbone, and where there are some, occlusion head and local matcher; `models.load` builds it from a file.
+
+    The keys of its state dict begin with `model.`, `occlusion_head.` and `matcher.`, as in a run's checkpoints.
+
+    Args:
+        options: of the run that trained it.
+        with_parts: False: a backbone alone.
+        fusion_statistics: how scores are combined; None: they are not.
+    """
+
+    def __init__(
+        self, options: NetworkOptions, with_parts: bool = True, fusion_statistics: FusionStatistics | None = None
+    ) -> None:
+        super().__init__()
+        self.model = nets.build_model(options.arch, options.embedding_size)
+        self.occlusion_head: nets.OcclusionHead | None = None
+        self.matcher: qaconv.QAConv | None = None
+        if with_parts and (options.occlusion_loss_weight > 0 or options.occlusion_method != "none"):
+            self.occlusion_head = nets.OcclusionHead(self.model.map_shape[0])
+        if with_parts and options.qaconv_loss_weight > 0:
+            self.matcher = qaconv.QAConv(
+                *self.model.map_shape,
+                occlusion_method=options.occlusion_method,
+                score=options.qaconv_score,
+                projection_channels=options.qaconv_channels or None,
+            )
+        self.fusion_statistics = fusion_statistics
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @torch.inference_mode()
+    def describe(self, images: Tensor) -> Description:
+        """Return embedding, norm, unit local map and predicted visibility of images; no graph is kept.
+
+        Args:
+            images: [B, 3, 112, 112] floating in [-1, 1], RGB, on any device.
+        Returns:
+            Description with float32 tensors on the model's device: embedding [B, D] of unit length, norm [B, 1], local
+            map [B, C, h, w], visibility [B, 1, h, w] in [0, 1] or None without an occlusion head.
+        Raises:
+            TypeError: if images are not floating. ValueError: if they have another shape or range, or hold NaN.
+        """
+        _check_images(images)
+        return describe(self.model, self.occlusion_head, images.to(self.device, torch.float32))
+
+    def describe_image(self, face: pictures.Face) -> Description:
+        """Return the description, B = 1, of one face: a path, uint8 [112, 112, 3] RGB, or a PIL image of that size.
+
+        Raises:
+            TypeError, ValueError: if it is none of these; a file of another size is resized.
+        """
+        return self.describe(self._tensor([face]))
+
+    def describe_files(self, paths: Iterable[str | Path], batch_size: int = 64) -> Description:
+        """Return the descriptions of image files in their order, as `describe` does; `batch_size` are read at a time.
+
+        Raises:
+            ValueError: if there are no paths, or a file cannot be read, which is named.
+        """
+        listed = [Path(path) for path in paths]
+        if not listed:
+            raise ValueError("describe_files: paths must name at least one image, got none.")
+        if batch_size < 1:
+            raise ValueError(f"describe_files: batch_size must be at least 1, got {batch_size}.")
+        starts = range(0, len(listed), batch_size)
+        parts = [self.describe(self._tensor(listed[start : start + batch_size])) for start in starts]
+        embeddings, norms, maps, visibilities = zip(*parts, strict=True)
+        seen = None if self.occlusion_head is None else torch.cat(visibilities)
+        return Description(torch.cat(embeddings), torch.cat(norms), torch.cat(maps), seen)
+
+    def describe_folder(self, folder: str | Path, batch_size: int = 64) -> tuple[list[Path], Description]:
+        """Return the image files in a folder and in the folders below it, sorted, and their descriptions.
+
+        Raises:
+            FileNotFoundError: if there is no such folder. ValueError: if it holds no images, or one cannot be read.
+        """
+        paths = pictures.find_images(Path(folder))
+        return paths, self.describe_files(paths, batch_size)
+
+    @torch.inference_mode()
+    def compare(self, a: pictures.Face, b: pictures.Face) -> FaceScores:
+        """Return how alike two faces are, each described together with its mirror image, as an evaluation does.
+
+        Args:
+            a, b: each a path, uint8 [112, 112, 3] RGB, or a PIL image of that size.
+        Raises:
+            TypeError, ValueError: as for `describe_image`; also if a score is not finite.
+        """
+        first, second = self._described_with_flip(a), self._described_with_flip(b)
+        found = score_pairs(first, second, None if self.matcher is None else self.matcher.match_pairs)
+        scores = {name: float(values) for name, values in found.items()}
+        if not all(torch.isfinite(values).all() for values in found.values()):
+            raise ValueError(f"compare: scores must be finite, got {scores}; the weights may be damaged.")
+        combined, statistics = None, self.fusion_statistics
+        if self.matcher is not None and statistics is not None and set(statistics.weights) == set(scores):
+            combined = float(fuse_with({name: [score] for name, score in scores.items()}, statistics)[0])
+        return FaceScores(scores["adaface"], scores.get("qaconv"), combined)
+
+    def _described_with_flip(self, face: pictures.Face) -> FaceDescriptions:
+        return describe_with_flip(self.describe, self._tensor([face]))
+
+    def _tensor(self, faces: Sequence[pictures.Face]) -> Tensor:
+        pixels = torch.stack([torch.from_numpy(pictures.read_pixels(face)) for face in faces])
+        return to_tensor(pixels.to(self.device))
+
+
+def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"describe: images must be a floating tensor, got {kind}; transforms.to_tensor makes it.")
+    if images.ndim != 4 or images.shape[1:] != _SHAPE:
+        raise ValueError(f"describe: images must be [B, {', '.join(map(str, _SHAPE))}], got {list(images.shape)}.")
+    if not images.numel():
+        return
+    low, high = (float(value) for value in images.aminmax())
+    if not (low >= -1 - _ROUNDING and high <= 1 + _ROUNDING):  # NaN is in no range
+        raise ValueError(
+            f"describe: images must be in [-1, 1], got [{low:g}, {high:g}]; transforms.to_tensor makes it."
+        )

@@ -1,0 +1,66 @@
+"""Faces as users have them, a path, an array or a PIL image, read as uint8 [112, 112, 3] RGB."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transforms import IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+Face: TypeAlias = Union[str, Path, NDArray[np.uint8], "PilImage"]
+
+_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
+
+
+def read_pixels(face: Face) -> NDArray[np.uint8]:
+    """Return a face as contiguous uint8 [112, 112, 3] RGB, which the caller may keep.
+
+    A file of another size is stretched to the square, as in training; arrays and PIL images must have the size already,
+    for which resampling is meant is the caller's to say.
+
+    Raises:
+        TypeError: if it is neither path, array nor PIL image, or not uint8. ValueError: if the file cannot be read, or
+            the shape is another.
+    """
+    if isinstance(face, str | Path):
+        from datasets.faces.images import read_image
+
+        return read_image(Path(face))
+    if not isinstance(face, np.ndarray):
+        face = _of_pil(face)
+    if face.dtype != np.uint8:
+        raise TypeError(f"face: an array must be uint8 in RGB order, got {face.dtype}; values are 0 to 255.")
+    if face.shape != _SHAPE:
+        raise ValueError(f"face: an image must be {list(_SHAPE)}, got {list(face.shape)}; align and resize it first.")
+    return np.array(face, order="C")
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the files in a folder and below it that have an image's suffix, sorted.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+    """
+    from datasets.faces.image_kinds import KNOWN_SUFFIXES
+
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in KNOWN_SUFFIXES and path.is_file())
+    if not found:
+        raise ValueError(f"{folder}: holds no images")
+    return found
+
+
+def _of_pil(face: object) -> NDArray[np.uint8]:
+    # Whoever has a PIL image has imported Pillow; nobody else needs it.
+    pil = sys.modules.get("PIL.Image")
+    if pil is None or not isinstance(face, pil.Image):
+        raise TypeError(f"face: a path, a uint8 array or a PIL image expected, got {type(face).__name__}.")
+    return np.asarray(face.convert("RGB"))
