@@ -69,7 +69,11 @@ def read_to_resume(path: str | Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict[str, Any], Recognizer]:
     """Return a checkpoint whose model fits, and the model that its options describe, without numbers."""
-    checkpoint = loading.read_own(path)
+    return _checked(path, loading.read_content(path))
+
+
+def _checked(path: Path, content: object) -> tuple[dict[str, Any], Recognizer]:
+    checkpoint = loading.check_own(path, content)
     with loading.errors_name(path):
         template = _template(checkpoint["hyper_parameters"])
     if fault := checkpoint_form.model_fault(checkpoint, template):

@@ -46,22 +46,30 @@ def load(path: str | Path, arch: str | None = None, color_space: str | None = No
     return model.eval()
 
 
-def read_own(path: Path) -> dict[str, Any]:
-    """Return a checkpoint of ours as plain data, tensors on the CPU; its options are primitives, its weights unchecked.
+def read_content(path: Path) -> object:
+    """Return what a whole checkpoint file holds, tensors on the CPU; see `nets.read_content`.
 
     Raises:
         FileNotFoundError: if there is no such file.
         DamagedCheckpointError: if it cannot be read or its checksum is wrong.
-        ValueError: if it was not written by a run of ours; one line with the file and the place in it.
     """
     nets.check_is_file(path, "checkpoint")
     try:
         fault = damage(path)
-        checkpoint = nets.read_content(path, "checkpoint")
+        content = nets.read_content(path, "checkpoint")
     except (OSError, ValueError) as error:
         raise DamagedCheckpointError(str(error)) from error
     if fault is not None:
         raise DamagedCheckpointError(f"{path}: damaged or not a checkpoint ({fault})")
+    return content
+
+
+def check_own(path: Path, checkpoint: object) -> dict[str, Any]:
+    """Return what a file holds if it is a checkpoint of ours: its options are primitives, its weights unchecked.
+
+    Raises:
+        ValueError: if it was not written by a run of ours; one line with the file and the place in it.
+    """
     missing = _missing_keys(checkpoint)
     if missing or not isinstance(checkpoint, dict):
         raise ValueError(
@@ -99,7 +107,7 @@ def errors_name(path: Path) -> Iterator[None]:
 
 
 def _own(path: Path, arch: str | None, color_space: str | None) -> FaceModel:
-    checkpoint = read_own(path)
+    checkpoint = check_own(path, read_content(path))
     refuse_contradiction(path, checkpoint, arch, color_space)
     with errors_name(path):
         names = {option.name for option in NetworkOptions.options()}
