@@ -289,8 +289,8 @@ class FaceDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         """Return the loader of all benchmark pairs, sharded over the ranks without padding."""
         pairs = PairDataset(self.benchmarks, self.config.val_occlusion, self.config.seed)
-        # Three images a pair, each with its mirror image: a sixth of the training batch fills the same memory.
-        batch_size = max(1, self.config.batch_size // 6)
+        # Three images a pair, each with its mirror image: a sixth of what a rank trains on fills the same memory.
+        batch_size = max(1, self.config.batch_size // self.world_size // 6)
         rank = self.trainer.global_rank if self.trainer else 0
         batches = shard_pairs(len(pairs), batch_size, rank, self.world_size)
         return DataLoader(pairs, batch_sampler=batches, **self._loader_options(persistent=False))

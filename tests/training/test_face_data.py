@@ -53,6 +53,15 @@ def test_without_benchmarks_identities_are_held_out_and_never_trained_on(tmp_pat
     )
 
 
+def test_a_validation_batch_is_a_sixth_of_the_ranks_share_of_the_training_batch(tmp_path):
+    root = write_faces(tmp_path / "data", identities=12, pairs=24)
+    sizes = {}
+    for world_size in (1, 2, 4):
+        loader = set_up(root, world_size, batch_size=48, qaconv_loss_weight=0.0).val_dataloader()
+        sizes[world_size] = max(len(batch) for batch in loader.batch_sampler)
+    assert sizes == {1: 8, 2: 4, 4: 2}  # 48, 24 and 12 images: three a pair, each mirrored too
+
+
 @pytest.mark.parametrize("issame", [[True] * 12, [True, False]])
 def test_a_set_on_which_nothing_can_be_measured_is_refused_in_the_preparation(tmp_path, issame):
     root = write_faces(tmp_path / "data", identities=12, pairs=0)
