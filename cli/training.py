@@ -211,6 +211,8 @@ def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, m
             config.margin_warmup_epochs, config.epochs, config.warmup_steps, datamodule.num_steps
         ):
             logger.warning("%s", text)
+        if config.class_embeddings and model.matcher is not None and config.triplet_weight == 0:
+            logger.warning("--class_embeddings with --triplet_weight 0: the class maps stay as they begin")
     logger.info("memory of a rank: %s", model.memory_plan(world_size(config)))
 
 

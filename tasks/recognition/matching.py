@@ -38,6 +38,9 @@ def matching_terms(matcher: qaconv.QAConv, config: Config, images: Images) -> tu
     ranks must call it together. Then the mean of a loss over the ranks is that of the global batch, also where they
     differ in how many rows have a positive and a negative, and the gradients that DDP averages are its gradients; the
     matcher's norms take the moments of the global batch. (Those of the backbone stay each rank's own.)
+
+    With `config.triplet_weight` 0 nothing trains the class maps: they are not matched, have no gradient, and are
+    therefore not decayed either.
     """
     if not config.visibility_gradient and images.visibility is not None:
         # The matching losses would rather hide hard cells than see them: they may read the map, not bend it.
@@ -52,7 +55,7 @@ def matching_terms(matcher: qaconv.QAConv, config: Config, images: Images) -> tu
         "pairwise": mean(pairwise(scores, images.labels, *columns)),
         "triplet": mean(losses.triplet_loss(scores, images.labels, config.triplet_margin, *columns)),
     }
-    if config.class_embeddings:
+    if config.class_embeddings and config.triplet_weight > 0:  # it shares the weight of the ranking loss
         class_logits = matcher.class_logits(images.maps, images.labels, images.visibility)
         terms["class"] = F.cross_entropy(class_logits, torch.zeros_like(images.labels))
     return terms, mean(losses.pairwise_accuracy(scores.detach(), images.labels, *columns))

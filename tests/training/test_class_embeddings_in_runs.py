@@ -4,7 +4,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from short_runs import fit, state
+from short_runs import fit, metrics, state
+
+from qaconv import QAConv
 
 CLASSES = {"class_embeddings": True, "k_nearest": 1, "batch_size": 8}
 TABLE = "matcher.class_embeddings.neighbours"
@@ -41,6 +43,21 @@ def test_a_step_moves_and_decays_the_maps_of_the_classes_that_took_part_and_no_o
         expected = before.float() - 0.1 * (gradient + 0.5 * before.float())
         torch.testing.assert_close(after[rows].float(), expected[rows], rtol=2**-10, atol=1e-7)  # a digit of float16
         assert all(gradient[row].norm() > 0 for row in rows)
+
+
+def test_at_triplet_weight_0_class_maps_are_neither_matched_nor_decayed(noise_faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(QAConv, "class_logits", lambda *args: pytest.fail("computed for nothing"))
+    before = []
+
+    class Keep(pl.Callback):
+        def on_train_start(self, trainer, module):
+            before.append(module.matcher.class_embeddings.weight.detach().clone())
+
+    options = {"data_root": noise_faces, "triplet_weight": 0.0, "lr": 0.1, "weight_decay": 0.5}
+    model, _, trainer = fit(tmp_path, Keep(), **options, **CLASSES)
+    assert trainer.global_step == 4
+    assert torch.equal(model.matcher.class_embeddings.weight, before[0])
+    assert "train_class_loss" not in metrics(tmp_path)[0]
 
 
 class Neighbours(pl.Callback):
