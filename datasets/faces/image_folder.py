@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.content_key import content_key
 from datasets.faces.folder_scan import FolderScan, LeftOut
 from datasets.faces.images import read_image
 from datasets.faces.paths import PathTable
@@ -50,7 +51,7 @@ class ImageFolderDataset:
         self.root = Path(root)
         self.transform = transform
         self.swap_color_channel = swap_color_channel
-        self.decoding = f"swap_color_channel={swap_color_channel} transform={transform!r}"
+        self.decoding = f"swap_color_channel={swap_color_channel} transform={transform and content_key(transform)}"
         scan = FolderScan(self.root, follow_links)
         images = scan.images
         self.left_out: LeftOut = scan.left_out

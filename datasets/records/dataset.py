@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.content_key import content_key
 from datasets.faces.images import UnreadableImageError, decode_image
 from datasets.faces.paths import PathTable, open_regular
 from datasets.records.file import Offsets, RecordFile
@@ -100,7 +101,8 @@ class RecordDataset:
         _compare_with_property(path.with_name("property"), len(identities))
         self.class_names = [str(identity) for identity in identities.tolist()]
         self.paths = RecordPaths(path, self.offsets)
-        options = f"swap_color_channel={self.swap_color_channel} transform={self.transform!r}"
+        transform = self.transform and content_key(self.transform)
+        options = f"swap_color_channel={self.swap_color_channel} transform={transform}"
         self.decoding = f"{self._sources.hex()} {options}"
 
     def __getstate__(self) -> dict[str, object]:
