@@ -200,7 +200,13 @@ def _load_foreign(path: Path, state: Mapping[str, Tensor], arch: str | None, col
         head = recognizer.head
         assert isinstance(head, heads.MarginHead)
         head.kernel.data.copy_(kernel)
+    recognizer.hparams["is_foreign"] = True
     return recognizer.eval()
+
+
+def head_name(model: Recognizer) -> str:
+    """Return the name of the margin head that the embedding was trained with; foreign weights do not state theirs."""
+    return "not known" if model.hparams.get("is_foreign") else model.config.head
 
 
 def start_from(model: Recognizer, path: str | Path, color_space: str | None, everything: bool) -> None:

@@ -334,6 +334,7 @@ def describe_results(
         "missing": [],
         "protocol": {
             "model": options.model_path,
+            "head": model.head_name,
             "data": options.data_path,
             "pairs": options.pairs or "all unordered pairs of images, each once, none with itself",
             "occlude": options.occlude,

@@ -16,6 +16,7 @@ from cli.checkpoints import (
     DamagedCheckpointError,
     OtherDataError,
     check_data,
+    head_name,
     load_pretrained_model,
     newest_checkpoint,
     read_to_resume,
@@ -309,6 +310,7 @@ def _report(session: Session, folder: Path) -> None:
     facts = {
         "synthetic": datamodule.synthetic,
         "missing": datamodule.missing,
+        "head": head_name(model),
         "run": folder.name,
         "step": session.trainer.global_step,
         "seed": config.seed,

@@ -63,6 +63,8 @@ class FaceModel(nn.Module):
         options: of the run that trained it.
         with_parts: False: a backbone alone.
         fusion_statistics: how scores are combined; None: they are not.
+    Attributes:
+        head_name: the margin head that the embedding was trained with; "not known" of foreign weights.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class FaceModel(nn.Module):
                 projection_channels=options.qaconv_channels or None,
             )
         self.fusion_statistics = fusion_statistics
+        self.head_name = options.head if with_parts else "not known"
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     @property

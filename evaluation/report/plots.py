@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from evaluation.report.results import METHOD_NAMES, Entry, Results
+from evaluation.report.results import METHOD_NAMES, Entry, Results, head_facts
 from system.terminal import printable
 
 # Okabe, Ito, "Color universal design", 2008: told apart with every kind of colour vision.
@@ -37,7 +37,7 @@ def plot_report(folder: Path | str, results: Results) -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
     drawn = [_save(draw_accuracies(results), target / "accuracy.png")]
     for name, benchmark in results["benchmarks"].items():
-        title = f"{name}{_synthetic_mark(results)}"
+        title = f"{name}{_mark(results)}"
         drawn.append(_save(draw_roc(benchmark["conditions"], title), target / f"roc_{printable(name)}.png"))
         drawn.append(_save(draw_histograms(benchmark["conditions"], title), target / f"scores_{printable(name)}.png"))
     return drawn
@@ -103,7 +103,7 @@ def draw_accuracies(results: Results) -> Figure:
         for place, method in enumerate(METHOD_NAMES):
             _draw_bars(axes, by_benchmark, method, place)
         axes.set_xticks(np.arange(len(benchmarks)), [_plain(name) for name in benchmarks])
-        axes.set(title=f"{condition}{_synthetic_mark(results)}", ylim=(50, 104))
+        axes.set(title=f"{condition}{_mark(results)}", ylim=(50, 104))
         axes.set_yticks(range(50, 101, 10))
         axes.grid(axis="y", alpha=0.3)
         axes.set_axisbelow(True)
@@ -257,8 +257,9 @@ def _plain(text: str, limit: int | None = None) -> str:
     return printable(text, limit).replace("$", r"\$")
 
 
-def _synthetic_mark(results: Results) -> str:
-    return " (synthetic)" if results["synthetic"] else ""
+def _mark(results: Results) -> str:
+    facts = ["synthetic"] * results["synthetic"] + head_facts(results)
+    return f" ({', '.join(facts)})" if facts else ""
 
 
 def _save(figure: Figure, path: Path) -> Path:

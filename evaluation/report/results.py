@@ -6,10 +6,11 @@ Schema (every number may be null: it cannot be computed, or is infinite):
     synthetic   true if any face was rendered, not photographed
     missing     names of the benchmark sets that were not found
     protocol    flip_fusion, color_space, folds, seed, interval_method, fusion_weights {matcher: weight}, fusion_source;
-                further facts may follow
+                further facts may follow, among them head: the margin head that trained the embedding
     benchmarks  {name: {checksum, conditions, identification}}
       checksum    of the benchmark's file, as text
-      conditions  {"clean" | "occluded": {method: entry}}, methods "adaface", "qaconv", "combined"
+      conditions  {"clean" | "occluded": {method: entry}}, methods "adaface" (the embedding, whatever head trained it),
+                  "qaconv", "combined"
         entry       what MethodResult.to_dict returns: accuracy, std, fold_accuracy, fold_threshold, auc, auc_interval
                     ({estimate, lower, upper, num_resamples} or null), tar_at_far {FAR: {tar, far, threshold,
                     num_false_accepts, note}}, num_genuine, num_impostor, constant_accuracy (that of giving every pair
@@ -32,7 +33,7 @@ from system.terminal import printable
 
 SCHEMA = 1
 PROTOCOL_FACTS = ("flip_fusion", "color_space", "folds", "seed", "interval_method", "fusion_weights", "fusion_source")
-METHOD_NAMES = {"adaface": "AdaFace", "qaconv": "QAConv", "combined": "combined"}
+METHOD_NAMES = {"adaface": "embedding", "qaconv": "QAConv", "combined": "combined"}
 
 # Entries are read back from JSON, where nothing guarantees their types.
 Entry = Mapping[str, Any]
@@ -101,11 +102,22 @@ def format_table(results: Results) -> str:
         for column, (condition, _) in enumerate(columns)
     ]
     header = [["", *conditions], ["benchmark", *(METHOD_NAMES[method] for _, method in columns)]]
-    lines = [f"Verification accuracy in %, mean over folds{_synthetic_mark(results)}", "", *_aligned(header + rows)]
+    head = "".join(f", {fact}" for fact in head_facts(results))
+    lines = [
+        f"Verification accuracy in %, mean over folds{_synthetic_mark(results)}{head}",
+        "",
+        *_aligned(header + rows),
+    ]
     lines += [line for benchmark in benchmarks.items() for line in _imbalance(*benchmark)]
     if results["missing"]:
         lines += ["", f"missing sets: {printable(', '.join(results['missing']))}"]
     return "\n".join(lines) + "\n"
+
+
+def head_facts(results: Results) -> list[str]:
+    """Return what titles say of the margin head behind the embedding: one entry, or none where it is not known."""
+    head = results["protocol"].get("head")
+    return [f"margin head {printable(str(head))}"] if head else []
 
 
 def format_report(results: Results) -> str:

@@ -70,7 +70,7 @@ def comparisons(
         for condition, methods in results[benchmark.name].items():
             if "combined" in methods:
                 draws = _difference(methods["combined"], methods["adaface"], benchmark, seed)
-                found.setdefault(f"combined minus AdaFace, accuracy, {condition}", []).append(draws)
+                found.setdefault(f"combined minus embedding, accuracy, {condition}", []).append(draws)
     return {name: dict(summarise(average(draws))._asdict()) for name, draws in found.items()}
 
 

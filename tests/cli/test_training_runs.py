@@ -53,6 +53,7 @@ def test_metrics_hold_every_step_once_and_every_documented_key(trained):
 def test_a_synthetic_report_says_so_when_the_embedded_faces_are_used(trained):
     results = json.loads((trained / "report" / "results.json").read_text())
     assert results["missing"] == []
+    assert results["protocol"]["head"] == "adaface"
     assert set(results["benchmarks"]) == set(SETS)
     assert "over identities" in results["protocol"]["interval_method"]
     assert all(entry["checksum"].startswith("sha256:") for entry in results["benchmarks"].values())

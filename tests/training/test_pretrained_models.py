@@ -9,7 +9,7 @@ from short_runs import SMALL, build, fit, plain_scores
 
 import nets
 from cli import training
-from cli.checkpoints import load_pretrained_model, read_checkpoint
+from cli.checkpoints import head_name, load_pretrained_model, read_checkpoint
 from config import Config
 
 IMAGES = torch.rand(3, 3, 112, 112, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -71,6 +71,12 @@ def test_a_checkpoint_of_ours_gives_back_the_whole_model(finished, noise_faces, 
         f"lfw/{condition}/{matcher}" for condition in ("clean", "occluded") for matcher in ("adaface", "qaconv")
     }
     torch.testing.assert_close(plain_scores(loaded), plain_scores(model), rtol=1e-5, atol=1e-6)
+
+
+def test_the_head_that_a_report_names_is_the_one_that_trained_the_embedding(foreign, noise_faces, tmp_path):
+    fit(tmp_path, data_root=noise_faces, head="cosface")
+    assert head_name(load_pretrained_model(tmp_path / "last.ckpt")) == "cosface"
+    assert head_name(load_pretrained_model(foreign[2], color_space="bgr")) == "not known"
 
 
 def test_what_the_caller_says_about_a_checkpoint_of_ours_must_agree_with_it(finished):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from evaluation import evaluate_pairs
+from evaluation.report import plots
 from evaluation.report.plots import (
     METHOD_COLORS,
     draw_accuracies,
@@ -32,6 +33,20 @@ def results():
     benchmark = {"checksum": "-", "conditions": {"clean": entries, "occluded": entries}}
     made = Results(schema=1, synthetic=True, missing=[], protocol={}, benchmarks={"lfw": benchmark, "cplfw": benchmark})
     return json.loads(json.dumps(to_primitive(made), allow_nan=False))
+
+
+def words_of(figure):
+    texts = figure.findobj(lambda artist: hasattr(artist, "get_text"))
+    return " ".join(artist.get_text() for artist in texts)
+
+
+def test_pictures_speak_of_the_embedding_and_of_the_head_that_trained_it(results, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(words_of(figure)))
+    plot_report(tmp_path, {**results, "protocol": {"head": "cosface"}})
+    assert len(drawn) == 5
+    for words in drawn:
+        assert "embedding" in words and "AdaFace" not in words and "(synthetic, margin head cosface)" in words
 
 
 def read_rgb(path):

@@ -50,7 +50,18 @@ def test_table_holds_every_accuracy_their_mean_and_what_is_missing(results):
     assert "missing sets: calfw" in table
     header = table.splitlines()
     assert header[2].split() == ["clean", "occluded"]
-    assert header[3].split() == ["benchmark", *["AdaFace", "QAConv", "combined"] * 2]
+    assert header[3].split() == ["benchmark", *["embedding", "QAConv", "combined"] * 2]
+
+
+def test_the_embedding_is_named_as_such_and_its_head_beside_it(results):
+    """Whatever head trained it: the method's key in results.json is "adaface" for all of them."""
+    assert "head" not in format_report(results)  # results of before know of none
+    results["protocol"]["head"] = "cosface"
+    difference = {"estimate": 0.02, "lower": 0.01, "upper": 0.034, "num_resamples": 9}
+    results["comparisons"] = {"combined minus embedding, accuracy, clean": difference}
+    text = format_report(results)
+    assert text.splitlines()[0].endswith("synthetic faces, margin head cosface")
+    assert "AdaFace" not in text and "  head: cosface" in text.splitlines()
 
 
 def test_columns_line_up(results):
@@ -77,7 +88,7 @@ def test_identification_follows_the_condition_it_belongs_to(results):
     facts = "1,200 images searched among all others, 3 more that are their identity's only one"
     assert text.count(f"lfw, occluded, synthetic faces, identification: {facts}") == 1
     assert text.index("lfw, occluded, synthetic faces: ") < text.index("identification") < text.index("cfp_fp, clean")
-    assert "  AdaFace   50.00   75.00" in text.splitlines()
+    assert "  embedding   50.00   75.00" in text.splitlines()
 
 
 def test_the_more_frequent_answer_may_be_same(results):
