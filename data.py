@@ -46,6 +46,7 @@ from tasks.recognition.validation import MIN_PAIRS, MIN_PEOPLE, describe_folds, 
 from transforms import TrainingTransform
 
 logger = logging.getLogger(__name__)
+FAST_PAIRS = 40  # of each embedded benchmark set with --fast_dev_run, which scores one batch
 MIN_SUBSET_IMAGES = 5  # of an identity in --train_data_subset, as AdaFace's ablations have it
 
 
@@ -127,8 +128,8 @@ class FaceDataModule(pl.LightningDataModule):
         config = self.config
         given = Path(config.data_root or "")
         if self.synthetic:
-            spec = SyntheticSpec(config.synthetic_identities, config.synthetic_images)
-            root = prepare_synthetic(spec=spec)
+            pairs = {"benchmark_pairs": FAST_PAIRS} if config.fast_dev_run else {}
+            root = prepare_synthetic(spec=SyntheticSpec(config.synthetic_identities, config.synthetic_images, **pairs))
         else:
             root = given if config.data_root else given / str(config.train_data_path)
         if config.train_data_path:

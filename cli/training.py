@@ -23,7 +23,7 @@ from cli.checkpoints import (
     start_from,
 )
 from cli.refusals import check_memory, check_monitor, check_override
-from config import AUTO, Config, merge_for_resume
+from config import AUTO, IMAGES_PER_IDENTITY, Config, merge_for_resume
 from data import FaceDataModule
 from datasets import UnreadableImageError
 from engine import optim, runs
@@ -99,6 +99,7 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     if given.requeue and given.resume_from_checkpoint != AUTO:
         logger.warning("--requeue starts the same command again: without --resume_from_checkpoint auto it is a new run")
     writes = is_main_process() and not given.fast_dev_run
+    given = shrink(given, explicit) if given.fast_dev_run else given
     config, checkpoint, datamodule, lock = _begin(given, explicit, writes)
     model = _build_model(config, datamodule)
     check_monitor(config, datamodule, has_matcher=model.matcher is not None)
@@ -113,6 +114,16 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     stop.on_exit = partial(_say_how_to_go_on, "stopped", folder)
     stop.on_second = partial(_kill_started_ranks, trainer)
     return Session(config, folder, datamodule, model, trainer, stop, failures, lock)
+
+
+def shrink(given: Config, explicit: AbstractSet[str]) -> Config:
+    """Return the options of a smoke test: of default size it would take minutes on a CPU. What the user gave stays."""
+    smallest = 2 * IMAGES_PER_IDENTITY * world_size(given)  # two people on every rank: the matcher needs pairs
+    people = max(40, smallest, given.k_nearest + 1, given.custom_num_class or 0)
+    sizes = {"batch_size": smallest, "synthetic_identities": people, "synthetic_images": IMAGES_PER_IDENTITY}
+    changed = {name: min(size, getattr(given, name)) for name, size in sizes.items() if name not in explicit}
+    logger.info("--fast_dev_run, unless given: %s", ", ".join(f"{name} {size}" for name, size in changed.items()))
+    return replace(given, **changed)
 
 
 def _begin(given: Config, explicit: AbstractSet[str], writes: bool) -> Beginning:

@@ -101,5 +101,5 @@ class SystemOptions(Options):
         False, "take the same course on any number of ranks: float64, batch norms in eval mode, no dropout, pairs"
         " across ranks",
     )  # fmt: skip
-    fast_dev_run: bool = flag(False, "one batch of everything, nothing saved", on_resume=INVOCATION)
+    fast_dev_run: bool = flag(False, "one small batch of everything, nothing saved", on_resume=INVOCATION)
     test_run: bool = flag(False, "50 batches an epoch", on_resume=INVOCATION)
