@@ -1,7 +1,6 @@
 """What every rank builds from the images' labels, at the scale of WebFace42M: the record index, the sampler, its plan.
 
-Run as `python -m benchmarks.structures`; `python -m benchmarks.scaling --update-docs` puts the table into
-docs/scaling.md. The record file is
+Run as `python -m benchmarks.structures`; docs/scaling.md has the tables, put there by hand. The record file is
 simulated with tiny payloads, 2.5 GB of it in a temporary folder. Each row is a process of its own; memory is what it
 cannot share or give back, beyond what its libraries hold.
 """

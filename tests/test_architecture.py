@@ -253,7 +253,7 @@ def test_requirements_pin_every_dependency_inside_its_range():
 
 # A benchmark of what torch or OpenCV do imports it with what it measures; `python -m benchmarks` tells of each. The
 # templates are drawn within a package that needs both.
-HEAVY = {"data", "gallery", "head", "qaconv", "sampler", "scaling", "step", "structures", "synthetic", "validation"}
+HEAVY = {"data", "gallery", "head", "qaconv", "sampler", "step", "structures", "synthetic", "validation"}
 HEAVY = {f"benchmarks.{name}" for name in HEAVY} | {"tools.readme_picture", "tools.draw_templates"}
 WITHOUT_PARSER = {"-m benchmarks.gpu"}  # runs where nothing of ours is installed, by make
 
