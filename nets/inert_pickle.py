@@ -5,7 +5,8 @@ Lightning 1.x name several (hyper-parameters, callbacks). Here every global that
 container becomes a placeholder: it accepts whatever the pickle feeds it and does nothing.
 
 A few bytes of a pickle can also ask for hours or for gigabytes without naming any code: `check_pickles` and
-`check_storages` refuse those that torch's own reader would obey.
+`check_storages` refuse those that torch's own reader would obey. So would a subclass of `pickle.Unpickler`, in C
+(`test_a_few_bytes_that_ask_for_hours_or_gigabytes_are_refused`), hence the one in Python.
 """
 
 from __future__ import annotations

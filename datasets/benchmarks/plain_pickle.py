@@ -8,6 +8,10 @@ a repetition can fill the memory.
 Python 3 writes bytes in protocols 0 to 2 as the call `_codecs.encode(text, "latin1")`. That call is recognised, not
 made; no other callable is known.
 
+A subclass of `pickle.Unpickler` that refuses in `find_class` is not enough: the tests of this module hold small
+files that make it reserve gigabytes (`test_stated_sizes_allocate_nothing`), copy one text ten thousand times
+(`test_repetition_allocates_no_copies`) or nest without an end (`test_endless_nesting_is_cut_off`).
+
 Reference: CPython's pickletools, which documents every instruction.
 """
 
