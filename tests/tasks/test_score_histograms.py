@@ -81,7 +81,9 @@ def test_the_grid_has_a_row_per_condition_a_column_per_method_and_says_synthetic
     validate(tmp_path, trainer, results)
     synthetic, real = drawn
     assert [axes.get_title() for axes in synthetic.axes] == [
-        f"{method}, {condition}" for condition in ("clean", "occluded") for method in ("embedding", "QAConv", "combined")
+        f"{method}, {condition}"
+        for condition in ("clean", "occluded")
+        for method in ("embedding", "QAConv", "combined")
     ]
     assert synthetic.get_suptitle() == "step 120: lfw, cplfw, synthetic faces"
     assert real.get_suptitle() == "step 120: lfw, cplfw"
