@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from options.command import Alias, FlagParser, as_typed, user_errors
-from options.data import AugmentationOptions, DataOptions, OcclusionOptions
+from options.data import AugmentationOptions, DataOptions
+from options.engine import EngineOptions
 from options.evaluation import EvaluationOptions, FusionOptions
 from options.flags import add_flags, merge_options
-from options.model import LossOptions, ModelOptions, QAConvOptions
+from options.model import NetworkOptions
 from options.names import (
     ARCHS,
     AUTO,
@@ -40,8 +41,7 @@ from options.names import (
     WANDB_MODES,
 )
 from options.overrides import override
-from options.run import DeviceOptions, SystemOptions
-from options.training import TrainingOptions
+from options.run import DeviceOptions
 from system.launch import is_main_process
 
 # The names that options choose from are also found here.
@@ -59,8 +59,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(
-    SystemOptions, DeviceOptions, AugmentationOptions, FusionOptions, OcclusionOptions, LossOptions, QAConvOptions,
-    ModelOptions, TrainingOptions, DataOptions,
+    EngineOptions, AugmentationOptions, FusionOptions, NetworkOptions, DataOptions,
 ):  # fmt: skip
     """Options of a training run; saved with it and in each of its checkpoints.
 
@@ -78,11 +77,6 @@ class Config(
         self._check_head()
         self._check_weights()
         self._check_run()
-
-    @property
-    def pairs_cross_ranks(self) -> bool:
-        """Whether the matcher's pairs are formed across ranks: asked for, or part of --check_mode."""
-        return self.cross_rank_pairs or self.check_mode
 
     def _check_check_mode(self) -> None:
         if not self.check_mode:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -39,9 +39,11 @@ from datasets import (
     split_identities,
 )
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
+from engine.module import TrainingData
 from engine.signals import start_worker
 from options.names import TEST_RUN_BATCHES
 from system.cores import usable_workers
+from tasks.recognition.terms import pairs_cross_ranks
 from tasks.recognition.validation import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
 from transforms import TrainingTransform
 
@@ -50,7 +52,7 @@ FAST_PAIRS = 40  # of each embedded benchmark set with --fast_dev_run, which sco
 MIN_SUBSET_IMAGES = 5  # of an identity in --train_data_subset, as AdaFace's ablations have it
 
 
-class FaceDataModule(pl.LightningDataModule):
+class FaceDataModule(TrainingData):
     """Training faces and benchmark pairs for one run.
 
     Args:
@@ -68,17 +70,14 @@ class FaceDataModule(pl.LightningDataModule):
     """
 
     def __init__(self, config: Config, world_size: int = 1) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         self.world_size = world_size
         self.synthetic = config.data_root is None and config.train_data_path is None
-        self.unreadable: dict[str, str] = {}
         self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []
         self._num_workers = at_most_cores(config.num_workers)
         self._train: FaceDataset | None = None
-        self._train_sampler: PKBatchSampler | GraphBatchSampler | None = None
-        self._position: dict[str, int] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -89,7 +88,7 @@ class FaceDataModule(pl.LightningDataModule):
     def num_steps(self) -> int:
         """Return the optimiser steps of the whole run."""
         config = self.config
-        batches = len(self._sampler(rank=0))
+        batches = len(self.build_sampler(rank=0))
         if config.test_run:
             batches = min(batches, TEST_RUN_BATCHES)
         return config.epochs * math.ceil(batches / config.accumulate_grad_batches)
@@ -121,7 +120,7 @@ class FaceDataModule(pl.LightningDataModule):
         self._check_classes()
         self._check_pairs()
         self._describe_validation()
-        self._sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
+        self.build_sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
 
     def _folders(self) -> tuple[Path, Path]:
         """Return the folder of the training identities and the folder of the benchmark sets."""
@@ -209,7 +208,7 @@ class FaceDataModule(pl.LightningDataModule):
     def _check_pairs(self) -> None:
         """Refuse batches without a pair of two people: the matcher's losses would be 0 in every step."""
         config = self.config
-        ranks = 1 if config.pairs_cross_ranks else self.world_size
+        ranks = 1 if pairs_cross_ranks(config) else self.world_size
         smallest = 2 * IMAGES_PER_IDENTITY * ranks
         if config.evaluate or config.qaconv_loss_weight == 0 or config.batch_size >= smallest:
             return
@@ -231,39 +230,23 @@ class FaceDataModule(pl.LightningDataModule):
             view, batch_sampler=PlannedBatches(sampler), collate_fn=collate, **self._loader_options(persistent=True)
         )
 
-    @property
-    def train_sampler(self) -> PKBatchSampler | GraphBatchSampler:
-        """Return this rank's sampler, at the place where training goes on."""
-        if self._train_sampler is None:
-            self._train_sampler = self._sampler(self.trainer.global_rank if self.trainer else 0)
-            # Lightning builds the loader, and its workers draw, before it restores the epoch: the place is ours.
-            if self._position is not None:
-                self._train_sampler.load_state_dict(self._position)
-        return self._train_sampler
-
-    def _sampler(self, rank: int) -> PKBatchSampler | GraphBatchSampler:
+    def build_sampler(self, rank: int) -> PKBatchSampler | GraphBatchSampler:
+        """Return the sampler of one rank."""
         config, labels = self.config, self.train_dataset.labels
         sharding = {"seed": config.seed, "rank": rank, "world_size": self.world_size}
         if config.sampler == "graph":
             return GraphBatchSampler(labels, config.batch_size, **sharding)
         return PKBatchSampler(labels, config.batch_size, epoch_by=config.epoch_by, **sharding)
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the place in the data {seed, epoch, batches_done}; it depends on no rank and no worker."""
-        trainer = self.trainer
-        assert trainer is not None, "only a trainer saves checkpoints"
-        loop = trainer.fit_loop
-        done = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]  # typed as its base
-        # With --test_run an epoch ends before its plan does.
-        ended, batches_done = divmod(done, int(trainer.num_training_batches))
-        epoch = loop.epoch_progress.current.started - 1 + ended  # type: ignore[attr-defined]  # likewise
-        return {"seed": self.config.seed, "epoch": epoch, "batches_done": batches_done}
+    def facts(self) -> dict[str, object]:
+        """Return the number of training images and a checksum of their labels."""
+        labels = np.ascontiguousarray(self.train_dataset.labels)
+        return {"images": len(labels), "labels (CRC-32)": zlib.crc32(labels.data)}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Start the next training loader where `state_dict` was taken."""
-        self._position = state_dict
-        if self._train_sampler is not None:
-            self._train_sampler.load_state_dict(state_dict)
+    @property
+    def num_validated(self) -> int:
+        """Return the pairs of all benchmarks."""
+        return sum(len(benchmark) for benchmark in self.benchmarks)
 
     def check_place(self, place: dict[str, int], table: Tensor | None) -> None:
         """Refuse a place in the data, as `state_dict` gives it, or a table of neighbours that is none of these data's.
@@ -271,7 +254,7 @@ class FaceDataModule(pl.LightningDataModule):
         Raises:
             ValueError: if the place lies outside an epoch, or the table does not fit.
         """
-        sampler = self._sampler(rank=0)
+        sampler = self.build_sampler(rank=0)
         sampler.load_state_dict(place)
         if table is not None and isinstance(sampler, GraphBatchSampler):
             sampler.set_neighbours(table)

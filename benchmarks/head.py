@@ -23,6 +23,7 @@ import heads
 from benchmarks.harness.measure import MIB, measure_extra_mib, ratio
 from benchmarks.harness.program import Benchmark, main, scaled
 from benchmarks.harness.tables import Column, Row, Table
+from engine.composite import ShardSGD
 
 RANKS = (1, 2, 4)
 CLASSES = (10_000, 100_000, 1_000_000)
@@ -61,6 +62,7 @@ class HeadSteps:
     def __init__(self, job: Job, num_classes: int) -> None:
         margin = heads.build_head("adaface", job.embedding_size, 1)
         self.head = heads.PartialFC(margin, num_classes, job.rate, max_positives=job.batch_size // 4)
+        self.optimizer = ShardSGD(self.head.weight, lr=0.1, momentum=0.9, weight_decay=5e-4)
         self.batch_size, self.num_classes = job.batch_size, num_classes
         self.count = 0
 
@@ -73,7 +75,7 @@ class HeadSteps:
         norms = torch.full((self.batch_size, 1), 20.0)
         mine = [part.chunk(self.head.num_ranks)[self.head.rank] for part in (embeddings, norms, labels)]
         self.head(mine[0].clone().requires_grad_(), mine[1], mine[2], self.count).loss.backward()
-        self.head.sgd_step(lr=0.1, momentum=0.9, weight_decay=5e-4)
+        self.optimizer.step(number=self.count)
         self.count += 1
 
 

@@ -54,7 +54,9 @@ from system.cores import usable_workers
 from system.launch import find_launch, is_main_process
 from system.terminal import show
 from tasks.recognition.callbacks import build_callbacks
+from tasks.recognition.memory import plan_memory
 from tasks.recognition.reporting import benchmark_results, draw_report
+from tasks.recognition.terms import class_weight
 from train_val import MAIN_DATASET, Recognizer
 
 logger = logging.getLogger(__name__)
@@ -223,9 +225,12 @@ def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, m
             config.margin_warmup_epochs, config.epochs, config.warmup_steps, datamodule.num_steps
         ):
             logger.warning("%s", text)
-        if config.class_embeddings and model.matcher is not None and config.triplet_weight == 0:
-            logger.warning("--class_embeddings with --triplet_weight 0: the class maps stay as they begin")
-    logger.info("memory of a rank: %s", model.memory_plan(world_size(config)))
+        if config.class_embeddings and class_weight(config) == 0:
+            logger.warning("--class_embeddings without weight in the loss: the class maps stay as they begin")
+    logger.info(
+        "memory of a rank: %s",
+        plan_memory(config, model.model, model.matcher, datamodule.num_classes, world_size(config)),
+    )
 
 
 def _say_how_to_go_on(what: str, folder: Path | None) -> None:

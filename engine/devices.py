@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 import cv2
 import torch
 
-from config import Config
+from options.engine import EngineOptions
 from options.names import AUTO
 from options.run import DeviceOptions
 from system.cores import choose_threads, describe_waiting, usable_cores
@@ -37,12 +37,12 @@ class Choice(NamedTuple, Generic[Value]):
     why: str
 
 
-def uses_gpu(config: DeviceOptions) -> bool:
+def uses_gpu(options: DeviceOptions) -> bool:
     """Return whether the run uses GPUs: asked for, and there."""
-    return config.gpus > 0 and torch.cuda.is_available()
+    return options.gpus > 0 and torch.cuda.is_available()
 
 
-def local_ranks(config: Config) -> int:
+def local_ranks(options: EngineOptions) -> int:
     """Return the ranks on this machine: what torchrun or srun started, else one per GPU, else `--num_processes`.
 
     Raises:
@@ -51,15 +51,15 @@ def local_ranks(config: Config) -> int:
     launch = find_launch()
     if launch is not None:
         return launch.ranks_per_node
-    if uses_gpu(config) and config.gpus > torch.cuda.device_count():
-        raise ValueError(f"--gpus {config.gpus}: this machine has {torch.cuda.device_count()}")
-    return int(os.environ.get("LOCAL_WORLD_SIZE", config.gpus if uses_gpu(config) else config.num_processes))
+    if uses_gpu(options) and options.gpus > torch.cuda.device_count():
+        raise ValueError(f"--gpus {options.gpus}: this machine has {torch.cuda.device_count()}")
+    return int(os.environ.get("LOCAL_WORLD_SIZE", options.gpus if uses_gpu(options) else options.num_processes))
 
 
-def world_size(config: Config) -> int:
+def world_size(options: EngineOptions) -> int:
     """Return the ranks of the whole run."""
     launch = find_launch()
-    return int(os.environ.get("WORLD_SIZE", local_ranks(config))) if launch is None else launch.num_ranks
+    return int(os.environ.get("WORLD_SIZE", local_ranks(options))) if launch is None else launch.num_ranks
 
 
 def device_name(on_gpu: bool) -> str:
@@ -197,7 +197,7 @@ def settle(options: Chosen, ranks: int = 1, saved: DeviceOptions | None = None) 
         logger.warning(
             "threads: %d are more than the %d usable cores; --threads %d is faster", *threads[:1], cores, cores
         )
-    if isinstance(options, Config) and options.check_mode:
+    if isinstance(options, EngineOptions) and options.check_mode:
         logger.info("precision: float64 (--check_mode)")
         return replace(options, precision=None, threads=threads.value)
     precision = choose_precision(options)

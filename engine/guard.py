@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
@@ -240,3 +241,80 @@ def _explain(attempt: _Attempt, bad_losses: bool) -> str | None:
 
 def _indices(attempt: _Attempt) -> list[int]:
     return [index for forward_pass in attempt.passes for index in forward_pass.batch.index.tolist()]
+
+
+def first_bad_module(module: nn.Module, forward: Callable[[], object]) -> str | None:
+    """Return the name of the submodule that was the first to return a number that is not finite; None if none did.
+
+    The running statistics of the module stay as they are.
+
+    Args:
+        module: in training mode, as it was when the number came up.
+        forward: calls submodules of it.
+    """
+    names: list[str] = []
+    kept = KeptBuffers(module)
+    # A compiled graph passes its hooks by.
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"), _told_of_bad_outputs(module, names.append):
+        forward()
+    kept.put_back()
+    return names[0] if names else None
+
+
+@contextmanager
+def _told_of_bad_outputs(module: nn.Module, tell: Callable[[str], None]) -> Iterator[None]:
+    def look(name: str, output: Any) -> None:
+        if not all(torch.isfinite(tensor).all() for tensor in _tensors(output)):
+            tell(name)
+
+    handles = [
+        child.register_forward_hook(lambda _, __, output, name=name: look(name, output))
+        for name, child in module.named_modules()
+        if name
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    parts = output if isinstance(output, tuple | list) else (output,)
+    return [part for part in parts if isinstance(part, Tensor) and part.is_floating_point()]
+
+
+class RunningMeans:
+    """Means of scalars by name, in float64. All ranks must add the same names."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}  # [2] each: the sum of the values, and their number
+
+    def add(self, values: Mapping[str, Tensor], accepted: Tensor) -> None:
+        """Take scalars in, unless `accepted`, a bool scalar on the device, is False; the host waits for nothing."""
+        for name, value in values.items():
+            pair = torch.stack([value.detach().double(), torch.ones_like(value, dtype=torch.double)])
+            pair = torch.where(accepted, pair, 0.0)
+            self._sums[name] = self._sums[name] + pair if name in self._sums else pair
+
+    def take(self) -> dict[str, float]:
+        """Return the means over all ranks of what was accepted since the last call; all ranks must call it together."""
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        sums = torch.stack([self._sums[name] for name in names])
+        if is_distributed():
+            dist.all_reduce(sums)
+        self._sums = {}
+        return {name: total / count for name, (total, count) in zip(names, sums.tolist(), strict=True) if count}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what was added on this rank, [2] float64 by name."""
+        return {name: pair.cpu() for name, pair in self._sums.items()}
+
+    def load_state_dicts(
+        self, shares: Sequence[Mapping[str, Tensor]], names: Sequence[str], device: torch.device
+    ) -> None:
+        """Go on with what one or several ranks had added, or none, of these names."""
+        none = torch.zeros(2, dtype=torch.double)
+        self._sums = {name: torch.stack([none, *(s[name] for s in shares)]).sum(0).to(device) for name in names}

@@ -1,10 +1,14 @@
-"""What the engine may ask of a module that is trained and of its batches: nothing else of them is read."""
+"""What the engine asks of a module that is trained, of its data and of its batches: nothing else of them is read."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
+import pytorch_lightning as pl
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from engine.guard import RunningMeans, UpdateGuard
 
 
 class Batch(Protocol):
@@ -15,9 +19,32 @@ class Batch(Protocol):
         """Positions in the data, int64 [B]."""
 
 
-class AveragedModule(Protocol):
-    """A module whose weights `WeightAverage` follows."""
+class Trained(Protocol):
+    """A module that is trained; `TrainingModule` is one."""
+
+    guard: UpdateGuard
+    means: RunningMeans
+    not_averaged: tuple[str, ...]
+
+
+class Data(Protocol):
+    """A data module; `TrainingData` is one."""
+
+    unreadable: dict[str, str]
 
     @property
-    def not_averaged(self) -> tuple[str, ...]:
-        """What the names of its parameters and buffers begin with that take no part in the average."""
+    def num_validated(self) -> int:
+        """Return how many entries the batches of a validation, or a test, have over all ranks."""
+
+    def facts(self) -> dict[str, object]:
+        """Return what must be the same on all ranks."""
+
+
+def trained(module: pl.LightningModule) -> Trained:
+    """Return what a callback may read of the module."""
+    return cast(Trained, module)
+
+
+def data_of(trainer: pl.Trainer) -> Data:
+    """Return what a callback may read of the data module that Lightning has attached to a trainer."""
+    return cast(Data, trainer.datamodule)  # type: ignore[attr-defined]  # Lightning attaches it

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from ops import at_least_float32
-
 
 @dataclass(frozen=True)
 class SchedulePlan:
@@ -147,7 +145,7 @@ def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float, f
     """Return the optimiser called `name`; `momentum` is read by SGD only.
 
     Args:
-        fused: a step of it can then be voided on the device (`updates.void`).
+        fused: a step of it can then be voided on the device (`CompositeOptimizer.step`).
 
     Raises:
         ValueError: if the name is unknown.
@@ -164,38 +162,3 @@ def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float, f
         for parameter in (p for group in groups for p in group["params"]):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
-
-
-@torch.no_grad()
-def sparse_sgd_step(
-    parameter: Tensor, lr: float, weight_decay: float, generator: torch.Generator, accepted: Tensor
-) -> None:
-    """Apply one step of plain SGD with weight decay to the rows that the sparse gradient names, and to no other.
-
-    Args:
-        parameter: [N, D] float32 or float16 with a sparse float32 gradient [N, D], or with none; or both float64.
-        lr: learning rate.
-        weight_decay: L2 penalty, charged to a row when it takes part in a step.
-        generator: on the parameter's device; what float16 is rounded by. The same on all ranks.
-        accepted: bool scalar on the device; where it is False nothing changes.
-    """
-    if parameter.grad is None:
-        return
-    gradient = parameter.grad.coalesce()
-    rows = gradient.indices()[0]
-    before = parameter[rows]
-    values = at_least_float32(before)
-    values = values - lr * (gradient.values() + weight_decay * values)
-    after = _rounded_to_half(values, generator) if parameter.dtype == torch.float16 else values
-    parameter[rows] = torch.where(accepted, after, before)
-
-
-def _rounded_to_half(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Return float32 values as float16, rounded up or down at random so that the mean error is zero.
-
-    (Gupta et al., "Deep Learning with Limited Numerical Precision", ICML 2015, arXiv:1502.02551, Sec. 3.) float16 keeps
-    10 of the 23 bits behind the point: a uniform number is added to the other 13, which are then cut off.
-    """
-    bits = values.view(torch.int32)
-    noise = torch.randint(2**13, bits.shape, dtype=torch.int32, device=bits.device, generator=generator)
-    return ((bits + noise) & -(2**13)).view(torch.float32).half()

@@ -19,9 +19,9 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TextIO
 
-from config import Config
 from engine.devices import describe_machine
 from engine.files import RunLogHandler, WriteFailures, is_plain_file, naming, set_aside
+from options.engine import EngineOptions
 from system import ROOT, terminal
 from system.terminal import LineFormatter, printable, shell_command
 
@@ -124,7 +124,7 @@ def _numbered(root: Path, prefix: str) -> list[tuple[int, Path]]:
     return [(int(match[1]), folder) for match, folder in found if match and folder.is_dir()]
 
 
-def write_record(folder: Path, config: Config, argv: list[str]) -> None:
+def write_record(folder: Path, config: EngineOptions, argv: list[str]) -> None:
     """Write config.json, the exact command, the versions and the git revision into the run folder.
 
     A resumed run adds its command to `command.txt` and keeps the versions of both in `environment.json`.

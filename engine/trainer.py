@@ -18,7 +18,6 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
-from config import Config
 from engine.callbacks import (
     BEST,
     BestCheckpoint,
@@ -30,7 +29,6 @@ from engine.callbacks import (
     OverriddenNumbers,
     RankState,
     SameStart,
-    UnreadableList,
     WeightAverage,
 )
 from engine.checkpoint_file import AtomicCheckpointIO
@@ -40,6 +38,7 @@ from engine.loggers.metrics_logger import MetricsLogger
 from engine.loggers.tensorboard_logger import TensorBoardLogger
 from engine.loggers.wandb_run import WandbIdentity, start_wandb
 from engine.signals import StopSignals
+from options.engine import EngineOptions
 from options.names import TEST_RUN_BATCHES
 from system.launch import find_launch
 
@@ -61,7 +60,7 @@ class _EpochLoop(_TrainingEpochLoop):
 
 
 def build_trainer(
-    config: Config,
+    options: EngineOptions,
     folder: Path | None,
     stop: StopSignals | None = None,
     failures: WriteFailures | None = None,
@@ -70,42 +69,42 @@ def build_trainer(
     """Return the trainer.
 
     Args:
-        config: options of the run.
+        options: of the run.
         folder: the run folder on rank 0, None elsewhere.
         stop: what tells that a signal came; None: no signal ends the run early.
         failures: what is told of files that cannot be written.
         callbacks: those of the task.
     """
     stop, failures = stop or StopSignals(), failures or WriteFailures()
-    on_gpu, devices, world = uses_gpu(config), local_ranks(config), world_size(config)
+    on_gpu, devices, world = uses_gpu(options), local_ranks(options), world_size(options)
     trainer = pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=devices,
         num_nodes=max(1, world // devices),
         strategy=_strategy(on_gpu) if world > 1 else "auto",
         plugins=[AtomicCheckpointIO(failures), _cluster_environment()],
-        precision=_precision(config),  # type: ignore[arg-type]
-        max_epochs=config.epochs,
-        accumulate_grad_batches=config.accumulate_grad_batches,
-        val_check_interval=config.val_check_interval,
-        check_val_every_n_epoch=config.check_val_every_n_epoch,
-        limit_train_batches=TEST_RUN_BATCHES if config.test_run else 1.0,
-        fast_dev_run=config.fast_dev_run,
+        precision=_precision(options),  # type: ignore[arg-type]
+        max_epochs=options.epochs,
+        accumulate_grad_batches=options.accumulate_grad_batches,
+        val_check_interval=options.val_check_interval,
+        check_val_every_n_epoch=options.check_val_every_n_epoch,
+        limit_train_batches=TEST_RUN_BATCHES if options.test_run else 1.0,
+        fast_dev_run=options.fast_dev_run,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        logger=_loggers(config, folder, failures),
-        callbacks=_callbacks(config, folder, stop, failures, callbacks),
+        logger=_loggers(options, folder, failures),
+        callbacks=_callbacks(options, folder, stop, failures, callbacks),
         default_root_dir=folder,
-        log_every_n_steps=config.log_every_n_steps,
+        log_every_n_steps=options.log_every_n_steps,
     )
     trainer._signal_connector = _NoSignals(trainer)
     trainer.fit_loop.epoch_loop = _EpochLoop(trainer)
     return trainer
 
 
-def _precision(config: Config) -> str:
-    return "64-true" if config.check_mode else PRECISIONS[str(choose_precision(config).value)]
+def _precision(options: EngineOptions) -> str:
+    return "64-true" if options.check_mode else PRECISIONS[str(choose_precision(options).value)]
 
 
 def _cluster_environment() -> ClusterEnvironment:
@@ -122,37 +121,38 @@ def _strategy(on_gpu: bool) -> DDPStrategy:
     return DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", find_unused_parameters=False)
 
 
-def _loggers(config: Config, folder: Path | None, failures: WriteFailures) -> list[Logger] | bool:
-    if folder is None or config.fast_dev_run:
+def _loggers(options: EngineOptions, folder: Path | None, failures: WriteFailures) -> list[Logger] | bool:
+    if folder is None or options.fast_dev_run:
         return False
     loggers: list[Logger] = [MetricsLogger(folder, failures)]
-    if config.tensorboard:
+    if options.tensorboard:
         loggers.append(TensorBoardLogger(folder, failures))
-    if config.wandb != "disabled":
-        loggers.append(start_wandb(folder, config.to_dict(), failures))
+    if options.wandb != "disabled":
+        loggers.append(start_wandb(folder, options.to_dict(), failures))
     return loggers
 
 
 def _callbacks(
-    config: Config, folder: Path | None, stop: StopSignals, failures: WriteFailures, of_task: Sequence[Callback]
+    options: EngineOptions, folder: Path | None, stop: StopSignals, failures: WriteFailures, of_task: Sequence[Callback]
 ) -> list[Callback]:
     callbacks: list[Callback] = [SameStart(), LossBar(leave=True), *of_task]
-    if config.ema_decay:
-        callbacks.append(WeightAverage(config.ema_decay))
-    if config.override:
-        callbacks.append(OverriddenNumbers(config))
-    if config.fast_dev_run:
+    if options.ema_decay:
+        callbacks.append(WeightAverage(options.ema_decay))
+    if options.override:
+        callbacks.append(OverriddenNumbers(options))
+    if options.fast_dev_run:
         return callbacks
-    if config.heartbeat_seconds:
-        callbacks.append(Heartbeat(folder, config.heartbeat_seconds, failures))
-    keep_every = 1 if config.save_all_models else config.keep_every_n_epochs
+    if options.heartbeat_seconds:
+        callbacks.append(Heartbeat(folder, options.heartbeat_seconds, failures))
+    keep_every = 1 if options.save_all_models else options.keep_every_n_epochs
     return [
         *callbacks,
-        UnreadableList(folder, config.max_bad_fraction, failures),
         IncidentList(folder, failures),
         IdleWorkers(),
         RankState(),
         WandbIdentity(folder),
-        BestCheckpoint(folder, Path(BEST).stem, config.monitor, mode="max", save_top_k=1, enable_version_counter=False),
-        LastCheckpoint(folder, stop, failures, config.checkpoint_every_n_steps, keep_every),
+        BestCheckpoint(
+            folder, Path(BEST).stem, options.monitor, mode="max", save_top_k=1, enable_version_counter=False
+        ),
+        LastCheckpoint(folder, stop, failures, options.checkpoint_every_n_steps, keep_every),
     ]

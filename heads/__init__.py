@@ -1,5 +1,8 @@
 """Margin heads: (embeddings, norms, labels) -> logits; whole or split over ranks, they give loss and class weights."""
 
+from options import names
+from options.names import registered
+
 from .adaface import AdaFace
 from .arcface import ArcFace
 from .cosface import CosFace
@@ -10,14 +13,7 @@ from .margin_head import MarginHead
 from .partial_fc import PartialFC, shard_bytes
 from .subcenter_arcface import SubcenterArcFace
 
-HEADS: dict[str, type[MarginHead]] = {
-    "adaface": AdaFace,
-    "arcface": ArcFace,
-    "cosface": CosFace,
-    "curricularface": CurricularFace,
-    "magface": MagFace,
-    "subcenter_arcface": SubcenterArcFace,
-}
+HEADS: dict[str, type[MarginHead]] = {name: registered(place) for name, place in names.HEADS.items()}
 
 
 def build_head(

@@ -29,6 +29,7 @@ class AdaFace(MarginHead):
     """
 
     options = ("m", "h", "s", "t_alpha")
+    can_split = True
     eps = 1e-3
     batch_mean: Tensor
     batch_std: Tensor

@@ -13,6 +13,7 @@ class ArcFace(MarginHead):
     Reference: Deng, Guo, Xue, Zafeiriou, "ArcFace", CVPR 2019, arXiv:1801.07698, Eq. 3.
     """
 
+    can_split = True
     eps = 1e-4
 
     def __init__(self, embedding_size: int, num_classes: int, m: float = 0.5, s: float = 64.0) -> None:

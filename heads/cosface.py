@@ -13,6 +13,7 @@ class CosFace(MarginHead):
     Reference: Wang et al., "CosFace", CVPR 2018, arXiv:1801.09414, Eq. 4.
     """
 
+    can_split = True
     eps = 1e-4
 
     def __init__(self, embedding_size: int, num_classes: int, m: float = 0.4, s: float = 64.0) -> None:

@@ -26,7 +26,6 @@ class CurricularFace(MarginHead):
     """
 
     options = ("m", "s", "t_alpha")
-    can_split = False
     eps = 1e-4
     t: Tensor
 

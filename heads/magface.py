@@ -26,7 +26,6 @@ class MagFace(MarginHead):
     """
 
     options = ("m", "s", "lambda_g")
-    can_split = False
     norm_gradient = True
     eps = 1e-4
     bounds: ClassVar[tuple[float, float]] = (10.0, 110.0)

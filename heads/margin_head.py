@@ -25,7 +25,7 @@ class MarginHead(Head):
     """
 
     options: ClassVar[tuple[str, ...]] = ("m", "s")
-    can_split: ClassVar[bool] = True  # whether PartialFC can hold it: it adds a margin, and nothing else
+    can_split: ClassVar[bool] = False  # whether PartialFC can hold it: it adds a margin, and nothing else
     norm_gradient: ClassVar[bool] = False  # whether the margin's dependence on the norms is trained
     num_centers: int = 1  # weights of a class, side by side in the kernel
     eps: ClassVar[float]

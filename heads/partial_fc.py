@@ -62,7 +62,7 @@ class PartialFC(Head):
     Weights and momentum of a rank are those of its own classes, and so is the block of logits it computes. In training
     mode a step sees `rate` of each rank's classes: those of the global batch, and others drawn by a generator keyed by
     seed, step and shard. Weights and momentum of the rest stay as they are, weight decay included. The weights are no
-    business of DDP, and no optimiser's: `sgd_step` updates them.
+    business of DDP: an optimizer of this rank's rows updates them.
 
     Its state dict holds the rank's classes. Checkpoints hold those of all ranks in the layout of the dense head
     (`gather_dense_state`), which this module loads on any number of ranks.
@@ -76,7 +76,6 @@ class PartialFC(Head):
             So many classes of a shard take part at least. A batch with more may lose a true class: its loss is NaN.
     Attributes:
         weight: [classes of this rank, embedding_size] float32, a class per row; rows are normalised when they are used.
-        momentum: the same shape, or None before the first step with momentum.
     Raises:
         ValueError: if the rate is out of range, there are fewer classes than ranks, or the margin head does more than
             add a margin: its negatives, sub-centers or extra term would need exchanges that are not made here.
@@ -96,7 +95,6 @@ class PartialFC(Head):
         self.start, self.stop = shard_bounds(num_classes, self.rank, self.num_ranks)
         self.num_classes, self.rate, self.seed, self.max_positives = num_classes, rate, seed, max_positives
         self.weight = nn.Parameter(_initial_weights(self.start, self.stop, margin.kernel.shape[0], seed))
-        self.momentum: Tensor | None = None
         margin.register_parameter("kernel", None)
         self.margin = margin
         self.register_load_state_dict_pre_hook(_take_own_classes)
@@ -172,49 +170,6 @@ class PartialFC(Head):
         order = torch.rand(self.weight.shape[0], device=self.weight.device, generator=generator)
         order.scatter_reduce_(0, local, 2 * owned.to(order.dtype), "amax")  # 2 is above every number drawn
         return order.topk(count, sorted=False).indices.sort().values
-
-    # ---------------------------------------------------------------- update
-
-    def gradient_norm(self) -> Tensor:
-        """Return the L2 norm of the gradient over the classes of all ranks; all ranks must call it together.
-
-        A sparse gradient is coalesced on the way, which accumulated batches need.
-        """
-        if self.weight.grad is not None and self.weight.grad.is_sparse:
-            self.weight.grad = self.weight.grad.coalesce()
-        square = self.weight.new_zeros(())
-        if self.weight.grad is not None:
-            square = _numbers(self.weight.grad).square().sum()
-        if self.num_ranks > 1:
-            distributed.all_reduce(square)
-        return square.sqrt()
-
-    @torch.no_grad()
-    def sgd_step(self, lr: float, momentum: float, weight_decay: float, accepted: Tensor | None = None) -> None:
-        """Move the classes that took part as torch.optim.SGD moves its parameters, and no other; drop the gradient.
-
-        Args:
-            accepted: bool scalar on the device; where it is False nothing changes. None: True.
-        """
-        gradient = self.weight.grad
-        if gradient is None:
-            return
-        if accepted is None:
-            accepted = torch.ones((), dtype=torch.bool, device=gradient.device)
-        rows: Tensor | slice = slice(None)
-        if gradient.is_sparse:
-            gradient = gradient.coalesce()
-            rows = gradient.indices()[0]
-        step = _numbers(gradient).add_(self.weight[rows], alpha=weight_decay)
-        if momentum:
-            if self.momentum is None:
-                self.momentum = torch.zeros_like(self.weight)
-            self.momentum = self.momentum.to(self.weight.device)
-            before = self.momentum[rows]
-            step.add_(before, alpha=momentum)
-            self.momentum[rows] = torch.where(accepted, step, before, out=before)
-        self.weight[rows] -= step.mul_(lr).masked_fill_(~accepted, 0.0)
-        self.weight.grad = None
 
     # ---------------------------------------------------------------- checkpoint
 
@@ -304,7 +259,3 @@ def _initial_weights(start: int, stop: int, embedding_size: int, seed: int) -> T
 
 def _key(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=7).digest(), "big")
-
-
-def _numbers(gradient: Tensor) -> Tensor:
-    return gradient.values() if gradient.is_sparse else gradient

@@ -18,7 +18,6 @@ class SubcenterArcFace(MarginHead):
     """
 
     options = ("m", "s", "num_centers")
-    can_split = False
     num_centers = 3
     eps = 1e-4
 

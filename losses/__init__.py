@@ -1,16 +1,27 @@
 """Losses over scores and visibility maps; they return one value per row, weighting and averaging is the caller's."""
 
-from losses.occlusion import occlusion_loss
-from losses.pairs import mean_over_valid, valid_rows
-from losses.pairwise import (
-    PAIRWISE_REDUCTIONS,
+from collections.abc import Callable
+
+from torch import Tensor
+
+from losses.recognition import (
     balanced_pairwise_loss,
+    mean_over_valid,
     mean_pairwise_loss,
+    occlusion_loss,
     pairwise_accuracy,
     pairwise_matching_loss,
     ranking_pairwise_loss,
+    triplet_accuracy,
+    triplet_loss,
+    valid_rows,
 )
-from losses.triplet import triplet_accuracy, triplet_loss
+from options import names
+
+# (scores [B, G], labels [B], gallery labels or None, is_self or None) -> [B]
+PAIRWISE_REDUCTIONS: dict[str, Callable[..., Tensor]] = {
+    name: names.registered(place) for name, place in names.PAIRWISE_REDUCTIONS.items()
+}
 
 __all__ = [
     "PAIRWISE_REDUCTIONS",

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import nets
 import qaconv
 from evaluation import Description, FaceDescriptions, FusionStatistics, describe_with_flip, fuse_with, score_pairs
 from models import pictures
-from ops import at_least_float32
-from options.data import OcclusionOptions
-from options.model import LossOptions, ModelOptions, QAConvOptions
+from ops import unit_map
+from options.model import NetworkOptions
 from transforms import IMAGE_SIZE, to_tensor
 
 _SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
 _ROUNDING = 1e-3  # how far beyond [-1, 1] a resampled image may be
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkOptions(OcclusionOptions, LossOptions, QAConvOptions, ModelOptions):
-    """The sections of a run's options that shape its networks."""
 
 
 class FaceScores(NamedTuple):
@@ -35,11 +27,6 @@ class FaceScores(NamedTuple):
     adaface: float  # cosine of the embeddings
     qaconv: float | None  # the local matcher's score; None without a matcher
     combined: float | None  # weighted z-scores of both; None without a matcher or fusion statistics
-
-
-def unit_map(feature_map: Tensor) -> Tensor:
-    """Return the map with every cell's feature at unit length, at least float32 [B, C, h, w]; zero stays zero."""
-    return F.normalize(at_least_float32(feature_map), dim=1)
 
 
 def describe(model: nn.Module, occlusion_head: nn.Module | None, images: Tensor) -> Description:
@@ -52,6 +39,29 @@ def describe(model: nn.Module, occlusion_head: nn.Module | None, images: Tensor)
     features = model(images)
     visibility = None if occlusion_head is None else occlusion_head(features.feature_map)
     return Description(features.embedding, features.norm, unit_map(features.feature_map), visibility)
+
+
+def build_matcher(
+    options: NetworkOptions, map_shape: tuple[int, int, int], num_classes: int | None = None
+) -> qaconv.QAConv | None:
+    """Return the local matcher that the options ask for, with class embeddings if `num_classes` is given; or None."""
+    if options.qaconv_loss_weight == 0:
+        return None
+    return qaconv.QAConv(
+        *map_shape,
+        occlusion_method=options.occlusion_method,
+        score=options.qaconv_score,
+        projection_channels=options.qaconv_channels or None,
+        num_classes=num_classes,
+        k_nearest=options.k_nearest,
+    )
+
+
+def build_occlusion_head(options: NetworkOptions, in_channels: int) -> nets.OcclusionHead | None:
+    """Return the occlusion head that the options ask for, or None."""
+    if options.occlusion_loss_weight == 0 and options.occlusion_method == "none":
+        return None
+    return nets.OcclusionHead(in_channels)
 
 
 class FaceModel(nn.Module):
@@ -72,17 +82,8 @@ class FaceModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model = nets.build_model(options.arch, options.embedding_size)
-        self.occlusion_head: nets.OcclusionHead | None = None
-        self.matcher: qaconv.QAConv | None = None
-        if with_parts and (options.occlusion_loss_weight > 0 or options.occlusion_method != "none"):
-            self.occlusion_head = nets.OcclusionHead(self.model.map_shape[0])
-        if with_parts and options.qaconv_loss_weight > 0:
-            self.matcher = qaconv.QAConv(
-                *self.model.map_shape,
-                occlusion_method=options.occlusion_method,
-                score=options.qaconv_score,
-                projection_channels=options.qaconv_channels or None,
-            )
+        self.matcher = build_matcher(options, self.model.map_shape) if with_parts else None
+        self.occlusion_head = build_occlusion_head(options, self.model.map_shape[0]) if with_parts else None
         self.fusion_statistics = fusion_statistics
         self.head_name = options.head if with_parts else "not known"
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it

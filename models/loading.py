@@ -13,8 +13,9 @@ from torch import Tensor
 import nets
 from evaluation import FusionStatistics
 from models.checkpoint_rules import ENTRIES, options_rule, state_rules
-from models.face_model import FaceModel, NetworkOptions
+from models.face_model import FaceModel
 from ops import at_least, damage, first_fault, foreign_tensor
+from options.model import NetworkOptions
 
 OWN_KEYS = ("state_dict", "hyper_parameters", "color_space", "fusion_statistics")
 HYPER_PARAMETERS = ("config", "num_classes")

@@ -1,8 +1,6 @@
 """Backbones, the occlusion head, and reading weights."""
 
-from .backbone import Backbone
-from .features import Features
-from .occlusion_head import OcclusionHead
+from .backbone import Backbone, Features, OcclusionHead
 from .registry import MODELS, build_model
 from .weight_file import WeightFile, check_is_file, read_content, read_state_dict
 from .weights import backbone_state, infer_arch, infer_embedding_size, load_weights

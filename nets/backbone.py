@@ -1,15 +1,51 @@
-"""What the backbones share: the shapes they state, the forward pass, the initialisation."""
+"""What the backbones share: the forward pass, what it returns, the first weights; and the head that reads their map."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .features import Features, split_norm
+from ops import at_least_float32
+
 from .recomputation import run_recomputed
 
 INPUT_SIZE = 112
 MAP_SIZE = 7  # the strides of every backbone take 112 to 7
+# Below this length an output has no direction to speak of; float32 squares of smaller values underflow.
+MIN_NORM = 1e-12
+
+
+class Features(NamedTuple):
+    """What a backbone returns, in training, evaluation and export alike.
+
+    Attributes:
+        embedding: [B, D] at least float32, unit L2 length (all zeros where the network's output is zero).
+        norm: [B, 1] at least float32, L2 length before normalising.
+        feature_map: [B, C, h, w], raw output of the last body block, in the dtype the body computed in.
+    """
+
+    embedding: Tensor
+    norm: Tensor
+    feature_map: Tensor
+
+
+def split_norm(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Split outputs into unit vectors and their lengths.
+
+    Values and gradients are finite everywhere: outputs shorter than 1e-12 are returned as they are instead of
+    being divided, so a zero stays zero.
+
+    Args:
+        outputs: [B, D] floating.
+    Returns:
+        ([B, D] unit vectors, [B, 1] lengths), float64 for float64 outputs, else float32.
+    """
+    outputs = at_least_float32(outputs)
+    norm = torch.linalg.vector_norm(outputs, dim=1, keepdim=True)
+    divisor = torch.where(norm > MIN_NORM, norm, 1.0)
+    return outputs / divisor, norm
 
 
 class Backbone(nn.Module):
@@ -50,6 +86,33 @@ class Backbone(nn.Module):
         feature_map = run_recomputed(self.body, stem) if recompute else self.body(stem)
         embedding, norm = split_norm(self.output_layer(feature_map))
         return Features(embedding, norm, feature_map)
+
+
+class OcclusionHead(nn.Module):
+    """3x3 convolution without bias, batch norm, ReLU, 1x1 convolution, sigmoid; Kaiming initialisation.
+
+    Args:
+        in_channels: channels of the backbone's raw feature map.
+        hidden_channels: channels between the two convolutions.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int = 128) -> None:
+        super().__init__()
+        hidden = nn.Conv2d(in_channels, hidden_channels, 3, padding=1, bias=False)
+        output = nn.Conv2d(hidden_channels, 1, 1)
+        nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(output.weight, nonlinearity="sigmoid")
+        if output.bias is not None:
+            nn.init.zeros_(output.bias)
+        self.layers = nn.Sequential(hidden, nn.BatchNorm2d(hidden_channels), nn.ReLU(inplace=True), output)
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        """Return the visibility [B, 1, h, w] in [0, 1], 1 = visible, of a raw feature map [B, in_channels, h, w].
+
+        Float32 under any autocast, float64 for a float64 head.
+        """
+        logits: Tensor = self.layers(feature_map)
+        return at_least_float32(logits).sigmoid()
 
 
 def initialise(model: nn.Module) -> None:

@@ -2,9 +2,16 @@
 
 from ops.checksum import append_checksum, damage
 from ops.paths import utf8_path
-from ops.precision import at_least_float32
-from ops.ranks import gather, gather_objects, gather_with_gradient, is_distributed, rank_and_ranks
 from ops.structure import Rule, at_least, each, either, first_fault, foreign_tensor, named, nonfinite
+from ops.tensors import (
+    at_least_float32,
+    gather,
+    gather_objects,
+    gather_with_gradient,
+    is_distributed,
+    rank_and_ranks,
+    unit_map,
+)
 
 __all__ = [
     "Rule",
@@ -23,5 +30,6 @@ __all__ = [
     "named",
     "nonfinite",
     "rank_and_ranks",
+    "unit_map",
     "utf8_path",
 ]

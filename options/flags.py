@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
@@ -63,7 +63,7 @@ def flag(
     default: T,
     help: str,
     *,
-    choices: Sequence[str] = (),
+    choices: Iterable[str] = (),
     within: str = "",
     on_resume: str = FIXED,
     parse: Callable[[str], object] | None = None,
@@ -200,11 +200,21 @@ def add_flags(
     exists with underscores and with dashes; the help shows the spelling with `separator`. A switch is taken back with
     `--no_` in front. With `defaults=False` a flag that is not given is absent from the namespace.
     """
-    for section in reversed(program.__bases__):
-        assert issubclass(section, Options) and section.__doc__, f"{section}: not a section"
+    for section in _sections(program):
+        assert section.__doc__, f"{section}: a section has a name"
         group = parser.add_argument_group(section.__doc__.splitlines()[0].rstrip("."))
         for option in section.options():
             _add_flag(group, option, separator, option.default if defaults else argparse.SUPPRESS)
+
+
+def _sections(program: type[Options]) -> Iterator[type[Options]]:
+    """Yield what a program inherits; of sections that only join others, those."""
+    for section in reversed(program.__bases__):
+        assert issubclass(section, Options), f"{section}: not a section"
+        if vars(section).get("__annotations__"):
+            yield section
+        else:
+            yield from _sections(section)
 
 
 def _add_flag(group: argparse._ArgumentGroup, option: Option, separator: str, default: object) -> None:

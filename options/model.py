@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from options.data import OcclusionOptions
 from options.flags import INVOCATION, Options, flag
 from options.names import (
     ARCHS,
@@ -78,7 +79,16 @@ class LossOptions(Options):
     qaconv_loss_weight: float = flag(0.7, "weight of the matcher's losses; 0 = no matcher", within=NOT_NEGATIVE)
     occlusion_loss_weight: float = flag(0.3, "weight of the occlusion head's loss", within=NOT_NEGATIVE)
     triplet_weight: float = flag(0.5, "weight of the ranking loss within the matcher's", within=NOT_NEGATIVE)
+    class_weight: float | None = flag(
+        None, "weight of the class embeddings' loss within the matcher's; else that of the ranking loss",
+        within=NOT_NEGATIVE,
+    )  # fmt: skip
     triplet_margin: float = flag(1.0, "margin of the ranking loss", within=NOT_NEGATIVE)
     pairwise_reduction: str = flag(
         "ranking", "how the matcher's pairwise loss is reduced over a row of scores", choices=PAIRWISE_REDUCTIONS
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(OcclusionOptions, LossOptions, QAConvOptions, ModelOptions):
+    """The sections that shape a run's networks."""

@@ -1,19 +1,35 @@
-"""The names that options choose from, and the ranges of numbers; a test compares the names with the registries."""
+"""The names that options choose from, and the ranges of numbers; nothing that they stand for is imported here."""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 ARCHS = (
     "ir_tiny", "ir_18", "ir_34", "ir_50", "ir_101", "ir_se_18", "ir_se_34", "ir_se_50", "ir_se_101", "mobilefacenet",
 )  # fmt: skip
+# One line registers a margin head or a pairwise loss: what the flag calls it, and where it is.
+HEADS = {
+    "adaface": "heads.adaface:AdaFace",
+    "arcface": "heads.arcface:ArcFace",
+    "cosface": "heads.cosface:CosFace",
+    "curricularface": "heads.curricularface:CurricularFace",
+    "magface": "heads.magface:MagFace",
+    "subcenter_arcface": "heads.subcenter_arcface:SubcenterArcFace",
+}
+PAIRWISE_REDUCTIONS = {
+    "ranking": "losses.recognition:ranking_pairwise_loss",
+    "balanced": "losses.recognition:balanced_pairwise_loss",
+    "mean": "losses.recognition:mean_pairwise_loss",
+    "row_sum": "losses.recognition:pairwise_matching_loss",
+}
 SPLIT_HEADS = ("adaface", "arcface", "cosface")  # those that --partial_fc_rate can split over ranks
-HEADS = (*SPLIT_HEADS, "curricularface", "magface", "subcenter_arcface")
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("multistep", "cosine")
 EPOCH_UNITS = ("images", "identities")
 SAMPLERS = ("pk", "graph")
 QACONV_SCORES = ("bn_fc", "weighted")
 OCCLUSION_METHODS = ("none", "scaling", "masking")
-PAIRWISE_REDUCTIONS = ("ranking", "balanced", "mean", "row_sum")
 MAP_DTYPES = ("float32", "float16", "int8")
 OCCLUDERS = ("surgical", "cloth", "respirator", "niqab", "scarf", "sunglasses", "cap", "fringe", "hand", "block")
 COLOR_SPACES = ("rgb", "bgr")
@@ -29,3 +45,9 @@ POSITIVE = "(0, inf)"
 NOT_NEGATIVE = "[0, inf)"
 SHARE = "[0, 1]"
 SEEDS = "[0, 4294967295]"
+
+
+def registered(place: str) -> Any:
+    """Return what "package.module:name" stands for."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

@@ -28,7 +28,7 @@ FLAGS = [
 NUM_STEPS = 8
 HOOKS = {
     "forward": "on_train_batch_start",
-    "update": "on_before_optimizer_step",
+    "update": "on_after_backward",
     "step's end": "on_train_batch_end",
     "validation": "on_validation_batch_start",
     "epoch's end": "on_train_epoch_end",

@@ -46,6 +46,8 @@ OURS = {name: {"ops", "system"} for name in LEAVES}
 OURS |= {
     "datasets": {"transforms", "system"},
     "transforms": {"system"},
+    "heads": {"ops", "options"},  # options.names, which registers them
+    "losses": {"ops", "options"},
     "ops": set(),
     "engine": {"ops", "config", "options", "system"},
     "models": {"nets", "qaconv", "evaluation", "datasets", "transforms", "ops", "options", "system"},

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.gpu.case import Case, Cases, Figures, expect, largest, need_cuda, no_waiting
 from benchmarks.gpu.training import Training
-from engine import updates
-from engine.guard import ForwardPass
 
 NAN, INF = float("nan"), float("inf")
 
@@ -104,28 +100,11 @@ def check_no_wait(optimizer: str, device: torch.device) -> Figures:
     need_cuda(device)
     assert _waits(device), "CUDA's own watch does not see a wait"
     training = Training(device, optimizer)
-    body = training.model.body
-    parameters = list(body.parameters())
-    fused = (torch.optim.SGD if optimizer == "sgd" else torch.optim.AdamW)(parameters, lr=0.1, fused=True)
-    images, _ = training.batch(0)
-    batch: Any = SimpleNamespace(index=torch.zeros(1))
-
-    def step(number: int, factor: float) -> None:
-        training.guard.watch(body)
-        loss = body(images).square().mean() * factor
-        training.guard.add(ForwardPass(batch, 0, loss, {"loss": loss}, {}))
-        loss.backward()
-        norm = updates.gradient_norms(parameters).norm()
-        accepted, _ = training.guard.judge(number, {}, norm, lambda batch, index: None, False)
-        updates.clip_gradients(parameters, 1.0, norm)
-        updates.void(fused, (~accepted).float(), None)
-        fused.step()
-        fused.zero_grad()
-
-    step(1, 1.0)  # builds kernels and memory
+    batch = training.batch(0)
+    training.step([batch])  # builds kernels and memory
     with no_waiting():
-        step(2, 1.0)
-        step(3, NAN)
+        training.step([batch])
+        training.step([batch], [NAN])
     training.guard.settle()  # to explain a refused step the host may wait
     assert training.guard.skipped == 1
     return {}

@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import Callback
 from engine.callbacks import processes
 from engine.callbacks.stalls import describe_wait
 from engine.files import WriteFailures, side_file
-from engine.host import Batch
+from engine.host import Batch, data_of
 from engine.runs import write_json
 
 logger = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ class Heartbeat(Callback):
         if self._pairs is None:
             return {"pairs": None, "total_pairs": None, "pairs_per_second": None}
         done, begin = self._pairs
-        total: int = sum(len(benchmark.issame) for benchmark in trainer.datamodule.benchmarks)  # type: ignore[attr-defined, misc]  # Lightning attaches it
+        total = data_of(trainer).num_validated
         rate = round(done / (now - begin), 2) if now > begin else 0.0
         return {"pairs": min(done, total), "total_pairs": total, "pairs_per_second": rate}
 

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from engine.callbacks.unreadable_list import write_lines
 from engine.files import WriteFailures, set_aside, side_file
 from engine.guard import Incident
+from engine.host import trained
 
 NAME = "incidents.jsonl"
 
@@ -24,7 +25,7 @@ class IncidentList(Callback):
     `indices` are positions in the training data, a list for each rank; a loss that is no number is null. A step is read
     one step later, so a run that is killed may miss its last one.
 
-    The module must have `guard`, an UpdateGuard.
+    The module must be `host.Trained`.
 
     Args:
         folder: the run folder, None on the ranks that write nothing.
@@ -50,8 +51,8 @@ class IncidentList(Callback):
         """Write what the run ended by."""
         self._write(module)
 
-    def _write(self, module: Any) -> None:
-        found: list[Incident] = module.guard.incidents
+    def _write(self, module: pl.LightningModule) -> None:
+        found = trained(module).guard.incidents
         self._waiting += found
         found.clear()
         if self._path is not None and self._waiting:

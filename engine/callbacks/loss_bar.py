@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
+from engine.host import trained
+
 
 class LossBar(RichProgressBar):
     """Lightning's bar with the loss of the last step that the host knows: to ask for a newer one would make it wait.
 
-    The module must have `guard`, an UpdateGuard.
+    The module must be `host.Trained`.
     """
 
     def get_metrics(
@@ -18,5 +20,4 @@ class LossBar(RichProgressBar):
         """Return what stands beside the bar."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        loss: float = pl_module.guard.loss  # type: ignore[union-attr, assignment]  # see class
-        return {"loss": f"{loss:.4g}", **metrics}
+        return {"loss": f"{trained(pl_module).guard.loss:.4g}", **metrics}

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from engine.means import RunningMeans
+from engine.host import data_of, trained
 from ops import gather_objects
 
 KEY = "ranks"
@@ -23,7 +23,7 @@ class RankState(Callback):
     A run that goes on with as many ranks goes on exactly. With another number the means and the images are dealt out,
     so that their totals stay, and the generators start from the seed: nothing that training computes draws from them.
 
-    The module must have `means`, RunningMeans; the data module `unreadable`, reasons by path.
+    The module must be `host.Trained`, the data module `host.Data`.
     """
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class RankState(Callback):
         checkpoint[KEY] = gather_objects(
             {
                 "generators": _generators(),
-                "means": _means(module).state_dict(),
-                "unreadable": dict(_unreadable(trainer)),
+                "means": trained(module).means.state_dict(),
+                "unreadable": dict(data_of(trainer).unreadable),
             }
         )
 
@@ -49,9 +49,9 @@ class RankState(Callback):
         shares = loaded[trainer.global_rank :: trainer.world_size]
         if loaded:
             names = list(loaded[0]["means"])  # on every rank: the ranks compute their means together
-            _means(module).load_state_dicts([share["means"] for share in shares], names, module.device)
+            trained(module).means.load_state_dicts([share["means"] for share in shares], names, module.device)
         for share in shares:
-            _unreadable(trainer).update(share["unreadable"])
+            data_of(trainer).unreadable.update(share["unreadable"])
         if len(loaded) == trainer.world_size:
             _set_generators(shares[0]["generators"])
 
@@ -76,13 +76,3 @@ def _set_generators(states: Mapping[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
-
-
-def _means(module: pl.LightningModule) -> RunningMeans:
-    means: RunningMeans = module.means  # type: ignore[assignment]  # see class
-    return means
-
-
-def _unreadable(trainer: pl.Trainer) -> dict[str, str]:
-    found: dict[str, str] = trainer.datamodule.unreadable  # type: ignore[attr-defined]  # Lightning attaches it
-    return found

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
-from typing import Any
-
-import numpy as np
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from engine.host import data_of
 from ops import gather_objects
 
 
@@ -22,7 +19,7 @@ class SameStart(Callback):
     That happens where the nodes do not share the run folder or the data, or a shared disk shows an old state. DDP would
     give the ranks the same weights, and their batches would no longer be parts of one.
 
-    The data module must have `train_dataset` with labels.
+    The data module must be `host.Data`.
     """
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -43,13 +40,7 @@ class SameStart(Callback):
 
 
 def _start(trainer: pl.Trainer) -> dict[str, object]:
-    labels: np.ndarray[Any, Any] = np.ascontiguousarray(trainer.datamodule.train_dataset.labels)  # type: ignore[attr-defined]  # Lightning attaches it
-    return {
-        "step": trainer.global_step,
-        "images": len(labels),
-        "labels (CRC-32)": zlib.crc32(labels.data),
-        "precision": trainer.precision,
-    }
+    return {"step": trainer.global_step, **data_of(trainer).facts(), "precision": trainer.precision}
 
 
 def _text(start: dict[str, object]) -> str:

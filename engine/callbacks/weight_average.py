@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from engine.host import AveragedModule
+from engine.host import Trained, trained
 
 KEY = "weights_in_training"
 
@@ -30,7 +30,7 @@ class WeightAverage(Callback):
     `state_dict`, whatever the module holds at that moment, and under `weights_in_training` what training goes on with:
     who reads a checkpoint for anything but resuming needs to know nothing of this.
 
-    The module must be an `AveragedModule`.
+    The module must be `host.Trained`.
 
     Args:
         decay: in (0, 1).
@@ -93,10 +93,10 @@ class WeightAverage(Callback):
 
 def _averaged_tensors(module: pl.LightningModule) -> dict[str, Tensor]:
     """Return the parameters and buffers that take part, by their names in the state dict."""
-    return averaged(module.state_dict(keep_vars=True), cast(AveragedModule, module))
+    return averaged(module.state_dict(keep_vars=True), trained(module))
 
 
-def averaged(state: Mapping[str, Tensor], module: AveragedModule) -> dict[str, Tensor]:
+def averaged(state: Mapping[str, Tensor], module: Trained) -> dict[str, Tensor]:
     """Return those entries of a module's state dict that take part in the average."""
     apart = module.not_averaged
     return {name: t for name, t in state.items() if t.is_floating_point() and not name.startswith(apart)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from pytorch_lightning.callbacks import Callback
 
 from config import Config
+from engine.callbacks import UnreadableList
 from engine.files import WriteFailures
 from system.cores import usable_workers
 from tasks.recognition.neighbours import NeighbourTable
@@ -28,5 +29,9 @@ def build_callbacks(config: Config, folder: Path | None, failures: WriteFailures
         first_epoch = 0 if config.start_from_model_statedict else 1
         callbacks.append(NeighbourTable(first_epoch, num_workers=usable_workers(config.num_workers)))
     if not config.fast_dev_run:
-        callbacks += [SampleSheet(folder, failures), ScoreHistograms(folder, failures)]
+        callbacks += [
+            SampleSheet(folder, failures),
+            ScoreHistograms(folder, failures),
+            UnreadableList(folder, config.max_bad_fraction, failures),
+        ]
     return callbacks

@@ -1,26 +1,26 @@
-"""Heads split over the ranks, in a run: their memory, the norm of their gradient, their place in a checkpoint."""
+"""Heads in a run, whole or split over the ranks: how they are built, their place in a checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 import heads
 from config import IMAGES_PER_IDENTITY, Config
-from engine import updates
-
-LARGE_HEAD = 2**28  # bytes of weights, from which on it is worth to know what splitting the head would take
-
-Shards = Mapping[str, heads.PartialFC]
+from engine.composite import ShardSGD
 
 
-def find_shards(modules: nn.ModuleDict) -> dict[str, heads.PartialFC]:
-    """Return those of the heads that are split over the ranks, by the data set's name."""
-    return {name: head for name, head in modules.items() if isinstance(head, heads.PartialFC)}
+class Shard(NamedTuple):
+    """A head that is split over the ranks, and what updates it."""
+
+    head: heads.PartialFC
+    optimizer: ShardSGD
+
+
+Shards = Mapping[str, Shard]  # by the data set's name
 
 
 def build_head(config: Config, num_classes: int) -> heads.Head:
@@ -47,57 +47,19 @@ def check_frozen(config: Config, num_classes: Mapping[str, int]) -> tuple[str, .
     return config.frozen
 
 
-def plan_memory(config: Config, num_classes: int, num_ranks: int) -> str:
-    """Return the memory of a rank's head as text, and for a large one that is whole what splitting it would leave."""
-    c, rate = config, config.partial_fc_rate or 1.0
-    groups = c.batch_size // IMAGES_PER_IDENTITY
-    split = heads.shard_bytes(num_classes, c.embedding_size, num_ranks, rate, c.batch_size, groups)
-    split_text = f"{megabytes(split)} split over {num_ranks} ranks at --partial_fc_rate {rate:g}"
-    if c.partial_fc_rate:
-        return f"head {split_text}"
-    columns = heads.HEADS[c.head].num_centers * num_classes
-    kernel, logits = 4 * c.embedding_size * columns, 4 * c.batch_size // num_ranks * columns
-    dense = (
-        f"head weights {megabytes(kernel)}, their gradient {megabytes(kernel)}, "
-        f"optimiser state {megabytes(optimiser_states(c) * kernel)}, "
-        f"logits of a batch and their gradient {megabytes(2 * logits)}"
-    )
-    return f"{dense} ({split_text})" if kernel > LARGE_HEAD and heads.HEADS[c.head].can_split else dense
-
-
-def optimiser_states(config: Config) -> int:
-    """Return the numbers that the optimiser keeps for each weight."""
-    return 2 if config.optimizer == "adamw" else int(config.momentum > 0)
-
-
-def gradient_norms(parameters: Mapping[str, Tensor], shards: Shards) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the norm of each parameter's gradient, and that of all together; all ranks must call it together.
-
-    Args:
-        parameters: those with a gradient, by name.
-        shards: the heads among their owners that are split; their norms are those of all classes.
-    """
-    split = {id(shard.weight) for shard in shards.values()}
-    names = [name for name, parameter in parameters.items() if id(parameter) not in split]
-    norms = updates.gradient_norms([parameters[name] for name in names])
-    of_shards = {f"heads.{name}.weight": shard.gradient_norm() for name, shard in shards.items()}
-    whole = torch.stack([norms.norm(), *of_shards.values()]).norm() if shards else norms.norm()
-    return dict(zip(names, norms.unbind(), strict=True)) | of_shards, whole
-
-
 def gather_into(checkpoint: MutableMapping[str, Any], shards: Shards) -> None:
     """Replace the shards in a checkpoint's `state_dict` by dense heads, and add `head_momentum`.
 
     The file knows nothing of ranks. All ranks must call it together; rank 0, which writes the file, has all classes.
     """
     state, momenta = checkpoint["state_dict"], {}
-    for name, shard in shards.items():
+    for name, (head, optimizer) in shards.items():
         prefix = f"heads.{name}."
-        for key in shard.state_dict():
+        for key in head.state_dict():
             del state[prefix + key]
-        state.update({prefix + key: value for key, value in shard.gather_dense_state().items()})
-        if shard.momentum is not None:
-            momenta[name] = shard.gather_classes(shard.momentum)
+        state.update({prefix + key: value for key, value in head.gather_dense_state().items()})
+        if optimizer.momentum is not None:
+            momenta[name] = head.gather_classes(optimizer.momentum)
     checkpoint["head_momentum"] = momenta
 
 
@@ -114,10 +76,5 @@ def load_dense(head: nn.Module, state: Mapping[str, Tensor]) -> None:
 def restore_momentum(checkpoint: Mapping[str, Any], shards: Shards) -> None:
     """Take each shard's part of `head_momentum`; their weights are loaded with the state dict."""
     momenta = checkpoint.get("head_momentum", {})
-    for name, shard in shards.items():
-        shard.momentum = shard.own_classes(momenta[name]) if name in momenta else None
-
-
-def megabytes(num_bytes: int) -> str:
-    """Return a size as text."""
-    return f"{num_bytes / 2**20:,.1f} MiB"
+    for name, (head, optimizer) in shards.items():
+        optimizer.momentum = head.own_classes(momenta[name]) if name in momenta else None

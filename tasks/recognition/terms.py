@@ -1,24 +1,218 @@
-"""What a step of recognition measures beside its losses."""
+"""The terms of a recognizer's loss: one table says what each is and what it weighs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from nets import Features
-from ops import at_least_float32
+import heads
+import losses
+import nets
+import qaconv
+from config import Config
+from datasets import Sample
+from ops import at_least_float32, gather, gather_with_gradient, rank_and_ranks, unit_map
+from transforms import visibility_map
 
 
-def feature_statistics(features: Features, weighted_terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return each loss term's gradient norm at the feature map, and how long the features are."""
-    gradients = {
-        f"map_grad/{name}": torch.autograd.grad(term, features.feature_map, retain_graph=True, allow_unused=True)[0]
-        for name, term in weighted_terms.items()
-        if features.feature_map.requires_grad and term.requires_grad  # not where --freeze cuts between them
-    }
-    values = {name: gradient.norm() for name, gradient in gradients.items() if gradient is not None}
-    values["embedding_norm"] = features.norm.mean()
-    values["map_norm"] = at_least_float32(features.feature_map).norm(dim=1).mean()
+class Images(NamedTuple):
+    """One side of a score matrix."""
+
+    maps: Tensor  # [B, C, h, w], unit length over C
+    visibility: Tensor | None  # [B, 1, h, w] in [0, 1], 1 = visible
+    labels: Tensor  # [B] int64
+
+
+class Columns(NamedTuple):
+    """What the losses have to know of a gallery; both None where it is the batch itself."""
+
+    gallery_labels: Tensor | None
+    is_self: Tensor | None
+
+
+class MatchedBatch(NamedTuple):
+    """The one score matrix that a batch's matching losses read, [B, G], and what they have to know of its columns.
+
+    Rows are the images of this rank, columns likewise, or where pairs cross ranks the images of all ranks.
+    """
+
+    scores: Tensor
+    labels: Tensor  # [B] int64, of the rows
+    columns: Columns
+    mean: Callable[[Tensor], Tensor]  # of values [B], over the rows that have a positive and a negative
+
+
+def pairs_cross_ranks(config: Config) -> bool:
+    """Return whether the matcher's pairs are formed across ranks: asked for, or part of --check_mode."""
+    return config.cross_rank_pairs or config.check_mode
+
+
+def score_batch(matcher: qaconv.QAConv, config: Config, images: Images) -> MatchedBatch:
+    """Return the scores of a batch with itself, or with the images of all ranks: all must then call it together.
+
+    Then the mean of a loss over the ranks is that of the global batch, also where they differ in how many rows have a
+    positive and a negative, and the gradients that DDP averages are its gradients; the matcher's norms take the moments
+    of the global batch. (Those of the backbone stay each rank's own.)
+    """
+    across_ranks = pairs_cross_ranks(config) and rank_and_ranks()[1] > 1
+    gallery = _of_all_ranks(images) if across_ranks else images
+    columns = _columns(gallery.labels) if across_ranks else Columns(None, None)
+    scores = matcher(images.maps, gallery.maps, images.visibility, gallery.visibility, across_ranks)
+    return MatchedBatch(scores, images.labels, columns, _row_mean(images.labels, columns, across_ranks))
+
+
+def _of_all_ranks(images: Images) -> Images:
+    # Cells travel with their channels together, as the net lays them out and the matcher reads them: no copies.
+    maps = gather_with_gradient(images.maps.movedim(1, -1)).movedim(-1, 1)
+    visibility = None if images.visibility is None else gather_with_gradient(images.visibility)
+    return Images(maps, visibility, gather(images.labels))
+
+
+def _columns(labels: Tensor) -> Columns:
+    """Return the columns of a gallery of all ranks, in which this rank's own images come again."""
+    rank, num_ranks = rank_and_ranks()
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device).chunk(num_ranks)[rank]
+    return Columns(labels, itself)
+
+
+def _row_mean(labels: Tensor, columns: Columns, across_ranks: bool) -> partial[Tensor]:
+    """Return values [B] -> their mean over the rows that have a positive and a negative; see `mean_over_valid`."""
+    valid = losses.valid_rows(labels, *columns)
+    if not across_ranks:
+        return partial(losses.mean_over_valid, valid=valid)
+    counts = gather(valid.sum()[None])
+    return partial(losses.mean_over_valid, valid=valid, num_valid=counts.sum().clamp_min(1).double() / len(counts))
+
+
+class Forward:
+    """One batch on its way through the networks: what the terms are made from.
+
+    Args:
+        config: options of the run.
+        head: margin head; its `margin_scale` is that of the step.
+        matcher: None without one.
+        features: of the batch.
+        visibility: predicted, [B, 1, h, w]; None without an occlusion head.
+        batch: what the features are of.
+        step: number of updates before it.
+    Attributes:
+        values: what the terms measure on their way, scalars by name.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        head: heads.Head,
+        matcher: qaconv.QAConv | None,
+        features: nets.Features,
+        visibility: Tensor | None,
+        batch: Sample,
+        step: int,
+    ) -> None:
+        self.config, self.head, self._matcher = config, head, matcher
+        self.features, self.visibility, self.batch, self.step = features, visibility, batch, step
+        self.values: dict[str, Tensor] = {}
+
+    @property
+    def matcher(self) -> qaconv.QAConv:
+        """The local matcher, which must be there."""
+        assert self._matcher is not None
+        return self._matcher
+
+    @cached_property
+    def images(self) -> Images:
+        """What the matcher reads."""
+        visibility = self.visibility
+        if visibility is not None and not self.config.visibility_gradient:
+            # The matching losses would rather hide hard cells than see them: they may read the map, not bend it.
+            visibility = visibility.detach()
+        return Images(unit_map(self.features.feature_map), visibility, self.batch.label)
+
+    @cached_property
+    def matched(self) -> MatchedBatch:
+        """The batch matched with itself, once for all the terms that read it."""
+        pairs = score_batch(self.matcher, self.config, self.images)
+        accuracy = losses.pairwise_accuracy(pairs.scores.detach(), pairs.labels, *pairs.columns)
+        self.values["train_pairwise_acc"] = pairs.mean(accuracy)
+        return pairs
+
+
+class Term(NamedTuple):
+    """One term of the loss; with weight 0 it is not computed."""
+
+    name: str
+    weight: Callable[[Config], float]
+    loss: Callable[[Forward], Tensor | None]  # unweighted, a scalar; None: this batch has none
+
+
+def _head(forward: Forward) -> Tensor:
+    found = forward.head.loss(forward.features, forward.batch.label, forward.step)
+    forward.values["train_head_acc"] = found.accuracy
+    return found.loss
+
+
+def _pairwise(forward: Forward) -> Tensor:
+    loss, pairs = losses.PAIRWISE_REDUCTIONS[forward.config.pairwise_reduction], forward.matched
+    return pairs.mean(loss(pairs.scores, pairs.labels, *pairs.columns))
+
+
+def _triplet(forward: Forward) -> Tensor:
+    pairs, margin = forward.matched, forward.config.triplet_margin
+    return pairs.mean(losses.triplet_loss(pairs.scores, pairs.labels, margin, *pairs.columns))
+
+
+def _class(forward: Forward) -> Tensor:
+    maps, visibility, labels = forward.images
+    logits = forward.matcher.class_logits(maps, labels, visibility)
+    return F.cross_entropy(logits, torch.zeros_like(labels))
+
+
+def _occlusion(forward: Forward) -> Tensor | None:
+    visibility, mask = forward.visibility, forward.batch.visibility
+    if visibility is None or mask is None:
+        return None
+    return losses.occlusion_loss(visibility, visibility_map(mask, *visibility.shape[-2:]))
+
+
+def class_weight(config: Config) -> float:
+    """Return the weight of the class embeddings' loss; 0: there are none, or nothing trains them."""
+    within = config.triplet_weight if config.class_weight is None else config.class_weight
+    return config.qaconv_loss_weight * within if config.class_embeddings else 0.0
+
+
+TERMS = (
+    Term("head", lambda c: c.adaface_loss_weight, _head),
+    Term("pairwise", lambda c: c.qaconv_loss_weight, _pairwise),
+    Term("triplet", lambda c: c.qaconv_loss_weight * c.triplet_weight, _triplet),
+    Term("class", class_weight, _class),
+    Term("occlusion", lambda c: c.occlusion_loss_weight, _occlusion),
+)
+
+
+def weighted_losses(forward: Forward) -> dict[str, tuple[float, Tensor]]:
+    """Return weight and unweighted loss of the terms that have a weight, by name."""
+    found = {}
+    for term in TERMS:
+        weight = term.weight(forward.config)
+        loss = term.loss(forward) if weight else None
+        if loss is not None:
+            found[term.name] = (weight, loss)
+    return found
+
+
+def feature_statistics(forward: Forward, weighted: dict[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
+    """Return each weighted term's gradient norm at the feature map, and how long the features are."""
+    feature_map, values = forward.features.feature_map, {}
+    for name, (weight, loss) in weighted.items():
+        if feature_map.requires_grad and loss.requires_grad:  # not where --freeze cuts between them
+            gradient = torch.autograd.grad(weight * loss, feature_map, retain_graph=True, allow_unused=True)[0]
+            if gradient is not None:
+                values[f"map_grad/{name}"] = gradient.norm()
+    values["embedding_norm"] = forward.features.norm.mean()
+    values["map_norm"] = at_least_float32(feature_map).norm(dim=1).mean()
     return values

@@ -10,10 +10,9 @@ from short_runs import fit
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engine.diagnosis import first_bad_module
-from engine.guard import ForwardPass, KeptBuffers, NonFiniteError, UpdateGuard
+from engine.composite import CompositeOptimizer
+from engine.guard import ForwardPass, KeptBuffers, NonFiniteError, UpdateGuard, first_bad_module
 from engine.optim import build_optimizer
-from engine.updates import void
 from train_val import Recognizer
 
 TERMS = {"head": torch.tensor(1.0), "pairwise": torch.tensor(torch.inf), "occlusion": torch.tensor(torch.nan)}
@@ -177,23 +176,19 @@ def test_kept_buffers_of_a_module_without_any_are_none():
 @pytest.mark.parametrize("bad_step", [0, 1])
 @pytest.mark.parametrize("kind", ["plain", "fused", "scaled"])
 @pytest.mark.parametrize("bad", [[7.0, 7.0], [math.nan, math.inf]])  # an infinite loss may have a finite gradient
-def test_a_void_step_changes_neither_weights_nor_momentum(name, bad_step, kind, bad):
+def test_a_refused_step_changes_neither_weights_nor_momentum(name, bad_step, kind, bad):
     def train(steps):
         weight = nn.Parameter(torch.tensor([1.0, 2.0]))
-        optimizer = build_optimizer(name, [{"params": [weight]}], lr=0.1, momentum=0.9, fused=kind != "plain")
+        whole = build_optimizer(name, [{"params": [weight]}], lr=0.1, momentum=0.9, fused=kind != "plain")
+        optimizer = CompositeOptimizer(whole)
         scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1000) if kind == "scaled" else None
         for gradient, refused in steps:
             weight.grad = torch.tensor(gradient)
-            if scaler is None:
-                void(optimizer, torch.tensor(float(refused)), None)
-                optimizer.step()
-                continue
-            scaler.scale(torch.ones(()))  # it starts here
-            weight.grad *= scaler.get_scale()
-            scaler.unscale_(optimizer)
-            void(optimizer, torch.tensor(float(refused)), scaler)
-            scaler.step(optimizer)
-            scaler.update()
+            if scaler is not None:
+                scaler.scale(torch.ones(()))  # it starts here
+                weight.grad *= scaler.get_scale()
+                scaler.unscale_(whole)
+            optimizer.step(accepted=torch.tensor(not refused), scaler=scaler)
         return weight.detach(), optimizer.state[weight]
 
     sound = [([0.5, -1.0], False), ([2.0, 1.0], False)]

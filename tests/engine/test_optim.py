@@ -10,7 +10,6 @@ from engine.optim import (
     build_scheduler,
     lr_factor,
     parameter_groups,
-    sparse_sgd_step,
     unfinished,
 )
 
@@ -70,46 +69,6 @@ def test_scheduler_sets_the_rate_of_the_next_step():
         optimizer.step()
         scheduler.step()
     assert rates == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0])
-
-
-def rows_with_gradient(dtype: torch.dtype) -> torch.Tensor:
-    weight = torch.nn.Parameter(torch.full((5, 2000), 0.125, dtype=dtype))
-    weight.grad_dtype = torch.float32
-    weight.grad = torch.sparse_coo_tensor([[3, 1, 3]], torch.ones(3, 2000), weight.shape)
-    return weight
-
-
-YES = torch.tensor(True)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_sparse_step_decays_and_moves_the_rows_of_its_gradient_alone(dtype: torch.dtype) -> None:
-    weight = rows_with_gradient(dtype)
-    sparse_sgd_step(weight, lr=0.1, weight_decay=0.5, generator=torch.Generator().manual_seed(0), accepted=YES)
-    means = weight.detach().double().mean(dim=1)
-    expected = torch.tensor([0.125, 0.125 - 0.1 * 1.0625, 0.125, 0.125 - 0.1 * 2.0625, 0.125], dtype=torch.float64)
-    torch.testing.assert_close(means, expected, atol=1e-5, rtol=0)
-
-
-def test_steps_below_a_digit_of_float16_move_its_mean() -> None:
-    # Half a digit of float16 at 0.125 is 6e-5: to the nearest number every step of 1e-6 would be lost.
-    weight = rows_with_gradient(torch.float16)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(50):
-        sparse_sgd_step(weight, lr=1e-6, weight_decay=0.0, generator=generator, accepted=YES)
-    moved = 0.125 - weight.detach().double().mean(dim=1)
-    torch.testing.assert_close(moved[[1, 3]], torch.tensor([5e-5, 1e-4], dtype=torch.float64), atol=1e-5, rtol=0)
-    assert (moved[[0, 2, 4]] == 0).all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_sparse_step_that_is_not_accepted_changes_nothing(dtype: torch.dtype) -> None:
-    weight = rows_with_gradient(dtype)
-    before = weight.detach().clone()
-    weight.grad = weight.grad * torch.nan
-    generator = torch.Generator().manual_seed(0)
-    sparse_sgd_step(weight, lr=0.1, weight_decay=0.5, generator=generator, accepted=torch.tensor(False))
-    assert torch.equal(weight, before)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ EFFECTS = {
     "qaconv_loss_weight": "test_a_loss_weight_multiplies_its_terms",
     "occlusion_loss_weight": "test_a_loss_weight_multiplies_its_terms",
     "triplet_weight": "test_a_loss_weight_multiplies_its_terms",
+    "class_weight": "test_class_weight_is_the_class_term_s_own_and_else_that_of_the_ranking_loss",
     "triplet_margin": "test_triplet_margin_raises_the_ranking_loss",
     "pairwise_reduction": "test_every_pairwise_reduction_is_another_loss",
     "occlusion_method": "test_every_occlusion_method_is_another_score",

@@ -76,6 +76,38 @@ def test_a_loss_weight_multiplies_its_terms(flag, share):
     assert changed - loss == pytest.approx(share(terms), rel=1e-3)
 
 
+def class_step(**options):
+    """Return loss and class term of one step with class embeddings."""
+    model = recognizer(class_embeddings=True, k_nearest=4, **options)
+    model.on_train_start()
+    return float(model.training_step(fixed_batch(), 0)), float(model.guard.passes[0].terms["class"])
+
+
+def test_class_weight_is_the_class_term_s_own_and_else_that_of_the_ranking_loss():
+    loss, term = class_step()
+    assert class_step(class_weight=0.5)[0] == loss
+    assert class_step(class_weight=1.5)[0] - loss == pytest.approx(0.7 * term, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "term"),
+    [
+        ({"adaface_loss_weight": 0.0}, "head"),
+        ({"triplet_weight": 0.0, "class_weight": 0.5}, "triplet"),
+        ({"class_weight": 0.0}, "class"),
+    ],
+)
+def test_a_term_of_weight_0_is_not_computed(options, term):
+    model = recognizer(class_embeddings=True, k_nearest=4, **options)
+    model.on_train_start()
+    model.training_step(fixed_batch(), 0).backward()
+    found = model.guard.passes[0].terms
+    assert set(found) == {"head", "pairwise", "triplet", "class", "occlusion"} - {term}
+    without = {"head": model.head.kernel, "class": model.matcher.class_embeddings.weight}.get(term)
+    assert without is None or without.grad is None
+    assert model.head.kernel.requires_grad == (term != "head"), "nobody waits for a gradient that does not come"
+
+
 def test_without_its_weight_there_is_no_matcher_and_no_occlusion_head():
     assert recognizer(qaconv_loss_weight=0.0).matcher is None
     assert recognizer(occlusion_loss_weight=0.0, occlusion_method="none").occlusion_head is None

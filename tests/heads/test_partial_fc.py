@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 import heads
+from engine.composite import ShardSGD
 from heads.partial_fc import num_sampled, shard_bounds, shard_bytes
 
 SIZE, CLASSES = 8, 41
@@ -114,18 +115,19 @@ def test_the_loss_is_that_of_a_dense_head_with_the_sampled_classes_alone():
 
 def test_classes_not_sampled_keep_weight_and_momentum_to_the_bit():
     sharded = build(rate=0.3)
+    sgd = ShardSGD(sharded.weight, lr=0.1, momentum=0.9, weight_decay=0.5)
     for step in range(20):
         weight = sharded.weight.detach().clone()
-        momentum = torch.zeros_like(weight) if sharded.momentum is None else sharded.momentum.clone()
+        momentum = torch.zeros_like(weight) if sgd.momentum is None else sgd.momentum.clone()
         for part in range(2):  # accumulated batches of one step have different true classes
             sharded(*batch(6, seed=2 * step + part), step).loss.backward()
         rows = set(rows_of_gradient(sharded))
-        sharded.sgd_step(0.1, momentum=0.9, weight_decay=0.5)
+        sgd.step()
         assert sharded.weight.grad is None
         others = [c for c in range(CLASSES) if c not in rows]
         assert len(others) > 20
         assert torch.equal(sharded.weight[others], weight[others])
-        assert torch.equal(sharded.momentum[others], momentum[others])
+        assert torch.equal(sgd.momentum[others], momentum[others])
         assert (sharded.weight[sorted(rows)] != weight[sorted(rows)]).any(dim=1).all()
 
 
@@ -134,11 +136,12 @@ def test_a_step_on_sampled_rows_is_that_of_torch_on_them():
     rows = sampled_rows(sharded, batch(6)[2], 0)
     twin = nn.Parameter(sharded.weight[rows].detach().clone())
     optimizer = torch.optim.SGD([twin], lr=0.1, momentum=0.9, weight_decay=0.5)
+    sgd = ShardSGD(sharded.weight, lr=0.1, momentum=0.9, weight_decay=0.5)
     for _ in range(5):
         sharded(*batch(6), 0).loss.backward()
         twin.grad = sharded.weight.grad.coalesce().values().clone()
         optimizer.step()
-        sharded.sgd_step(0.1, momentum=0.9, weight_decay=0.5)
+        sgd.step()
         torch.testing.assert_close(sharded.weight[rows], twin, rtol=0, atol=1e-6)
 
 

@@ -7,6 +7,7 @@ from torch import distributed, nn
 from torch.nn import functional
 
 import heads
+from engine.composite import ShardSGD
 from heads import partial_fc
 from heads.partial_fc import shard_bounds
 
@@ -46,6 +47,7 @@ def train_shards(name, rate):
     rank, num_ranks = distributed.get_rank(), distributed.get_world_size()
     net = Net(sharded_head(name, rate))
     head = net.head
+    sgd = ShardSGD(head.weight, LR, MOMENTUM, WEIGHT_DECAY)
     start = {key: value.clone() for key, value in head.gather_dense_state().items()}
     ddp = nn.parallel.DistributedDataParallel(net)
     optimizer = torch.optim.SGD(net.backbone.parameters(), LR, MOMENTUM, weight_decay=WEIGHT_DECAY)
@@ -55,12 +57,13 @@ def train_shards(name, rate):
         before = head.weight.detach().clone()
         loss, accuracy = ddp(images, labels, step)
         loss.backward()
-        norms.append(head.gradient_norm())
+        sgd.reduce()
+        norms.append(sgd.gradient_norm())
         rows = head.weight.grad.indices()[0] if head.weight.grad.is_sparse else torch.arange(len(before))
         own = global_batch(step)[1]
         own = own[(own >= head.start) & (own < head.stop)] - head.start
         untouched &= bool(torch.isin(own, rows).all())
-        head.sgd_step(LR, MOMENTUM, WEIGHT_DECAY)
+        sgd.step()
         optimizer.step()
         optimizer.zero_grad()
         others = torch.ones(len(before), dtype=torch.bool).index_fill_(0, rows, False)
@@ -70,7 +73,7 @@ def train_shards(name, rate):
     return {
         "start": start,
         "state": head.gather_dense_state(),
-        "momentum": head.gather_classes(head.momentum),
+        "momentum": head.gather_classes(sgd.momentum),
         "backbone": net.backbone.weight.detach(),
         "losses": torch.stack(losses),
         "accuracies": torch.stack(accuracies),
@@ -148,13 +151,13 @@ def reshard(state, momentum):
     """Load all classes, keep this rank's, and return them and, on rank 0, all."""
     head = sharded_head("adaface", 1.0)
     head.load_state_dict(state)
-    head.momentum = head.own_classes(momentum)
+    own_momentum = head.own_classes(momentum)
     everywhere = head.gather_classes(head.weight, everywhere=True)
     return {
         "own": head.weight.detach(),
         "everywhere": everywhere,
         "state": head.gather_dense_state(),
-        "momentum": head.gather_classes(head.momentum),
+        "momentum": head.gather_classes(own_momentum),
     }
 
 

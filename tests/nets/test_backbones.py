@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import nets
-from nets.features import split_norm
+from nets.backbone import split_norm
 
 # The deep variants repeat ir_18's modules; these four have all the code there is.
 SMALL = ["ir_18", "ir_se_18", "ir_tiny", "mobilefacenet"]

@@ -7,6 +7,8 @@ import pytest
 import torch
 from short_runs import build, fit, metrics, on_two_ranks, state
 
+from engine.module import Step
+
 MATCHED = {"class_embeddings": True, "k_nearest": 2, "partial_fc_rate": 0.5, "gradient_clip_val": 5.0}
 
 
@@ -55,7 +57,7 @@ def test_the_norm_of_a_short_group_s_gradient_is_that_of_the_mean_over_its_batch
     datamodule.load_state_dict({"seed": 42, "epoch": 0, "batches_done": 0})
     gradients = []
     for batch_idx, batch in enumerate(datamodule.train_dataloader()):
-        total = model._total(model._forward(batch, batch_idx, batch_idx // 3)[1])
+        total = model._forward(batch, batch_idx, Step(batch_idx // 3)).total()
         parameters = [p for p in model.parameters() if p.requires_grad]
         found = torch.autograd.grad(total, parameters, allow_unused=True)
         gradients.append(torch.cat([g.flatten() for g in found if g is not None]))

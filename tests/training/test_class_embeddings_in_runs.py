@@ -23,7 +23,7 @@ class ClassMaps(pl.Callback):
         touched = set(batch.label.tolist()) | set(embeddings.neighbours[batch.label].flatten().tolist())
         self.steps.append([touched, embeddings.weight.detach().clone()])
 
-    def on_before_optimizer_step(self, trainer, module, optimizer):
+    def on_after_backward(self, trainer, module):
         self.steps[-1].append(module.matcher.class_embeddings.weight.grad.to_dense())
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):

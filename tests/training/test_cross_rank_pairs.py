@@ -8,10 +8,12 @@ from gloo_ranks import on_ranks
 from short_runs import fit, metrics, state
 from torch import distributed, nn
 
+import losses
 from config import Config
-from models import unit_map
+from ops import unit_map
 from qaconv import QAConv
-from tasks.recognition.matching import Images, matching_terms, plan_pairs
+from tasks.recognition.memory import plan_pairs
+from tasks.recognition.terms import Images, score_batch
 
 CHANNELS, SIZE = 5, 3
 # 8 of the 12 images have a positive: of two ranks 5 and 3, of three 4, 3 and 1; person 0 is on every rank.
@@ -56,7 +58,13 @@ class Net(nn.Module):
     def forward(self, images, labels):
         feature_map = self.backbone(images)
         visibility = self.occlusion_head(feature_map).sigmoid()
-        return matching_terms(self.matcher, self.config, Images(unit_map(feature_map), visibility, labels))
+        if not self.config.visibility_gradient:
+            visibility = visibility.detach()
+        pairs = score_batch(self.matcher, self.config, Images(unit_map(feature_map), visibility, labels))
+        pairwise = losses.PAIRWISE_REDUCTIONS[self.config.pairwise_reduction](pairs.scores, labels, *pairs.columns)
+        triplet = losses.triplet_loss(pairs.scores, labels, self.config.triplet_margin, *pairs.columns)
+        accuracy = losses.pairwise_accuracy(pairs.scores.detach(), labels, *pairs.columns)
+        return {"pairwise": pairs.mean(pairwise), "triplet": pairs.mean(triplet)}, pairs.mean(accuracy)
 
 
 def one_step(case):

@@ -14,8 +14,8 @@ from short_runs import build, fit, on_two_ranks, state, write_faces
 
 from engine.callbacks import RankState
 from engine.callbacks.weight_average import KEY
+from engine.guard import RunningMeans
 from engine.loggers.metrics_logger import truncate_metrics
-from engine.means import RunningMeans
 from engine.signals import Stopped, StopSignals
 
 FILES = ("last.ckpt", "last.ckpt.previous", "best.ckpt")

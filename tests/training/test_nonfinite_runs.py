@@ -1,6 +1,7 @@
 """Losses and gradients that are not finite, in real runs of one rank and of two."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import pytorch_lightning as pl
@@ -26,25 +27,22 @@ class Poison(pl.Callback):
 
     def on_fit_start(self, trainer, module):
         if trainer.global_rank == self.rank:
-            self.forward, self.loss_terms = module._forward, module._loss_terms
-            module._forward = self.spoilt_forward
-            module._loss_terms = self.spoilt_terms
+            self.forward_terms, module.forward_terms = module.forward_terms, self.spoilt_terms
             module.model.register_forward_pre_hook(self.spoil_input)
-
-    def spoilt_forward(self, batch, batch_idx, step):
-        self.planned = self.plan.get(step + 1)  # also when the step is repeated
-        try:
-            return self.forward(batch, batch_idx, step)
-        finally:
-            self.planned = None
 
     def spoil_input(self, _, images):
         return images[0] * torch.nan if self.planned == "input" else images[0]
 
-    def spoilt_terms(self, features, batch, step):
-        terms, accuracies = self.loss_terms(features, batch, step)
+    def spoilt_terms(self, batch, step):
+        self.planned = self.plan.get(step.number + 1)  # also when the step is repeated
+        terms = self.forward_terms(batch, step)
         # Added, so that the gradient of the term stays finite: the loss itself must be looked at.
-        return {key: term + torch.nan if key == self.planned else term for key, term in terms.items()}, accuracies
+        spoilt = {
+            key: (weight, loss + torch.nan if key == self.planned else loss)
+            for key, (weight, loss) in terms.losses.items()
+        }
+        self.planned = None
+        return replace(terms, losses=spoilt)
 
     def on_after_backward(self, trainer, module):
         if self.plan.get(trainer.global_step + 1) == "gradient" and trainer.global_rank == self.rank:

@@ -33,7 +33,7 @@ SWITCH = (False, True)
 
 FACTORS = {
     "arch": ("ir_tiny", "mobilefacenet"),
-    "head": HEADS,
+    "head": tuple(HEADS),
     "optimizer": OPTIMIZERS,
     "lr_schedule": LR_SCHEDULES,
     "precision": ("32", "bf16"),
@@ -45,7 +45,7 @@ FACTORS = {
     "qaconv_channels": (0, 8),
     "occlusion_method": OCCLUSION_METHODS,
     "visibility_gradient": SWITCH,
-    "pairwise_reduction": PAIRWISE_REDUCTIONS,
+    "pairwise_reduction": tuple(PAIRWISE_REDUCTIONS),
     "cross_rank_pairs": SWITCH,
     "adaface_loss_weight": (0.0, 0.1),
     "qaconv_loss_weight": (0.0, 0.7),

@@ -13,6 +13,7 @@ from short_runs import build, fit, metrics, on_two_ranks, state
 
 from cli.checkpoints import load_pretrained_model
 from config import Config
+from tasks.recognition.memory import plan_memory
 from train_val import MAIN_DATASET, Recognizer
 
 TRAINING = {"epochs": 2, "batch_size": 16, "lr": 0.05, "accumulate_grad_batches": 2, "gradient_clip_val": 4.0}
@@ -127,7 +128,7 @@ class Loaded(pl.Callback):
     """Keep the head as training starts with it."""
 
     def on_train_start(self, trainer, module):
-        self.weight, self.momentum = module.head.weight.detach().clone(), module.head.momentum.clone()
+        self.weight, self.momentum = module.head.weight.detach().clone(), module.shards["0"].optimizer.momentum.clone()
 
 
 def test_one_rank_goes_on_with_the_checkpoint_of_two(two_ranks, noise_faces, tmp_path):
@@ -150,7 +151,8 @@ def test_the_memory_of_a_rank_is_said_at_the_start_in_one_line(two_ranks):
 def test_the_plan_of_a_dense_head_says_what_splitting_it_would_take_where_it_is_large(num_classes, is_large):
     config = Config(arch="ir_tiny", batch_size=64, class_embeddings=num_classes == 1000, k_nearest=2)
     with torch.device("meta"):
-        plan = Recognizer(config.to_dict(), {MAIN_DATASET: num_classes}).memory_plan(4)
+        model = Recognizer(config.to_dict(), {MAIN_DATASET: num_classes})
+    plan = plan_memory(config, model.model, model.matcher, num_classes, num_ranks=4)
     size = f"{num_classes * 512 * 4 / 2**20:,.1f} MiB"
     assert plan.startswith("backbone with gradient and optimiser state ")
     assert f"; head weights {size}, their gradient {size}, optimiser state {size}" in plan

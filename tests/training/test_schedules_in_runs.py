@@ -25,7 +25,7 @@ class Applied(pl.Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         self.before = {name: value.detach().clone() for name, value in module.named_parameters()}
 
-    def on_before_optimizer_step(self, trainer, module, optimizer):
+    def on_after_backward(self, trainer, module):
         self.gradient = dict(module.named_parameters())[WEIGHT].grad.norm().item()
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):

@@ -16,7 +16,7 @@ from short_runs import Recorder, build, fit, metrics, on_two_ranks, plain_scores
 from cli.checkpoints import load_pretrained_model
 from datasets import ImageFolderDataset
 from datasets import write_faces as write_records
-from engine.updates import mean_over_ranks
+from engine.composite import mean_over_ranks
 
 NUM_PAIRS = 7  # odd, so that the ranks cannot have equally many
 OPTIONS = {"epochs": 2, "class_embeddings": True, "k_nearest": 2, "val_occlusion": ("block",), "log_every_n_steps": 50}

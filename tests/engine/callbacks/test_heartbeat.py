@@ -82,8 +82,7 @@ def test_a_beat_tells_pace_time_to_go_and_memory_of_a_resumed_run(tmp_path, cloc
 ])  # fmt: skip
 def test_a_validation_tells_its_pairs_and_does_not_raise_the_time_to_go(tmp_path, clocks, begins, ends):
     beat, trainer = Heartbeat(tmp_path, HOUR), fake_trainer(world_size=2)
-    benchmarks = [SimpleNamespace(issame=range(60)), SimpleNamespace(issame=range(40))]
-    trainer.datamodule = SimpleNamespace(benchmarks=benchmarks)
+    trainer.datamodule = SimpleNamespace(num_validated=100)
     beat.on_train_start(trainer, None)
     train(beat, trainer, clocks, num_steps=10, seconds=0.5)
     before = beat._beat(trainer)

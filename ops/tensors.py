@@ -1,12 +1,26 @@
-"""What all ranks have, side by side, with and without a gradient. All ranks must call these functions together."""
+"""Tensor functions of several leaves: precision, unit maps, and what all ranks have side by side."""
 
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
 T = TypeVar("T")
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Return the values in float32; those in float64 as they are, the same tensor."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def unit_map(feature_map: Tensor) -> Tensor:
+    """Return the map with every cell's feature at unit length, at least float32 [B, C, h, w]; zero stays zero."""
+    return F.normalize(at_least_float32(feature_map), dim=1)
+
+
+# ---------------------------------------------------------------- ranks: all of them must call these together
 
 
 def is_distributed() -> bool:

@@ -1,0 +1,293 @@
+"""How anything is trained: a task gives the terms of its loss, the step from there to new weights is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.optim import Optimizer
+
+from engine import optim
+from engine.composite import CompositeOptimizer, RowOptimizer
+from engine.guard import ForwardPass, RunningMeans, UpdateGuard, first_bad_module
+from engine.host import Batch
+from options.engine import EngineOptions
+
+
+@dataclass(frozen=True)
+class Step:
+    """Which step a batch belongs to.
+
+    Attributes:
+        number: of updates before it.
+        is_logged: whether a row of metrics.csv follows it; what costs time is measured then.
+    """
+
+    number: int
+    is_logged: bool = False
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a batch gives; all are scalars by name.
+
+    Attributes:
+        losses: each with its weight: what is learned is the sum of loss times weight.
+        values: what is measured beside; no gradient is needed.
+    """
+
+    losses: Mapping[str, tuple[float, Tensor]]
+    values: Mapping[str, Tensor]
+
+    def total(self) -> Tensor:
+        """Return what is learned."""
+        return torch.stack([weight * loss for weight, loss in self.losses.values()]).sum()
+
+
+class TrainingModule(pl.LightningModule):
+    """A Lightning module that learns the terms that its subclass gives.
+
+    A subclass gives `forward_terms`, and of the update nothing: a step that is not finite is skipped or stops the run,
+    and a run that goes on from a checkpoint goes on with the same bits.
+
+    Args:
+        options: how it is trained.
+    Attributes:
+        guard: judges every update.
+        means: of what is measured, since the last row of metrics.csv.
+        parts: optimizers of matrices whose gradient is sparse, or which are split over the ranks: DDP leaves them be.
+            A subclass adds them, at the latest in `configure_model`.
+        not_averaged: what the names of parameters and buffers begin with that `WeightAverage` leaves alone.
+    """
+
+    not_averaged: tuple[str, ...] = ()
+
+    def __init__(self, options: EngineOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.guard = UpdateGuard(options.on_nonfinite, options.max_skipped_steps)
+        self.means = RunningMeans()
+        self.parts: list[RowOptimizer] = []
+        self._applied_lr, self._finished_step = 0.0, 0
+
+    @property
+    def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
+        """The matrices of `parts`, which DDP asks for by this name."""
+        apart = {id(part.weight) for part in self.parts}
+        return [name for name, parameter in self.named_parameters() if id(parameter) in apart]
+
+    def forward_terms(self, batch: Any, step: Step) -> Terms:
+        """Return the loss terms of a batch of this rank.
+
+        Every rank must give the same names. A generator of torch's that is drawn from has been seeded for the step.
+        """
+        raise NotImplementedError
+
+    def logged_values(self) -> dict[str, float]:
+        """Return what a row of metrics.csv holds beside the means."""
+        return {}
+
+    def after_update(self, step: int) -> None:
+        """Do what a task does after the update with this number, from 1."""
+
+    # ---------------------------------------------------------------- a step
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch; the host does not learn it here, which would make it wait.
+
+        Lightning divides what is returned by `accumulate_grad_batches`. The last group of an epoch may hold fewer
+        batches, and the loss of each then counts for more, so that every step takes the mean over its batches.
+        """
+        self.guard.watch(self)
+        number = self.trainer.global_step
+        is_logged = (number + 1) % self.options.log_every_n_steps == 0
+        terms = self._forward(batch, batch_idx, Step(number, is_logged))
+        total = terms.total()
+        losses = {name: loss for name, (_, loss) in terms.losses.items()}
+        values = {**{f"train_{name}_loss": loss for name, loss in losses.items()}, "train_loss": total, **terms.values}
+        self.guard.add(ForwardPass(batch, batch_idx, total, losses, values))
+        return total * self._share_of_step(batch_idx)
+
+    def _share_of_step(self, batch_idx: int) -> float:
+        """Return `accumulate_grad_batches` over the number of batches in the group of a batch, 1 for a whole group."""
+        size = self.trainer.accumulate_grad_batches
+        left = int(self.trainer.num_training_batches) - batch_idx // size * size
+        return size / min(size, left)
+
+    def _forward(self, batch: Batch, batch_idx: int, step: Step) -> Terms:
+        # Dropout draws depend on seed, step and rank alone, so a resumed run needs no generator state.
+        key = (self.options.seed, step.number, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        return self.forward_terms(batch, step)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Any = None,
+    ) -> None:
+        """Make one update of the weights, or skip it: all that lies between a batch and new weights, in its order."""
+        composite = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        assert isinstance(composite, CompositeOptimizer)
+        number, scaler = self.trainer.global_step, self._scaler()
+        self._applied_lr = composite.param_groups[0]["lr"]
+        optimizer_closure()  # `training_step` and the backward pass; DDP takes the mean of the gradients over the ranks
+        if scaler is not None:
+            scaler.unscale_(composite.whole)
+        for part in composite.parts:
+            part.reduce()
+        norms, norm = composite.gradient_norms(self.named_parameters())
+        diagnose = partial(self._first_bad_module, number)
+        accepted, passes = self.guard.judge(number + 1, norms, norm, diagnose, scaled=scaler is not None)
+        for forward_pass in passes:
+            self.means.add(forward_pass.values, accepted)
+        self.means.add({"grad_norm": norm}, accepted)
+        if self.options.gradient_clip_val:
+            composite.clip(self.options.gradient_clip_val, norm)
+        composite.step(accepted=accepted, number=number, scaler=scaler)
+
+    def _first_bad_module(self, number: int, batch: Batch, batch_idx: int) -> str | None:
+        """Repeat a forward pass; the weights are still what they were, because its update was skipped."""
+        with self.trainer.precision_plugin.train_step_context():
+            return first_bad_module(self, lambda: self._forward(batch, batch_idx, Step(number)))
+
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def configure_optimizers(self) -> Any:
+        """Return optimizer and per-step schedule as the options say."""
+        c = self.options
+        groups = optim.parameter_groups([self], c.weight_decay)
+        whole = optim.build_optimizer(c.optimizer, groups, c.lr, c.momentum, fused=self._is_fused())
+        composite = CompositeOptimizer(whole, self.parts)
+        total = int(self.trainer.estimated_stepping_batches)
+        milestones = tuple(round(epoch * (total / c.epochs)) for epoch in c.lr_milestones)
+        plan = optim.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma)
+        scheduler = optim.build_scheduler(composite, c.lr_schedule, plan)
+        return {"optimizer": composite, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _is_fused(self) -> bool:
+        """Return whether the device must skip a step by itself; the CPU knows the numbers as soon as the host does."""
+        return self.device.type != "cpu" or self._scaler() is not None
+
+    # ---------------------------------------------------------------- after a step
+
+    def on_train_start(self) -> None:
+        """Note where training starts or goes on."""
+        self._finished_step = self.trainer.global_step
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the means of the last steps every log_every_n_steps and at the end of an epoch."""
+        step = self.trainer.global_step
+        if step == self._finished_step:
+            return  # gradients are still being accumulated
+        self._finished_step = step
+        if step % self.options.log_every_n_steps == 0 or self.trainer.is_last_batch:
+            self.guard.settle()
+            values = self.means.take() | {"lr": self._applied_lr, "epoch": self.trainer.current_epoch}
+            self.log_now(values | {"skipped_steps": self.guard.skipped} | self.logged_values(), step)
+        self.after_update(step)
+
+    def on_train_epoch_end(self) -> None:
+        """Read what became of the last step, before the checkpoint of the epoch is written."""
+        self.guard.settle()
+
+    def log_now(self, values: Mapping[str, float], step: int) -> None:
+        """Give every logger a row."""
+        for run_logger in self.loggers:
+            run_logger.log_metrics(dict(values), step=step)
+
+    # ---------------------------------------------------------------- checkpoint
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store how many steps were skipped."""
+        self.guard.settle()
+        checkpoint["skipped_steps"] = self.guard.skipped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore it."""
+        self.guard.skipped = checkpoint.get("skipped_steps", 0)
+
+
+class TrainingData(pl.LightningDataModule):
+    """Data that training goes on with where a checkpoint was taken, in the middle of an epoch too.
+
+    A subclass gives `build_sampler`, and loaders over `train_sampler`.
+
+    Args:
+        options: how is trained.
+    Attributes:
+        unreadable: why something could not be read, by its path, of what training met so far on this rank.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.unreadable: dict[str, str] = {}
+        self._sampler: Any = None
+        self._place: dict[str, int] | None = None
+
+    def build_sampler(self, rank: int) -> Any:
+        """Return a batch sampler of one rank with `set_epoch` and `load_state_dict({seed, epoch, batches_done})`."""
+        raise NotImplementedError
+
+    @property
+    def num_validated(self) -> int:
+        """Return how many entries the batches of a validation, or a test, have over all ranks."""
+        return 0
+
+    def facts(self) -> dict[str, object]:
+        """Return what must be the same on all ranks, for a message by name."""
+        return {}
+
+    @property
+    def train_sampler(self) -> Any:
+        """Return this rank's sampler, at the place where training goes on."""
+        if self._sampler is None:
+            self._sampler = self.build_sampler(self.trainer.global_rank if self.trainer else 0)
+            # Lightning builds the loader, and its workers draw, before it restores the epoch: the place is ours.
+            if self._place is not None:
+                self._sampler.load_state_dict(self._place)
+        return self._sampler
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place in the data {seed, epoch, batches_done}; it depends on no rank and no worker."""
+        trainer = self.trainer
+        assert trainer is not None, "only a trainer saves checkpoints"
+        loop = trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]  # typed as its base
+        # With --test_run an epoch ends before its plan does.
+        ended, batches_done = divmod(done, int(trainer.num_training_batches))
+        epoch = loop.epoch_progress.current.started - 1 + ended  # type: ignore[attr-defined]  # likewise
+        return {"seed": self.options.seed, "epoch": epoch, "batches_done": batches_done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Start the next training loader where `state_dict` was taken."""
+        self._place = state_dict
+        if self._sampler is not None:
+            self._sampler.load_state_dict(state_dict)
+
+
+def enter_check_mode(module: nn.Module) -> None:
+    """Let a module take the same course on any number of ranks, to the last digits: --check_mode.
+
+    It is turned into float64, class maps included, and its batch norms and dropout are put into eval mode: the norms
+    then normalize each image by itself, with running statistics that stay; their weights are trained. Lightning keeps
+    the modes of the parts: they outlive a validation.
+    """
+    module.double()
+    for parameter in module.parameters():
+        parameter.grad_dtype = parameter.dtype  # class maps were float16 with a float32 gradient
+    for part in module.modules():
+        if isinstance(part, _BatchNorm | _DropoutNd):
+            part.eval()

@@ -1,0 +1,13 @@
+"""Options: all that the engine reads, whatever is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from options.run import DeviceOptions, SystemOptions
+from options.training import TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(SystemOptions, DeviceOptions, TrainingOptions):
+    """How something is trained: steps and rates, device, what is written; a task adds its own sections."""
