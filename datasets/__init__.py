@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datasets.records.dataset import RecordDataset
     from datasets.records.format import RecordError
     from datasets.records.writer import RecordWriter, write_faces
-    from datasets.sample import Draw, FaceDataset, Image, Sample, collate
+    from datasets.sample import FaceDataset, Image, Sample, SampleKey, collate
     from datasets.sampling.graph_sampler import GraphBatchSampler
     from datasets.sampling.samplers import PKBatchSampler, PlannedBatches, PlannedSampler, PlanSummary
     from datasets.subset import IdentitySubset, ImageSubset, Subset, read_indices, split_identities
@@ -46,7 +46,7 @@ _MODULES = {
     "records.dataset": ("RecordDataset",),
     "records.format": ("RecordError",),
     "records.writer": ("RecordWriter", "write_faces"),
-    "sample": ("Draw", "FaceDataset", "Image", "Sample", "collate"),
+    "sample": ("FaceDataset", "Image", "Sample", "SampleKey", "collate"),
     "sampling.samplers": ("PKBatchSampler", "PlannedBatches", "PlannedSampler", "PlanSummary"),
     "subset": ("IdentitySubset", "ImageSubset", "Subset", "read_indices", "split_identities"),
     "faces.view": ("TrainingView",),
@@ -70,7 +70,6 @@ __all__ = [
     "BENCHMARKS",
     "Alignment",
     "Benchmark",
-    "Draw",
     "FaceDataset",
     "GraphBatchSampler",
     "IdentitySubset",
@@ -88,6 +87,7 @@ __all__ = [
     "RecordError",
     "RecordWriter",
     "Sample",
+    "SampleKey",
     "Subset",
     "TrainingView",
     "UnreadableImageError",

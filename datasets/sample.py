@@ -17,6 +17,7 @@ Image = NDArray[np.uint8]
 
 ArrayT = TypeVar("ArrayT")
 IntT = TypeVar("IntT")
+T = TypeVar("T")
 
 
 class Sample(NamedTuple, Generic[ArrayT, IntT]):
@@ -29,6 +30,7 @@ class Sample(NamedTuple, Generic[ArrayT, IntT]):
         visibility: uint8 [112, 112], 1 = visible, 0 = occluded, or None where no mask exists; as a batch [B, 112, 112].
         index: position in the data set of the image really used; as a batch int64 [B].
         unreadable: position of the drawn image that `index` replaces, -1 if none; as a batch int64 [B].
+        second: another view of the same image, or of its partner, drawn with `SampleKey.view` = 1; None: not asked for.
     """
 
     image: ArrayT
@@ -37,23 +39,31 @@ class Sample(NamedTuple, Generic[ArrayT, IntT]):
     visibility: ArrayT | None
     index: IntT  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     unreadable: IntT = -1  # type: ignore[assignment]  # a batch always states it
+    second: Sample[ArrayT, IntT] | None = None
 
 
 ArrayBatch = Sample[Image, NDArray[np.int64]]
 
 
-class Draw(NamedTuple):
-    """One place in an epoch's plan.
+class SampleKey(NamedTuple):
+    """Which image is drawn, and what keys every random number of its augmentation and occlusion.
+
+    The numbers follow from seed, data set, epoch, position and view, so that they depend on no rank and no worker; the
+    index only says what they are applied to.
 
     Attributes:
-        index: the image to read.
+        dataset: number of the data set, 0 where there is one.
+        index: the image of it to read.
         epoch: the epoch of the plan.
-        position: place in the plan of all ranks together, so that augmentation does not depend on rank or worker.
+        position: place in the plan of all ranks together.
+        view: 0, or 1 for the second view of the place.
     """
 
+    dataset: int
     index: int  # type: ignore[assignment]  # hides tuple.index
     epoch: int
     position: int
+    view: int = 0
 
 
 class FaceDataset(Protocol):
@@ -84,7 +94,7 @@ def collate(samples: Sequence[Sample[Image, int]] | ArrayBatch) -> Sample[Tensor
     Images stay uint8, because the device normalises them.
 
     Raises:
-        ValueError: if there are no samples, or only some of them carry a visibility mask.
+        ValueError: if there are no samples, or only some of them carry a visibility mask or a second view.
     """
     batch = samples if isinstance(samples, Sample) else _stack(samples)
     return Sample(
@@ -94,17 +104,15 @@ def collate(samples: Sequence[Sample[Image, int]] | ArrayBatch) -> Sample[Tensor
         visibility=None if batch.visibility is None else torch.from_numpy(batch.visibility),
         index=torch.from_numpy(batch.index),
         unreadable=torch.from_numpy(batch.unreadable),
+        second=None if batch.second is None else collate(batch.second),
     )
 
 
 def _stack(samples: Sequence[Sample[Image, int]]) -> ArrayBatch:
     if not samples:
         raise ValueError("collate: a batch needs at least one sample, got none")
-    masks = [sample.visibility for sample in samples if sample.visibility is not None]
-    if masks and len(masks) != len(samples):
-        raise ValueError(
-            f"collate: {len(masks)} of {len(samples)} samples carry a visibility mask; a batch needs all or none"
-        )
+    masks = _all_or_none([sample.visibility for sample in samples], "a visibility mask")
+    seconds = _all_or_none([sample.second for sample in samples], "a second view")
     return Sample(
         image=np.stack([sample.image for sample in samples]),
         label=np.array([sample.label for sample in samples]),
@@ -112,4 +120,12 @@ def _stack(samples: Sequence[Sample[Image, int]]) -> ArrayBatch:
         visibility=np.stack(masks) if masks else None,
         index=np.array([sample.index for sample in samples]),
         unreadable=np.array([sample.unreadable for sample in samples]),
+        second=_stack(seconds) if seconds else None,
     )
+
+
+def _all_or_none(values: list[T | None], what: str) -> list[T]:
+    present = [value for value in values if value is not None]
+    if present and len(present) != len(values):
+        raise ValueError(f"collate: {len(present)} of {len(values)} samples carry {what}; a batch needs all or none")
+    return present

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from datasets.batch_memory import BatchMemory
 from datasets.faces.images import UnreadableImageError
 from datasets.random_streams import RandomStreams
-from datasets.sample import ArrayBatch, Draw, FaceDataset, Image, Sample
+from datasets.sample import ArrayBatch, FaceDataset, Image, Sample, SampleKey
 from transforms import TrainingTransform, View, mirror
 from transforms.view import check_image
 
@@ -19,9 +19,9 @@ ImageFunction = Callable[[Image, np.random.Generator], View]
 
 
 class TrainingView(Dataset[Sample[Image, int]]):
-    """Augmented samples of a data set, addressed by `Draw`.
+    """Augmented samples of a data set, addressed by `SampleKey`.
 
-    A sample is a function of its draw and the seed: it depends neither on the other draws of its batch, nor on the
+    A sample is a function of its key and the seed: it depends neither on the other samples of its batch, nor on the
     worker, nor on the rank, nor on whether the run was resumed (see `RandomStreams`).
 
     An unreadable image is replaced by another image of its identity: the next readable one after it, going round; where
@@ -33,63 +33,80 @@ class TrainingView(Dataset[Sample[Image, int]]):
         transform: a TrainingTransform, or a function (image uint8 [112, 112, 3] RGB, numpy Generator) -> View, which
             leaves the image as it is.
         seed: >= 0.
-        dataset_id: written into every sample.
+        second: likewise, what makes `Sample.second` of the same image, decoded once, with numbers of its own; None:
+            there is no second view.
     """
 
     def __init__(
-        self, dataset: FaceDataset, transform: TrainingTransform | ImageFunction, seed: int, dataset_id: int = 0
+        self,
+        dataset: FaceDataset,
+        transform: TrainingTransform | ImageFunction,
+        seed: int,
+        second: TrainingTransform | ImageFunction | None = None,
     ) -> None:
         self.dataset = dataset
-        self.dataset_id = dataset_id
-        self._transform = transform if isinstance(transform, TrainingTransform) else _OnEveryImage(transform)
+        chosen = [transform] if second is None else [transform, second]
+        self._transforms = [one if isinstance(one, TrainingTransform) else _OnEveryImage(one) for one in chosen]
+        self._memories = [BatchMemory() for _ in chosen]
         self._streams = RandomStreams(seed)
-        self._memory = BatchMemory()
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """int64 [N], as of the data set."""
         return self.dataset.labels
 
+    @property
+    def num_views(self) -> int:
+        """Views of every image: 2 with `Sample.second`, else 1."""
+        return len(self._transforms)
+
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, draw: Draw) -> Sample[Image, int]:
-        """Return the augmented sample of a draw; raises as `__getitems__` does."""
-        image, label, dataset_id, visibility, index, unreadable = self.__getitems__([draw])
-        assert visibility is not None
-        return Sample(image[0], int(label[0]), int(dataset_id[0]), visibility[0], int(index[0]), int(unreadable[0]))
+    def __getitem__(self, key: SampleKey) -> Sample[Image, int]:
+        """Return the augmented sample of a key; raises as `__getitems__` does."""
+        return _only(self.__getitems__([key]))
 
-    def __getitems__(self, draws: Sequence[Draw]) -> ArrayBatch:
-        """Return the augmented samples of one or more draws in arrays; a `DataLoader` asks for batches this way.
+    def __getitems__(self, keys: Sequence[SampleKey]) -> ArrayBatch:
+        """Return the augmented samples of one or more keys of view 0 in arrays; a `DataLoader` asks for batches so.
 
         Raises:
             UnreadableImageError: if no image of the data set can be read.
             TypeError, ValueError: if the data set gives anything but uint8 [112, 112, 3].
         """
-        drawn, epochs, positions = map(list, zip(*draws, strict=True))
-        mirrored, steps = self._transform.choose(self._streams.uniforms(epochs, positions))
-        images, visibility = self._memory.take(len(draws))
-        visibility.fill(1)
-        used = self._place(drawn, mirrored.tolist(), images)
-        for row in np.flatnonzero(steps.any(axis=1)).tolist():
-            view = View(images[row], visibility[row])
-            rng = self._streams.generator(epochs[row], positions[row])
-            self._transform.alter(view, steps[row], rng)
+        keys_of_views = [keys, [key._replace(view=1) for key in keys]][: self.num_views]
+        drawn = [key.index for key in keys]
+        pixels = [memory.take(len(keys)) for memory in self._memories]
+        chosen = [
+            transform.choose(self._streams.uniforms(of_view))
+            for transform, of_view in zip(self._transforms, keys_of_views, strict=True)
+        ]
+        used = self._place(drawn, [images for images, _ in pixels], [mirrored.tolist() for mirrored, _ in chosen])
         index = np.array(used)
-        unreadable = [-1 if read == asked else asked for asked, read in zip(drawn, used, strict=True)]
-        dataset_id = np.full(len(draws), self.dataset_id)
-        return Sample(images, self.labels[index], dataset_id, visibility, index, np.array(unreadable))
+        dataset_id = np.array([key.dataset for key in keys])
+        unreadable = np.array([-1 if read == asked else asked for asked, read in zip(drawn, used, strict=True)])
+        views: list[ArrayBatch] = []
+        for transform, of_view, (images, visibility), (_, steps) in zip(
+            self._transforms, keys_of_views, pixels, chosen, strict=True
+        ):
+            visibility.fill(1)
+            for row in np.flatnonzero(steps.any(axis=1)).tolist():
+                view = View(images[row], visibility[row])
+                transform.alter(view, steps[row], self._streams.generator(of_view[row]))
+            views.append(Sample(images, self.labels[index], dataset_id, visibility, index, unreadable))
+        return views[0] if self.num_views == 1 else views[0]._replace(second=views[1])
 
-    def _place(self, drawn: list[int], mirrored: list[bool], images: Image) -> list[int]:
-        """Fill rows of `images` with what was drawn or its mirror image; return which images were read."""
+    def _place(self, drawn: list[int], targets: list[Image], mirrored: list[list[bool]]) -> list[int]:
+        """Fill rows of each target with what was drawn or its mirror image; return which images were read."""
         used = drawn.copy()
-        for row, (index, is_mirrored) in enumerate(zip(drawn, mirrored, strict=True)):
+        for row, index in enumerate(drawn):
             try:
                 image = self.dataset.read(index)
             except UnreadableImageError as error:
                 used[row], image = self._replace(index, error)
             check_image(image, "TrainingView")
-            images[row] = mirror(image) if is_mirrored else image
+            for images, is_mirrored in zip(targets, mirrored, strict=True):
+                images[row] = mirror(image) if is_mirrored[row] else image
         return used
 
     def _replace(self, index: int, error: UnreadableImageError) -> tuple[int, Image]:
@@ -123,3 +140,17 @@ class _OnEveryImage:
 
     def alter(self, view: View, steps: NDArray[np.bool_], rng: np.random.Generator) -> None:
         view.image[:], view.visibility[:] = self._function(view.image, rng)
+
+
+def _only(batch: ArrayBatch) -> Sample[Image, int]:
+    """Return the sample of a batch of one."""
+    assert batch.visibility is not None
+    return Sample(
+        batch.image[0],
+        int(batch.label[0]),
+        int(batch.dataset_id[0]),
+        batch.visibility[0],
+        int(batch.index[0]),
+        int(batch.unreadable[0]),
+        None if batch.second is None else _only(batch.second),
+    )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Sampler
 
-from datasets.sample import Draw
+from datasets.sample import SampleKey
 from datasets.sampling.grouping import check_labels, group_by_label
 from datasets.sampling.pk_plan import count_batches, plan_epoch
 
@@ -96,11 +96,11 @@ class PlannedSampler(Sampler[list[int]], ABC):
         self._done = self._start
         return (indices for _, _, indices in self._batches())
 
-    def draws(self) -> Iterator[list[Draw]]:
-        """Return the batches of `__iter__` as draws, which carry epoch and position for the augmentation."""
+    def keys(self) -> Iterator[list[SampleKey]]:
+        """Return the batches of `__iter__` as keys, which carry what the random numbers of a sample follow from."""
         self._done = self._start
         return (
-            [Draw(index, epoch, first + offset) for offset, index in enumerate(indices)]
+            [SampleKey(0, index, epoch, first + offset) for offset, index in enumerate(indices)]
             for epoch, first, indices in self._batches()
         )
 
@@ -218,8 +218,8 @@ class PKBatchSampler(PlannedSampler):
         return PlanSummary(self.epoch, len(plan), num_images, plan.size - num_images, self._num_wanted - num_images)
 
 
-class PlannedBatches(Sampler[list[Draw]]):
-    """Batch sampler for a `DataLoader` over a `TrainingView`: the draws of a sampler.
+class PlannedBatches(Sampler[list[SampleKey]]):
+    """Batch sampler for a `DataLoader` over a `TrainingView`: the keys of a sampler.
 
     Attributes:
         sampler: the planned sampler; Lightning sets the epoch on it.
@@ -228,8 +228,8 @@ class PlannedBatches(Sampler[list[Draw]]):
     def __init__(self, sampler: PlannedSampler) -> None:
         self.sampler = sampler
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        return self.sampler.draws()
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return self.sampler.keys()
 
     def __len__(self) -> int:
         return len(self.sampler)

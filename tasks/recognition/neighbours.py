@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datasets import Draw, Image, TrainingView, collate
+from datasets import Image, SampleKey, TrainingView, collate
 from datasets.sampling.graph_sampler import GraphBatchSampler
 from engine.signals import start_worker
 from evaluation.scores.neighbours import nearest_neighbours
@@ -106,12 +106,14 @@ class NeighbourTable(Callback):
         _take_buffers_of_first_rank(backbone)
         # Whole batches are dealt to the ranks: their number changes no batch, hence no bit of an embedding.
         blocks = list(torch.arange(len(pictures)).split(self._batch_size))[trainer.global_rank :: trainer.world_size]
-        draws = [[Draw(int(pictures[identity]), epoch, identity) for identity in block.tolist()] for block in blocks]
+        keys = [
+            [SampleKey(0, int(pictures[identity]), epoch, identity) for identity in block.tolist()] for block in blocks
+        ]
         view = TrainingView(trainer.datamodule.train_dataset, _as_it_is, seed=0)  # type: ignore[attr-defined]  # see class
         # A generator of its own: the loader would draw from that of training.
         loader = DataLoader(
             view,
-            batch_sampler=draws,
+            batch_sampler=keys,
             collate_fn=collate,
             num_workers=self._num_workers,
             worker_init_fn=start_worker,

@@ -7,16 +7,18 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lightning_fabric.utilities import move_data_to_device
 from torch.utils.data import DataLoader
 
-from datasets import Draw, ImageFolderDataset, PKBatchSampler, PlannedBatches, TrainingView, collate
+from datasets import ImageFolderDataset, PKBatchSampler, PlannedBatches, Sample, SampleKey, TrainingView, collate
 from datasets.random_streams import RandomStreams
 from transforms import OCCLUDERS, TrainingTransform, View, flip
 
 EVERYTHING = TrainingTransform(
     tuple(OCCLUDERS), occlusion_prob=0.4, low_res_prob=0.3, crop_prob=0.3, photometric_prob=0.3
 )
-DRAWS = st.lists(st.builds(Draw, st.integers(0, 8), st.integers(0, 2), st.integers(0, 60)), min_size=1, max_size=12)
+KEY = st.builds(SampleKey, *(st.integers(0, last) for last in (1, 8, 2, 60, 1)))
+KEYS = st.lists(KEY, min_size=1, max_size=12)
 SIZES = [(112, 112), (30, 20), (250, 250), (112, 111)]
 MAY_SHARE_FOLDER = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -30,40 +32,46 @@ def dataset(tmp_path, write_image):
     return ImageFolderDataset(tmp_path / "faces")
 
 
+def arrays(sample):
+    """Everything in a sample or a batch, of the second view too."""
+    assert sample.visibility is not None
+    return [*sample[:6], *(arrays(sample.second) if sample.second is not None else [])]
+
+
 def check_equal(sample, batch, row):
-    for field, expected in sample._asdict().items():
-        np.testing.assert_array_equal(getattr(batch, field)[row], expected, err_msg=field)
+    for values, expected in zip(arrays(batch), arrays(sample), strict=True):
+        np.testing.assert_array_equal(values[row], expected)
 
 
 @MAY_SHARE_FOLDER
-@given(draws=DRAWS, is_sorted=st.booleans())
-def test_a_batch_is_its_draws_one_by_one_in_any_order(dataset, draws, is_sorted):
-    draws = sorted(draws, key=lambda draw: draw[1:]) if is_sorted else draws
-    view = TrainingView(dataset, EVERYTHING, seed=3, dataset_id=4)
-    batch = view.__getitems__(draws)
-    for row, draw in enumerate(draws):
-        check_equal(TrainingView(dataset, EVERYTHING, seed=3, dataset_id=4)[draw], batch, row)
+@given(keys=KEYS, is_sorted=st.booleans())
+def test_a_batch_is_its_draws_one_by_one_in_any_order(dataset, keys, is_sorted):
+    keys = sorted(keys, key=lambda key: key[2:]) if is_sorted else keys
+    view = TrainingView(dataset, EVERYTHING, 3, TrainingTransform())
+    batch = view.__getitems__(keys)
+    for row, key in enumerate(keys):
+        check_equal(TrainingView(dataset, EVERYTHING, 3, TrainingTransform())[key], batch, row)
 
 
 def test_the_parts_of_a_plan_are_the_whole_of_it(dataset):
-    draws = [Draw(place % 9, 1, place) for place in range(40)]
-    view = TrainingView(dataset, EVERYTHING, seed=0)
-    whole = view.__getitems__(draws)
+    keys = [SampleKey(0, place % 9, 1, place) for place in range(40)]
+    view = TrainingView(dataset, EVERYTHING, 0, EVERYTHING)
+    whole = view.__getitems__(keys)
     for part in (slice(0, 7), slice(7, 40), slice(3, 40, 5), slice(None, None, -1)):
-        for values, expected in zip(view.__getitems__(draws[part]), whole, strict=True):
+        for values, expected in zip(arrays(view.__getitems__(keys[part])), arrays(whole), strict=True):
             np.testing.assert_array_equal(values, expected[part])
 
 
 def test_a_view_is_the_steps_that_its_uniform_numbers_choose(dataset):
-    draws = [Draw(place % 9, 2, place) for place in range(30)]
-    batch = TrainingView(dataset, EVERYTHING, seed=8).__getitems__(draws)
+    keys = [SampleKey(0, place % 9, 2, place) for place in range(30)]
+    batch = TrainingView(dataset, EVERYTHING, seed=8).__getitems__(keys)
     streams = RandomStreams(8)
     num_altered = 0
-    for row, (index, epoch, position) in enumerate(draws):
-        mirrored, steps = EVERYTHING.choose(streams.uniforms([epoch], [position]))
-        view = View(dataset.read(index), np.ones((112, 112), np.uint8))
+    for row, key in enumerate(keys):
+        mirrored, steps = EVERYTHING.choose(streams.uniforms([key]))
+        view = View(dataset.read(key.index), np.ones((112, 112), np.uint8))
         view = flip(view) if mirrored[0] else view
-        EVERYTHING.alter(view, steps[0], streams.generator(epoch, position))
+        EVERYTHING.alter(view, steps[0], streams.generator(key))
         np.testing.assert_array_equal(batch.image[row], view.image)
         np.testing.assert_array_equal(batch.visibility[row], view.visibility)
         num_altered += bool(steps.any())
@@ -71,11 +79,11 @@ def test_a_view_is_the_steps_that_its_uniform_numbers_choose(dataset):
 
 
 def test_half_of_the_images_are_mirrored_and_all_of_them_visible(dataset):
-    draws = [Draw(place % 9, 0, place) for place in range(200)]
-    batch = TrainingView(dataset, TrainingTransform(), seed=0).__getitems__(draws)
+    keys = [SampleKey(0, place % 9, 0, place) for place in range(200)]
+    batch = TrainingView(dataset, TrainingTransform(), seed=0).__getitems__(keys)
     num_mirrored = 0
-    for image, draw in zip(batch.image, draws, strict=True):
-        expected = dataset.read(draw.index)
+    for image, key in zip(batch.image, keys, strict=True):
+        expected = dataset.read(key.index)
         is_mirrored = (image == expected[:, ::-1]).all()
         assert is_mirrored or (image == expected).all()
         num_mirrored += is_mirrored
@@ -84,70 +92,95 @@ def test_half_of_the_images_are_mirrored_and_all_of_them_visible(dataset):
 
 
 def test_an_unreadable_image_inside_a_batch_is_replaced_and_leaves_the_others_alone(dataset):
-    draws = [Draw(place % 9, 0, place) for place in range(18)]
-    view = TrainingView(dataset, EVERYTHING, seed=1)
-    before = view.__getitems__(draws)
+    keys = [SampleKey(0, place % 9, 0, place) for place in range(18)]
+    view = TrainingView(dataset, EVERYTHING, 1, EVERYTHING)
+    before = view.__getitems__(keys)
     dataset.paths[4].write_bytes(b"broken")
-    after = view.__getitems__(draws)
-    assert after.index.tolist() == [5 if draw.index == 4 else draw.index for draw in draws]
-    assert after.unreadable.tolist() == [4 if draw.index == 4 else -1 for draw in draws]
+    after = view.__getitems__(keys)
+    assert after.index.tolist() == [5 if key.index == 4 else key.index for key in keys]
+    assert after.unreadable.tolist() == [4 if key.index == 4 else -1 for key in keys]
     np.testing.assert_array_equal(after.label, before.label)
-    readable = np.array([draw.index != 4 for draw in draws])
+    readable = np.array([key.index != 4 for key in keys])
     np.testing.assert_array_equal(after.image[readable], before.image[readable])
     for row in np.flatnonzero(~readable).tolist():
-        check_equal(view[draws[row]], after, row)
+        check_equal(view[keys[row]], after, row)
 
 
 def test_batches_that_are_kept_stay_as_they_are(dataset):
     sampler = PKBatchSampler(dataset.labels, batch_size=3, instances=3)
-    loader = DataLoader(TrainingView(dataset, EVERYTHING, 0), batch_sampler=PlannedBatches(sampler), collate_fn=collate)
+    loader = DataLoader(
+        TrainingView(dataset, EVERYTHING, 0, EVERYTHING), batch_sampler=PlannedBatches(sampler), collate_fn=collate
+    )
     kept, copies = [], []
     for _ in range(3):
         for batch in loader:
             kept.append(batch)
-            copies.append([values.clone() for values in batch])
+            copies.append([values.clone() for values in arrays(batch)])
     for batch, copy in zip(kept, copies, strict=True):
-        assert all(map(torch.equal, batch, copy))
+        assert all(map(torch.equal, arrays(batch), copy))
 
 
 @pytest.mark.parametrize(("workers", "method"), [(1, "fork"), (2, "fork"), (2, "spawn")])
 def test_workers_make_the_same_batches(dataset, workers, method):
     def batches(**options):
         sampler = PKBatchSampler(dataset.labels, batch_size=3, instances=3, seed=3)
-        view = TrainingView(dataset, EVERYTHING, seed=3)
-        view[Draw(0, 0, 0)]  # what is pickled was in use
+        view = TrainingView(dataset, EVERYTHING, 3, TrainingTransform())
+        view[SampleKey(0, 0, 0, 0)]  # what is pickled was in use
         return list(DataLoader(view, batch_sampler=PlannedBatches(sampler), collate_fn=collate, **options))
 
     received = batches(num_workers=workers, multiprocessing_context=method)
     for alone, shared in zip(batches(), received, strict=True):
-        assert all(map(torch.equal, alone, shared))
+        assert all(map(torch.equal, arrays(alone), arrays(shared))) and len(arrays(shared)) == 12
 
 
 def test_a_pickled_view_gives_the_same_samples(dataset):
-    view = TrainingView(dataset, EVERYTHING, seed=2)
-    draws = [Draw(place, 1, place) for place in range(9)]
-    expected = view.__getitems__(draws)
+    view = TrainingView(dataset, EVERYTHING, 2, EVERYTHING)
+    keys = [SampleKey(0, place, 1, place) for place in range(9)]
+    expected = view.__getitems__(keys)
     state = pickle.dumps(view)
     assert len(state) < 20_000
-    for values, others in zip(pickle.loads(state).__getitems__(draws), expected, strict=True):
+    for values, others in zip(arrays(pickle.loads(state).__getitems__(keys)), arrays(expected), strict=True):
         np.testing.assert_array_equal(values, others)
 
 
 def test_images_of_another_shape_or_type_are_refused(dataset):
     dataset.transform = lambda image: image[..., :1]
     with pytest.raises(ValueError, match=r"TrainingView: image must be \[112, 112, 3\], got \[112, 112, 1\]"):
-        TrainingView(dataset, TrainingTransform(), seed=0)[Draw(0, 0, 0)]
+        TrainingView(dataset, TrainingTransform(), seed=0)[SampleKey(0, 0, 0, 0)]
     dataset.transform = lambda image: image / 255
     with pytest.raises(TypeError, match="TrainingView: image must be a numpy array of uint8, got float64"):
-        TrainingView(dataset, TrainingTransform(), seed=0)[Draw(0, 0, 0)]
+        TrainingView(dataset, TrainingTransform(), seed=0)[SampleKey(0, 0, 0, 0)]
 
 
 def test_collate_wraps_a_batch_without_a_copy(dataset):
-    batch = TrainingView(dataset, TrainingTransform(), seed=0).__getitems__([Draw(0, 0, 0), Draw(4, 0, 1)])
+    view = TrainingView(dataset, TrainingTransform(), 0, second=EVERYTHING)
+    keys = [SampleKey(0, 0, 0, 0), SampleKey(0, 4, 0, 1)]
+    batch = view.__getitems__(keys)
     tensors = collate(batch)
-    for values, tensor in zip(batch, tensors, strict=True):
+    for values, tensor in zip(arrays(batch), arrays(tensors), strict=True):
         assert tensor.data_ptr() == values.ctypes.data
-    stacked = collate(
-        [TrainingView(dataset, TrainingTransform(), seed=0)[draw] for draw in (Draw(0, 0, 0), Draw(4, 0, 1))]
-    )
-    assert all(map(torch.equal, tensors, stacked))
+    stacked = collate([view[key] for key in keys])
+    assert all(map(torch.equal, arrays(tensors), arrays(stacked)))
+
+
+def test_the_second_view_is_what_its_key_gives_and_leaves_the_first_alone(dataset):
+    keys = [SampleKey(0, place % 9, 1, place) for place in range(30)]
+    dataset.paths[4].write_bytes(b"broken")
+    reads = []
+    dataset.transform = lambda image: reads.append(0) or image
+    both = TrainingView(dataset, TrainingTransform(), seed=3, second=EVERYTHING).__getitems__(keys)
+    assert len(reads) == 30, "an image is decoded once for both views"
+    alone = TrainingView(dataset, TrainingTransform(), seed=3).__getitems__(keys)
+    second = TrainingView(dataset, EVERYTHING, seed=3).__getitems__([key._replace(view=1) for key in keys])
+    assert alone.second is None and second.second is None
+    for values, expected in zip(arrays(both), [*arrays(alone), *arrays(second)], strict=True):
+        np.testing.assert_array_equal(values, expected)
+    assert (both.image != both.second.image).any(axis=(1, 2, 3)).sum() > 15
+    assert both.second.unreadable.max() == 4
+
+
+def test_both_views_move_to_the_device_together(dataset):
+    view = TrainingView(dataset, EVERYTHING, 0, second=EVERYTHING)
+    moved = move_data_to_device(collate(view.__getitems__([SampleKey(0, 1, 0, 0)])), torch.device("meta"))
+    assert isinstance(moved, Sample) and isinstance(moved.second, Sample)
+    assert all(values.is_meta for values in arrays(moved))

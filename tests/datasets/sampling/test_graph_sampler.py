@@ -91,7 +91,7 @@ def test_the_ranks_side_by_side_are_the_one_process_batches(counts, shape, epoch
         sampler.set_epoch(epoch)
         if has_table:
             sampler.set_neighbours(make_table(len(counts), per_batch - 1))
-    whole, *parts = [list(sampler.draws()) for sampler in samplers]
+    whole, *parts = [list(sampler.keys()) for sampler in samplers]
     assert {len(part) for part in parts} == {len(whole)}
     for number, batch in enumerate(whole):
         together = [part[number] for part in parts]

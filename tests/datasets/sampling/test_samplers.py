@@ -82,9 +82,9 @@ def test_the_ranks_side_by_side_are_the_one_process_batches(counts, shape, mode,
         assert [index for part in parts for index in part] == whole
         owners = [set(labels[part].tolist()) for part in parts]
         assert sum(map(len, owners)) == len(set().union(*owners)) == per_batch
-    draws = [list(sampler.draws()) for sampler in samplers]
-    for parts, whole in zip(zip(*draws, strict=True), alone.draws(), strict=True):
-        assert [draw for part in parts for draw in part] == whole
+    keys = [list(sampler.keys()) for sampler in samplers]
+    for parts, whole in zip(zip(*keys, strict=True), alone.keys(), strict=True):
+        assert [key for part in parts for key in part] == whole
 
 
 @settings(max_examples=40)
@@ -145,15 +145,15 @@ def test_the_position_is_counted_and_may_be_given():
     assert sampler.state_dict(batches_done=1) == {"seed": 0, "epoch": 0, "batches_done": 1}
 
 
-def test_draws_are_the_batches_with_their_place_in_the_plan():
+def test_keys_are_the_batches_with_their_place_in_the_plan():
     sampler = PKBatchSampler(np.repeat(np.arange(6), 8), 8, 4, seed=2, rank=1, world_size=2)
     sampler.set_epoch(3)
-    batches, draws = list(sampler), list(sampler.draws())
-    assert [[draw.index for draw in batch] for batch in draws] == batches
+    batches, keys = list(sampler), list(sampler.keys())
+    assert [[key.index for key in batch] for batch in keys] == batches
     flat = sampler.plan().ravel()
-    for number, batch in enumerate(draws):
-        assert [draw.position for draw in batch] == list(range(8 * number + 4, 8 * number + 8))
-        assert all(draw.epoch == 3 and flat[draw.position] == draw.index for draw in batch)
+    for number, batch in enumerate(keys):
+        assert [key.position for key in batch] == list(range(8 * number + 4, 8 * number + 8))
+        assert all(key.epoch == 3 and flat[key.position] == key.index for key in batch)
 
 
 def test_the_plan_follows_seed_and_epoch():
@@ -173,7 +173,7 @@ def test_planned_batches_pass_everything_on():
     batches = PlannedBatches(sampler)
     assert batches.sampler is sampler and sampler.sampler is sampler and len(batches) == len(sampler)
     batches.sampler.set_epoch(2)
-    expected = list(sampler.draws())
+    expected = list(sampler.keys())
     assert list(batches) == expected and batches.state_dict()["epoch"] == 2
     batches.load_state_dict(batches.state_dict(batches_done=1))
     assert list(batches) == expected[1:]
