@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.faces.image_folder import ImageFolderDataset
-from datasets.faces.images import MAX_FILE_BYTES, UnreadableImageError, decode_image
+from datasets.faces.images import MAX_FILE_BYTES, UnreadableImageError, decode_image, fit_image
 from datasets.records.dataset import RecordDataset
 from datasets.records.file import RecordFile
 from datasets.records.format import RecordError
@@ -77,7 +77,7 @@ def decode_payload(payload: Payload) -> tuple[Image | None, str]:
     if payload.reason:
         return None, payload.reason
     try:
-        return decode_image(payload.data, payload.location), ""
+        return fit_image(decode_image(payload.data, payload.location)), ""
     except UnreadableImageError as error:
         return None, error.reason
 

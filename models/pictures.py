@@ -30,9 +30,9 @@ def read_pixels(face: Face) -> NDArray[np.uint8]:
             the shape is another.
     """
     if isinstance(face, str | Path):
-        from datasets.faces.images import read_image
+        from datasets.faces.images import fit_image, read_image
 
-        return read_image(Path(face))
+        return fit_image(read_image(Path(face)))
     if not isinstance(face, np.ndarray):
         face = _of_pil(face)
     if face.dtype != np.uint8:

@@ -15,7 +15,7 @@ import numpy as np
 from datasets.benchmarks.benchmark_folder import PairStream
 from datasets.benchmarks.converted import Source
 from datasets.benchmarks.plain_pickle import Span, Value, load_plain
-from datasets.faces.images import MAX_FILE_BYTES, UnreadableImageError, decode_image
+from datasets.faces.images import MAX_FILE_BYTES, UnreadableImageError, decode_image, fit_image
 from datasets.faces.paths import open_regular
 from datasets.sample import Image
 
@@ -80,4 +80,4 @@ def _decode(data: mmap.mmap, spans: list[Span], file: Path) -> Iterator[Image]:
             encoded = span.read(data)
         except UnicodeError as error:
             raise UnreadableImageError(place, "its bytes are not written as text that stands for bytes") from error
-        yield decode_image(encoded, place)
+        yield fit_image(decode_image(encoded, place))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from datasets.content_key import content_key
 from datasets.faces.folder_scan import FolderScan, LeftOut
-from datasets.faces.images import read_image
+from datasets.faces.images import fit_image, read_image
 from datasets.faces.paths import PathTable
 from datasets.sample import Image, Sample
 
@@ -73,7 +73,7 @@ class ImageFolderDataset:
         Raises:
             UnreadableImageError: if the file cannot be decoded.
         """
-        image = read_image(self.paths[index])
+        image = fit_image(read_image(self.paths[index]))
         if self.swap_color_channel:
             image = np.ascontiguousarray(image[..., ::-1])
         return image if self.transform is None else self.transform(image)

@@ -1,4 +1,4 @@
-"""Encoded image -> uint8 [112, 112, 3] RGB: the only place where OpenCV's channel order is turned."""
+"""Encoded image -> uint8 RGB of any size -> [112, 112, 3]: the only place where OpenCV's channel order is turned."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class UnreadableImageError(ValueError):
 
 
 def read_image(path: Path) -> Image:
-    """Return the image in a file as uint8 [112, 112, 3] RGB; see `decode_image`.
+    """Return the image in a file as uint8 [H, W, 3] RGB, of the size it has; see `decode_image`.
 
     Raises:
         UnreadableImageError: if the file is missing, not readable, too large or not an image.
@@ -59,10 +59,10 @@ def read_image(path: Path) -> Image:
 
 
 def decode_image(data: bytes | memoryview, path: Path | str) -> Image:
-    """Decode any format that OpenCV reads, HEIC by pillow-heif, and resize it to uint8 [112, 112, 3] RGB.
+    """Decode any format that OpenCV reads, HEIC by pillow-heif, to uint8 [H, W, 3] RGB, of the size it has.
 
     Grey images get three equal channels, 16-bit ones keep their high byte, alpha is dropped, the orientation tag is
-    obeyed. Other sizes are stretched to the square, by area averages when both sides shrink, else bilinearly.
+    obeyed. `fit_image` brings it to the size of faces.
 
     Args:
         data: the encoded bytes.
@@ -81,7 +81,7 @@ def decode_image(data: bytes | memoryview, path: Path | str) -> Image:
         raise UnreadableImageError(path, f"a JPEG of {scans} scans, more than {MAX_SCANS}")
     decoded: Image | None
     if heic.brand_of(data) == heic.HEIC:
-        return _fit(_decode_heic(data, path))
+        return _decode_heic(data, path)
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)  # type: ignore[assignment]  # uint8
     except cv2.error as error:
@@ -92,7 +92,20 @@ def decode_image(data: bytes | memoryview, path: Path | str) -> Image:
         kind = why_left_out(bytes(data[:HEAD_BYTES]))
         known = kind if kind != NO_IMAGE else ""
         raise UnreadableImageError(path, known or "not an image that OpenCV reads, or damaged")
-    return _fit(decoded)
+    return decoded
+
+
+def fit_image(image: Image) -> Image:
+    """Return an image uint8 [H, W, 3] as [112, 112, 3]; one that has the size is returned as it is.
+
+    Other sizes are stretched to the square, by area averages when both sides shrink, else bilinearly.
+    """
+    if image.shape == _SHAPE:
+        return image
+    height, width = image.shape[:2]
+    # Bilinear samples alias when an image shrinks much; area averages turn blocky when it grows.
+    method = cv2.INTER_AREA if min(height, width) >= IMAGE_SIZE else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=method), np.uint8)
 
 
 def _decode_heic(data: bytes | memoryview, path: Path | str) -> Image:
@@ -100,12 +113,3 @@ def _decode_heic(data: bytes | memoryview, path: Path | str) -> Image:
         return heic.decode(data, MAX_PIXELS)
     except ValueError as error:
         raise UnreadableImageError(path, str(error)) from error
-
-
-def _fit(image: Image) -> Image:
-    if image.shape == _SHAPE:
-        return image
-    height, width = image.shape[:2]
-    # Bilinear samples alias when an image shrinks much; area averages turn blocky when it grows.
-    method = cv2.INTER_AREA if min(height, width) >= IMAGE_SIZE else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (IMAGE_SIZE, IMAGE_SIZE), interpolation=method), np.uint8)

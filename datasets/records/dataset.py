@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.content_key import content_key
-from datasets.faces.images import UnreadableImageError, decode_image
+from datasets.faces.images import UnreadableImageError, decode_image, fit_image
 from datasets.faces.paths import PathTable, open_regular
 from datasets.records.file import Offsets, RecordFile
 from datasets.records.format import Record, RecordError
@@ -132,7 +132,7 @@ class RecordDataset:
             payload = self._file.payload(offset)
             if not payload:
                 raise UnreadableImageError(self._file.path, "the record holds no image")
-            image = decode_image(payload, self._file.path)
+            image = fit_image(decode_image(payload, self._file.path))
         except RecordError as error:
             raise UnreadableImageError(error.location, error.reason) from error
         except UnreadableImageError as error:

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from programs import ROOT
 
+from datasets import ImageFolderDataset, RecordDataset, write_faces
 from datasets.faces.image_header import image_size
-from datasets.faces.images import MAX_PIXELS, UnreadableImageError, decode_image, read_image
+from datasets.faces.images import MAX_PIXELS, UnreadableImageError, decode_image, fit_image, read_image
 
 
 def encode(suffix, image, *params):
@@ -65,16 +66,37 @@ def test_alpha_is_dropped():
     np.testing.assert_array_equal(decode_image(encode(".png", bgra), "x"), bgra[..., 2::-1])
 
 
-@pytest.mark.parametrize("size", [(92, 112), (112, 92), (30, 20), (250, 250), (448, 224), (1, 1)])
-def test_any_size_is_fitted_to_the_network(size):
-    image = decode_image(encode(".png", noise(*size)), "x")
-    assert image.shape == (112, 112, 3)
+SIZES = [(92, 112), (112, 92), (30, 20), (250, 250), (448, 224), (1, 1), (112, 112)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_photograph_keeps_its_size_and_pixels_until_it_is_fitted_to_the_network(tmp_path, size):
+    bgr = noise(*size)
+    (tmp_path / "1.png").write_bytes(encode(".png", bgr))
+    image = read_image(tmp_path / "1.png")
+    np.testing.assert_array_equal(image, bgr[..., ::-1])
+    fitted = fit_image(image)
+    assert fitted.shape == (112, 112, 3) and fitted.dtype == np.uint8
+    assert (fitted is image) == (size == (112, 112))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_readers_of_folders_and_records_fit_what_they_decode(tmp_path, size):
+    data = encode(".png", noise(*size))
+    for number in range(2):
+        path = tmp_path / f"folder/{number}/1.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
+    (tmp_path / "records").mkdir()
+    write_faces(tmp_path / "records", [data, data], [0, 1])
+    for dataset in (ImageFolderDataset(tmp_path / "folder"), RecordDataset(tmp_path / "records")):
+        np.testing.assert_array_equal(dataset.read(1), fit_image(decode_image(data, "x")))
 
 
 def test_shrinking_averages_areas():
-    bgr = noise(448, 448)
-    expected = bgr.reshape(112, 4, 112, 4, 3).astype(float).mean(axis=(1, 3))[..., ::-1]
-    assert np.abs(decode_image(encode(".png", bgr), "x") - expected).max() <= 0.5
+    image = noise(448, 448)
+    expected = image.reshape(112, 4, 112, 4, 3).astype(float).mean(axis=(1, 3))
+    assert np.abs(fit_image(image) - expected).max() <= 0.5
 
 
 @pytest.mark.parametrize("data", [b"", b"not an image", b"\xff\xd8", b"\x89PNG\r\n\x1a\n" + bytes(30)])
@@ -206,12 +228,13 @@ def test_opencv_holds_the_limit_whatever_is_imported_first(tmp_path, first):
 
 
 def test_sides_that_need_few_bytes_may_be_long_where_the_other_is_short():
-    assert decode_image(encode(".png", np.zeros((2, 60000, 3), np.uint8)), "x").shape == (112, 112, 3)
+    image = decode_image(encode(".png", np.zeros((2, 60000, 3), np.uint8)), "x")
+    assert image.shape == (2, 60000, 3) and fit_image(image).shape == (112, 112, 3)
 
 
 def test_a_large_jpeg_of_very_many_scans_is_refused_before_decoding(monkeypatch):
     data = encode(".jpg", np.zeros((2100, 2100), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
-    assert decode_image(data, "x").shape == (112, 112, 3)
+    assert decode_image(data, "x").shape == (2100, 2100, 3)
     scan = data[data.rindex(b"\xff\xda") : -2]
     monkeypatch.setattr(cv2, "imdecode", None)
     with pytest.raises(UnreadableImageError, match=r"^x: a JPEG of 10[0-9] scans, more than 100$"):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from datasets import IdentitySubset, PKBatchSampler, PlannedBatches, TrainingView, UnreadableImageError, collate
 from datasets.benchmarks.pairs import make_benchmark
-from datasets.faces.images import decode_image
+from datasets.faces.images import decode_image, fit_image
 from datasets.records.dataset import RecordDataset
 from datasets.records.file import RecordFile
 from datasets.records.format import RecordError
@@ -29,7 +29,7 @@ def copy(tmp_path, name):
 
 
 def pixels(payload):
-    return decode_image(payload, "here")
+    return fit_image(decode_image(payload, "here"))
 
 
 def as_view(image, rng):
