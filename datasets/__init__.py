@@ -23,13 +23,20 @@ if TYPE_CHECKING:
     from datasets.faces.alignment import Alignment, check_alignment
     from datasets.faces.image_folder import ImageFolderDataset
     from datasets.faces.images import UnreadableImageError
-    from datasets.faces.view import TrainingView
+    from datasets.faces.view import MixedView, TrainingView
     from datasets.records.dataset import RecordDataset
     from datasets.records.format import RecordError
     from datasets.records.writer import RecordWriter, write_faces
     from datasets.sample import FaceDataset, Image, Sample, SampleKey, collate
     from datasets.sampling.graph_sampler import GraphBatchSampler
-    from datasets.sampling.samplers import PKBatchSampler, PlannedBatches, PlannedSampler, PlanSummary
+    from datasets.sampling.mixture import MixtureBatchSampler
+    from datasets.sampling.samplers import (
+        PKBatchSampler,
+        PlannedBatches,
+        PlannedSampler,
+        PlanSummary,
+        ShuffleBatchSampler,
+    )
     from datasets.subset import IdentitySubset, ImageSubset, Subset, read_indices, split_identities
 
 # The names above, by module; a test compares them.
@@ -47,9 +54,10 @@ _MODULES = {
     "records.format": ("RecordError",),
     "records.writer": ("RecordWriter", "write_faces"),
     "sample": ("FaceDataset", "Image", "Sample", "SampleKey", "collate"),
-    "sampling.samplers": ("PKBatchSampler", "PlannedBatches", "PlannedSampler", "PlanSummary"),
+    "sampling.mixture": ("MixtureBatchSampler",),
+    "sampling.samplers": ("PKBatchSampler", "PlannedBatches", "PlannedSampler", "PlanSummary", "ShuffleBatchSampler"),
     "subset": ("IdentitySubset", "ImageSubset", "Subset", "read_indices", "split_identities"),
-    "faces.view": ("TrainingView",),
+    "faces.view": ("MixedView", "TrainingView"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -76,6 +84,8 @@ __all__ = [
     "Image",
     "ImageFolderDataset",
     "ImageSubset",
+    "MixedView",
+    "MixtureBatchSampler",
     "PKBatchSampler",
     "PairDataset",
     "PairSample",
@@ -88,6 +98,7 @@ __all__ = [
     "RecordWriter",
     "Sample",
     "SampleKey",
+    "ShuffleBatchSampler",
     "Subset",
     "TrainingView",
     "UnreadableImageError",

@@ -128,6 +128,39 @@ class TrainingView(Dataset[Sample[Image, int]]):
         yield from others[~same].tolist()
 
 
+class MixedView(Dataset[Sample[Image, int]]):
+    """The samples of several views, addressed by `SampleKey`, whose `dataset` says which of them is meant.
+
+    Every view has its own data set, transforms and label space; `Sample.dataset_id` tells the labels apart. A sample
+    does not depend on the others of its batch.
+
+    Args:
+        views: in the order of their numbers; all of them with a second view, or none.
+    """
+
+    def __init__(self, views: Sequence[TrainingView]) -> None:
+        if len({view.num_views for view in views}) != 1:
+            raise ValueError("MixedView: give at least one view, and all of them with a second transform or none")
+        self.views = list(views)
+        self._memories = [BatchMemory() for _ in range(views[0].num_views)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.views))
+
+    def __getitem__(self, key: SampleKey) -> Sample[Image, int]:
+        """Return the sample of a key; raises as `TrainingView` does."""
+        return self.views[key.dataset][key]
+
+    def __getitems__(self, keys: Sequence[SampleKey]) -> ArrayBatch:
+        """Return the samples of one or more keys in arrays; raises as `TrainingView` does."""
+        numbers = np.array([key.dataset for key in keys])
+        parts = []
+        for number in np.unique(numbers).tolist():
+            rows = np.flatnonzero(numbers == number)
+            parts.append((rows, self.views[number].__getitems__([keys[row] for row in rows.tolist()])))
+        return parts[0][1] if len(parts) == 1 else _join(parts, self._memories)
+
+
 class _OnEveryImage:
     """A function of image and generator, in the form of a transform that alters every image."""
 
@@ -154,3 +187,19 @@ def _only(batch: ArrayBatch) -> Sample[Image, int]:
         int(batch.unreadable[0]),
         None if batch.second is None else _only(batch.second),
     )
+
+
+def _join(parts: list[tuple[NDArray[np.int64], ArrayBatch]], memories: list[BatchMemory]) -> ArrayBatch:
+    """Return one batch of parts, each with the rows that it fills."""
+    num = sum(len(rows) for rows, _ in parts)
+    images, visibility = memories[0].take(num)
+    label, dataset_id, index, unreadable = np.empty((4, num), np.int64)
+    batch: ArrayBatch = Sample(images, label, dataset_id, visibility, index, unreadable)
+    for rows, part in parts:
+        assert part.visibility is not None, "a TrainingView gives it"
+        images[rows], visibility[rows] = part.image, part.visibility
+        label[rows], dataset_id[rows], index[rows], unreadable[rows] = (
+            part.label, part.dataset_id, part.index, part.unreadable,
+        )  # fmt: skip
+    seconds = [(rows, part.second) for rows, part in parts if part.second is not None]
+    return batch._replace(second=_join(seconds, memories[1:])) if seconds else batch

@@ -17,6 +17,7 @@ from datasets.sampling.pk_plan import count_batches, plan_epoch
 EPOCH_MODES = ("images", "identities")
 # The fourth word keeps the plan's generator apart from those of the augmentations, keyed (seed, epoch, position).
 _PLAN_STREAM = (0, 1)
+_SHUFFLE_STREAM = (0, 5)
 
 
 class PlanSummary(NamedTuple):
@@ -186,7 +187,7 @@ class PKBatchSampler(PlannedSampler):
     ) -> None:
         if epoch_by not in EPOCH_MODES:
             raise ValueError(f"PKBatchSampler: epoch_by must be one of {EPOCH_MODES}, got {epoch_by!r}")
-        _check_sizes(batch_size, instances, world_size)
+        check_sizes("PKBatchSampler", batch_size, instances, world_size)
         super().__init__(batch_size, seed, rank, world_size)
         self._groups = group_by_label(check_labels(labels, "PKBatchSampler"))
         self.instances = instances
@@ -218,6 +219,40 @@ class PKBatchSampler(PlannedSampler):
         return PlanSummary(self.epoch, len(plan), num_images, plan.size - num_images, self._num_wanted - num_images)
 
 
+class ShuffleBatchSampler(PlannedSampler):
+    """Batches of images at random, whatever their identity; every image comes once in an epoch.
+
+    What does not fill a last batch is left out, other images in each epoch.
+
+    Args:
+        num_images: images of the data set.
+        batch_size: images over all ranks, divisible by world_size.
+        seed: >= 0; the plan depends on (seed, epoch) alone.
+        rank, world_size: which part of each batch to yield.
+    Raises:
+        ValueError: if batch_size does not divide among the ranks, or there are fewer images.
+    """
+
+    def __init__(self, num_images: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        check_sizes("ShuffleBatchSampler", batch_size, 1, world_size)
+        super().__init__(batch_size, seed, rank, world_size)
+        self._num_images = num_images
+        if num_images < batch_size:
+            raise ValueError(f"ShuffleBatchSampler: a batch of {batch_size} needs as many images, got {num_images}")
+
+    def __len__(self) -> int:
+        return self._num_images // self.batch_size
+
+    def _plan(self) -> NDArray[np.int64]:
+        rng = np.random.default_rng((self.seed, self.epoch, *_SHUFFLE_STREAM))
+        return rng.permutation(self._num_images)[: len(self) * self.batch_size].reshape(-1, self.batch_size)
+
+    def summary(self) -> PlanSummary:
+        """Count the images that the current epoch's plan leaves out; `str()` of it is a line for the log."""
+        num_images = len(self) * self.batch_size
+        return PlanSummary(self.epoch, len(self), num_images, 0, self._num_images - num_images)
+
+
 class PlannedBatches(Sampler[list[SampleKey]]):
     """Batch sampler for a `DataLoader` over a `TrainingView`: the keys of a sampler.
 
@@ -247,16 +282,17 @@ class PlannedBatches(Sampler[list[SampleKey]]):
         self.sampler.load_state_dict(state)
 
 
-def _check_sizes(batch_size: int, instances: int, world_size: int) -> None:
+def check_sizes(place: str, batch_size: int, instances: int, world_size: int) -> None:
+    """Raise ValueError, which names `place`, unless each rank gets a positive number of whole groups."""
     if instances < 1 or batch_size < 1 or batch_size % instances:
         raise ValueError(
-            f"PKBatchSampler: batch_size must be a positive multiple of the {instances} images per identity, "
-            f"got {batch_size}"
+            f"{place}: batch_size must be a positive multiple of the {instances} images per identity, got {batch_size}"
         )
     if world_size < 1 or (batch_size // instances) % world_size:
+        holds = f"has {batch_size // instances} identities, which" if instances > 1 else "of single images"
         raise ValueError(
-            f"PKBatchSampler: a batch of {batch_size} has {batch_size // instances} identities, which cannot be "
-            f"divided among {world_size} ranks; choose a multiple of {instances * world_size}"
+            f"{place}: a batch of {batch_size} {holds} cannot be divided among {world_size} ranks; choose a multiple "
+            f"of {instances * world_size}"
         )
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets import PKBatchSampler, PlannedBatches
+from datasets import PKBatchSampler, PlannedBatches, ShuffleBatchSampler
 from datasets.sampling.pk_plan import count_batches
 
 COUNTS = st.lists(st.integers(1, 25), min_size=6, max_size=14)
@@ -257,3 +257,58 @@ def test_a_state_that_does_not_fit_is_refused(state, message):
     sampler = PKBatchSampler(np.repeat(np.arange(6), 8), 8)
     with pytest.raises(ValueError, match=message):
         sampler.load_state_dict(state)
+
+
+# ---------------------------------------------------------------- shuffled images
+
+
+@given(st.integers(12, 90), st.sampled_from([(6, 1), (6, 2), (6, 3), (12, 4)]), st.integers(0, 3), st.data())
+def test_shuffled_batches_hold_every_image_once_on_any_ranks_and_are_resumed_exactly(images, shape, epoch, data):
+    batch_size, world_size = shape
+    alone = ShuffleBatchSampler(images, batch_size, seed=3)
+    alone.set_epoch(epoch)
+    whole = list(alone)
+    used = [index for batch in whole for index in batch]
+    assert len(whole) == len(alone) == images // batch_size
+    assert all(len(batch) == batch_size for batch in whole)
+    assert len(set(used)) == len(used) and set(used) <= set(range(images))
+    summary = alone.summary()
+    assert (summary.num_images, summary.num_repeated, summary.num_dropped) == (len(used), 0, images % batch_size)
+
+    done = data.draw(st.integers(0, len(whole) - 1))
+    ranks = [ShuffleBatchSampler(images, batch_size, 9, rank, world_size) for rank in range(world_size)]
+    for rank in ranks:
+        rank.load_state_dict({"seed": 3, "epoch": epoch, "batches_done": done})
+        rank.set_epoch(epoch)
+    parts = list(zip(*(rank.keys() for rank in ranks), strict=True))
+    assert [[key.index for part in of_ranks for key in part] for of_ranks in parts] == whole[done:]
+    positions = [key.position for of_ranks in parts for part in of_ranks for key in part]
+    assert positions == list(range(done * batch_size, len(used)))
+    alone.set_epoch(epoch + 1)
+    for rank in ranks:
+        rank.set_epoch(epoch + 1)
+    whole_next = [[index for part in parts for index in part] for parts in zip(*ranks, strict=True)]
+    assert whole_next == list(alone) != whole
+
+
+def test_shuffled_batches_leave_other_images_out_in_each_epoch():
+    sampler = ShuffleBatchSampler(30, 16)
+    left_out = []
+    for epoch in range(5):
+        sampler.set_epoch(epoch)
+        left_out.append(frozenset(range(30)) - {index for batch in sampler for index in batch})
+    assert len(set(left_out)) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3, 4), "a batch of 4 needs as many images, got 3"),
+        ((8, 0), "positive multiple"),
+        ((8, 4, 0, 0, 3), "a batch of 4 of single images cannot be divided among 3 ranks; choose a multiple of 3"),
+        ((8, 4, 0, 2, 2), r"rank must be in \[0, world_size = 2\)"),
+    ],
+)
+def test_shuffled_batches_that_cannot_be_made_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=f"ShuffleBatchSampler: .*{message}"):
+        ShuffleBatchSampler(*arguments)

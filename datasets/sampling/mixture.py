@@ -1,0 +1,183 @@
+"""Batches from several data sets, each of which has its share of every batch."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datasets.sample import SampleKey
+from datasets.sampling.grouping import Groups, Indices, check_labels, group_by_label
+from datasets.sampling.pk_plan import plan_epoch
+from datasets.sampling.samplers import PlannedSampler, check_sizes
+
+# The fourth word of a generator's key (seed, epoch, set, .), apart from those of the other samplers.
+_SET_STREAM, _ORDER_STREAM = 6, 7
+_WHOLE = 2**30  # shares are whole numbers that add up to about this, so that no sum of them is ever rounded
+_NO_IMAGE = -1
+
+
+class MixtureBatchSampler(PlannedSampler):
+    """Batches with a quota of K-image groups for each of several data sets.
+
+    A set with share p gets floor(p * P) or one more of the P = batch_size / K groups of every batch: the places left
+    over by rounding down go to the sets that lag most behind p times all groups so far, counted from the first epoch
+    on. So after any number of batches a set is within 2 groups of its expectation.
+
+    Within a set, batches are PK batches: the groups of a batch are of different identities, and an image comes the
+    (n + 1)-th time only when all have come n times, but for the images repeated to fill the last group of an identity
+    and for identities with more groups than there are batches. A set's groups are spread evenly over each batch, so
+    that every rank gets about its share of every set.
+
+    An epoch has as many batches as all groups of all sets fill. The plan depends on (seed, epoch) alone. `__iter__`
+    yields positions in the sets laid end to end; `keys` gives the set and the position in it.
+
+    Args:
+        labels: of each set, [N] integers >= 0, a label space of its own.
+        batch_size: images over all ranks, divisible by K * world_size.
+        weights: of each set, > 0, in proportion to its share of a batch; None: each set is passed once an epoch.
+        instances: K; None: single images, whatever their identity (K = 1).
+        seed: >= 0.
+        rank, world_size: which part of each batch to yield.
+    Raises:
+        ValueError: if the sizes do not divide, there is no set, weights are not finite and positive, or a set has fewer
+            identities (images for instances=None) than its quota.
+        TypeError: if labels are not integers.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[ArrayLike],
+        batch_size: int,
+        weights: Sequence[float] | None = None,
+        instances: int | None = 4,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.instances = 1 if instances is None else instances
+        check_sizes(type(self).__name__, batch_size, self.instances, world_size)
+        super().__init__(batch_size, seed, rank, world_size)
+        checked = [check_labels(of_set, type(self).__name__) for of_set in labels]
+        self._sets = [group_by_label(np.arange(len(of_set)) if instances is None else of_set) for of_set in checked]
+        self._starts = np.cumsum([0, *map(len, checked)]).tolist()
+        num_groups = [int((-(-groups.counts // self.instances)).sum()) for groups in self._sets]
+        self._per_batch = batch_size // self.instances
+        self._num_batches = sum(num_groups) // self._per_batch
+        self._shares = _whole_shares(num_groups if weights is None else weights, len(num_groups))
+        self._lags = [[0] * len(num_groups)]  # of each set at the start of each epoch
+        for number, groups in enumerate(self._sets):
+            if len(groups.counts) < self._largest_quota(number):
+                raise ValueError(
+                    f"{type(self).__name__}: a batch takes {self._largest_quota(number)} groups of {self.instances} "
+                    f"images from set {number}, which has {len(groups.counts)} identities; choose a smaller batch_size "
+                    "or give the set less weight"
+                )
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def keys(self) -> Iterator[list[SampleKey]]:
+        """Return the batches of `__iter__` as keys, with the number of the set and the position in it."""
+        return ([self._in_its_set(key) for key in keys] for keys in super().keys())
+
+    def _in_its_set(self, key: SampleKey) -> SampleKey:
+        number = bisect_right(self._starts, key.index) - 1
+        return key._replace(dataset=number, index=key.index - self._starts[number])
+
+    def quotas(self) -> NDArray[np.int64]:
+        """Return the groups of each set in each batch of the current epoch, int64 [num_batches, num_sets]."""
+        for epoch in range(len(self._lags) - 1, self.epoch):
+            self._lags.append(self._share_out(self._lags[epoch])[1])
+        return self._share_out(self._lags[self.epoch])[0]
+
+    def summary(self) -> str:
+        """Return a line for the log about the current epoch: how often each set is passed."""
+        drawn = self.quotas().sum(0) * self.instances
+        sizes = np.diff(self._starts)
+        sets = (
+            f"set {number}: {images} of {size} images, {images / size:.2f} passes"
+            for number, (images, size) in enumerate(zip(drawn.tolist(), sizes.tolist(), strict=True))
+        )
+        return f"epoch {self.epoch}: {len(self)} batches; {'; '.join(sets)}"
+
+    def _largest_quota(self, number: int) -> int:
+        return -(-self._per_batch * self._shares[number] // sum(self._shares))
+
+    def _share_out(self, lags: list[int]) -> tuple[NDArray[np.int64], list[int]]:
+        """Return the quotas of an epoch that starts with some lags, and the lags after it, in 1 / sum(shares) groups.
+
+        The largest remainder takes the place, the remainders being carried on from batch to batch.
+        """
+        total, lags = sum(self._shares), lags.copy()
+        fixed, remainders = zip(*(divmod(self._per_batch * share, total) for share in self._shares), strict=True)
+        left_over = self._per_batch - sum(fixed)
+        quotas = np.tile(np.array(fixed), (len(self), 1))
+        sets = range(len(lags))
+        for batch in range(len(self) if left_over else 0):
+            lags = [lag + remainder for lag, remainder in zip(lags, remainders, strict=True)]
+            for number in sorted(sets, key=lags.__getitem__, reverse=True)[:left_over]:
+                quotas[batch, number] += 1
+                lags[number] -= total
+        return quotas, lags
+
+    def _plan(self) -> NDArray[np.int64]:
+        quotas = self.quotas()
+        rng = np.random.default_rng((self.seed, self.epoch, 0, _ORDER_STREAM))
+        cells, spots = [], []
+        for number, start in enumerate(self._starts[:-1]):
+            part = self._plan_set(number, quotas[:, number])
+            cells.append(np.where(part == _NO_IMAGE, _NO_IMAGE, part + start))
+            spots.append((np.arange(part.shape[1]) + rng.random((len(self), 1))) / part.shape[1])
+        order = np.argsort(np.concatenate(spots, axis=1), axis=1)
+        ordered = np.take_along_axis(np.concatenate(cells, axis=1), order[..., None], axis=1)
+        return ordered[ordered[..., 0] != _NO_IMAGE].reshape(len(self), self.batch_size)
+
+    def _plan_set(self, number: int, quota: Indices) -> NDArray[np.int64]:
+        """Return the images of a set in every batch, int64 [num_batches, largest quota, K]; no group: _NO_IMAGE.
+
+        One identity more, whose only image is _NO_IMAGE, stands for the places that the smaller quota leaves open.
+        """
+        rng = np.random.default_rng((self.seed, self.epoch, number, _SET_STREAM))
+        groups, height = self._sets[number], self._largest_quota(number)
+        num_groups = _count_groups(-(-groups.counts // self.instances), int(quota.sum()), len(quota), rng)
+        is_short = quota < height
+        if is_short.any():
+            size = groups.order.size
+            groups = Groups(*map(np.append, groups, (_NO_IMAGE, size, 1)))
+            num_groups = np.append(num_groups, is_short.sum())
+        cells = plan_epoch(groups, num_groups, height, self.instances, rng).reshape(len(quota), height, self.instances)
+        # The rows come in random order: those with an open place go where one is wanted.
+        planned_short = (cells[..., 0] == _NO_IMAGE).any(axis=1)
+        placed = np.empty_like(cells)
+        placed[is_short], placed[~is_short] = cells[planned_short], cells[~planned_short]
+        return placed
+
+
+def _whole_shares(weights: Sequence[float], num_sets: int) -> list[int]:
+    values = np.asarray(weights, np.float64)
+    if num_sets == 0 or values.shape != (num_sets,) or not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(
+            f"MixtureBatchSampler: {num_sets} sets need as many weights, finite and above 0, got {list(weights)}"
+        )
+    return [max(1, round(value)) for value in (values / values.sum() * _WHOLE).tolist()]
+
+
+def _count_groups(one_pass: Indices, total: int, most: int, rng: np.random.Generator) -> Indices:
+    """Return how many of `total` groups each identity gives: whole passes over all, the rest of a pass at random.
+
+    Args:
+        one_pass: int64 [identities], groups of each identity in a pass.
+        total: groups of all, at most most * identities.
+        most: groups that an identity may give, one a batch.
+        rng: decides the rest.
+    """
+
+    def given(passes: int) -> Indices:
+        return np.minimum(passes * one_pass, most)
+
+    passes = bisect_right(range(total + 1), total, key=lambda passes: int(given(passes).sum())) - 1
+    whole, more = given(passes), given(passes + 1)
+    return whole + rng.multivariate_hypergeometric(more - whole, total - int(whole.sum()))
