@@ -103,7 +103,7 @@ class Config(
                 f"--check_val_every_n_epoch {self.check_val_every_n_epoch} does not divide --epochs {self.epochs}: the"
                 f" last weights would never be validated; try --check_val_every_n_epoch {fitting}"
             )
-        if self.sampler == "graph" and self.epoch_by != "images":
+        if self.sampler != "pk" and self.epoch_by != "images":
             raise ValueError(f"--epoch_by {self.epoch_by} belongs to --sampler pk; leave it out")
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
             raise ValueError(f"--lr_milestones must rise, got {','.join(map(str, self.lr_milestones))}")

@@ -26,8 +26,10 @@ from datasets import (
     PairSample,
     PKBatchSampler,
     PlannedBatches,
+    PlannedSampler,
     RecordDataset,
     Sample,
+    ShuffleBatchSampler,
     TrainingView,
     UnreadableImageError,
     cache_benchmark,
@@ -210,7 +212,14 @@ class FaceDataModule(TrainingData):
         config = self.config
         ranks = 1 if pairs_cross_ranks(config) else self.world_size
         smallest = 2 * IMAGES_PER_IDENTITY * ranks
-        if config.evaluate or config.qaconv_loss_weight == 0 or config.batch_size >= smallest:
+        if config.evaluate or config.qaconv_loss_weight == 0:
+            return
+        if config.sampler == "shuffle":
+            logger.warning(
+                "--sampler shuffle: few batches hold two images of a person, from which the matcher learns; use "
+                "--sampler pk, or train without the matcher by --qaconv_loss_weight 0"
+            )
+        if config.batch_size >= smallest:
             return
         share = f"a share of {config.batch_size // ranks} for each of {ranks} ranks" if ranks > 1 else "that"
         across = ", or --cross_rank_pairs" if config.batch_size >= 2 * IMAGES_PER_IDENTITY else ""
@@ -222,7 +231,7 @@ class FaceDataModule(TrainingData):
     # ---------------------------------------------------------------- loaders
 
     def train_dataloader(self) -> DataLoader:
-        """Return the loader of PK batches; every random draw is keyed by its position in the epoch's plan."""
+        """Return the loader of training batches; `SampleKey` keys every random draw."""
         sampler = self.train_sampler
         logger.info("training: %s", sampler.summary())
         view = TrainingView(self.train_dataset, self.training_transform(), self.config.seed)
@@ -230,12 +239,14 @@ class FaceDataModule(TrainingData):
             view, batch_sampler=PlannedBatches(sampler), collate_fn=collate, **self._loader_options(persistent=True)
         )
 
-    def build_sampler(self, rank: int) -> PKBatchSampler | GraphBatchSampler:
+    def build_sampler(self, rank: int) -> PlannedSampler:
         """Return the sampler of one rank."""
         config, labels = self.config, self.train_dataset.labels
         sharding = {"seed": config.seed, "rank": rank, "world_size": self.world_size}
         if config.sampler == "graph":
             return GraphBatchSampler(labels, config.batch_size, **sharding)
+        if config.sampler == "shuffle":
+            return ShuffleBatchSampler(len(labels), config.batch_size, **sharding)
         return PKBatchSampler(labels, config.batch_size, epoch_by=config.epoch_by, **sharding)
 
     def facts(self) -> dict[str, object]:

@@ -29,8 +29,9 @@ class TrainingOptions(Options):
     val_check_interval: float = flag(1.0, "share of an epoch between validations", within="(0, 1]")
     check_val_every_n_epoch: int = flag(1, "epochs from validation to validation; divides --epochs", within=COUNT)
     sampler: str = flag(
-        "pk", "identities of a batch: random ones, or each identity once with its nearest neighbours", choices=SAMPLERS
-    )
+        "pk", "a batch: 4 images each of random identities, or of one with its nearest neighbours, or images at random",
+        choices=SAMPLERS,
+    )  # fmt: skip
     epoch_by: str = flag(
         "images", "an epoch of --sampler pk: each image once, or 4 images of each identity", choices=EPOCH_UNITS
     )

@@ -193,6 +193,7 @@ def test_help_names_every_flag_once_and_says_what_h_does(capsys):
         ("--partial_fc_rate 1.1", ("--partial_fc_rate", "[0, 1]", "got 1.1")),
         ("--partial_fc_rate 0.5 --optimizer adamw", ("--partial_fc_rate", "--optimizer sgd", "adamw")),
         ("--sampler graph --epoch_by identities", ("--epoch_by identities", "--sampler pk")),
+        ("--sampler shuffle --epoch_by identities", ("--epoch_by identities", "--sampler pk")),
         ("--adaface_loss_weight 0 --qaconv_loss_weight 0 --occlusion_loss_weight 0", ("--qaconv_loss_weight", "0")),
         ("--adaface_eval_weight 0 --qaconv_eval_weight 0", ("--adaface_eval_weight", "--qaconv_eval_weight")),
         ("--prefix a/b", ("--prefix", "'a/b'")),

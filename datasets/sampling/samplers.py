@@ -81,6 +81,10 @@ class PlannedSampler(Sampler[list[int]], ABC):
     def __len__(self) -> int:
         """Return the batches of a whole epoch, the same on every rank."""
 
+    @abstractmethod
+    def summary(self) -> PlanSummary | str:
+        """Return what is a line for the log about the current epoch, as it is or by `str()`."""
+
     @property
     def sampler(self) -> PlannedSampler:
         """This sampler: Lightning calls `loader.batch_sampler.sampler.set_epoch`, never the batch sampler's."""

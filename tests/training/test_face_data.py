@@ -236,12 +236,15 @@ class KeepEach(pl.Callback):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("hook", "workers"), [("on_train_batch_end", 0), ("on_validation_end", 1)])
+@pytest.mark.parametrize(
+    ("hook", "workers", "sampler"),
+    [("on_train_batch_end", 0, "pk"), ("on_validation_end", 1, "pk"), ("on_train_batch_end", 1, "shuffle")],
+)
 def test_a_run_resumed_inside_an_epoch_draws_the_batches_that_are_left_and_ends_with_the_same_bits(
-    noise_faces, tmp_path, hook, workers
+    noise_faces, tmp_path, hook, workers, sampler
 ):
     whole, rest = Recorder(), Recorder()
-    options = {"data_root": noise_faces, "epochs": 3, "batch_size": 8, "num_workers": workers}
+    options = {"data_root": noise_faces, "epochs": 3, "batch_size": 8, "num_workers": workers, "sampler": sampler}
     options["val_check_interval"] = 0.5
     uninterrupted, _, _ = fit(tmp_path, whole, KeepEach(tmp_path, hook), **options)
     (tmp_path / "resumed").mkdir()
@@ -266,6 +269,21 @@ def test_a_short_test_run_does_not_confuse_the_place_in_the_data(noise_faces, tm
     sampler = PKBatchSampler(datamodule.train_dataset.labels, 8, seed=42)
     sampler.set_epoch(3)
     assert recorder.indices == list(sampler)
+
+
+def test_shuffled_batches_hold_every_image_once_and_the_matcher_is_warned_of_them(noise_faces, tmp_path, caplog):
+    recorder = Recorder()
+    options = {"data_root": noise_faces, "batch_size": 8, "sampler": "shuffle", "epochs": 2}
+    _, datamodule, _ = fit(tmp_path, recorder, **options)
+    assert any("--sampler shuffle: few batches" in entry.getMessage() for entry in caplog.records)
+    labels = datamodule.train_dataset.labels
+    for epoch in range(2):
+        batches = recorder.indices[4 * epoch : 4 * epoch + 4]
+        assert sorted(index for batch in batches for index in batch) == list(range(32))
+    assert min(len(set(labels[batch].tolist())) for batch in recorder.indices) > 2, "no groups of four"
+    caplog.clear()
+    set_up(noise_faces, **options, qaconv_loss_weight=0.0)
+    assert not any("--sampler shuffle" in entry.getMessage() for entry in caplog.records)
 
 
 def test_too_many_workers_are_clamped_with_one_warning(noise_faces, caplog):
