@@ -38,6 +38,8 @@ class Recognizer(TrainingModule):
         self, config: Mapping[str, Any], num_classes: Mapping[str, int], identities: Mapping[str, str] | None = None
     ) -> None:
         c = Config.from_dict(dict(config))
+        if len(num_classes) > 1:
+            sharded_head.check_several_sets(c)
         super().__init__(c)
         names = {} if identities is None else {"identities": dict(identities)}
         self.save_hyperparameters({"config": dict(config), "num_classes": dict(num_classes), **names})
@@ -108,8 +110,10 @@ class Recognizer(TrainingModule):
         """Return the weighted loss terms of a batch, and what is measured beside."""
         features = self.model(transforms.to_tensor(batch.image).to(self.dtype))
         visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
-        self.head.margin_scale = self._margin_scale()
-        forward = Forward(self.config, self.head, self.matcher, features, visibility, batch, step.number)
+        by_set = cast(dict[str, heads.Head], dict(self.heads.items()))
+        for head in by_set.values():
+            head.margin_scale = self._margin_scale()
+        forward = Forward(self.config, by_set, self.matcher, features, visibility, batch, step.number)
         weighted = weighted_losses(forward)
         statistics = feature_statistics(forward, weighted) if step.is_logged else {}
         return Terms(weighted, forward.values | statistics)

@@ -64,20 +64,21 @@ class AdaFace(MarginHead):
         """Move the statistics towards those of the global batch, of which `norms` [B, 1] are this rank's."""
         if rank_and_ranks()[1] == 1 and len(norms) < 2:
             return
-        mean, std = _mean_std(norms.clamp(*NORM_RANGE))
-        self.batch_mean.mul_(1 - self.t_alpha).add_(self.t_alpha * mean)
-        self.batch_std.mul_(1 - self.t_alpha).add_(self.t_alpha * std)
+        count, mean, std = _mean_std(norms.clamp(*NORM_RANGE))
+        for statistic, value in ((self.batch_mean, mean), (self.batch_std, std)):
+            # Without a host that waits for the count: with several data sets a batch may hold few of one.
+            statistic.copy_(torch.where(count < 2, statistic, statistic * (1 - self.t_alpha) + self.t_alpha * value))
 
 
-def _mean_std(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and unbiased standard deviation, scalars, of the values [B, 1] of all ranks together.
+def _mean_std(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return count, mean and unbiased standard deviation, scalars, of the values [B, 1] of all ranks together.
 
     Ranks exchange their count, mean and sum of squared deviations, which are then merged: sums of squares would
     cancel when the norms hardly vary.
     """
-    mean = values.mean()
+    mean = values.mean() if len(values) else values.new_zeros(())
     part = torch.stack([torch.full_like(mean, values.numel()), mean, (values - mean).square().sum()])
     counts, means, squares = gather(part[None]).unbind(1)
     mean = (counts * means).sum() / counts.sum()
     squared_deviations = squares.sum() + (counts * (means - mean).square()).sum()
-    return mean, (squared_deviations / (counts.sum() - 1)).sqrt()
+    return counts.sum(), mean, (squared_deviations / (counts.sum() - 1)).sqrt()

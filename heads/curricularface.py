@@ -50,4 +50,5 @@ class CurricularFace(MarginHead):
     def follow_cosines(self, cosine: Tensor) -> None:
         """Move t towards the mean over the global batch, of which `cosine` [B, 1] is this rank's part."""
         sums, counts = gather(torch.stack([cosine.sum(), cosine.new_tensor(cosine.numel())])[None]).unbind(1)
-        self.t.mul_(1 - self.t_alpha).add_(self.t_alpha * sums.sum() / counts.sum())
+        moved = (1 - self.t_alpha) * self.t + self.t_alpha * sums.sum() / counts.sum()
+        self.t.copy_(torch.where(counts.sum() > 0, moved, self.t))

@@ -79,10 +79,14 @@ class MarginHead(Head):
     def loss(self, features: Embedded, labels: Tensor, step: int) -> HeadLoss:
         """Return cross entropy, the extra loss included, and accuracy of this rank's batch; the step does not matter.
 
+        Of an empty batch both are 0: a data set of several may have no image in this rank's batch.
+
         Raises:
             ValueError, TypeError: as `forward` says.
         """
         logits = self(features.embedding, features.norm, labels)
+        if not len(labels):
+            return HeadLoss(logits.sum(), logits.new_zeros(()))  # 0, with a gradient of 0
         loss, extra = functional.cross_entropy(logits, labels), self.extra_loss(features.norm)
         return HeadLoss(loss if extra is None else loss + extra, (logits.argmax(1) == labels).float().mean())
 

@@ -47,6 +47,23 @@ def check_frozen(config: Config, num_classes: Mapping[str, int]) -> tuple[str, .
     return config.frozen
 
 
+def check_several_sets(config: Config) -> None:
+    """Refuse what several data sets, each with labels and a head of its own, do not go together with.
+
+    Raises:
+        ValueError: one line with the flag.
+    """
+    if config.partial_fc_rate:
+        raise ValueError("--partial_fc_rate: the heads of several data sets cannot be split; use 0")
+    if config.class_embeddings:
+        raise ValueError("--class_embeddings: they know one data set's classes; leave them out with several")
+    if config.qaconv_loss_weight and config.pairwise_reduction in ("mean", "row_sum"):
+        raise ValueError(
+            f"--pairwise_reduction {config.pairwise_reduction} counts every pair, and pairs from two data sets have no "
+            "label; use ranking or balanced"
+        )
+
+
 def gather_into(checkpoint: MutableMapping[str, Any], shards: Shards) -> None:
     """Replace the shards in a checkpoint's `state_dict` by dense heads, and add `head_momentum`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -26,13 +26,14 @@ class Images(NamedTuple):
     maps: Tensor  # [B, C, h, w], unit length over C
     visibility: Tensor | None  # [B, 1, h, w] in [0, 1], 1 = visible
     labels: Tensor  # [B] int64
+    dataset_ids: Tensor  # [B] int64
 
 
 class Columns(NamedTuple):
-    """What the losses have to know of a gallery; both None where it is the batch itself."""
+    """What the losses have to know of a gallery; both None where it is the batch itself, of one data set."""
 
     gallery_labels: Tensor | None
-    is_self: Tensor | None
+    is_self: Tensor | None  # or of two data sets: whether such two are one person is not known
 
 
 class MatchedBatch(NamedTuple):
@@ -52,7 +53,7 @@ def pairs_cross_ranks(config: Config) -> bool:
     return config.cross_rank_pairs or config.check_mode
 
 
-def score_batch(matcher: qaconv.QAConv, config: Config, images: Images) -> MatchedBatch:
+def score_batch(matcher: qaconv.QAConv, config: Config, images: Images, several_sets: bool = False) -> MatchedBatch:
     """Return the scores of a batch with itself, or with the images of all ranks: all must then call it together.
 
     Then the mean of a loss over the ranks is that of the global batch, also where they differ in how many rows have a
@@ -61,7 +62,7 @@ def score_batch(matcher: qaconv.QAConv, config: Config, images: Images) -> Match
     """
     across_ranks = pairs_cross_ranks(config) and rank_and_ranks()[1] > 1
     gallery = _of_all_ranks(images) if across_ranks else images
-    columns = _columns(gallery.labels) if across_ranks else Columns(None, None)
+    columns = _columns(images, gallery, several_sets) if across_ranks or several_sets else Columns(None, None)
     scores = matcher(images.maps, gallery.maps, images.visibility, gallery.visibility, across_ranks)
     return MatchedBatch(scores, images.labels, columns, _row_mean(images.labels, columns, across_ranks))
 
@@ -70,14 +71,17 @@ def _of_all_ranks(images: Images) -> Images:
     # Cells travel with their channels together, as the net lays them out and the matcher reads them: no copies.
     maps = gather_with_gradient(images.maps.movedim(1, -1)).movedim(-1, 1)
     visibility = None if images.visibility is None else gather_with_gradient(images.visibility)
-    return Images(maps, visibility, gather(images.labels))
+    return Images(maps, visibility, gather(images.labels), gather(images.dataset_ids))
 
 
-def _columns(labels: Tensor) -> Columns:
-    """Return the columns of a gallery of all ranks, in which this rank's own images come again."""
-    rank, num_ranks = rank_and_ranks()
-    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device).chunk(num_ranks)[rank]
-    return Columns(labels, itself)
+def _columns(images: Images, gallery: Images, several_sets: bool) -> Columns:
+    """Return the columns of a gallery in which the images come again, behind those of the ranks before."""
+    first = rank_and_ranks()[0] * len(images.labels) if len(gallery.labels) > len(images.labels) else 0
+    places = torch.arange(len(gallery.labels), device=images.labels.device)
+    apart = places == (first + places[: len(images.labels), None])
+    if several_sets:
+        apart |= images.dataset_ids[:, None] != gallery.dataset_ids
+    return Columns(gallery.labels, apart)
 
 
 def _row_mean(labels: Tensor, columns: Columns, across_ranks: bool) -> partial[Tensor]:
@@ -94,7 +98,7 @@ class Forward:
 
     Args:
         config: options of the run.
-        head: margin head; its `margin_scale` is that of the step.
+        heads: margin heads by the number of their data set; their `margin_scale` is that of the step.
         matcher: None without one.
         features: of the batch.
         visibility: predicted, [B, 1, h, w]; None without an occlusion head.
@@ -107,14 +111,14 @@ class Forward:
     def __init__(
         self,
         config: Config,
-        head: heads.Head,
+        heads: Mapping[str, heads.Head],
         matcher: qaconv.QAConv | None,
         features: nets.Features,
         visibility: Tensor | None,
         batch: Sample,
         step: int,
     ) -> None:
-        self.config, self.head, self._matcher = config, head, matcher
+        self.config, self.heads, self._matcher = config, heads, matcher
         self.features, self.visibility, self.batch, self.step = features, visibility, batch, step
         self.values: dict[str, Tensor] = {}
 
@@ -131,12 +135,12 @@ class Forward:
         if visibility is not None and not self.config.visibility_gradient:
             # The matching losses would rather hide hard cells than see them: they may read the map, not bend it.
             visibility = visibility.detach()
-        return Images(unit_map(self.features.feature_map), visibility, self.batch.label)
+        return Images(unit_map(self.features.feature_map), visibility, self.batch.label, self.batch.dataset_id)
 
     @cached_property
     def matched(self) -> MatchedBatch:
         """The batch matched with itself, once for all the terms that read it."""
-        pairs = score_batch(self.matcher, self.config, self.images)
+        pairs = score_batch(self.matcher, self.config, self.images, len(self.heads) > 1)
         accuracy = losses.pairwise_accuracy(pairs.scores.detach(), pairs.labels, *pairs.columns)
         self.values["train_pairwise_acc"] = pairs.mean(accuracy)
         return pairs
@@ -151,9 +155,26 @@ class Term(NamedTuple):
 
 
 def _head(forward: Forward) -> Tensor:
-    found = forward.head.loss(forward.features, forward.batch.label, forward.step)
+    """Return the mean over the batch, each sample's loss by the head of its data set."""
+    if len(forward.heads) == 1:
+        (head,) = forward.heads.values()
+        found = head.loss(forward.features, forward.batch.label, forward.step)
+    else:
+        parts = zip(*_losses_of_sets(forward), strict=True)
+        found = heads.HeadLoss(*(torch.stack(list(part)).sum() for part in parts))
     forward.values["train_head_acc"] = found.accuracy
     return found.loss
+
+
+def _losses_of_sets(forward: Forward) -> Iterator[heads.HeadLoss]:
+    """Yield what the samples of each data set add to the means over the batch; all heads take part in every step."""
+    embedding, norm, _ = forward.features
+    for name, head in forward.heads.items():
+        rows = (forward.batch.dataset_id == int(name)).nonzero().squeeze(1)
+        part = nets.Features(embedding[rows], norm[rows], forward.features.feature_map[rows])
+        found = head.loss(part, forward.batch.label[rows], forward.step)
+        share = len(rows) / len(forward.batch.label)
+        yield heads.HeadLoss(found.loss * share, found.accuracy * share)
 
 
 def _pairwise(forward: Forward) -> Tensor:
@@ -167,7 +188,7 @@ def _triplet(forward: Forward) -> Tensor:
 
 
 def _class(forward: Forward) -> Tensor:
-    maps, visibility, labels = forward.images
+    maps, visibility, labels, _ = forward.images
     logits = forward.matcher.class_logits(maps, labels, visibility)
     return F.cross_entropy(logits, torch.zeros_like(labels))
 

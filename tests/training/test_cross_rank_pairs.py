@@ -60,7 +60,8 @@ class Net(nn.Module):
         visibility = self.occlusion_head(feature_map).sigmoid()
         if not self.config.visibility_gradient:
             visibility = visibility.detach()
-        pairs = score_batch(self.matcher, self.config, Images(unit_map(feature_map), visibility, labels))
+        images = Images(unit_map(feature_map), visibility, labels, torch.zeros_like(labels))
+        pairs = score_batch(self.matcher, self.config, images)
         pairwise = losses.PAIRWISE_REDUCTIONS[self.config.pairwise_reduction](pairs.scores, labels, *pairs.columns)
         triplet = losses.triplet_loss(pairs.scores, labels, self.config.triplet_margin, *pairs.columns)
         accuracy = losses.pairwise_accuracy(pairs.scores.detach(), labels, *pairs.columns)
