@@ -91,6 +91,8 @@ class Config(
             )
 
     def _check_training(self) -> None:
+        if self.use_mxrecord and self.source != "records":
+            raise ValueError(f"--use_mxrecord conflicts with --data_format {self.data_format}; leave one of them out")
         if self.batch_size % IMAGES_PER_IDENTITY:
             below = self.batch_size - self.batch_size % IMAGES_PER_IDENTITY
             raise ValueError(

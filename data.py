@@ -20,14 +20,12 @@ from datasets import (
     FaceDataset,
     GraphBatchSampler,
     IdentitySubset,
-    ImageFolderDataset,
     ImageSubset,
     PairDataset,
     PairSample,
     PKBatchSampler,
     PlannedBatches,
     PlannedSampler,
-    RecordDataset,
     Sample,
     ShuffleBatchSampler,
     TrainingView,
@@ -43,7 +41,7 @@ from datasets import (
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.module import TrainingData
 from engine.signals import start_worker
-from options.names import TEST_RUN_BATCHES
+from options.names import SOURCES, TEST_RUN_BATCHES, registered
 from system.cores import usable_workers
 from tasks.recognition.terms import pairs_cross_ranks
 from tasks.recognition.validation import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
@@ -142,15 +140,12 @@ class FaceDataModule(TrainingData):
     def _open(self, training: Path) -> FaceDataset:
         """Return the training images, those of the subset if one is given."""
         config = self.config
-        swap = config.swap_color_channel
+        options = {"follow_links": config.follow_links} if config.source == "folder" else {}
+        read = registered(SOURCES[config.source])
         try:
-            dataset = (
-                RecordDataset(training, swap_color_channel=swap)
-                if config.use_mxrecord
-                else ImageFolderDataset(training, swap_color_channel=swap, follow_links=config.follow_links)
-            )
+            dataset: FaceDataset = read(training, swap_color_channel=config.swap_color_channel, **options)
         except ValueError as error:
-            if not config.use_mxrecord and (training / "train.rec").exists():
+            if config.source == "folder" and (training / "train.rec").exists():
                 raise ValueError(f"{training} holds a record file, train.rec: --use_mxrecord reads it") from error
             raise
         if not self.synthetic:
@@ -322,14 +317,14 @@ class FaceDataModule(TrainingData):
         return "could be read at the second attempt"
 
 
-def warn_of_unaligned(dataset: ImageFolderDataset | RecordDataset) -> Alignment:
+def warn_of_unaligned(dataset: FaceDataset) -> Alignment:
     """Look at a sample of a data set and say loudly if its faces do not lie where the template has them."""
     alignment = check_alignment(dataset)
     if alignment.is_suspect:
         verdict, _, reason = str(alignment).partition(":")
         logger.warning(
             "%s: THE FACES ARE %s:%s. Align them to ArcFace's five points at 112 x 112 first, or every number here is "
-            "one of misplaced faces (docs/data.md)", dataset.root, verdict.upper(), reason,
+            "one of misplaced faces (docs/data.md)", dataset.paths.root, verdict.upper(), reason,
         )  # fmt: skip
     return alignment
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from options.flags import MAY_CHANGE, Options, flag
-from options.names import COUNT, MS1MV2_SUBSET, OCCLUDERS, OCCLUSION_METHODS, SHARE
+from options.names import COUNT, MS1MV2_SUBSET, OCCLUDERS, OCCLUSION_METHODS, SHARE, SOURCES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,10 @@ class DataOptions(Options):
     use_mxrecord: bool = flag(
         False, "the training data are a RecordIO file, train.rec with train.idx, as InsightFace's"
     )
+    data_format: str | None = flag(
+        None, "how the training images lie: a folder for each identity, or records; else as --use_mxrecord says",
+        choices=SOURCES,
+    )  # fmt: skip
     train_data_subset: str | None = flag(
         None, "file of the positions of the images to train on; identities with fewer than 5 of them drop out",
         const=MS1MV2_SUBSET, on_resume=MAY_CHANGE,
@@ -41,6 +45,11 @@ class DataOptions(Options):
         0.001, "share of the training images that may be unreadable, one image at least unless it is 0; more: stop",
         within=SHARE, on_resume=MAY_CHANGE,
     )  # fmt: skip
+
+    @property
+    def source(self) -> str:
+        """Which of `SOURCES` reads the training images."""
+        return self.data_format or ("records" if self.use_mxrecord else "folder")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import Any
 ARCHS = (
     "ir_tiny", "ir_18", "ir_34", "ir_50", "ir_101", "ir_se_18", "ir_se_34", "ir_se_50", "ir_se_101", "mobilefacenet",
 )  # fmt: skip
-# One line registers a margin head or a pairwise loss: what the flag calls it, and where it is.
+# One line registers a margin head, a pairwise loss or a source of training images: what the flag calls it, and where
+# it is.
 HEADS = {
     "adaface": "heads.adaface:AdaFace",
     "arcface": "heads.arcface:ArcFace",
@@ -22,6 +23,10 @@ PAIRWISE_REDUCTIONS = {
     "balanced": "losses.recognition:balanced_pairwise_loss",
     "mean": "losses.recognition:mean_pairwise_loss",
     "row_sum": "losses.recognition:pairwise_matching_loss",
+}
+SOURCES = {
+    "folder": "datasets.faces.image_folder:ImageFolderDataset",
+    "records": "datasets.records.dataset:RecordDataset",
 }
 SPLIT_HEADS = ("adaface", "arcface", "cosface")  # those that --partial_fc_rate can split over ranks
 OPTIMIZERS = ("sgd", "adamw")

@@ -17,7 +17,8 @@ from options.overrides import BETWEEN_EPOCHS, NEVER
 DEFAULTS = {
     "data_root": None, "train_data_path": None, "val_data_path": None, "swap_color_channel": False,
     "follow_links": False,
-    "use_mxrecord": False, "train_data_subset": None, "max_bad_fraction": 0.001, "custom_num_class": None,
+    "use_mxrecord": False, "data_format": None,
+    "train_data_subset": None, "max_bad_fraction": 0.001, "custom_num_class": None,
     "val_identities": 0.1, "synthetic_identities": 200, "synthetic_images": 20,
     "epochs": 24, "batch_size": 256, "lr": 0.1, "lr_milestones": (8, 12, 14), "lr_gamma": 0.1, "momentum": 0.9,
     "weight_decay": 5e-4, "accumulate_grad_batches": 1, "gradient_clip_val": 0.0, "warmup_steps": 0, "seed": 42,
@@ -62,7 +63,7 @@ GIVEN = {
     "on_nonfinite": ("skip", "skip"), "max_skipped_steps": ("7", 7), "arch": ("ir_tiny", "ir_tiny"),
     "embedding_size": ("128", 128), "head": ("arcface", "arcface"), "m": ("0.3", 0.3), "h": ("0", 0.0),
     "s": ("32", 32.0), "t_alpha": ("0.99", 0.99), "partial_fc_rate": ("0.1", 0.1),
-    "color_space": ("bgr", "bgr"), "qaconv_channels": ("64", 64),
+    "data_format": ("records", "records"), "color_space": ("bgr", "bgr"), "qaconv_channels": ("64", 64),
     "qaconv_score": ("weighted", "weighted"), "k_nearest": ("5", 5), "adaface_loss_weight": ("1", 1.0),
     "qaconv_loss_weight": ("0", 0.0), "occlusion_loss_weight": ("0.1", 0.1), "triplet_weight": ("0.2", 0.2),
     "class_weight": ("0.3", 0.3),

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from datasets.faces.image_folder import ImageFolderDataset
 from datasets.faces.image_header import image_size
+from datasets.faces.images import UnreadableImageError
 from datasets.payloads import Payload, decode_payload, portions
 from datasets.records.dataset import RecordDataset
-from datasets.sample import Image
+from datasets.sample import FaceDataset, Image
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
 
 SAMPLE = 200
@@ -90,9 +91,11 @@ class Alignment(NamedTuple):
         )
 
 
-def check_alignment(dataset: ImageFolderDataset | RecordDataset) -> Alignment:
+def check_alignment(dataset: FaceDataset) -> Alignment:
     """Return what SAMPLE images, spread evenly over a set, say of its alignment; it takes a second."""
     indices = np.unique(np.linspace(0, len(dataset) - 1, SAMPLE).astype(np.int64))
+    if not isinstance(dataset, ImageFolderDataset | RecordDataset):
+        return measure_alignment([grey for grey in (_read_grey(dataset, int(i)) for i in indices) if grey is not None])
     payloads = [payload for portion in portions(dataset, indices) for payload in portion.read() if payload.data]
     sizes = [size for size in (image_size(payload.data) for payload in payloads) if size is not None]
     num_not_square = sum(width != height for width, height in sizes)
@@ -100,6 +103,13 @@ def check_alignment(dataset: ImageFolderDataset | RecordDataset) -> Alignment:
         # Large photographs are not decoded: that would take half a minute.
         return Alignment(len(payloads), num_not_square)
     return measure_alignment([grey for grey in map(_grey, payloads) if grey is not None], num_not_square)
+
+
+def _read_grey(dataset: FaceDataset, index: int) -> Image | None:
+    try:
+        return np.asarray(cv2.cvtColor(dataset.read(index), cv2.COLOR_RGB2GRAY), np.uint8)
+    except UnreadableImageError:
+        return None
 
 
 def measure_alignment(greys: list[Image], num_not_square: int = 0) -> Alignment:

@@ -59,6 +59,17 @@ def test_use_mxrecord_trains_on_a_record_file(faces, tmp_path):
         datamodule(data_root=str(tmp_path))
 
 
+def test_data_format_names_how_the_images_lie(faces, tmp_path):
+    folder = ImageFolderDataset(faces / "train")
+    write_faces(tmp_path, (path.read_bytes() for path in folder.paths), folder.labels)
+    (tmp_path / "calfw").symlink_to(faces / "elsewhere" / "sets" / "calfw")
+    records = datamodule(data_root=str(tmp_path), data_format="records").train_dataset
+    assert records.labels.tolist() == folder.labels.tolist()
+    assert np.array_equal(datamodule(data_root=str(faces), data_format="folder").train_dataset.read(7), records.read(7))
+    with pytest.raises(ValueError, match="--use_mxrecord conflicts with --data_format folder"):
+        datamodule(data_root=str(faces), data_format="folder", use_mxrecord=True)
+
+
 def test_train_data_subset_keeps_the_listed_images_of_identities_with_five(faces, tmp_path, monkeypatch):
     listed = tmp_path / "listed.txt"
     listed.write_text("47, 46,45,44\n43 " + ",".join(map(str, range(12, 18))) + " 0 1 2 3\n")

@@ -23,6 +23,7 @@ EFFECTS = {
     "swap_color_channel": f"{OPTIONS}::test_swap_color_channel_makes_training_and_validation_images_rgb",
     "follow_links": "test_follow_links_trains_on_identities_that_links_lead_to",
     "use_mxrecord": "test_use_mxrecord_trains_on_a_record_file",
+    "data_format": "test_data_format_names_how_the_images_lie",
     "train_data_subset": "test_train_data_subset_keeps_the_listed_images_of_identities_with_five",
     "max_bad_fraction": f"{DATA}::test_more_unreadable_images_than_max_bad_fraction_stop_the_run",
     "custom_num_class": "test_custom_num_class_must_be_the_number_of_training_identities",
