@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.files import WriteFailures, naming, side_file
+from engine.files import WriteFailures, side_file
 from options.command import FlagParser, as_typed, user_errors
 from options.flags import Options, add_flags, flag, path_word
 from system.terminal import show
@@ -118,8 +118,7 @@ def _write(folder: Path, diagnosis: Diagnosis, failures: WriteFailures) -> None:
 
     from datasets.doctor import pictures, report
 
-    with naming(folder):
-        report.write(folder, diagnosis)
+    report.write(folder, diagnosis)
     with side_file(failures, "contact_sheet.png"):
         pictures.write_sheet(folder / "contact_sheet.png", diagnosis)
     if diagnosis.dataset is not None:

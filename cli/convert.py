@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets.counted import counted
-from engine.files import naming
 from options.command import FlagParser, as_typed, user_errors
 from options.flags import Options, add_flags, flag, path_word
+from system.files import naming
 from system.terminal import printable, show
 
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right

@@ -23,7 +23,7 @@ from datasets.faces.folder_scan import refuse_output_within
 from datasets.progress import tracked
 from engine import runs
 from engine.devices import choose_precision, settle, uses_gpu
-from engine.files import WriteFailures, naming
+from engine.files import WriteFailures
 from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
 from evaluation import (
     FLIP_FUSION,
@@ -41,6 +41,7 @@ from evaluation import (
     stratified_folds,
 )
 from evaluation.report.results import SCHEMA, Results, format_report, write_report
+from system.files import atomic_write, make_room
 from system.terminal import show
 from tasks.recognition.reporting import NUM_RESAMPLES, draw_report
 from tasks.recognition.validation import MIN_PAIRS, MIN_PEOPLE, precision, used_weights
@@ -63,6 +64,7 @@ def run(options: EvaluationConfig) -> int:
     refuse_output_within(Path(options.data_path), folder, "--output-dir")
     folder.mkdir(parents=True, exist_ok=True)
     lock = runs.lock_folder(folder)
+    make_room(folder, ["run.log"])
     failures = WriteFailures()
     runs.log_into(folder, runs.start_log(), failures)
     options = settle(options)
@@ -77,8 +79,7 @@ def run(options: EvaluationConfig) -> int:
     labels = dataset.labels[places]
     resampling = choose_resampling(pairs, labels, options)
     results = evaluate_conditions(model, scored.scores, pairs, resampling, options)
-    with naming(folder):
-        save_scores(folder / "scores.npz", [str(dataset.paths[place]) for place in places.tolist()], pairs, scored)
+    save_scores(folder / "scores.npz", [str(dataset.paths[place]) for place in places.tolist()], pairs, scored)
     facts = {
         "matched": describe_matched(scored.matched),
         "unreadable": unreadable,
@@ -88,8 +89,7 @@ def run(options: EvaluationConfig) -> int:
     report = describe_results(results, model, resampling, options, facts)
     if listed is None:
         report["benchmarks"][SET_NAME]["identification"] = identify(results, labels)
-    with naming(folder):
-        write_report(folder, report)
+    write_report(folder, report)
     draw_report(folder, report, failures)
     show(format_report(report))
     show(f"report: {folder}")
@@ -299,17 +299,16 @@ def save_scores(path: Path, image_paths: list[str], pairs: Pairs, scored: PairSc
         f"{condition}_{name}": values for condition, by in scored.scores.items() for name, values in by.items()
     }
     arrays |= {f"{condition}_matched": matched for condition, matched in scored.matched.items()}
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez_compressed(
-        temporary,
-        paths=np.array(image_paths),
-        first=pairs.first.astype(np.int32),
-        second=pairs.second.astype(np.int32),
-        issame=pairs.issame,
-        folds=pairs.folds.astype(np.int32),
-        **arrays,
-    )
-    temporary.replace(path)
+    with atomic_write(path, "wb") as stream:
+        np.savez_compressed(
+            stream,
+            paths=np.array(image_paths),
+            first=pairs.first.astype(np.int32),
+            second=pairs.second.astype(np.int32),
+            issame=pairs.issame,
+            folds=pairs.folds.astype(np.int32),
+            **arrays,
+        )
 
 
 def describe_matched(matched: Mapping[str, NDArray[np.bool_]]) -> str | dict[str, str]:

@@ -38,7 +38,6 @@ from engine.callbacks import (
     truncate_incidents,
     watched_ranks,
 )
-from engine.checkpoint_file import remove_unfinished
 from engine.devices import device_name, local_ranks, settle, uses_gpu, world_size
 from engine.files import WriteFailures, side_file
 from engine.guard import NonFiniteError
@@ -51,6 +50,7 @@ from engine.trainer import build_trainer
 from evaluation.report.results import format_table, write_report
 from options.overrides import override
 from system.cores import usable_workers
+from system.files import make_room, remove_unfinished
 from system.launch import find_launch, is_main_process
 from system.terminal import show
 from tasks.recognition.callbacks import build_callbacks
@@ -290,7 +290,7 @@ def _run_folder(config: Config, checkpoint: Mapping[str, Any] | None) -> Path:
     assert config.resume_from_checkpoint is not None
     path = Path(config.resume_from_checkpoint)
     remove_unfinished(path.parent)
-    runs.set_aside_unusable(path.parent)
+    make_room(path.parent, runs.SIDE_FILES, runs.SIDE_FOLDERS)
     dropped = truncate_metrics(path.parent / "metrics.csv", checkpoint["global_step"])
     truncate_incidents(path.parent / "incidents.jsonl", checkpoint["global_step"])
     restart_tensorboard(path.parent, checkpoint["global_step"])

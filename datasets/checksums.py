@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets.faces.paths import open_regular
+from system.files import write_text
 
 CHECKSUMS = "checksums.json"
 # Small enough that a few threads share even one file.
@@ -35,10 +35,7 @@ def write_checksums(folder: Path) -> None:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     content = {path.relative_to(folder).as_posix(): _describe(path) for path in files}
-    with (folder / CHECKSUMS).open("w", encoding="utf-8") as stream:
-        json.dump({"files": content, "crc32": _of_text(content)}, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
+    write_text(folder / CHECKSUMS, json.dumps({"files": content, "crc32": _of_text(content)}))
 
 
 def verify(folder: Path) -> None:

@@ -13,8 +13,9 @@ from lightning_fabric.plugins import TorchCheckpointIO
 
 from engine.files import WriteFailures, outlived
 from ops import append_checksum, damage, utf8_path
+from system.files import atomic_write, replacing
 
-__all__ = ["AtomicCheckpointIO", "damage", "keep_copy", "remove_unfinished"]
+__all__ = ["AtomicCheckpointIO", "damage", "keep_copy"]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -37,16 +38,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         with outlived(self._failures, path.name):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = _temporary(path)
-            try:
-                with temporary.open("w+b") as stream:
-                    _save(checkpoint, stream)
-                    append_checksum(stream)
-                    _sync(stream)
-                temporary.replace(path)
-                _sync_folder(path.parent)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with atomic_write(path, "w+b") as stream:
+                _save(checkpoint, stream)
+                append_checksum(stream)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return a checkpoint as plain data whose tensors are read when they are needed.
@@ -65,28 +59,13 @@ def keep_copy(source: Path, target: Path) -> None:
     Raises:
         OSError: if the folder cannot be written.
     """
-    temporary = _temporary(target)
-    try:
+    with replacing(target) as temporary:
         try:
             os.link(source, temporary)
         except OSError:
             shutil.copyfile(source, temporary)
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
-        temporary.replace(target)
-        _sync_folder(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Delete what killed runs left of checkpoints that they were writing."""
-    for path in folder.glob(".*.ckpt.*.tmp"):
-        path.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _save(checkpoint: Mapping[str, Any], stream: BinaryIO) -> None:
@@ -97,19 +76,3 @@ def _save(checkpoint: Mapping[str, Any], stream: BinaryIO) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from error
         raise
-
-
-def _sync(stream: BinaryIO) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Let the new name of a file survive a power failure."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return  # Windows opens no folder
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

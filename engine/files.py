@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
-import stat
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from itertools import count
 from pathlib import Path
 
 from system import ROOT
@@ -18,7 +14,6 @@ from system import ROOT
 logger = logging.getLogger(__name__)
 
 INCOMPLETE_CODE = 74  # EX_IOERR of sysexits.h
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class WriteFailures:
@@ -74,17 +69,6 @@ def outlived(failures: WriteFailures | None, name: str, errors: type[Exception] 
             failures.succeeded(name)
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Let the error of a full disk, which names no file, name this one or its folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno in _FULL:
-            error.filename = str(path)
-        raise
-
-
 def side_file(failures: WriteFailures | None, name: str) -> AbstractContextManager[None]:
     """Go on after the block whatever it raises, as `outlived` does: the run is worth more than a picture or a list.
 
@@ -106,26 +90,6 @@ def _reason(error: Exception) -> str:
 
 def _is_ours(file: Path) -> bool:
     return file.is_relative_to(ROOT) and "site-packages" not in file.parts
-
-
-def is_plain_file(path: Path) -> bool:
-    """Return whether a path is a file that can be read and written: no pipe, device, folder or link to elsewhere."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode) and os.access(path, os.R_OK | os.W_OK)
-    except OSError:
-        return False
-
-
-def set_aside(path: Path, reason: str) -> None:
-    """Give what stands in the way of a file that can be written anew another name, and say so.
-
-    Raises:
-        OSError: if the folder cannot be written.
-    """
-    names = (path.with_name(f"{path.name}.unusable{number or ''}") for number in count())
-    kept = next(name for name in names if not os.path.lexists(name))
-    path.rename(kept)
-    logger.warning("%s %s; it is kept as %s and a new one is begun", path, reason, kept.name)
 
 
 class RunLogHandler(logging.FileHandler):

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TextIO
 
 from engine.devices import describe_machine
-from engine.files import RunLogHandler, WriteFailures, is_plain_file, naming, set_aside
+from engine.files import RunLogHandler, WriteFailures
 from options.engine import EngineOptions
 from system import ROOT, terminal
+from system.files import atomic_write, is_regular, naming, set_aside
 from system.terminal import LineFormatter, printable, shell_command
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,9 @@ QUIET_WARNINGS = (
 LOCK_FILE = "run.lock"
 SIDE_FILES = (
     *("config.json", "command.txt", "environment.json", "run.log"),
-    *("metrics.csv", "incidents.jsonl", "unreadable.txt", "heartbeat.json"),
+    *("metrics.csv", "incidents.jsonl", "unreadable.txt", "heartbeat.json", "wandb_id.txt"),
 )
+SIDE_FOLDERS = ("report", "tensorboard", "wandb")
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_TIME = "%H:%M:%S"
 RECORDED_PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "opencv-python-headless", "scikit-learn")
@@ -77,7 +79,10 @@ def lock_folder(folder: Path) -> TextIO:
     Raises:
         ValueError: if another process has the folder; it says which.
     """
-    stream = (folder / LOCK_FILE).open("a+", encoding="utf-8", errors="replace")
+    path = folder / LOCK_FILE
+    if os.path.lexists(path) and not is_regular(path):
+        set_aside(path, "is no file")
+    stream = path.open("a+", encoding="utf-8", errors="replace")
     try:
         import fcntl  # Windows has none
 
@@ -151,18 +156,6 @@ def _read_history(path: Path) -> list[object]:
     return history
 
 
-def set_aside_unusable(folder: Path) -> None:
-    """Make room, in the folder of a run that goes on, for the files beside the checkpoints that are no plain files.
-
-    Raises:
-        OSError: if the folder cannot be written.
-    """
-    for name in SIDE_FILES:
-        path = folder / name
-        if os.path.lexists(path) and not is_plain_file(path):
-            set_aside(path, "is no file that can be read and written")
-
-
 def command_to_go_on(checkpoint: Path) -> str:
     """Return the words for a shell, in the folder where this process was started, that go on from a checkpoint."""
     program = os.path.relpath(ROOT / "main.py")
@@ -170,13 +163,9 @@ def command_to_go_on(checkpoint: Path) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON as a whole: to a temporary name, synced, then renamed."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    with naming(path), temporary.open("w", encoding="utf-8") as stream:
+    """Write JSON as a whole, or nothing."""
+    with atomic_write(path) as stream:
         json.dump(value, stream, indent=2, allow_nan=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 class _TerminalHandler(logging.StreamHandler):

@@ -67,6 +67,14 @@ def no_log_outlives_its_test():
         handler.close()
 
 
+@pytest.fixture
+def quiet_log(monkeypatch):
+    """Let a program set up its log without touching the handlers of the tests."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    yield
+    logging.captureWarnings(False)
+
+
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory):
     """Folder with synthetic training identities in `train` and the five benchmarks of 40 pairs."""

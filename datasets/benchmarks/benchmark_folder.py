@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from datasets.checksums import CHECKSUMS, verify, write_checksums
 from datasets.faces.paths import open_regular
 from datasets.sample import Image
+from system.files import atomic_write, sync_folder, write_text
 from transforms.landmarks import IMAGE_SIZE
 
 IMAGE_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
@@ -135,7 +136,7 @@ def save_benchmark(benchmark: Benchmark, root: str | os.PathLike[str]) -> Path:
         if target.exists():
             target.rename(temporary / "replaced")
         complete.rename(target)
-        _sync(root)
+        sync_folder(root)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -148,21 +149,16 @@ def write_folder(stream: PairStream, folder: Path, source: str | None) -> None:
         OSError: if it cannot be written.
     """
     folder.mkdir()
-    with (folder / "images.npy").open("wb") as file:
+    with atomic_write(folder / "images.npy", "wb") as file:
         _write_images(file, stream)
-        _flush(file)
     for field in ("issame", "folds", "identities"):
         array = getattr(stream, field)
         if array is not None:
-            with (folder / f"{field}.npy").open("wb") as file:
+            with atomic_write(folder / f"{field}.npy", "wb") as file:
                 np.save(file, array, allow_pickle=False)
-                _flush(file)
     if source is not None:
-        with (folder / _SOURCE).open("wb") as file:
-            file.write(f"{source}\n".encode())
-            _flush(file)
+        write_text(folder / _SOURCE, f"{source}\n")
     write_checksums(folder)
-    _sync(folder)
 
 
 def is_own_layout(folder: Path) -> bool:
@@ -240,21 +236,6 @@ def _write_images(file: BinaryIO, stream: PairStream) -> None:
     np.lib.format.write_array_header_1_0(file, header)
     for image in stream.images:
         file.write(image.tobytes())
-
-
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    if not hasattr(os, "O_DIRECTORY"):
-        return  # Windows opens no folder
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _describe(array: NDArray) -> str:

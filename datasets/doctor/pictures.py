@@ -13,6 +13,7 @@ from datasets.doctor.diagnosis import Diagnosis
 from datasets.doctor.report import place_in_sets
 from datasets.faces.images import UnreadableImageError
 from datasets.sample import Image
+from system.files import atomic_write
 from system.terminal import printable
 from transforms.landmarks import IMAGE_SIZE
 
@@ -143,4 +144,5 @@ def _text(canvas: Image, text: str, place: tuple[int, int], size: float = 0.34) 
 def _write(file: Path, canvas: Image) -> None:
     done, data = cv2.imencode(".png", canvas)
     assert done, canvas.shape
-    file.write_bytes(data.tobytes())
+    with atomic_write(file, "wb") as stream:
+        stream.write(data.tobytes())

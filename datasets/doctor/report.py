@@ -22,6 +22,7 @@ from datasets.doctor.diagnosis import (
 from datasets.doctor.duplicates import Pairs
 from datasets.faces.image_folder import ImageFolderDataset
 from datasets.records.dataset import RecordDataset
+from system.files import atomic_write, write_text
 from system.terminal import escaped, printable
 
 SCHEMA = "maskwise-check/1"
@@ -87,8 +88,8 @@ def place_in_sets(diagnosis: Diagnosis, position: int) -> str:
 def write(folder: Path, diagnosis: Diagnosis) -> Section:
     """Write report.json and findings.csv into a folder and return the report."""
     report = to_dict(diagnosis)
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    with (folder / "findings.csv").open("w", encoding="utf-8", newline="") as stream:
+    write_text(folder / "report.json", json.dumps(report, indent=2) + "\n")
+    with atomic_write(folder / "findings.csv", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(("kind", "image", "other", "detail"))
         writer.writerows(map(escaped, row) for row in table(diagnosis))  # a file name may hold anything

@@ -11,10 +11,10 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from engine.callbacks.unreadable_list import write_lines
-from engine.files import WriteFailures, set_aside, side_file
+from engine.files import WriteFailures, side_file
 from engine.guard import Incident
 from engine.host import trained
+from system.files import set_aside, write_text
 
 NAME = "incidents.jsonl"
 
@@ -72,9 +72,8 @@ def truncate_incidents(path: Path, last_step: int) -> None:
         steps = [_step(line) for line in lines]
         if None in steps:
             set_aside(path, "has lines that are no incidents")
-        write_lines(
-            path, [line for line, step in zip(lines, steps, strict=True) if step is not None and step <= last_step]
-        )
+        kept = [line for line, step in zip(lines, steps, strict=True) if step is not None and step <= last_step]
+        write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _step(line: str) -> int | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -12,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 
 from engine.files import WriteFailures, side_file
 from ops import gather_objects
+from system.files import write_text
 from system.terminal import escaped, printable
 
 _COUNT_EVERY = 50
@@ -70,7 +69,7 @@ class UnreadableList(Callback):
     def _add(self, path: Path, found: dict[str, str]) -> None:
         with side_file(self._failures, path.name):
             reasons = _read(path) | {escaped(name): escaped(reason) for name, reason in found.items()}
-            write_lines(path, (f"{name}\t{reason}" for name, reason in sorted(reasons.items())))
+            write_text(path, "".join(f"{name}\t{reason}\n" for name, reason in sorted(reasons.items())))
 
     def _stop_above_limit(self, count: int, trainer: pl.Trainer) -> None:
         total = len(trainer.datamodule.train_dataset)  # type: ignore[attr-defined]  # Lightning attaches it
@@ -92,13 +91,3 @@ def _read(path: Path) -> dict[str, str]:
         return {}
     lines = path.read_text("utf-8", "surrogateescape").split("\n")  # a list of an earlier version has names as bytes
     return {printable(name): printable(reason) for name, tab, reason in (line.partition("\t") for line in lines) if tab}
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file as a whole: to a temporary name, synced, then renamed."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.writelines(f"{line}\n" for line in lines)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

@@ -12,7 +12,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from engine.files import WriteFailures, set_aside, side_file
+from engine.files import WriteFailures, side_file
+from system.files import atomic_write, set_aside
 from system.terminal import printable
 
 
@@ -136,15 +137,11 @@ def truncate_metrics(path: Path, last_step: int) -> int:
 
 
 def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> None:
-    """Write a CSV file as a whole: to a temporary name, synced, then renamed."""
-    temporary = path.with_suffix(".csv.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as stream:
+    """Write a CSV file as a whole, or nothing."""
+    with atomic_write(path, newline="") as stream:
         writer = csv.DictWriter(stream, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:

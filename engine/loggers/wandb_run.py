@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 
 from engine.files import WriteFailures, outlived
+from system.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def restore_wandb_id(folder: Path, checkpoint: Mapping[str, Any]) -> None:
     """
     run_id = checkpoint.get(ID_KEY)
     if _read_id(folder) is None and isinstance(run_id, str) and _ID.fullmatch(run_id):
-        (folder / ID_FILE).write_text(f"{run_id}\n", encoding="utf-8")
+        write_text(folder / ID_FILE, f"{run_id}\n")
 
 
 def start_wandb(folder: Path, options: Mapping[str, Any], failures: WriteFailures | None = None) -> WandbLogger:
@@ -106,7 +107,7 @@ def _read_id(folder: Path) -> str | None:
 
 def _write_id(folder: Path, failures: WriteFailures | None) -> None:
     with outlived(failures, ID_FILE):
-        (folder / ID_FILE).write_text(f"{secrets.token_hex(4)}\n", encoding="utf-8")
+        write_text(folder / ID_FILE, f"{secrets.token_hex(4)}\n")
 
 
 def _start(folder: Path, mode: str, options: Mapping[str, Any]) -> WandbLogger:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from evaluation.report.results import METHOD_NAMES, Entry, Results, head_facts
+from system.files import replacing
 from system.terminal import printable
 
 # Okabe, Ito, "Color universal design", 2008: told apart with every kind of colour vision.
@@ -263,16 +264,11 @@ def _mark(results: Results) -> str:
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    """Write the figure as a whole: under a hidden name first, then renamed."""
+    """Write the figure as a whole, or nothing."""
     FigureCanvasAgg(figure)
-    temporary = path.with_name(f".{path.name}.tmp")
     kind = path.suffix.removeprefix(".")
-    try:
-        with warnings.catch_warnings():
-            for message in _LACKS_LETTERS:
-                warnings.filterwarnings("ignore", message)
-            figure.savefig(temporary, format=kind, dpi=_DPI, metadata={"Software": None} if kind == "png" else None)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, warnings.catch_warnings():
+        for message in _LACKS_LETTERS:
+            warnings.filterwarnings("ignore", message)
+        figure.savefig(temporary, format=kind, dpi=_DPI, metadata={"Software": None} if kind == "png" else None)
     return path

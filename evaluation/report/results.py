@@ -22,13 +22,13 @@ Schema (every number may be null: it cannot be computed, or is infinite):
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from system.files import write_text
 from system.terminal import printable
 
 SCHEMA = 1
@@ -70,8 +70,8 @@ def write_report(folder: Path | str, results: Results) -> None:
         raise ValueError(f"write_report: the protocol must state {list(PROTOCOL_FACTS)}, {absent} are missing.")
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    _write_atomically(target / "results.json", json.dumps(to_primitive(results), indent=1, allow_nan=False) + "\n")
-    _write_atomically(target / "report.txt", format_report(results))
+    write_text(target / "results.json", json.dumps(to_primitive(results), indent=1, allow_nan=False) + "\n")
+    write_text(target / "report.txt", format_report(results))
 
 
 def to_primitive(value: object) -> object:
@@ -236,12 +236,3 @@ def _fact(value: object) -> str:
 
 def _synthetic_mark(results: Results) -> str:
     return ", synthetic faces" if results["synthetic"] else ""
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -19,9 +19,9 @@ from untrained import write_checkpoint
 import main
 import main_eval
 from cli import check, convert
-from engine.files import naming
 from nets.weight_file import read_state_dict
 from options.command import user_errors
+from system.files import naming
 from system.terminal import printable
 
 NAMES = [

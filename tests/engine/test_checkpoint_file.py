@@ -8,7 +8,7 @@ import pytest
 import torch
 from full_disk import full_disk
 
-from engine.checkpoint_file import AtomicCheckpointIO, damage, keep_copy, remove_unfinished
+from engine.checkpoint_file import AtomicCheckpointIO, damage, keep_copy
 from engine.files import WriteFailures
 
 
@@ -99,10 +99,3 @@ def test_a_kept_copy_outlives_the_next_checkpoint(tmp_path, monkeypatch, links):
         io.save_checkpoint({"weights": torch.full((3,), number)}, tmp_path / "last.ckpt")
     assert weights(tmp_path / "kept.ckpt").tolist() == [1] * 3
     assert {entry.name for entry in tmp_path.iterdir()} == {"last.ckpt", "kept.ckpt"}
-
-
-def test_what_a_killed_run_was_writing_is_removed(tmp_path):
-    for name in (".last.ckpt.123.tmp", "last.ckpt", "metrics.csv.tmp"):
-        (tmp_path / name).touch()
-    remove_unfinished(tmp_path)
-    assert {entry.name for entry in tmp_path.iterdir()} == {"last.ckpt", "metrics.csv.tmp"}

@@ -1,7 +1,5 @@
 """Data of noise, and a place of its own for each test."""
 
-import logging
-
 import cv2
 import numpy as np
 import pytest
@@ -34,11 +32,3 @@ def apart(tmp_path, monkeypatch):
     monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-
-
-@pytest.fixture
-def quiet_log(monkeypatch):
-    """Let a program set up its log without touching the handlers of the tests."""
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    yield
-    logging.captureWarnings(False)

@@ -84,6 +84,17 @@ def test_what_is_no_plain_file_makes_room(stopped, tmp_path, monkeypatch, kind, 
     assert not (kind == "dangling link" and (tmp_path / "outside").exists())
 
 
+@pytest.mark.parametrize("kind", ["pipe", "dangling link", "binary"])
+def test_what_is_no_folder_makes_room(stopped, tmp_path, monkeypatch, kind):
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    for name in runs.SIDE_FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        place(folder / name, kind)
+    resume(stopped, folder, monkeypatch)
+    assert all(os.path.lexists(folder / f"{name}.unusable") for name in runs.SIDE_FOLDERS)
+
+
 @pytest.mark.parametrize("kind", CONTENTS)
 def test_a_run_goes_on_beside_files_with_any_content(stopped, tmp_path, monkeypatch, kind):
     folder = tmp_path / "run"
