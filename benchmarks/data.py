@@ -1,6 +1,6 @@
 """Reading at the scale of MS1MV2: opening a record file, feeding training images, opening a benchmark set.
 
-Run as `python -m benchmarks.data`. The record file of the first table is simulated, 5.8 M images of a few bytes, built
+Run as `python -m benchmarks data`. The record file of the first table is simulated, 5.8 M images of a few bytes, built
 in a temporary folder; each of its openings is a process of its own, imports not counted. The loader reads synthetic
 faces, JPEG of quality 95, from records in this process, without workers: what it needs beyond decoding is what a worker
 would need.
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from benchmarks.harness.measure import alternate, ratio
-from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.program import Benchmark, scaled
 from benchmarks.harness.tables import Column, Row, Table
 from benchmarks.records import keep_images_only, open_in_process, plain_loop, write_simulated
 from config import OCCLUDERS
@@ -201,7 +201,4 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
     yield SETS, measure_benchmark(scaled(12_000, args.scale, least=20) // 2 * 2, args.repeats)
 
 
-BENCHMARK = Benchmark("data", __doc__, (OPENING, LOADER, SETS), _measure)
-
-if __name__ == "__main__":
-    main(BENCHMARK)
+BENCHMARK = Benchmark((OPENING, LOADER, SETS), _measure)

@@ -1,6 +1,6 @@
 """Galleries of compact maps: what rounding them does to scores, what a search costs with and without short list.
 
-Run as `python -m benchmarks.gallery`. Without `--model_path` the network is an untrained ir_tiny: times and memory mean
+Run as `python -m benchmarks gallery`. Without `--model_path` the network is an untrained ir_tiny: times and memory mean
 the same, accuracy and recall nothing. The faces are synthetic; a second set of images, behind occluders that training
 knows, is matched with the clean one.
 """
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import transforms
 from benchmarks.ablation.scores import People, render_people
 from benchmarks.harness.measure import MIB, alternate, measure_extra_mib, ratio
-from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.program import Benchmark, scaled
 from benchmarks.harness.tables import Column, Row, Table
 from cli.checkpoints import load_pretrained_model
 from config import Config
@@ -177,11 +177,4 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
             yield SEARCH, row
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model_path", help="checkpoint of ours (an untrained network)")
-
-
-BENCHMARK = Benchmark("gallery", __doc__, (STORAGE, SEARCH), _measure, add_arguments=_add_arguments)
-
-if __name__ == "__main__":
-    main(BENCHMARK)
+BENCHMARK = Benchmark((STORAGE, SEARCH), _measure)

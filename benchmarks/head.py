@@ -1,6 +1,6 @@
 """Memory and processor time of a rank in a step of the sharded head: classes times ranks, each rank a gloo process.
 
-Run as `python -m benchmarks.head`. The global batch is the same for any number of ranks. Processor time is that of the
+Run as `python -m benchmarks head`. The global batch is the same for any number of ranks. Processor time is that of the
 process: it needs no core per rank, as wall time would. Memory is what building the head and its first two steps add.
 """
 
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 import heads
 from benchmarks.harness.measure import MIB, measure_extra_mib, ratio
-from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.program import Benchmark, scaled
 from benchmarks.harness.tables import Column, Row, Table
 from engine.composite import ShardSGD
 
@@ -146,13 +146,4 @@ def _ratio(row: Row, alone: Row, key: str) -> float | None:
     return ratio(value, reference)
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--embedding_size", type=int, default=512)
-    parser.add_argument("--rate", type=float, default=0.1)
-    parser.add_argument("--batch_size", type=int, default=128, help="of all ranks together")
-
-
-BENCHMARK = Benchmark("head", __doc__, (TABLE,), _measure, repeats=5, add_arguments=_add_arguments)
-
-if __name__ == "__main__":
-    main(BENCHMARK)
+BENCHMARK = Benchmark((TABLE,), _measure)

@@ -1,6 +1,6 @@
 """Wall time of `python main.py --help`, against an interpreter that does nothing.
 
-Run as `python -m benchmarks.help`.
+Run as `python -m benchmarks help`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.harness.measure import alternate, ratio
-from benchmarks.harness.program import Benchmark, main
+from benchmarks.harness.program import Benchmark
 from benchmarks.harness.tables import Column, Row, Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +51,4 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
         yield TABLE, row
 
 
-BENCHMARK = Benchmark("help", __doc__, (TABLE,), _measure, repeats=10)
-
-if __name__ == "__main__":
-    main(BENCHMARK)
+BENCHMARK = Benchmark((TABLE,), _measure)

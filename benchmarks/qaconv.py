@@ -1,6 +1,6 @@
 """QAConv against the plain formulation, and against the matrix product that is its floor.
 
-Run as `python -m benchmarks.qaconv`. "Plain" is the published formulation on autograd: one einsum, the maximum over
+Run as `python -m benchmarks qaconv`. "Plain" is the published formulation on autograd: one einsum, the maximum over
 either side, batch norm, linear layer, batch norm; parameters and inputs are the same for both. "Product" is
 torch.matmul of the same operations into memory that is there already, so it pays for arithmetic alone. The floor is
 written down before anything is measured: operations over the peak of large products in this process, or the bytes of
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.harness.floor import Work, floor_seconds
 from benchmarks.harness.measure import Step, compare, ratio
-from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.program import Benchmark, scaled
 from benchmarks.harness.tables import Column, Row, Table
 from evaluation import FaceDescriptions, LocalView, score_all_pairs
 from qaconv import QAConv
@@ -264,11 +264,4 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
         yield TABLE, measure_case(CASES[name], args.scale, args.repeats)
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", nargs="+", choices=CASES, default=list(CASES), help="which ones to measure (all)")
-
-
-BENCHMARK = Benchmark("qaconv", __doc__, (TABLE,), _measure, add_arguments=_add_arguments)
-
-if __name__ == "__main__":
-    main(BENCHMARK)
+BENCHMARK = Benchmark((TABLE,), _measure)

@@ -1,6 +1,6 @@
 """Time of the PK sampler at the scale of MS1MV2: construction and plan of one epoch, against a plain Python loop.
 
-Run as `python -m benchmarks.sampler`. The labels are drawn; no image is needed.
+Run as `python -m benchmarks sampler`. The labels are drawn; no image is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.measure import Step, alternate, ratio
-from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.program import Benchmark, scaled
 from benchmarks.harness.tables import Column, Row, Table
 from datasets.sampling.samplers import PKBatchSampler
 
@@ -110,13 +110,4 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
         yield TABLE, row
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, default=5_800_000)
-    parser.add_argument("--identities", type=int, default=85_742)
-    parser.add_argument("--batch_size", type=int, default=256)
-
-
-BENCHMARK = Benchmark("sampler", __doc__, (TABLE,), _measure, repeats=3, add_arguments=_add_arguments)
-
-if __name__ == "__main__":
-    main(BENCHMARK)
+BENCHMARK = Benchmark((TABLE,), _measure)

@@ -1,6 +1,6 @@
 """The training step on the CPU: its precision, memory format and recomputation, and where a whole step's time goes.
 
-Run as `python -m benchmarks.step`. The first table is backbone, AdaFace, cross entropy, backward pass and SGD; the
+Run as `python -m benchmarks step`. The first table is backbone, AdaFace, cross entropy, backward pass and SGD; the
 second a step of maskwise with its default flags, on the synthetic faces or on --data_root. There the images are read
 in this process, so that all of their time is seen; workers would hide it behind the rest.
 """
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 import heads
 import nets
 from benchmarks.harness.measure import Step, compare, ratio
-from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.program import Benchmark, scaled
 from benchmarks.harness.step_clock import StepClock, Stretch
 from benchmarks.harness.tables import Column, Row, Table
 from config import IMAGES_PER_IDENTITY, Config
@@ -168,16 +168,4 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
         yield SHARES, row
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--arch", default="ir_18", help="backbone of the variants (%(default)s)")
-    parser.add_argument("--batch_size", type=int, default=16, help="images of the variants (%(default)s)")
-    parser.add_argument("--shares_arch", default="ir_tiny", help="backbone of the whole step (%(default)s)")
-    parser.add_argument("--shares_batch_size", type=int, default=64, help="images of the whole step (%(default)s)")
-    parser.add_argument("--shares_steps", type=int, default=20, help="whole steps that count (%(default)s)")
-    parser.add_argument("--data_root", help="data of the whole step (the synthetic faces)")
-
-
-BENCHMARK = Benchmark("step", __doc__, (STEP, SHARES), _measure, add_arguments=_add_arguments)
-
-if __name__ == "__main__":
-    main(BENCHMARK)
+BENCHMARK = Benchmark((STEP, SHARES), _measure)

@@ -1,6 +1,6 @@
 """What every rank builds from the images' labels, at the scale of WebFace42M: the record index, the sampler, its plan.
 
-Run as `python -m benchmarks.structures`; docs/scaling.md has the tables, put there by hand. The record file is
+Run as `python -m benchmarks structures`; docs/scaling.md has the tables, put there by hand. The record file is
 simulated with tiny payloads, 2.5 GB of it in a temporary folder. Each row is a process of its own; memory is what it
 cannot share or give back, beyond what its libraries hold.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.program import Benchmark, scaled
 from benchmarks.harness.tables import Column, Row, Table
 from benchmarks.records import anonymous_mib, open_in_process, watch, write_simulated
 from benchmarks.sampler import long_tailed_labels
@@ -139,12 +139,4 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
         yield DISK_READS, row
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    # Not beside the others, whose tables are those of another page.
-    parser.set_defaults(output=Path("experiments/scaling"))
-
-
-BENCHMARK = Benchmark("structures", __doc__, (TABLE, DISK_READS), _measure, repeats=1, add_arguments=_add_arguments)
-
-if __name__ == "__main__":
-    main(BENCHMARK)
+BENCHMARK = Benchmark((TABLE, DISK_READS), _measure)

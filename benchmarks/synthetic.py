@@ -1,6 +1,6 @@
 """Speed of the synthetic faces: images a second on one core, drawing of the parameters and JPEG included.
 
-Run as `python -m benchmarks.synthetic`. Processor time is counted, not wall time: other programs do not matter.
+Run as `python -m benchmarks synthetic`. Processor time is counted, not wall time: other programs do not matter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import cv2
 
-from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.program import Benchmark, scaled
 from benchmarks.harness.tables import Column, Row, Table
 from datasets.synthetic.prepare import render_identities
 
@@ -45,7 +45,4 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
     yield TABLE, {"what": "synthetic faces, one core", "images_per_second": median, "goal": GOAL, "runs": speeds}
 
 
-BENCHMARK = Benchmark("synthetic", __doc__, (TABLE,), _measure)
-
-if __name__ == "__main__":
-    main(BENCHMARK)
+BENCHMARK = Benchmark((TABLE,), _measure)

@@ -1,6 +1,6 @@
 """What a busy neighbor costs training on the CPU, under several ways in which threads wait for each other.
 
-Run as `python -m benchmarks.threads`. Each row trains in a process of its own, for how threads wait is read when torch
+Run as `python -m benchmarks threads`. Each row trains in a process of its own, for how threads wait is read when torch
 is loaded: a network of --arch, forward and backward, on all usable cores. All processes take turns of --seconds, one
 at a time, first alone and then beside one process that only counts; rates are medians over --repeats such rounds. The
 reference is the idle rate with the library's own way of waiting, which spins.
@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.harness.measure import ratio
-from benchmarks.harness.program import Benchmark, main
+from benchmarks.harness.program import Benchmark
 from benchmarks.harness.tables import Column, Row, Table
 from system.cores import SPIN_COUNT, usable_cores
 
@@ -51,7 +51,7 @@ class Trainer:
 
     def __init__(self, environment: dict[str, str], arch: str, threads: int) -> None:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
-        command = [sys.executable, "-m", "benchmarks.threads", "--train", arch, str(threads)]
+        command = [sys.executable, "-m", "benchmarks.threads", arch, str(threads)]
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=clean | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -130,15 +130,7 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
         )
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--arch", default="ir_tiny", help="network that is trained (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of a turn (%(default)s)")
+BENCHMARK = Benchmark((TABLE,), _measure)
 
-
-BENCHMARK = Benchmark("threads", __doc__, (TABLE,), _measure, repeats=9, add_arguments=_add_arguments)
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["--train"]:
-        train(sys.argv[2], int(sys.argv[3]))
-    else:
-        main(BENCHMARK)
+if __name__ == "__main__":  # one of the processes
+    train(sys.argv[1], int(sys.argv[2]))

@@ -1,6 +1,6 @@
 """Validation on the CPU: what it takes beyond the backbone.
 
-Run as `python -m benchmarks.validation`. Pairs of synthetic faces, clean and occluded, are read, described with their
+Run as `python -m benchmarks validation`. Pairs of synthetic faces, clean and occluded, are read, described with their
 mirror images, matched and evaluated as after each epoch of a training run, in this process, so that all of the time is
 seen. Shares are of the backbone's time. What follows the last batch (gathering, folds, fusion) is measured on a set of
 6,000 pairs, the size of LFW, and charged for as many pairs as were matched.
@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks.harness.measure import ratio
-from benchmarks.harness.program import Benchmark, main, scaled
+from benchmarks.harness.program import Benchmark, scaled
 from benchmarks.harness.tables import Column, Row, Table
 from config import OCCLUDERS, Config
 from datasets import Benchmark as PairSet
@@ -146,12 +146,4 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
             yield VALIDATION, row
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--archs", nargs="+", default=["ir_18", "ir_50"], help="backbones (ir_18 ir_50)")
-    parser.add_argument("--num_pairs", type=int, default=84, help="pairs (%(default)s)")
-
-
-BENCHMARK = Benchmark("validation", __doc__, (VALIDATION,), _measure, repeats=3, add_arguments=_add_arguments)
-
-if __name__ == "__main__":
-    main(BENCHMARK)
+BENCHMARK = Benchmark((VALIDATION,), _measure)

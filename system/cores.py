@@ -12,7 +12,7 @@ from system.cgroups import group_values
 
 # Rounds in which a thread of GNU's OpenMP looks for work before it sleeps. Its own default of 300,000 burns the time
 # slice that the other threads need when a neighbor has their core: a step takes up to 15 times as long.
-# `python -m benchmarks.threads` measures it.
+# `python -m benchmarks threads` measures it.
 SPIN_COUNT = "1000"
 # The same for LLVM's and Intel's OpenMP, in milliseconds of the 200 they have by default.
 BLOCK_TIME = "1"

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 from packaging.requirements import Requirement
 
+from benchmarks.harness import program as benchmarks
 from cli.programs import PROGRAMS
 
 ROOT = Path(__file__).parents[1]
@@ -253,28 +254,17 @@ def test_requirements_pin_every_dependency_inside_its_range():
     assert pins["pytorch-lightning"] == "2.6.6" and "2.6.2" not in lightning and "2.6.3" not in lightning
 
 
-# A benchmark of what torch or OpenCV do imports it with what it measures; `python -m benchmarks` tells of each. The
-# templates are drawn within a package that needs both.
-HEAVY = {"data", "gallery", "head", "qaconv", "sampler", "step", "structures", "synthetic", "validation"}
-HEAVY = {f"benchmarks.{name}" for name in HEAVY} | {"tools.readme_picture", "tools.draw_templates"}
 WITHOUT_PARSER = {"-m benchmarks.gpu"}  # runs where nothing of ours is installed, by make
+PROCESSES = {"benchmarks.records", "benchmarks.threads"}  # of a benchmark, no programs of their own
 
 
-def programs() -> dict[str, bool]:
-    """Return what follows `python` for every program of the tree, and whether it imports what is heavy for its help."""
+def programs() -> list[str]:
+    """Return what follows `python` for every program of the tree."""
     paths = [module.path for module in MODULES if 'if __name__ == "__main__":' in module.source]
-    paths.remove(Path("benchmarks/records.py"))  # a process of a benchmark, not a program of its own
     names = {".".join(path.with_suffix("").parts).removesuffix(".__main__"): path for path in paths}
-    found = {str(path) if "." not in name else f"-m {name}": name in HEAVY for name, path in names.items()}
-    named = {f"main.py {name}": False for name in PROGRAMS}
-    return named | {
-        name if name != "benchmarks/__main__.py" else "-m benchmarks": heavy for name, heavy in found.items()
-    }
-
-
-def light_programs() -> list[str]:
-    """Return those that answer without importing what is heavy, by the parser that all of ours share."""
-    return [name for name, heavy in programs().items() if not heavy and name not in WITHOUT_PARSER]
+    names = {name: path for name, path in names.items() if name not in PROCESSES}
+    files = [str(path) if len(path.parts) == 1 else f"-m {name}" for name, path in names.items()]
+    return files + [f"main.py {name}" for name in PROGRAMS] + [f"-m benchmarks {name}" for name in benchmarks.PROGRAMS]
 
 
 def test_no_program_is_overlooked():
@@ -286,10 +276,10 @@ def test_no_program_is_overlooked():
         "-m benchmarks",
         "-m benchmarks.gpu",
     }
-    assert known < programs().keys() and {f"-m {name}" for name in HEAVY} < programs().keys()
+    assert known < set(programs())
 
 
-@pytest.mark.parametrize("program", light_programs())
+@pytest.mark.parametrize("program", [name for name in programs() if name not in WITHOUT_PARSER])
 def test_help_loads_nothing_heavy(program):
     command = [sys.executable, "-X", "importtime", *program.split(), "--help"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -298,15 +288,6 @@ def test_help_loads_nothing_heavy(program):
     assert loaded & {"torch", "numpy", "cv2", "pytorch_lightning", "matplotlib", "rich"} == set()
     assert "--help" in run.stdout
     assert "\nexample:\n  python" in run.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("program", [name for name, heavy in programs().items() if heavy])
-def test_the_other_programs_have_a_help_too_and_do_nothing_else(program):
-    before = subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT)
-    run = subprocess.run([sys.executable, *program.split(), "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0 and program.split(".")[-1] in run.stdout
-    assert subprocess.check_output(["git", "status", "--porcelain"], cwd=ROOT) == before
 
 
 # ---------------------------------------------------------------- the rules can fail

@@ -3,37 +3,102 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+import ast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.harness.tables import Row, Table, headings, row_cells, text_line
-from options.command import FlagParser, launch
+from options.command import FlagParser, as_typed
+from system import ROOT
 
 RESULTS = Path("experiments/benchmarks")
+PAGE = ROOT / "docs/benchmarks.md"
+QACONV_ROWS = (
+    *("self_7x7", "self_14x14", "gallery_7x7", "forward_7x7", "forward_14x14"),
+    *("bf16_7x7", "bf16_14x14", "all_pairs"),
+)
 
 
-def _add_nothing(parser: argparse.ArgumentParser) -> None:
-    """Leave the parser as it is."""
+class Program(NamedTuple):
+    """What the command line of a benchmark says without importing it, and what it measures."""
+
+    repeats: int = 5
+    flags: Mapping[str, Mapping[str, Any]] = {}  # of its own: keywords of add_argument
+    output: Path = RESULTS
+
+
+PROGRAMS = {
+    "qaconv": Program(
+        flags={
+            "rows": {"nargs": "+", "choices": QACONV_ROWS, "default": [*QACONV_ROWS], "help": "to be measured (all)"}
+        }
+    ),
+    "step": Program(
+        flags={
+            "arch": {"default": "ir_18", "help": "backbone of the variants (%(default)s)"},
+            "batch_size": {"type": int, "default": 16, "help": "images of the variants (%(default)s)"},
+            "shares_arch": {"default": "ir_tiny", "help": "backbone of the whole step (%(default)s)"},
+            "shares_batch_size": {"type": int, "default": 64, "help": "images of the whole step (%(default)s)"},
+            "shares_steps": {"type": int, "default": 20, "help": "whole steps that count (%(default)s)"},
+            "data_root": {"help": "data of the whole step (the synthetic faces)"},
+        }
+    ),
+    "head": Program(
+        flags={
+            "embedding_size": {"type": int, "default": 512, "help": "numbers of an embedding (%(default)s)"},
+            "rate": {"type": float, "default": 0.1, "help": "share of the classes in a step (%(default)s)"},
+            "batch_size": {"type": int, "default": 128, "help": "of all ranks together (%(default)s)"},
+        }
+    ),
+    "validation": Program(
+        repeats=3,
+        flags={
+            "archs": {"nargs": "+", "default": ["ir_18", "ir_50"], "help": "backbones (ir_18 ir_50)"},
+            "num_pairs": {"type": int, "default": 84, "help": "pairs (%(default)s)"},
+        },
+    ),
+    "gallery": Program(flags={"model_path": {"help": "checkpoint of ours (an untrained network)"}}),
+    "data": Program(),
+    "sampler": Program(
+        repeats=3,
+        flags={
+            "images": {"type": int, "default": 5_800_000, "help": "of the set (%(default)s)"},
+            "identities": {"type": int, "default": 85_742, "help": "of the set (%(default)s)"},
+            "batch_size": {"type": int, "default": 256, "help": "images (%(default)s)"},
+        },
+    ),
+    "synthetic": Program(),
+    "help": Program(repeats=10),
+    "threads": Program(
+        repeats=9,
+        flags={
+            "arch": {"default": "ir_tiny", "help": "network that is trained (%(default)s)"},
+            "seconds": {"type": float, "default": 3.0, "help": "of a turn (%(default)s)"},
+        },
+    ),
+    # Not beside the others, whose tables are those of another page.
+    "structures": Program(repeats=1, output=Path("experiments/scaling")),
+}
 
 
 class Benchmark(NamedTuple):
-    """A program of this folder."""
+    """A module of this folder, as its `BENCHMARK`."""
 
-    name: str  # of its module and its JSON
-    description: str
     tables: tuple[Table, ...]
     measure: Callable[[argparse.Namespace], Iterator[tuple[Table, Row]]]  # yields the rows in the tables' order
-    repeats: int = 5
-    add_arguments: Callable[[argparse.ArgumentParser], None] = _add_nothing
 
 
-def add_common_arguments(parser: argparse.ArgumentParser, repeats: int | None = None) -> None:
-    """Add the options that every benchmark has."""
+def add_common_arguments(parser: argparse.ArgumentParser, program: Program | None = None) -> None:
+    """Add the options that every benchmark has, and all of them together."""
+    repeats, output = (None, RESULTS) if program is None else (program.repeats, program.output)
     parser.add_argument("--repeats", type=_count, default=repeats, help="runs; their median counts (%(default)s)")
     parser.add_argument("--threads", type=_count, help="of torch (its own choice)")
     parser.add_argument("--scale", type=_scale, default=1.0, help="factor of all sizes: a small one tests the program")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the JSON files (%(default)s)")
+    parser.add_argument("--output", type=Path, default=output, help="folder of the JSON files (%(default)s)")
+    parser.add_argument("--update-docs", action="store_true", help="rewrite the tables of the documentation")
+    parser.add_argument("--docs", type=Path, default=PAGE, help="page with the tables")
 
 
 def _count(text: str) -> int:
@@ -57,34 +122,20 @@ def scaled(number: int, scale: float, least: int) -> int:
     return max(least, round(number * scale))
 
 
-def main(benchmark: Benchmark) -> None:
-    """Run as `python -m benchmarks.<name>`."""
-
-    def program() -> int:
-        args = _read(benchmark, None)
-        from engine import runs
-
-        runs.start_log(is_main_process=False)  # warnings only
-        _run(benchmark, args)
-        return 0
-
-    launch(f"python -m benchmarks.{benchmark.name}", program)
-
-
-def run(benchmark: Benchmark, argv: Sequence[str] | None = None) -> Path:
-    """Measure, print each row when it is there, and return the JSON written."""
-    return _run(benchmark, _read(benchmark, argv))
-
-
-def _read(benchmark: Benchmark, argv: Sequence[str] | None) -> argparse.Namespace:
-    prog = f"python -m benchmarks.{benchmark.name}"
-    parser = FlagParser(prog, benchmark.description, f"{prog} --scale 0.1 --repeats 3")
-    add_common_arguments(parser, benchmark.repeats)
-    benchmark.add_arguments(parser)
+def read(name: str, argv: Sequence[str], prog: str) -> argparse.Namespace:
+    """Return the options of one benchmark, whose module is not imported for it."""
+    source = Path(__file__).parents[1] / f"{name}.py"
+    description = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    parser = FlagParser(f"{prog} {name}", description, f"{as_typed(prog)} {name} --scale 0.1 --repeats 3")
+    add_common_arguments(parser, PROGRAMS[name])
+    for flag, keywords in PROGRAMS[name].flags.items():
+        parser.add_argument(f"--{flag}", **keywords)
     return parser.parse_args(argv)
 
 
-def _run(benchmark: Benchmark, args: argparse.Namespace) -> Path:
+def run(name: str, args: argparse.Namespace) -> Path:
+    """Measure, print each row when it is there, and return the JSON written."""
+    benchmark: Benchmark = import_module(f"benchmarks.{name}").BENCHMARK
     if args.threads:
         import torch
 
@@ -95,16 +146,16 @@ def _run(benchmark: Benchmark, args: argparse.Namespace) -> Path:
             print(f"\n{text_line(table.columns, headings(table.columns))}")
         print(text_line(table.columns, row_cells(table.columns, row)), flush=True)
         rows[table.name].append(row)
-    return _write(benchmark, args, rows)
+    return _write(name, benchmark, args, rows)
 
 
-def _write(benchmark: Benchmark, args: argparse.Namespace, rows: dict[str, list[Row]]) -> Path:
+def _write(name: str, benchmark: Benchmark, args: argparse.Namespace, rows: dict[str, list[Row]]) -> Path:
     from benchmarks.harness import measure
     from engine import runs
 
-    path = args.output / f"{benchmark.name}.json"
+    path = args.output / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    options = {name: value for name, value in vars(args).items() if name != "output"}
+    options = {key: value for key, value in vars(args).items() if key not in ("output", "docs", "update_docs")}
     tables = [
         {
             "name": table.name,

@@ -11,7 +11,7 @@ from benchmarks import __main__ as all_benchmarks
 from benchmarks import data, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
 from benchmarks.harness import floor
-from benchmarks.harness.program import run
+from benchmarks.harness.program import QACONV_ROWS, read, run
 from benchmarks.harness.step_clock import StepClock, Stretch
 from benchmarks.harness.tables import row_cells
 from config import Config
@@ -28,8 +28,9 @@ def opencv_threads():
 
 def run_tiny(module, folder, capsys, *argv):
     """Return the tables' rows, by table, after a run that printed each of them."""
-    path = run(module.BENCHMARK, [*TINY, "--output", str(folder), *argv])
-    assert path == folder / f"{module.BENCHMARK.name}.json" and [*folder.iterdir()] == [path]
+    name = module.__name__.removeprefix("benchmarks.")
+    path = run(name, read(name, [*TINY, "--output", str(folder), *argv], "bench"))
+    assert path == folder / f"{name}.json" and [*folder.iterdir()] == [path]
     result = json.loads(path.read_text())
     assert result["machine"]["cpu"] and result["machine"]["torch"] == torch.__version__
     assert result["options"]["repeats"] == 1 and result["options"]["scale"] == 0.005
@@ -46,6 +47,7 @@ def run_tiny(module, folder, capsys, *argv):
 def test_qaconv(tmp_path, capsys):
     rows = run_tiny(qaconv, tmp_path, capsys)["qaconv"]
     assert [row["what"] for row in rows] == [case.title for case in qaconv.CASES.values()]
+    assert tuple(qaconv.CASES) == QACONV_ROWS
     assert all(row["time_ratio"] > 0 for row in rows)
     with_memory = [row["memory_goal"] is not None for row in rows]
     assert [row["memory_ratio"] is not None for row in rows] == with_memory == 3 * [True] + 5 * [False]
@@ -192,14 +194,17 @@ def test_help(tmp_path, capsys):
     assert ours["time_ratio"] > 1 == bare["time_ratio"]
 
 
-def test_all_of_them_run_by_name_and_the_docs_follow(tmp_path, capfd):
+@pytest.mark.parametrize("names", [["help"], []])
+def test_one_and_all_of_them_run_by_name_and_the_docs_follow(names, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(all_benchmarks, "BENCHMARKS", ("help",))
     page = tmp_path / "page.md"
     page.write_text("<!-- help -->\n<!-- /help -->\n")
     folder = tmp_path / "results"
-    assert all_benchmarks.main(["help", "--repeats=1", f"--output={folder}", f"--docs={page}", "--update-docs"]) == 0
+    options = ["--repeats=1", f"--output={folder}", f"--docs={page}", "--update-docs"]
+    assert all_benchmarks.main([*names, *options]) == 0
     assert [path.name for path in folder.iterdir()] == ["help.json"]
     assert "| python main.py --help |" in page.read_text() and "medians of 1 runs." in page.read_text()
-    assert "== help" in capfd.readouterr().out
+    assert ("== help" in capfd.readouterr().out) == (not names)
 
 
 def test_a_failed_benchmark_is_named_and_the_docs_stay(tmp_path, capfd, monkeypatch):

@@ -11,8 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import heads
 import nets
-from benchmarks import structures
-from benchmarks.harness.program import run
+from benchmarks.harness.program import read, run
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 IMAGES, IDENTITIES = 42_474_558, 2_059_906
@@ -185,7 +184,7 @@ def test_what_the_page_concludes_follows_from_its_figures():
 
 
 def test_the_structures_are_measured(tmp_path):
-    path = run(structures.BENCHMARK, ["--scale", "0.0001", "--output", str(tmp_path)])
+    path = run("structures", read("structures", ["--scale", "0.0001", "--output", str(tmp_path)], "bench"))
     found, reads = (table["rows"] for table in json.loads(path.read_text())["tables"])
     assert [row["what"] for row in found] == [
         "record file, first opening", "record file, with the sidecar", "PK sampler", "plan of an epoch",

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from untrained import write_checkpoint
 
-from tools.readme_picture import main, occluded_faces
+from tools.drawing.predictions import occluded_faces
+from tools.readme_picture import main
 from transforms import OCCLUDERS
 
 

@@ -1,1 +1,1 @@
-"""Drawing of the templates and textures under assets/, for `tools.draw_templates`; never imported at run time."""
+"""Drawing of the templates and textures under assets/, and of the README's picture; never imported at run time."""
