@@ -13,6 +13,10 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SEGMENT = struct.Struct(">BBH")
 _JPEG_SIDES = struct.Struct(">HH")
 _PADDING = re.compile(rb"\xff+")
+# What ends the data of a scan and begins a segment or ends the picture. Not zeros after 0xFF, restarts and reserved
+# markers: decoders pass over those, and believe no length behind them.
+_JPEG_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+_SCAN, _END = b"\xda", b"\xd9"
 _BLANK = rb"(?:\s|#[^\n]*\n)+"
 # Netpbm's formats with PFM, PAM, and Radiance, which states the height first: the two sides as text.
 _TEXT = re.compile(
@@ -86,8 +90,15 @@ def _jpeg_size(data: Bytes) -> Size | None:
 
 
 def num_scans(data: bytes) -> int:
-    """Return how many passes over the image a JPEG file holds, those of a thumbnail in it included."""
-    return data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
+    """Return how many passes over the image a JPEG file holds.
+
+    Those of a thumbnail in its metadata do not count, nor what follows the image: another one, or a phone's video.
+    """
+    count, position = 0, 2
+    while data.startswith(b"\xff\xd8") and (found := _JPEG_MARKER.search(data, position)) and found[1] != _END:
+        count += found[1] == _SCAN
+        position = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2]))
+    return count
 
 
 def _webp_size(data: Bytes) -> Size | None:

@@ -241,6 +241,35 @@ def test_a_large_jpeg_of_very_many_scans_is_refused_before_decoding(monkeypatch)
         decode_image(data[:-2] + 100 * scan + data[-2:], "x")
 
 
+@pytest.mark.parametrize("kind", ["motion photo", "many pictures", "metadata"])
+def test_what_lies_behind_or_within_a_jpeg_is_not_counted_as_scans(kind):
+    face = encode(".jpg", noise(2100, 2100), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    video = b"\0\0\0\x18ftypmp42" + np.random.default_rng(0).bytes(2**24)
+    assert video.count(b"\xff\xda") > 150
+    match kind:
+        case "motion photo":  # a video behind the picture
+            data = face + video
+        case "many pictures":  # of one file, as MPF and a burst have them
+            data = face * 30
+        case "metadata":  # within the picture, before and between its scans
+            segment = b"\xff\xe5" + (2 + 60_000).to_bytes(2) + 30_000 * b"\xff\xda"
+            first, second = face.index(b"\xff\xda"), face.rindex(b"\xff\xda")
+            data = face[:2] + segment + face[2:first] + segment + face[first:second] + segment + face[second:]
+    np.testing.assert_array_equal(decode_image(data, "x"), decode_image(face, "x"))
+
+
+@pytest.mark.parametrize(
+    "hidden", [b"\xff\x02\xf0\xf0", b"\xff\x01\xf0\xf0", b"\xff\xd7\xf0\xf0", b"\xff\xff\x00\xf0\xf0"]
+)
+def test_scans_behind_what_is_no_segment_are_counted(monkeypatch, hidden):
+    """A decoder that looks for its next restart marker passes over such bytes, whatever length they seem to state."""
+    data = encode(".jpg", np.zeros((2100, 2100), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    monkeypatch.setattr(cv2, "imdecode", None)
+    with pytest.raises(UnreadableImageError, match=r"^x: a JPEG of 10[0-9] scans, more than 100$"):
+        decode_image(data[:-2] + hidden + 100 * scan + data[-2:], "x")
+
+
 def test_the_first_picture_of_many_is_taken(tmp_path):
     picture = noise()
     frames = [picture, np.zeros_like(picture), np.zeros_like(picture)]
