@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ops import Rule, at_least, each, either, first_fault, named
+from ops import MAX_WEIGHT, Rule, at_least, each, either, first_fault, named, nonfinite
 
 _PRIMITIVE = either(None, False, 0.0, "")
 _MATCHERS = {"adaface", "qaconv"}
@@ -15,8 +15,20 @@ _MAIN_DATASET = "0"  # train_val.MAIN_DATASET
 
 
 def state_rules(state: Mapping[str, Tensor]) -> dict[str, object]:
-    """Return the rules for a state dict like an example: shapes, dtypes, finite numbers, variances not negative."""
-    return {name: not_negative(tensor) if name.endswith("running_var") else tensor for name, tensor in state.items()}
+    """Return the rules for a state dict like an example: shapes, dtypes, usable numbers, variances not negative."""
+    return {name: _weights(tensor, name.endswith("running_var")) for name, tensor in state.items()}
+
+
+def _weights(example: Tensor, is_variance: bool) -> Rule:
+    expected = not_negative(example) if is_variance else example
+
+    def rule(found: object, place: str) -> str | None:
+        if fault := first_fault(expected, found, place):
+            return fault
+        assert isinstance(found, Tensor)
+        return nonfinite(found, place, MAX_WEIGHT)
+
+    return rule
 
 
 def options_rule() -> Rule:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ops import nonfinite
+from ops import MAX_WEIGHT, nonfinite
 
 from .backbone import Backbone
 from .registry import MODELS, build_model
@@ -151,7 +151,7 @@ def _check_fit(model: Backbone, state: Mapping[str, Tensor], path: Path) -> None
         if value.is_floating_point() != own[key].is_floating_point() or value.is_complex():
             kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (own[key], value)]
             raise ValueError(f"{path}: {key}: {kinds[0]} expected, found {kinds[1]}")
-        if fault := nonfinite(value, key):
+        if fault := nonfinite(value, key, MAX_WEIGHT):
             raise ValueError(f"{path}: {fault}")
 
 

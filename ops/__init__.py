@@ -2,7 +2,7 @@
 
 from ops.checksum import append_checksum, damage
 from ops.paths import utf8_path
-from ops.structure import Rule, at_least, each, either, first_fault, foreign_tensor, named, nonfinite
+from ops.structure import MAX_WEIGHT, Rule, at_least, each, either, first_fault, foreign_tensor, named, nonfinite
 from ops.tensors import (
     at_least_float32,
     gather,
@@ -14,6 +14,7 @@ from ops.tensors import (
 )
 
 __all__ = [
+    "MAX_WEIGHT",
     "Rule",
     "append_checksum",
     "at_least",

@@ -18,6 +18,7 @@ Rule = Callable[[object, str], str | None]
 
 _MAX_DEPTH = 32
 _MAX_TEXT = 4096
+MAX_WEIGHT = 1e18  # the square of a number ten times as large overflows in float32
 _INT64 = 2**63
 
 
@@ -130,12 +131,14 @@ def _tensor_fault(expected: Tensor, found: object, place: str) -> str | None:
     return nonfinite(found, place)
 
 
-def nonfinite(found: Tensor, place: str) -> str | None:
-    """Return that a tensor holds NaN or infinity, or None; needs no memory of the tensor's size."""
+def nonfinite(found: Tensor, place: str, largest: float = math.inf) -> str | None:
+    """Return that a tensor holds NaN, infinity or a number beyond `largest`; needs no memory of the tensor's size."""
     if not found.numel() or not found.is_floating_point():
         return None
     low, high = torch.aminmax(found.detach())
-    return None if torch.isfinite(low) and torch.isfinite(high) else f"{place}: holds NaN or infinity"
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        return f"{place}: holds NaN or infinity"
+    return None if max(-low, high) <= largest else f"{place}: holds numbers beyond {largest:g}"
 
 
 def _mapping_fault(expected: Mapping[Any, object], found: object, place: str) -> str | None:

@@ -7,6 +7,7 @@ import torch
 from mutations import mutated
 from short_runs import SMALL, fit
 
+import models
 import nets
 from cli import checkpoints, training
 from cli.checkpoints import load_pretrained_model, newest_checkpoint, read_to_resume
@@ -75,6 +76,25 @@ def test_changed_checkpoints_are_refused_in_a_line_that_names_file_and_place(wri
         assert message is None or message.startswith("last.ckpt: "), change
         refused += message is not None
     assert refused > 50
+
+
+@pytest.mark.parametrize("size", [3e38, -3e38, 1e19])
+@pytest.mark.parametrize(
+    "name", ["model.body.1.res_layer.1.weight", "matcher.fc.weight", "model.input_layer.1.running_var"]
+)
+def test_a_weight_whose_square_is_not_finite_is_named_by_every_door(written, tmp_path, name, size):
+    """Finite itself, it would be met as a score of NaN, hours later."""
+    path = tmp_path / "last.ckpt"
+    weights = {key: value.clone() for key, value in written["adamw"]["state_dict"].items()}
+    weights[name][(-1,) * weights[name].ndim] = size
+    torch.save({**written["adamw"], "state_dict": weights}, path)
+    own = (load_pretrained_model, read_to_resume, models.load)
+    assert all(name in refusal(load, path) and str(path) in refusal(load, path) for load in own)
+    if name.startswith("model."):
+        foreign = {key.removeprefix("model."): value for key, value in weights.items() if key.startswith("model.")}
+        torch.save(foreign, path)
+        message = refusal(nets.load_weights, nets.build_model("ir_tiny", 16), path, "rgb")
+        assert name.removeprefix("model.") in message and str(path) in message
 
 
 @pytest.mark.slow
