@@ -122,7 +122,11 @@ def _merged(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def truncate_metrics(path: Path, last_step: int) -> int:
-    """Drop the rows after `last_step`, which a resumed run will write again; return how many were dropped."""
+    """Drop what a run that goes on will write again: rows after `last_step`, and the test of a run that had ended.
+
+    Returns:
+        How many rows were dropped.
+    """
     if not path.exists():
         return 0
     try:
@@ -131,8 +135,9 @@ def truncate_metrics(path: Path, last_step: int) -> int:
         set_aside(path, "is no table of steps")
         return 0
     kept = [row for row in rows if int(row["step"]) <= last_step]
-    if len(kept) < len(rows):
-        write_rows(path, columns, kept)
+    lasting = [name for name in columns if not name.startswith("test_")]
+    if len(kept) < len(rows) or lasting != columns:
+        write_rows(path, lasting, [{name: row[name] for name in lasting} for row in kept])
     return len(rows) - len(kept)
 
 

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from short_runs import SMALL, fit, metrics
+from short_runs import SHOWN, SMALL, fit, metrics
 
 from cli import training
 from config import Config
@@ -129,6 +129,29 @@ def test_rows_and_incidents_that_are_whole_are_kept(stopped, tmp_path, monkeypat
     assert (folder / "metrics.csv").read_text().splitlines() == before[: len(before) - 1]
     assert (folder / "incidents.jsonl").read_text().splitlines() == [lines[0], lines[3]]
     assert (folder / "incidents.jsonl.unusable").read_text().splitlines() == lines
+
+
+def run_whole(noise_faces, explicit=frozenset(), **options):
+    """Run a program's training, test and report, and return its folder."""
+    given = Config(**{**SMALL, "data_root": noise_faces, "batch_size": 8, **options})
+    session = training.prepare(given, explicit, ["x"])
+    session.trainer.callbacks = [c for c in session.trainer.callbacks if not isinstance(c, SHOWN)]
+    assert training.run(session) == 0
+    session.lock.close()
+    return session.folder
+
+
+def test_a_finished_run_that_is_extended_ends_as_one_long_run(noise_faces, tmp_path, monkeypatch):
+    """Its own test, of weights that are not the last any more, leaves no trace beside the steps."""
+    monkeypatch.chdir(tmp_path)
+    long = run_whole(noise_faces, prefix="long", epochs=2)
+    short = run_whole(noise_faces, prefix="short")
+    resumed = {"epochs", "resume_from_checkpoint"}
+    run_whole(noise_faces, resumed, epochs=2, resume_from_checkpoint=str(short / "last.ckpt"))
+    assert (short / "metrics.csv").read_bytes() == (long / "metrics.csv").read_bytes()
+    results = [json.loads((folder / "report/results.json").read_text()) for folder in (long, short)]
+    assert [result["protocol"].pop("run") for result in results] == [long.name, short.name]
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize(("epochs", "said"), [(2, True), (3, False)])
