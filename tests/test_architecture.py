@@ -254,15 +254,15 @@ def test_requirements_pin_every_dependency_inside_its_range():
     assert pins["pytorch-lightning"] == "2.6.6" and "2.6.2" not in lightning and "2.6.3" not in lightning
 
 
-WITHOUT_PARSER = {"-m benchmarks.gpu"}  # runs where nothing of ours is installed, by make
-PROCESSES = {"benchmarks.records", "benchmarks.threads"}  # of a benchmark, no programs of their own
+# Processes of a benchmark, and what runs where nothing of ours is installed, by make.
+WITHOUT_PARSER = {"benchmarks.records", "benchmarks.threads", "benchmarks.gpu"}
 
 
 def programs() -> list[str]:
-    """Return what follows `python` for every program of the tree."""
+    """Return what follows `python` for every program with the parser that all of ours share."""
     paths = [module.path for module in MODULES if 'if __name__ == "__main__":' in module.source]
     names = {".".join(path.with_suffix("").parts).removesuffix(".__main__"): path for path in paths}
-    names = {name: path for name, path in names.items() if name not in PROCESSES}
+    names = {name: path for name, path in names.items() if name not in WITHOUT_PARSER}
     files = [str(path) if len(path.parts) == 1 else f"-m {name}" for name, path in names.items()]
     return files + [f"main.py {name}" for name in PROGRAMS] + [f"-m benchmarks {name}" for name in benchmarks.PROGRAMS]
 
@@ -274,12 +274,11 @@ def test_no_program_is_overlooked():
         "-m datasets.check",
         "-m datasets.convert",
         "-m benchmarks",
-        "-m benchmarks.gpu",
     }
     assert known < set(programs())
 
 
-@pytest.mark.parametrize("program", [name for name in programs() if name not in WITHOUT_PARSER])
+@pytest.mark.parametrize("program", programs())
 def test_help_loads_nothing_heavy(program):
     command = [sys.executable, "-X", "importtime", *program.split(), "--help"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

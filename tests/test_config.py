@@ -254,6 +254,7 @@ def test_config_is_frozen():
         Config().lr = 1.0
 
 
+@pytest.mark.flag("distributed_backend")
 @pytest.mark.parametrize("word", ["dp", "DP", "ddp2", "DDP2"])
 def test_gone_backends_are_taken_as_ddp_with_one_line(word, caplog):
     assert get_args(["--distributed_backend", word]).distributed_backend == "ddp"

@@ -58,6 +58,7 @@ def fake_scontrol(folder):
     return note
 
 
+@pytest.mark.flag("requeue")
 @pytest.mark.slow
 def test_a_job_that_is_stopped_killed_and_requeued_ends_as_if_it_had_not_been(faces, undisturbed, tmp_path):
     note = fake_scontrol(tmp_path / "bin")

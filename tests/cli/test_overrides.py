@@ -43,6 +43,7 @@ def run(two_epochs, tmp_path, monkeypatch):
     return shutil.copytree(two_epochs, tmp_path / "experiments" / two_epochs.name)
 
 
+@pytest.mark.flag("override")
 def test_an_overridden_rate_is_trained_with_recorded_and_kept(run):
     before = rows(run)
     words = ["--resume_from_checkpoint", str(run / "last.ckpt"), "--epochs", "3"]

@@ -68,20 +68,24 @@ def metrics(folder):
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.flag("prefix")
 def test_prefix_names_the_run_folder(run):
     assert run[1].name.startswith("trial_")
 
 
+@pytest.mark.flag("val_check_interval")
 def test_val_check_interval_validates_within_the_epoch(run):
     rows = metrics(run[1])
     assert [int(row["step"]) for row in rows if row["val_acc"]] == [2, 4]
     assert sorted(path.name for path in (run[1] / "histograms").iterdir()) == ["step_2.png", "step_4.png"]
 
 
+@pytest.mark.flag("log_every_n_steps")
 def test_log_every_n_steps_is_the_distance_of_the_rows(run):
     assert [int(row["step"]) for row in metrics(run[1])] == [2, 4]
 
 
+@pytest.mark.flag("monitor")
 def test_monitor_chooses_the_best_checkpoint(run):
     scores = [float(row["val_adaface_acc"]) for row in metrics(run[1])]
     best = torch.load(run[1] / "best.ckpt", weights_only=True)
@@ -90,10 +94,12 @@ def test_monitor_chooses_the_best_checkpoint(run):
     assert best["global_step"] == (2, 4)[int(np.argmax(scores))]
 
 
+@pytest.mark.flag("save_all_models")
 def test_save_all_models_keeps_the_checkpoint_of_every_epoch(run):
     assert {path.name for path in run[1].glob("*.ckpt")} == {"best.ckpt", "last.ckpt", "epoch_000.ckpt"}
 
 
+@pytest.mark.flag("swap_color_channel")
 def test_swap_color_channel_makes_training_and_validation_images_rgb(run):
     cwd, folder, *_ = run
     sheet = cv2.imread(str(folder / "samples.png"))[..., ::-1]
@@ -110,6 +116,7 @@ def test_without_occluders_every_pixel_is_visible(run):
     assert (mask == mask[0, 0]).all() and mask.min() > 150  # the light colour of visible pixels
 
 
+@pytest.mark.flag("wandb")
 def test_wandb_offline_writes_into_the_run_folder_only(run):
     cwd, folder, *_ = run
     (record,) = folder.glob("wandb/offline-run-*/run-*.wandb")

@@ -59,6 +59,7 @@ def test_a_synthetic_report_says_so_when_the_embedded_faces_are_used(trained):
     assert all(entry["checksum"].startswith("sha256:") for entry in results["benchmarks"].values())
 
 
+@pytest.mark.evaluation_flag("data_path")
 @pytest.mark.parametrize("occlude", ["none", "one"])
 def test_a_checkpoint_is_evaluated_on_a_folder_of_identities(trained, faces, tmp_path, occlude):
     argv = ["--model-path", trained / "last.ckpt", "--data_path", faces / "train", "--output-dir", tmp_path / "out"]
@@ -88,6 +89,7 @@ def test_a_checkpoint_is_evaluated_on_a_folder_of_identities(trained, faces, tmp
     assert "own, clean, identification: 96 images searched among all others" in done.stdout
 
 
+@pytest.mark.evaluation_flag("shortlist")
 @pytest.mark.slow
 def test_a_shortlist_and_compact_maps_on_disk_are_stated_in_the_report(trained, faces, tmp_path):
     argv = ["--model-path", trained / "last.ckpt", "--data-path", faces / "train", "--gpus", "0"]
@@ -116,6 +118,7 @@ def test_a_shortlist_and_compact_maps_on_disk_are_stated_in_the_report(trained, 
     )
 
 
+@pytest.mark.evaluation_flag("model_path", "output_dir", "pairs")
 def test_a_list_of_pairs_is_scored_as_given(trained, faces, tmp_path):
     names = sorted(entry.name for entry in (faces / "train").iterdir())
     images = {name: sorted(entry.name for entry in (faces / "train" / name).iterdir()) for name in names}
@@ -131,6 +134,7 @@ def test_a_list_of_pairs_is_scored_as_given(trained, faces, tmp_path):
     assert (entry["num_genuine"], entry["num_impostor"]) == (12, 12)
 
 
+@pytest.mark.flag("resume_from_checkpoint")
 @pytest.mark.slow
 def test_a_run_killed_inside_an_epoch_resumes_to_bit_identical_metrics(faces, tmp_path):
     flags = [*SMALL_RUN, "--data_root", str(faces), "--epochs", "3", "--num_workers", "1"]
@@ -162,6 +166,7 @@ def _kill_after_step(step, command, cwd):
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
 
 
+@pytest.mark.flag("evaluate")
 @pytest.mark.slow
 def test_two_ranks_score_every_pair_once_and_report_the_numbers_of_one_process(trained, faces, tmp_path):
     flags = ["--evaluate", "--resume_from_checkpoint", trained / "last.ckpt", "--data_root", faces, "--gpus", "0"]

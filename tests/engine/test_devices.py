@@ -142,6 +142,8 @@ def test_auto_respects_what_the_user_forbids_the_cpu(variables, monkeypatch):
 # ---------------------------------------------------------------- threads
 
 
+@pytest.mark.evaluation_flag("threads")
+@pytest.mark.flag("threads")
 @pytest.mark.parametrize(
     ("options", "environment", "expected", "why"),
     [

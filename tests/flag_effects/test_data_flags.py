@@ -13,6 +13,7 @@ from config import EPOCH_UNITS, get_args
 from datasets import ImageFolderDataset, write_faces
 
 
+@pytest.mark.flag("data_root", "train_data_path", "val_data_path")
 def test_paths_choose_the_training_faces_and_the_benchmarks(faces, monkeypatch):
     def found(**paths):
         module = datamodule(**paths)
@@ -34,6 +35,7 @@ def test_paths_choose_the_training_faces_and_the_benchmarks(faces, monkeypatch):
         datamodule(data_root=str(faces), val_data_path="nowhere")
 
 
+@pytest.mark.flag("follow_links")
 def test_follow_links_trains_on_identities_that_links_lead_to(faces, tmp_path):
     (tmp_path / "links").mkdir()
     for folder in (faces / "train").iterdir():
@@ -48,6 +50,7 @@ def test_swap_color_channel_turns_the_files_of_the_training_set(faces):
     assert torch.equal(training_batch(**plain, swap_color_channel=True).image, training_batch(**plain).image.flip(-1))
 
 
+@pytest.mark.flag("use_mxrecord")
 def test_use_mxrecord_trains_on_a_record_file(faces, tmp_path):
     folder = ImageFolderDataset(faces / "train")
     write_faces(tmp_path, (path.read_bytes() for path in folder.paths), folder.labels)
@@ -59,6 +62,7 @@ def test_use_mxrecord_trains_on_a_record_file(faces, tmp_path):
         datamodule(data_root=str(tmp_path))
 
 
+@pytest.mark.flag("data_format")
 def test_data_format_names_how_the_images_lie(faces, tmp_path):
     folder = ImageFolderDataset(faces / "train")
     write_faces(tmp_path, (path.read_bytes() for path in folder.paths), folder.labels)
@@ -70,6 +74,7 @@ def test_data_format_names_how_the_images_lie(faces, tmp_path):
         datamodule(data_root=str(faces), data_format="folder", use_mxrecord=True)
 
 
+@pytest.mark.flag("train_data_subset")
 def test_train_data_subset_keeps_the_listed_images_of_identities_with_five(faces, tmp_path, monkeypatch):
     listed = tmp_path / "listed.txt"
     listed.write_text("47, 46,45,44\n43 " + ",".join(map(str, range(12, 18))) + " 0 1 2 3\n")
@@ -87,12 +92,14 @@ def test_train_data_subset_keeps_the_listed_images_of_identities_with_five(faces
         datamodule(data_root=str(faces), train_data_subset=get_args(["--train_data_subset"]).train_data_subset)
 
 
+@pytest.mark.flag("custom_num_class")
 def test_custom_num_class_must_be_the_number_of_training_identities(faces):
     assert datamodule(data_root=str(faces), custom_num_class=NUM_PEOPLE).num_classes == NUM_PEOPLE
     with pytest.raises(ValueError, match=f"--custom_num_class: 9 given, but the training data hold {NUM_PEOPLE}"):
         datamodule(data_root=str(faces), custom_num_class=9)
 
 
+@pytest.mark.flag("val_identities")
 @pytest.mark.parametrize(("val_identities", "num_left"), [(0.25, 6), (0.5, 4)])
 def test_val_identities_is_the_share_held_out(faces, val_identities, num_left):
     module = datamodule(data_root=str(faces / "train"), val_identities=val_identities)
@@ -100,6 +107,7 @@ def test_val_identities_is_the_share_held_out(faces, val_identities, num_left):
     assert module.benchmarks[0].name == "own"
 
 
+@pytest.mark.flag("synthetic_identities", "synthetic_images")
 def test_synthetic_sizes_reach_the_renderer(faces, monkeypatch):
     rendered = []
     monkeypatch.setattr(data, "prepare_synthetic", lambda spec: rendered.append(spec) or faces)
@@ -107,23 +115,27 @@ def test_synthetic_sizes_reach_the_renderer(faces, monkeypatch):
     assert [(spec.num_identities, spec.images_per_identity) for spec in rendered] == [(30, 7)]
 
 
+@pytest.mark.flag("batch_size")
 @pytest.mark.parametrize("batch_size", [8, 16])
 def test_batch_size_is_that_of_the_training_batches(faces, batch_size):
     assert len(training_batch(data_root=str(faces), batch_size=batch_size).image) == batch_size
 
 
+@pytest.mark.flag("epoch_by")
 def test_epoch_by_decides_the_length_of_an_epoch(faces):
     lengths = {unit: len(datamodule(data_root=str(faces), epoch_by=unit).train_dataloader()) for unit in EPOCH_UNITS}
     assert lengths["identities"] == NUM_PEOPLE * 4 / 8  # four images of each
     assert lengths["images"] >= NUM_PEOPLE * NUM_IMAGES / 8
 
 
+@pytest.mark.flag("occlusion_prob")
 @pytest.mark.parametrize("prob", [0.0, 1.0])
 def test_occlusion_prob_is_the_share_of_occluded_images(faces, prob):
     masks = training_batch(data_root=str(faces), occlusion_prob=prob).visibility
     assert (masks.flatten(1).min(1).values == 0).float().mean() == prob
 
 
+@pytest.mark.flag("occluders")
 def test_occluders_hide_what_they_are_made_for(faces):
     def visible(occluder):
         masks = training_batch(data_root=str(faces), occlusion_prob=1.0, occluders=(occluder,)).visibility.float()
@@ -135,6 +147,7 @@ def test_occluders_hide_what_they_are_made_for(faces):
     assert eyes > chin
 
 
+@pytest.mark.flag("val_occlusion")
 def test_val_occlusion_adds_an_image_under_these_occluders(faces):
     def pairs(occluders):
         return next(iter(datamodule(data_root=str(faces), val_occlusion=occluders).val_dataloader())).images
@@ -145,6 +158,7 @@ def test_val_occlusion_adds_an_image_under_these_occluders(faces):
     assert (sunglasses[:, 2] != clean[:, 1]).any() and (sunglasses[:, 2] != surgical[:, 2]).any()
 
 
+@pytest.mark.flag("low_res_augmentation_prob", "crop_augmentation_prob", "photometric_augmentation_prob")
 @pytest.mark.parametrize(
     "flag", ["low_res_augmentation_prob", "crop_augmentation_prob", "photometric_augmentation_prob"]
 )
@@ -163,6 +177,7 @@ def test_augmentation_changes_every_image_in_its_own_way(faces, flag):
     assert squares_are_flat is (flag == "photometric_augmentation_prob")  # it mixes no pixels, shrinking does
 
 
+@pytest.mark.flag("num_workers")
 def test_num_workers_read_the_images_as_far_as_there_are_cores(faces, caplog):
     def warnings():
         return [text for text in map(logging.LogRecord.getMessage, caplog.records) if "--num_workers" in text]

@@ -57,6 +57,7 @@ def describe_calls(evaluation, **options):
     return calls
 
 
+@pytest.mark.evaluation_flag("follow_links")
 def test_evaluation_follow_links_reads_identities_that_links_lead_to(faces, tmp_path, monkeypatch, quiet_log):
     class FoundError(Exception):
         """The images were found."""
@@ -76,11 +77,13 @@ def test_evaluation_follow_links_reads_identities_that_links_lead_to(faces, tmp_
         folder_evaluation.run(evaluation_config(**options))
 
 
+@pytest.mark.evaluation_flag("batch_size")
 def test_evaluation_describes_batch_size_images_at_a_time(evaluation):
     sizes = [[number for number, _ in describe_calls(evaluation, batch_size=size)] for size in (24, 6)]
     assert max(sizes[0]) == 4 * max(sizes[1])
 
 
+@pytest.mark.evaluation_flag("precision", "use_16bit")
 def test_evaluation_precision_and_use_16bit_describe_under_autocast(evaluation):
     def dtypes(**options):
         return {dtype for _, dtype in describe_calls(evaluation, **options)}
@@ -98,6 +101,7 @@ def test_evaluation_precision_matches_maps_in_it(evaluation):
     assert evaluation.model.matcher.inference_dtype is None
 
 
+@pytest.mark.evaluation_flag("adaface_weight", "qaconv_weight")
 @pytest.mark.parametrize(("weights", "decider"), [((1.0, 0.0), "adaface"), ((0.0, 1.0), "qaconv")])
 def test_evaluation_weights_decide_the_combined_score(evaluation, weights, decider):
     options = evaluation_config(adaface_weight=weights[0], qaconv_weight=weights[1])
@@ -111,6 +115,7 @@ def test_evaluation_weights_decide_the_combined_score(evaluation, weights, decid
     assert results["adaface"].auc != results["qaconv"].auc
 
 
+@pytest.mark.evaluation_flag("occlude")
 def test_evaluation_occludes_one_image_of_a_pair_or_both(evaluation):
     none, one, both = (scores_of(evaluation, occlude=choice) for choice in ("none", "one", "both"))
     assert (list(none), list(one), list(both)) == (["clean"], *[["clean", "occluded"]] * 2)
@@ -120,6 +125,7 @@ def test_evaluation_occludes_one_image_of_a_pair_or_both(evaluation):
     assert (one["occluded"]["adaface"] != both["occluded"]["adaface"]).any()
 
 
+@pytest.mark.evaluation_flag("map_dtype", "map_dir")
 def test_evaluation_map_options_decide_how_and_where_maps_are_held(evaluation, tmp_path, monkeypatch):
     folders = []
 
@@ -153,6 +159,7 @@ def test_evaluation_map_options_decide_how_and_where_maps_are_held(evaluation, t
     assert maps() == ()
 
 
+@pytest.mark.evaluation_flag("occluders", "seed")
 def test_evaluation_occluders_and_seed_decide_what_is_hidden(evaluation):
     def changed_rows(**options):
         occluded = folder_evaluation.occlude_images(evaluation.images, evaluation_config(**options))
@@ -165,6 +172,7 @@ def test_evaluation_occluders_and_seed_decide_what_is_hidden(evaluation):
     assert (first != other).any()
 
 
+@pytest.mark.evaluation_flag("gpus")
 def test_evaluation_uses_a_gpu_where_there_is_one(monkeypatch):
     for available in (False, True):
         monkeypatch.setattr(torch.cuda, "is_available", lambda answer=available: answer)
@@ -172,6 +180,7 @@ def test_evaluation_uses_a_gpu_where_there_is_one(monkeypatch):
         assert kinds == ["cpu", "cuda" if available else "cpu"]
 
 
+@pytest.mark.evaluation_flag("arch", "color_space")
 def test_evaluation_passes_on_what_foreign_weights_do_not_tell(monkeypatch, tmp_path, quiet_log):
     asked = []
 
@@ -186,6 +195,7 @@ def test_evaluation_passes_on_what_foreign_weights_do_not_tell(monkeypatch, tmp_
     assert asked == [("w.pt", "ir_18", "bgr")]
 
 
+@pytest.mark.evaluation_flag("num_workers")
 def test_evaluation_reads_with_num_workers_threads(faces, checkpoint, tmp_path, monkeypatch, quiet_log):
     started = []
 

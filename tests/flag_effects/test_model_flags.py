@@ -12,6 +12,7 @@ import losses
 from config import HEADS, OCCLUSION_METHODS, PAIRWISE_REDUCTIONS, Config
 
 
+@pytest.mark.flag("arch", "embedding_size")
 def test_model_options_build_the_model():
     tiny, large = recognizer(), recognizer(arch="mobilefacenet", embedding_size=24)
     assert type(tiny.model) is not type(large.model)
@@ -19,12 +20,14 @@ def test_model_options_build_the_model():
     assert large.head.kernel.shape == (24, NUM_PEOPLE)
 
 
+@pytest.mark.flag("head", "m", "h", "s", "t_alpha")
 def test_head_options_reach_the_head():
     assert [type(recognizer(head=name).head) for name in HEADS] == [heads.HEADS[name] for name in HEADS]
     head = recognizer(m=0.2, h=0.1, s=16.0, t_alpha=0.5).head
     assert (head.m, head.h, head.s, head.t_alpha) == (0.2, 0.1, 16.0, 0.5)
 
 
+@pytest.mark.flag("qaconv_channels", "qaconv_score")
 def test_matcher_options_build_the_matcher():
     projected = recognizer(qaconv_channels=6).matcher
     assert projected.projection.weight.shape[0] == 6
@@ -32,6 +35,7 @@ def test_matcher_options_build_the_matcher():
     assert weighted.state_dict().keys() != recognizer().matcher.state_dict().keys()
 
 
+@pytest.mark.flag("activation_checkpointing")
 def test_activation_checkpointing_keeps_fewer_activations_of_the_backbone():
     def kept_bytes(**options):
         sizes = {}
@@ -49,6 +53,7 @@ def test_activation_checkpointing_keeps_fewer_activations_of_the_backbone():
     assert less < 0.8 * everything
 
 
+@pytest.mark.flag("class_embeddings", "k_nearest")
 @pytest.mark.parametrize("k_nearest", [2, 5])
 def test_class_embeddings_are_matched_with_k_nearest_classes(k_nearest):
     assert "train_class_loss" not in trained_step()[2]
@@ -60,6 +65,7 @@ def test_class_embeddings_are_matched_with_k_nearest_classes(k_nearest):
     assert model.matcher.class_logits(maps, torch.tensor([0, 1, 2])).shape == (3, 1 + k_nearest)
 
 
+@pytest.mark.flag("adaface_loss_weight", "qaconv_loss_weight", "occlusion_loss_weight", "triplet_weight")
 @pytest.mark.parametrize(
     ("flag", "share"),
     [
@@ -83,6 +89,7 @@ def class_step(**options):
     return float(model.training_step(fixed_batch(), 0)), float(model.guard.passes[0].terms["class"])
 
 
+@pytest.mark.flag("class_weight")
 def test_class_weight_is_the_class_term_s_own_and_else_that_of_the_ranking_loss():
     loss, term = class_step()
     assert class_step(class_weight=0.5)[0] == loss
@@ -113,21 +120,25 @@ def test_without_its_weight_there_is_no_matcher_and_no_occlusion_head():
     assert recognizer(occlusion_loss_weight=0.0, occlusion_method="none").occlusion_head is None
 
 
+@pytest.mark.flag("triplet_margin")
 def test_triplet_margin_raises_the_ranking_loss():
     narrow, wide = (trained_step(triplet_margin=margin)[2]["train_triplet_loss"] for margin in (1.0, 3.0))
     assert narrow < wide <= narrow + 2.001
 
 
+@pytest.mark.flag("pairwise_reduction")
 def test_every_pairwise_reduction_is_another_loss():
     found = {name: trained_step(pairwise_reduction=name)[2]["train_pairwise_loss"] for name in PAIRWISE_REDUCTIONS}
     assert len({round(value, 4) for value in found.values()}) == len(losses.PAIRWISE_REDUCTIONS)
 
 
+@pytest.mark.flag("occlusion_method")
 def test_every_occlusion_method_is_another_score():
     found = [trained_step(occlusion_method=name)[2]["train_pairwise_loss"] for name in OCCLUSION_METHODS]
     assert len({round(value, 6) for value in found}) == len(OCCLUSION_METHODS)
 
 
+@pytest.mark.flag("visibility_gradient")
 @pytest.mark.parametrize("visibility_gradient", [False, True])
 def test_visibility_gradient_lets_the_matching_losses_train_the_occlusion_head(visibility_gradient):
     model = recognizer(visibility_gradient=visibility_gradient, occlusion_method="scaling")
@@ -136,6 +147,7 @@ def test_visibility_gradient_lets_the_matching_losses_train_the_occlusion_head(v
     assert any(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients) is visibility_gradient
 
 
+@pytest.mark.flag("adaface_eval_weight", "qaconv_eval_weight")
 @pytest.mark.parametrize(("weights", "decider"), [((1.0, 0.0), "adaface"), ((0.0, 1.0), "qaconv")])
 def test_eval_weights_decide_the_combined_score(weights, decider):
     model = recognizer(adaface_eval_weight=weights[0], qaconv_eval_weight=weights[1])

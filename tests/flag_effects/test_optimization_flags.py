@@ -7,25 +7,30 @@ from observed import fixed_batch, rates, recognizer
 from engine.guard import NonFiniteError
 
 
+@pytest.mark.flag("lr")
 def test_lr_is_the_rate_of_the_first_step():
     assert (rates(lr=0.5)[0], rates(lr=0.02)[0]) == (0.5, 0.02)
 
 
+@pytest.mark.flag("lr_milestones", "lr_gamma")
 def test_milestones_and_gamma_step_the_rate():
     found = rates(lr=1.0, lr_milestones=(1, 3), lr_gamma=0.5)
     assert found == pytest.approx([1.0] * 6 + [0.5] * 12 + [0.25] * 6)
 
 
+@pytest.mark.flag("warmup_steps")
 def test_warmup_steps_raise_the_rate():
     assert rates(lr=1.0, warmup_steps=4)[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
 
 
+@pytest.mark.flag("lr_schedule")
 def test_lr_schedule_is_the_shape_of_the_rate():
     multistep, cosine = (rates(lr=1.0, lr_milestones=(), lr_schedule=name) for name in ("multistep", "cosine"))
     assert set(multistep) == {1.0}
     assert cosine == sorted(cosine, reverse=True) and cosine[12] == pytest.approx(0.5)
 
 
+@pytest.mark.flag("momentum", "weight_decay", "optimizer")
 def test_optimizer_options_reach_the_optimizer():
     sgd = recognizer(optimizer="sgd", momentum=0.6, weight_decay=0.03).configure_optimizers()["optimizer"]
     adamw = recognizer(optimizer="adamw").configure_optimizers()["optimizer"]
@@ -34,6 +39,7 @@ def test_optimizer_options_reach_the_optimizer():
     assert [group["weight_decay"] for group in sgd.param_groups] == [0.03, 0.0]
 
 
+@pytest.mark.flag("gradient_clip_val")
 @pytest.mark.parametrize("gradient_clip_val", [0.0, 0.5])
 def test_gradient_clip_val_bounds_the_gradient(gradient_clip_val):
     model, before = recognizer(gradient_clip_val=gradient_clip_val), []
@@ -48,6 +54,7 @@ def test_gradient_clip_val_bounds_the_gradient(gradient_clip_val):
     assert after == pytest.approx(gradient_clip_val or float(before[0]), rel=1e-3)
 
 
+@pytest.mark.flag("margin_warmup_epochs")
 def test_margin_warmup_epochs_shrink_the_margin_at_first():
     # 24 steps in 4 epochs: after 3 steps half of the first epoch is over.
     scales = []
@@ -58,6 +65,7 @@ def test_margin_warmup_epochs_shrink_the_margin_at_first():
     assert scales == [1.0, 0.5, 0.25]
 
 
+@pytest.mark.flag("on_nonfinite")
 def test_on_nonfinite_stops_or_skips():
     for choice in ("stop", "skip"):
         model = recognizer(on_nonfinite=choice)
@@ -70,6 +78,7 @@ def test_on_nonfinite_stops_or_skips():
         assert model.guard.skipped == 1
 
 
+@pytest.mark.flag("max_skipped_steps")
 def test_max_skipped_steps_ends_a_run_that_skips_too_many():
     model = recognizer(on_nonfinite="skip", max_skipped_steps=2)
     model.head.kernel.data.fill_(float("nan"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from programs import ROOT
-from test_architecture import declared, light_programs
+from test_architecture import declared, programs
 
 from config import explicit_flags, get_args, get_eval_args
 from options import command
@@ -72,7 +72,7 @@ def test_a_value_that_looks_like_a_number_is_no_unknown_flag(capsys):
     assert "--lr must be in" in refusal(capsys, ["--lr", "-.5"])
 
 
-@pytest.mark.parametrize("program", light_programs())
+@pytest.mark.parametrize("program", programs())
 def test_every_program_suggests_and_tells_its_version(program):
     wrong = start(program, "--hepl")
     assert wrong.returncode == 2
@@ -187,7 +187,7 @@ def test_a_long_word_is_shortened_in_the_error(capsys):
 # ---------------------------------------------------------------- streams
 
 
-@pytest.mark.parametrize("program", light_programs())
+@pytest.mark.parametrize("program", programs())
 def test_a_reader_that_goes_away_is_no_error(program):
     done = shell(f"set -o pipefail; python {program} --help | head -1; exit ${{PIPESTATUS[0]}}")
     assert done.returncode in (0, 141)
@@ -200,7 +200,7 @@ def test_output_that_nobody_reads_ends_a_program_without_a_traceback():
     assert done.returncode in (0, 141) and done.stderr == ""
 
 
-@pytest.mark.parametrize("program", light_programs())
+@pytest.mark.parametrize("program", programs())
 def test_closed_streams_do_not_matter(program):
     for closed in ("<&-", ">&-", "2>&-", "<&- >&- 2>&-"):
         assert shell(f"python {program} --help {closed}").returncode == 0, closed

@@ -52,6 +52,7 @@ def check_same_course(folder, options, num_steps):
         assert name.endswith("acc") or first.unique().numel() > num_steps // 2, f"{name} hardly moves: {first}"
 
 
+@pytest.mark.flag("check_mode")
 def test_in_check_mode_two_ranks_follow_the_losses_of_one_process(noise_faces, tmp_path):
     check_same_course(tmp_path, {**SPLIT, "data_root": noise_faces}, num_steps=4)
 

@@ -100,6 +100,7 @@ def close(found, expected):
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.flag("cross_rank_pairs")
 @pytest.mark.parametrize("case", CASES[:-1], ids=str)
 def test_with_cross_rank_pairs_the_ranks_have_losses_and_gradients_of_the_global_batch(ranks, case):
     alone = one_step(case)

@@ -198,6 +198,7 @@ def test_images_that_cannot_be_read_are_known_to_the_resumed_run(tmp_path):
     assert len(found[0]) == 2
 
 
+@pytest.mark.flag("checkpoint_every_n_steps")
 def test_checkpoint_every_n_steps_writes_within_the_epoch_and_keeps_the_one_before(noise_faces, tmp_path):
     written = []
 
@@ -217,6 +218,7 @@ def test_checkpoint_every_n_steps_writes_within_the_epoch_and_keeps_the_one_befo
     assert place == {"seed": 42, "epoch": 1, "batches_done": 2}
 
 
+@pytest.mark.flag("keep_every_n_epochs")
 def test_keep_every_n_epochs_keeps_these_for_good(noise_faces, tmp_path):
     fit(tmp_path, data_root=noise_faces, batch_size=8, epochs=5, keep_every_n_epochs=2)
     names = {path.name for path in tmp_path.glob("*.ckpt*")}

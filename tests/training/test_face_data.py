@@ -182,6 +182,7 @@ def test_an_identity_whose_only_image_is_unreadable_does_not_end_the_run(tmp_pat
     assert list(datamodule.unreadable) == [str(root / "train/person_03/0.png")]
 
 
+@pytest.mark.flag("max_bad_fraction")
 def test_more_unreadable_images_than_max_bad_fraction_stop_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr("engine.callbacks.unreadable_list._COUNT_EVERY", 1)
     root = write_faces(tmp_path / "data", identities=8)

@@ -22,6 +22,7 @@ def identities_of(batches):
     return Counter(frozenset(np.array(indices) // IMAGES) for indices in batches)
 
 
+@pytest.mark.flag("sampler")
 @pytest.mark.slow
 def test_sampler_graph_trains_on_neighbours_from_the_second_epoch_on(noise_faces, tmp_path):
     whole, rest = Recorder(), Recorder()

@@ -16,6 +16,7 @@ def step_of(path):
     return torch.load(path, weights_only=True, map_location="cpu")["global_step"]
 
 
+@pytest.mark.flag("tensorboard")
 @pytest.mark.slow
 def test_tensorboard_has_the_values_of_metrics_csv_at_its_steps(noise_faces, tmp_path):
     event_files = pytest.importorskip("event_files")

@@ -93,6 +93,7 @@ def read(path):
     return torch.load(path, weights_only=True)
 
 
+@pytest.mark.flag("partial_fc_rate")
 @pytest.mark.slow
 def test_two_ranks_that_sample_half_of_the_classes_resume_to_the_same_bits(two_ranks, tmp_path):
     folder, _ = two_ranks

@@ -40,6 +40,7 @@ def test_a_run_starts_with_all_of_a_checkpoint_of_the_same_identities(source, no
     assert log_line(session).endswith(words)
 
 
+@pytest.mark.flag("load")
 def test_load_backbone_takes_no_more(source, noise_faces, tmp_path, monkeypatch):
     session = start(source, monkeypatch, tmp_path, noise_faces, seed=7, load="backbone")
     torch.testing.assert_close(session.model.model.state_dict(), source[0].model.state_dict(), rtol=0, atol=0)
@@ -74,6 +75,7 @@ def test_a_split_head_starts_with_the_class_weights_too(source, noise_faces, tmp
 # ---------------------------------------------------------------- freezing
 
 
+@pytest.mark.flag("freeze", "head_only")
 @pytest.mark.parametrize(
     ("options", "frozen", "moved"),
     [

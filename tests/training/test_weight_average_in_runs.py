@@ -39,6 +39,7 @@ def naive_average(start, steps, decay):
     return average
 
 
+@pytest.mark.flag("ema_decay")
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_ema_decay_averages_the_weights_after_each_update_and_validates_the_average(noise_faces, tmp_path, accumulate):
     class Start(pl.Callback):

@@ -220,6 +220,7 @@ def test_a_slow_step_is_no_stall_where_steps_are_slow(tmp_path, clocks, caplog):
         assert len(caplog.messages) == expected
 
 
+@pytest.mark.flag("heartbeat_seconds")
 def test_heartbeat_seconds_0_beats_not_and_changes_no_bit_of_what_is_trained(faces, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     ends = {}

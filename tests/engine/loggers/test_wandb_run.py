@@ -84,6 +84,7 @@ def test_a_server_out_of_reach_is_tried_again_and_then_the_run_goes_on_offline(
     assert caplog.text.count(f"wandb sync {tmp_path}/wandb/offline-*") == (answers_at is None)
 
 
+@pytest.mark.flag("wandb_project", "wandb_entity", "wandb_name")
 @pytest.mark.parametrize("mode", ["online", "offline"])
 @pytest.mark.parametrize("name", [None, "first"])
 def test_mode_name_folder_and_options_reach_wandb(tmp_path, monkeypatch, mode, name):
