@@ -35,21 +35,16 @@ class CheckOptions(Options):
     strict: bool = flag(False, "exit with 1 if something was found")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arguments(CheckOptions):
-    """What the command line holds, apart from SOURCE."""
-
-
 def main(argv: Sequence[str] | None = None, prog: str = "main.py check") -> int:
     """Run the program with the words of its command line and return the exit code."""
     parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} my_faces --output-dir check")
     parser.usage = f"{prog} [SOURCE] [--benchmarks PATH,...] [--flag value ...]"
     parser.add_argument("source", metavar="SOURCE", type=path_word, nargs="?", help="the data set")
-    add_flags(parser, Arguments, separator="-")
+    add_flags(parser, CheckOptions, separator="-")
     with user_errors(prog):
         values = parser.read(argv)
         source = values.pop("source")
-        options = Arguments(**values)
+        options = CheckOptions(**values)
         from datasets.doctor import report
 
         diagnosis = _diagnose(source, options)
@@ -60,7 +55,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py check") -> int:
     return failures.exit_code() or int(options.strict and bool(diagnosis.findings()))
 
 
-def _diagnose(source: Path | None, options: Arguments) -> Diagnosis:
+def _diagnose(source: Path | None, options: CheckOptions) -> Diagnosis:
     if source is None and not options.benchmarks:
         raise ValueError("nothing to check: give SOURCE, --benchmarks, or both")
     from datasets.doctor.diagnosis import Diagnosis

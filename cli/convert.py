@@ -48,24 +48,19 @@ class ConvertOptions(Options):
     overwrite: bool = flag(False, "replace a result of this program that is there")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arguments(ConvertOptions):
-    """What the command line holds, apart from the two paths."""
-
-
 def main(argv: Sequence[str] | None = None, prog: str = "main.py convert") -> int:
     """Run the program with the words of its command line and return the exit code."""
     parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} my_faces my_records --to records")
     parser.usage = f"{prog} SOURCE OUTPUT --to {{{','.join(TARGETS)}}} [--flag value ...]"
     for name, text in (("source", "what to convert"), ("output", "what to write")):
         parser.add_argument(name, metavar=name.upper(), type=path_word, help=text)
-    add_flags(parser, Arguments, separator="-")
+    add_flags(parser, ConvertOptions, separator="-")
     with user_errors(prog):
         values = parser.read(argv)
         source, output = values.pop("source"), values.pop("output")
         try:
             with naming(output):
-                outcomes = _convert(source, output, Arguments(**values))
+                outcomes = _convert(source, output, ConvertOptions(**values))
         except KeyboardInterrupt:
             sys.stderr.write(f"{prog}: interrupted; the same command goes on\n")
             return 130
@@ -74,7 +69,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py convert") -> in
     return int(any(outcome.num_unreadable for outcome in outcomes))
 
 
-def _convert(source: Path, output: Path, options: Arguments) -> list[Outcome]:
+def _convert(source: Path, output: Path, options: ConvertOptions) -> list[Outcome]:
     if options.to is None:
         raise ValueError(f"--to is needed: {', '.join(TARGETS)}")
     if not source.exists():

@@ -196,9 +196,10 @@ def add_flags(
 ) -> None:
     """Add a flag for every option of a program, one help group per section that it inherits, the last one first.
 
-    That is the order of the fields, as dataclasses collect them. A section's docstring heads its group. Each flag
-    exists with underscores and with dashes; the help shows the spelling with `separator`. A switch is taken back with
-    `--no_` in front. With `defaults=False` a flag that is not given is absent from the namespace.
+    That is the order of the fields, as dataclasses collect them. A section alone may be a program. A section's
+    docstring heads its group. Each flag exists with underscores and with dashes; the help shows the spelling with
+    `separator`. A switch is taken back with `--no_` in front. With `defaults=False` a flag that is not given is absent
+    from the namespace.
     """
     for section in _sections(program):
         assert section.__doc__, f"{section}: a section has a name"
@@ -207,14 +208,13 @@ def add_flags(
             _add_flag(group, option, separator, option.default if defaults else argparse.SUPPRESS)
 
 
-def _sections(program: type[Options]) -> Iterator[type[Options]]:
-    """Yield what a program inherits; of sections that only join others, those."""
-    for section in reversed(program.__bases__):
-        assert issubclass(section, Options), f"{section}: not a section"
-        if vars(section).get("__annotations__"):
-            yield section
-        else:
-            yield from _sections(section)
+def _sections(program: type) -> Iterator[type[Options]]:
+    """Yield the sections of a program: what has options of its own, a section alone or those that it joins."""
+    if issubclass(program, Options) and vars(program).get("__annotations__"):
+        yield program
+    else:
+        for base in reversed(program.__bases__):
+            yield from _sections(base)
 
 
 def _add_flag(group: argparse._ArgumentGroup, option: Option, separator: str, default: object) -> None:
