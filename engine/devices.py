@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 import cv2
 import torch
 
+from engine import internals
 from options.engine import EngineOptions
 from options.names import AUTO
 from options.run import DeviceOptions
@@ -119,10 +120,10 @@ def native_bf16(on_gpu: bool) -> tuple[bool, str]:
     limited = f" under {', '.join(f'{name}={value}' for name, value in limits.items())}" if limits else ""
     capability = torch.backends.cpu.get_cpu_capability()
     # oneDNN multiplies, torch's own kernels do the rest: either alone would wait for the other's emulation.
-    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    native = internals.onednn_has_bf16()
     if platform.machine().lower() in _X86:
         # To oneDNN any AVX-512 will do; without its instructions for bfloat16 a step takes 3 to 5 times as long.
-        native = native and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        native = native and internals.x86_has_bf16()
         native = native and capability not in _WITHOUT_AVX512
         native = native and not _WITHOUT_BF16.intersection(limit.upper() for limit in limits.values())
     return (

@@ -46,11 +46,11 @@ class Stopped(Exception):  # noqa: N818  # nothing went wrong
 class StoppedWaiting(Stopped):
     """A signal asked for an end, and this rank waited in vain for the next place to stop at. Nothing was saved."""
 
-    def __init__(self, number: int, step: int, seconds: float, place: str) -> None:
+    def __init__(self, number: int, step: int, seconds: float, workers: str) -> None:
         Exception.__init__(
             self,
-            f"stopped by {signal.Signals(number).name} after step {step}, without a checkpoint of it: the main process"
-            f" {place}, {seconds:.0f} s after the signal",
+            f"stopped by {signal.Signals(number).name} after step {step}, without a checkpoint of it: no batch has come"
+            f" for {seconds:.0f} s; {workers}",
         )
         self.number = number
 
@@ -180,26 +180,27 @@ def start_worker(worker: int = 0) -> None:
         _die_with(parent.pid)  # torch looks every five seconds, and may look too late to know its parent
     cv2.setNumThreads(0)  # torch has seen to its own threads; OpenCV would start one for each core
     outlive_first_signal()
-    # Private, and the only place where such an error is told: test_worker_failure.py sees that it is still called. A
-    # plain function in place of a static method is given the queue.
-    multiprocessing.queues.Queue._on_queue_feeder_error = _send_error  # type: ignore[attr-defined]
+    from engine import internals  # imports torch
+
+    internals.on_lost_object(_send_error)  # the only place where such an error is told
     # The thread that answers for shared memory and descriptors gives its errors to this, and goes on.
     sys.excepthook = lambda kind, error, trace: os._exit(_lost_code(error))
 
 
 def _send_error(queue: multiprocessing.queues.Queue, error: Exception, lost: object) -> None:
     """Send an error in place of what could not be sent; called in the thread of the queue."""
-    from torch._utils import ExceptionWrapper  # what a data loader raises in the main process
     from torch.utils.data import get_worker_info
 
-    if not isinstance(lost, tuple) or isinstance(lost[1], ExceptionWrapper):  # the connection itself is broken
+    from engine import internals
+
+    if not isinstance(lost, tuple) or internals.is_wrapped_error(lost[1]):  # the connection itself is broken
         os._exit(_lost_code(error))
     info = get_worker_info()
     where = f"in DataLoader worker process {0 if info is None else info.id}"
     told = OSError(f"{LOST} ({type(error).__name__}: {' '.join(str(error).split())})").with_traceback(
         error.__traceback__
     )
-    queue.put((lost[0], ExceptionWrapper((OSError, told, told.__traceback__), where)))
+    queue.put((lost[0], internals.wrapped_error(told, where)))
 
 
 def _lost_code(error: BaseException) -> int:

@@ -16,8 +16,8 @@ from programs import kill_group
 import main
 from engine import checkpoint_file
 from engine import trainer as trainer_module
-from engine.callbacks import stalls
-from engine.callbacks.processes import workers
+from engine.callbacks import workers as waiting
+from engine.callbacks.workers import workers
 from engine.runs import run_folders
 
 FLAGS = [
@@ -71,7 +71,7 @@ class FaultAt(pl.Callback):
         self._whole_save(value, stream, **options)
 
 
-def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, stop_seconds=stalls.STOP_SECONDS, **environment):
+def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, stop_seconds=waiting.STOP_SECONDS, **environment):
     """Start `main.py argv` in a folder, and return its processes, one per rank.
 
     Args:
@@ -129,7 +129,7 @@ def _run(argv, cwd, fault, rank, stop_seconds, environment):
     if fault is not None:
         callbacks = trainer_module._callbacks
         trainer_module._callbacks = lambda *args: [FaultAt(*fault), *callbacks(*args)]
-    stalls.STOP_SECONDS = stop_seconds
+    waiting.STOP_SECONDS = stop_seconds
     raise SystemExit(main.main(argv))
 
 

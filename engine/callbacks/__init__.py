@@ -11,11 +11,11 @@ from engine.callbacks.rank_state import KEY as RANKS_KEY
 from engine.callbacks.rank_state import RankState
 from engine.callbacks.rank_watch import started_ranks, watched_ranks
 from engine.callbacks.same_start import RanksDisagreeError, SameStart
-from engine.callbacks.stalls import bounded_waits
 from engine.callbacks.unreadable_list import TooManyUnreadableError, UnreadableList
 from engine.callbacks.weight_average import KEY as AVERAGED_KEY
 from engine.callbacks.weight_average import WeightAverage, averaged
 from engine.callbacks.worker_failure import WorkerError, named_worker_errors
+from engine.callbacks.workers import bounded_waits
 
 __all__ = [
     "AVERAGED_KEY",

@@ -1,4 +1,4 @@
-"""A sign of life every so many seconds: how far training is, how fast, how much memory; and what it waits for."""
+"""A sign of life every so many seconds: how far training is, how fast, how much memory; and whether it stalls."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from engine.callbacks import processes
-from engine.callbacks.stalls import describe_wait
+from engine.callbacks.workers import describe_workers, resident_bytes, workers
 from engine.files import WriteFailures, side_file
 from engine.host import Batch, data_of
 from engine.runs import write_json
@@ -51,12 +50,12 @@ class Beat(Progress):
     memory_bytes: int | None  # resident set of this rank and its workers; pages that they share count for each
     gpu_memory_bytes: int | None  # that torch holds of this rank's GPU
     running_seconds: float
-    stalled: str | None  # what is waited for
+    stalled: str | None  # while no batch is finished: the workers, and which of them are stopped
     time: str  # the wall clock's, local with its offset; nothing else depends on that clock
 
 
 class Heartbeat(Callback):
-    """Write a line and `heartbeat.json` every so many seconds, also while training waits, and say what it waits for.
+    """Write a line and `heartbeat.json` every so many seconds, also while training waits, and say that it does.
 
     A stall is said once: when no batch was finished for the time between two beats and for 10 times the usual time
     from batch to batch. Every rank tells its own.
@@ -76,7 +75,6 @@ class Heartbeat(Callback):
         self._failures = failures
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._main = 0
         self._begin = self._train_mark = self._last_sign = self._last_beat = time.monotonic()
         self._first_step = 0
         self._total_steps: int | None = None
@@ -90,7 +88,7 @@ class Heartbeat(Callback):
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """Begin to beat."""
-        self._main, self._over, self._stall = threading.get_ident(), threading.Event(), None
+        self._over, self._stall = threading.Event(), None
         self._last_sign = self._last_beat = time.monotonic()
         self._write(self._beat(trainer))
         self._thread = threading.Thread(target=self._run, args=(trainer,), daemon=True, name="heartbeat")
@@ -195,8 +193,9 @@ class Heartbeat(Callback):
                 logger.warning("%straining goes on", rank)
             self._stall = None
         elif self._stall is None:
-            self._stall = describe_wait(self._main, trainer.world_size)
-            logger.warning("%sno batch was finished for %.0f s: the main process %s", rank, silent, self._stall)
+            peers = "; perhaps it waits for another rank, which says so too" if rank else ""
+            self._stall = f"{describe_workers()}{peers}"
+            logger.warning("%sno batch was finished for %.0f s: %s", rank, silent, self._stall)
 
     def _beat(self, trainer: pl.Trainer) -> Beat:
         now, so_far = time.monotonic(), self._images
@@ -240,7 +239,7 @@ class Heartbeat(Callback):
 
 def _memory() -> int | None:
     """Return the resident set of this process and its workers."""
-    own, *others = map(processes.resident_bytes, (os.getpid(), *processes.workers()))
+    own, *others = map(resident_bytes, (os.getpid(), *workers()))
     return None if own is None else own + sum(size for size in others if size is not None)
 
 

@@ -7,6 +7,8 @@ import gc
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from engine.internals import end_validation_workers
+
 
 class IdleWorkers(Callback):
     """Free what a validation leaves behind.
@@ -17,8 +19,5 @@ class IdleWorkers(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """End the workers; the next validation starts its own anyway."""
-        loop = trainer.fit_loop.epoch_loop.val_loop
-        if loop._data_fetcher is not None:
-            loop._data_fetcher.teardown()
-            loop._data_fetcher = None  # a second teardown would ask for the length of what is gone
+        end_validation_workers(trainer)
         gc.collect()

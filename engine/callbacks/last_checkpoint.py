@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from engine.agreement import StopAgreement
+from engine.callbacks.agreement import StopAgreement
 from engine.checkpoint_file import keep_copy
 from engine.files import WriteFailures, outlived
 from engine.signals import Stopped, StopSignals

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from engine.host import Trained, trained
+from engine.internals import lerp_all
 
 KEY = "weights_in_training"
 
@@ -64,7 +64,7 @@ class WeightAverage(Callback):
         decay = min(self._decay, (1 + self._step) / (10 + self._step))
         self._step = trainer.global_step
         tensors = [tensor.detach() for tensor in _averaged_tensors(module).values()]
-        torch._foreach_lerp_(list(self._average.values()), tensors, 1 - decay)
+        lerp_all(list(self._average.values()), tensors, 1 - decay)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Put the average in place."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine.internals import worker_exit_codes
 from engine.signals import LOST, LOST_CODE
 
 # Messages of torch 2: of its handler of SIGCHLD, of the loop that waits for a batch, of an error passed on.
@@ -131,9 +132,7 @@ def _explain_lost(error: BaseException) -> str | None:
 
 def _exit_codes(error: BaseException) -> dict[int, int]:
     """Return the exit codes of the workers of the loader that an error came from, by process; 0 while they live."""
-    frames = [frame for each in _chain(error) for frame, _ in traceback.walk_tb(each.__traceback__)]
-    loaders = [frame.f_locals["self"] for frame in frames if frame.f_code.co_name == "_try_get_data"]
-    return {worker.pid: worker.exitcode or 0 for loader in loaders[:1] for worker in loader._workers}
+    return worker_exit_codes(frame for each in _chain(error) for frame, _ in traceback.walk_tb(each.__traceback__))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -3,7 +3,7 @@
 import pytorch_lightning as pl
 from short_runs import fit, write_faces
 
-from engine.callbacks import processes
+from engine.callbacks import workers
 
 
 class CountWorkers(pl.Callback):
@@ -13,10 +13,10 @@ class CountWorkers(pl.Callback):
         self.training, self.validation = [], []
 
     def on_train_batch_start(self, *_):
-        self.training.append(len(processes.workers()))
+        self.training.append(len(workers.workers()))
 
     def on_validation_batch_start(self, *_):
-        self.validation.append(len(processes.workers()))
+        self.validation.append(len(workers.workers()))
 
 
 def test_the_workers_of_a_validation_end_with_it(tmp_path):

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from datasets import UnreadableImageError
 from engine.callbacks import WorkerError, named_worker_errors
-from engine.callbacks.processes import workers
+from engine.callbacks.workers import workers
 from engine.signals import start_worker
 
 LIKELY = ", likely for want of memory: lower --num_workers"

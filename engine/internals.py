@@ -1,0 +1,102 @@
+"""Every private name of Lightning, torch and multiprocessing that the engine touches, in one place.
+
+Seen in torch 2.13.0, pytorch-lightning 2.6.6 and Python 3.11; tests/engine/test_internals.py fails when one goes, or
+does something else.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.process
+import multiprocessing.queues
+import traceback
+from collections.abc import Callable, Iterable
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch._utils import ExceptionWrapper
+from torch.utils.data import dataloader
+
+if TYPE_CHECKING:  # an evaluation does without Lightning
+    import pytorch_lightning as pl
+
+_LoaderWithWorkers = dataloader._MultiProcessingDataLoaderIter
+
+# ---------------------------------------------------------------- multiprocessing
+
+
+def started_processes() -> list[BaseProcess]:
+    """Return what this process has started by `multiprocessing`, in order, those that died included.
+
+    Not `active_children()`: it collects those that died, and torch would no longer learn from what.
+    """
+    started: set[BaseProcess] = multiprocessing.process._children  # type: ignore[attr-defined]
+    return sorted((process for process in tuple(started) if process.pid is not None), key=lambda each: each.pid or 0)
+
+
+def on_lost_object(handler: Callable[[multiprocessing.queues.Queue, Exception, object], None]) -> None:
+    """Have the threads of all queues call `handler(queue, error, lost)` where they would print and go on.
+
+    A plain function in place of a static method is given the queue.
+    """
+    multiprocessing.queues.Queue._on_queue_feeder_error = handler  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------- the data loader
+
+
+def wrapped_error(error: Exception, where: str) -> ExceptionWrapper:
+    """Return what a worker of a data loader sends in place of a batch: the main process raises it."""
+    return ExceptionWrapper((type(error), error, error.__traceback__), where)
+
+
+def is_wrapped_error(sent: object) -> bool:
+    """Return whether a worker has sent an error in place of a batch."""
+    return isinstance(sent, ExceptionWrapper)
+
+
+def awaited_batch(frame: FrameType | None) -> tuple[int, int] | None:
+    """Return which loader with workers a stack is inside of, and for which of its batches; None if of none."""
+    for each, _ in traceback.walk_stack(frame) if frame is not None else ():
+        loader = each.f_locals.get("self") if each.f_code.co_filename == dataloader.__file__ else None
+        if isinstance(loader, _LoaderWithWorkers):
+            return id(loader), vars(loader).get("_rcvd_idx", -1)  # absent while the workers start
+    return None
+
+
+def worker_exit_codes(frames: Iterable[FrameType]) -> dict[int, int]:
+    """Return the exit codes of the workers of the loader that an error's frames came through, by process; 0: alive."""
+    loaders = (frame.f_locals["self"] for frame in frames if frame.f_code.co_name == "_try_get_data")
+    loader = next(loaders, None)
+    return {} if loader is None else {worker.pid: worker.exitcode or 0 for worker in loader._workers}
+
+
+# ---------------------------------------------------------------- torch
+
+
+def lerp_all(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
+    """Move tensors towards others in place, by one kernel for many."""
+    torch._foreach_lerp_(tensors, ends, weight)
+
+
+def onednn_has_bf16() -> bool:
+    """Return whether oneDNN multiplies in bfloat16 on this CPU; on x86 any AVX-512 will do to it."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def x86_has_bf16() -> bool:
+    """Return whether this CPU has instructions of x86 for bfloat16."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+# ---------------------------------------------------------------- Lightning
+
+
+def end_validation_workers(trainer: pl.Trainer) -> None:
+    """End the workers of the last validation, which Lightning keeps until the next one starts others."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    if loop._data_fetcher is not None:
+        loop._data_fetcher.teardown()
+        loop._data_fetcher = None  # a second teardown would ask for the length of what is gone
