@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,13 +22,13 @@ from benchmarks.ablation.measures import (
     figures,
     scores_of,
 )
-from benchmarks.ablation.runner import FUSED_MAPS, Run
-from benchmarks.ablation.scores import CONDITIONS, IMAGES_PER_PERSON
-from benchmarks.ablation.variants import CLAIMS, FULL, VARIANTS, Claim, Method, Variant
+from benchmarks.ablation.scores import CONDITIONS, FUSED_MAPS, IMAGES_PER_PERSON, ScoredRuns
+from benchmarks.ablation.variants import CLAIMS, SEEDS, VARIANTS, Claim, Method, Run
 from benchmarks.harness.docs import replace_block
 from benchmarks.harness.tables import Column, to_markdown
 from engine import runs
 from evaluation import Interval, Resampling, unordered_pairs
+from system.files import write_text
 
 RESAMPLING = Resampling(num_resamples=400)
 WIDE = 40
@@ -43,21 +44,22 @@ class Measured(NamedTuple):
     by_seed: dict[str, list[float]]
 
 
-def write_tables(page: Path, output: Path, num_people: int) -> None:
-    """Rewrite the page's tables with what finished runs show, and `summary.json` beside the runs."""
-    pairs = all_pairs(num_people)
-    finished = [(variant, run) for variant in VARIANTS if (run := first_run(variant, output)).is_done]
-    development = {variant.name: development_figures(run, pairs) for variant, run in finished}
-    flips, weights = flip_figures(output, pairs), weight_figures(output, pairs)
-    claims = {claim.title: measure(claim, output, pairs) for claim in CLAIMS if is_measurable(claim, output)}
+def write_tables(page: Path, root: Path, num_people: int) -> None:
+    """Rewrite the page's tables with what the finished runs below `root` show, and `ablation.json` beside them."""
+    scored, pairs = ScoredRuns(root, num_people), all_pairs(num_people)
+    finished = [name for name in VARIANTS if Run(root, name, SEEDS[0]).folder is not None]
+    development = {name: figures_of(scored(name, SEEDS[0], "dev"), pairs) for name in finished}
+    full = [seed for seed in SEEDS if Run(root, "full", seed).folder is not None]
+    flips, weights = flip_figures(scored, full, pairs), weight_figures(scored, full, pairs)
+    claims = {claim.title: measure(claim, scored, pairs) for claim in CLAIMS if is_measurable(claim, root)}
     text = page.read_text(encoding="utf-8")
-    text = replace_block(text, "development", development_table(finished, development), page)
+    text = replace_block(text, "development", development_table(root, development), page)
     text = replace_block(text, "claims", claims_table(claims), page)
     text = replace_block(text, "flips", rows_table("flips", flips, ("qaconv", "combined")), page)
     text = replace_block(text, "weights", rows_table("weight of the matcher", weights, ("combined",)), page)
-    page.write_text(text, encoding="utf-8")
+    write_text(page, text)
     runs.write_json(
-        output / "summary.json", {"development": development, "claims": claims, "flips": flips, "weights": weights}
+        root / "ablation.json", {"development": development, "claims": claims, "flips": flips, "weights": weights}
     )
 
 
@@ -66,16 +68,6 @@ def all_pairs(num_people: int) -> Pairs:
     labels = np.repeat(np.arange(num_people), IMAGES_PER_PERSON)
     identities = labels[unordered_pairs(len(labels))]
     return Pairs(identities[:, 0] == identities[:, 1], identities)
-
-
-def first_run(variant: Variant, output: Path) -> Run:
-    """Return the run of a variant's first seed."""
-    return Run.of(variant, variant.seeds[0], output)
-
-
-def development_figures(run: Run, pairs: Pairs) -> ByCondition:
-    """Return {condition: {method: figures}} on development people."""
-    return figures_of(run.scores("dev"), pairs)
 
 
 def figures_of(
@@ -91,41 +83,37 @@ def figures_of(
     return result
 
 
-def development_table(finished: Sequence[tuple[Variant, Run]], development: Mapping[str, ByCondition]) -> str:
+def development_table(root: Path, development: Mapping[str, ByCondition]) -> str:
     """Return a row per variant: accuracy and TAR of embedding, matcher and fusion under each condition."""
     columns = [Column("variant", "name", width=WIDE), Column("s", "seconds", "{:.0f}")]
     columns += [Column(f"{condition}: {method}", f"{condition}/{method}", width=12) for condition in CONDITIONS
                 for method in ("adaface", "combined")]  # fmt: skip
     rows = []
-    for variant, run in finished:
-        cells: Cells = {"name": f"`{variant.name}`", "seconds": run.record()["processor_seconds"]}
-        cells |= _cells(development[variant.name])
-        rows.append(cells)
+    for name, found in development.items():
+        folder = Run(root, name, SEEDS[0]).folder
+        assert folder is not None
+        beat = json.loads((folder / "heartbeat.json").read_text(encoding="utf-8"))
+        rows.append({"name": f"`{name}`", "seconds": beat["running_seconds"], **_cells(found)})
     return to_markdown(columns, rows)
 
 
-def flip_figures(output: Path, pairs: Pairs) -> dict[str, ByCondition]:
-    """Return, by the fusion of flips, the mean over those seeds of FULL on which both were tried."""
-    tried = [run for run in full_runs(output) if (run.folder / f"{FUSED_MAPS}.npz").exists()]
+def flip_figures(scored: ScoredRuns, seeds: Sequence[int], pairs: Pairs) -> dict[str, ByCondition]:
+    """Return, by the fusion of flips, the mean over the seeds of the whole method."""
     by_fusion = {"scores averaged": "dev", "maps fused": FUSED_MAPS}
-    return {
-        name: _mean([figures_of(run.scores(file), pairs) for run in tried]) for name, file in by_fusion.items() if tried
+    found = {
+        name: [figures_of(scored("full", seed, kind), pairs) for seed in seeds] for name, kind in by_fusion.items()
     }
+    return {name: _mean(figures) for name, figures in found.items() if figures}
 
 
-def weight_figures(output: Path, pairs: Pairs) -> dict[str, ByCondition]:
-    """Return, by the matcher's weight in the fused score, the mean over the seeds of FULL."""
-    saved = [run.scores("dev") for run in full_runs(output)]
+def weight_figures(scored: ScoredRuns, seeds: Sequence[int], pairs: Pairs) -> dict[str, ByCondition]:
+    """Return, by the matcher's weight in the fused score, the mean over the seeds of the whole method."""
+    saved = [scored("full", seed, "dev") for seed in seeds]
     return {
         f"{weight:g}": _mean([figures_of(one, pairs, {"adaface": 1 - weight, "qaconv": weight}) for one in saved])
         for weight in TRIED_WEIGHTS
         if saved
     }
-
-
-def full_runs(output: Path) -> list[Run]:
-    """Return the finished runs of FULL."""
-    return [run for seed in FULL.seeds if (run := Run.of(FULL, seed, output)).is_done]
 
 
 def _mean(by_seed: Sequence[ByCondition]) -> ByCondition:
@@ -153,16 +141,16 @@ def _cells(by_condition: ByCondition) -> Cells:
     }
 
 
-def is_measurable(claim: Claim, output: Path) -> bool:
+def is_measurable(claim: Claim, root: Path) -> bool:
     """Return whether every run of both sides is there."""
-    return all(Run.of(side.variant, seed, output).is_done for side in claim.sides for seed in claim.seeds)
+    return all(Run(root, side.variant, seed).folder is not None for side in claim.sides for seed in SEEDS)
 
 
-def measure(claim: Claim, output: Path, pairs: Pairs) -> dict[str, Measured]:
+def measure(claim: Claim, scored: ScoredRuns, pairs: Pairs) -> dict[str, Measured]:
     """Return the claim's differences on test people by condition; all choices come from development people."""
     result = {}
     for condition in CONDITIONS:
-        first, second = ([_side(side, seed, condition, output, pairs) for seed in claim.seeds] for side in claim.sides)
+        first, second = ([_side(side, seed, condition, scored, pairs) for seed in SEEDS] for side in claim.sides)
         mean = compare(Comparison(first, second), pairs, RESAMPLING)
         alone = [compare(Comparison([a], [b]), pairs, RESAMPLING._replace(num_resamples=1))
                  for a, b in zip(first, second, strict=True)]  # fmt: skip
@@ -170,10 +158,9 @@ def measure(claim: Claim, output: Path, pairs: Pairs) -> dict[str, Measured]:
     return result
 
 
-def _side(side: Method, seed: int, condition: str, output: Path, pairs: Pairs) -> Side:
-    run = Run.of(side.variant, seed, output)
-    decision = decide(scores_of(run.scores("dev"), condition), pairs)
-    scores = by_method(scores_of(run.scores("test"), condition), decision.statistics)
+def _side(side: Method, seed: int, condition: str, scored: ScoredRuns, pairs: Pairs) -> Side:
+    decision = decide(scores_of(scored(side.variant, seed, "dev"), condition), pairs)
+    scores = by_method(scores_of(scored(side.variant, seed, "test"), condition), decision.statistics)
     return Side(scores[side.method], decision.thresholds[side.method])
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import transforms
-from benchmarks.ablation.variants import SEEN, UNSEEN
+from benchmarks.ablation.variants import SEEN, UNSEEN, Run
 from cli.checkpoints import load_pretrained_model
 from datasets.synthetic.prepare import render_identities
 from evaluation import (
@@ -22,10 +22,12 @@ from evaluation import (
     score_all_pairs,
     unordered_pairs,
 )
+from system.files import atomic_write
 from train_val import Recognizer
 
 CONDITIONS = {"clean": (), "seen": SEEN, "unseen": UNSEEN}
 GROUPS = ("dev", "test")  # choices are made on one, claims on the other
+FUSED_MAPS = "dev-fused-maps"  # image and mirror image fused into one map, which evaluation does not do
 IMAGES_PER_PERSON = 6
 BATCH_SIZE = 64
 
@@ -81,6 +83,30 @@ def score_people(
             for matcher, values in score_all_pairs(clean, model.matcher, others=others).items():
                 scores[f"{condition}/{matcher}"] = values
     return scores
+
+
+class ScoredRuns:
+    """The scores of finished runs, kept beside their checkpoints as `ablation_<what>_<people>.npz`."""
+
+    def __init__(self, root: Path, num_people: int) -> None:
+        self._root, self._num_people = root, num_people
+        self._people: dict[str, People] = {}
+
+    def __call__(self, variant: str, seed: int, what: str) -> dict[str, NDArray[np.float32]]:
+        """Return the scores of a run on a group of people, or by FUSED_MAPS; scored at the first call."""
+        folder = Run(self._root, variant, seed).folder
+        assert folder is not None, f"{variant}, seed {seed}: no finished run"
+        path = folder / f"ablation_{what}_{self._num_people}.npz"
+        if not path.exists():
+            group = what.removesuffix("-fused-maps")
+            fusion: FlipFusion = FLIP_FUSION if what == group else "map"
+            if group not in self._people:
+                self._people[group] = render_people(group, self._num_people)
+            scores = score_people(folder / "last.ckpt", self._people[group], fusion)
+            with atomic_write(path, "wb") as stream:
+                np.savez(stream, **scores)  # type: ignore[arg-type]
+        with np.load(path) as saved:
+            return dict(saved)
 
 
 def _describe(model: Recognizer, images: Images, flip_fusion: FlipFusion) -> FaceDescriptions:

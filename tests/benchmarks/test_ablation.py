@@ -6,13 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+from untrained import write_checkpoint
 
 from benchmarks.ablation import __main__ as program
 from benchmarks.ablation import report
 from benchmarks.ablation.measures import Comparison, Side, balanced_accuracy, by_method, compare, decide, figures
-from benchmarks.ablation.runner import FUSED_MAPS, RECORD, Run
-from benchmarks.ablation.scores import CONDITIONS, SEEN, UNSEEN, render_people
-from benchmarks.ablation.variants import CLAIMS, FULL, VARIANTS, Variant, training_flags
+from benchmarks.ablation.scores import CONDITIONS, FUSED_MAPS, SEEN, UNSEEN, render_people
+from benchmarks.ablation.variants import CLAIMED, CLAIMS, RECIPES, SEEDS, VARIANTS, Run
 from config import get_args
 from evaluation import Resampling
 from transforms import OCCLUDER_FAMILIES, OCCLUDERS
@@ -45,12 +45,18 @@ def test_people_of_the_groups_differ_and_only_the_conditions_change_an_image():
     np.testing.assert_array_equal(render_people("dev", 2).images["unseen"], dev.images["unseen"])
 
 
-def test_every_variant_is_a_valid_command():
-    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
-    for variant in VARIANTS:
-        config = get_args(training_flags(variant, seed=3, epochs=5))
-        assert config.seed == 3 and config.epochs == 5 and config.margin_warmup_epochs == 2
-        assert config.occluders == SEEN
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.args")), ids=lambda path: path.stem)
+def test_every_variant_is_a_valid_command_on_the_same_data(path):
+    config, common = get_args([f"@{path}"]), get_args([f"@{RECIPES / 'common.args'}"])
+    assert config.margin_warmup_epochs == pytest.approx(0.4 * config.epochs)
+    assert config.check_val_every_n_epoch == config.epochs
+    assert set(config.occluders) == set(SEEN)
+    alike = ("synthetic_identities", "synthetic_images", "batch_size", "occlusion_prob", "arch", "weight_decay")
+    assert all(getattr(config, name) == getattr(common, name) for name in alike)
+
+
+def test_claims_are_about_variants_with_all_seeds():
+    assert {side.variant for claim in CLAIMS for side in claim.sides} == set(CLAIMED) < set(VARIANTS)
 
 
 def test_balanced_accuracy_counts_both_kinds_equally(pairs):
@@ -82,28 +88,27 @@ def test_a_comparison_of_a_run_with_itself_is_zero(pairs):
     assert gain["accuracy"].lower > 5 and gain["tar"].lower > 5
 
 
-def fake_run(variant, seed, output, pairs, gap):
-    run = Run.of(variant, seed, output)
-    run.folder.mkdir(parents=True)
+def fake_run(variant, seed, root, pairs, gap):
+    folder = root / f"ablation-{variant}-{seed}_01-01_0"
+    (folder / "report").mkdir(parents=True)
     for number, group in enumerate(("dev", "test")):
         values = {
             f"{condition}/{matcher}": scores(pairs, gap, seed=100 * seed + 10 * number + place)
             for condition in CONDITIONS
             for place, matcher in enumerate(("adaface", "qaconv"))
         }
-        np.savez(run.folder / f"{group}.npz", **values)
-    record = {"flags": variant.flags, "seed": seed, "epochs": 1, "processor_seconds": 60.0}
-    (run.folder / RECORD).write_text(json.dumps(record))
+        np.savez(folder / f"ablation_{group}_{PEOPLE}.npz", **values)
+    shutil.copy(folder / f"ablation_dev_{PEOPLE}.npz", folder / f"ablation_{FUSED_MAPS}_{PEOPLE}.npz")
+    (folder / "heartbeat.json").write_text(json.dumps({"running_seconds": 60.0}))
+    (folder / "report/results.json").write_text("{}")
 
 
 def test_tables_show_finished_runs_and_measurable_claims_only(tmp_path, pairs, monkeypatch):
     monkeypatch.setattr(report, "RESAMPLING", Resampling(num_resamples=10))
     claim = CLAIMS[0]
     for side, gap in zip(claim.sides, (3.0, 2.0), strict=True):
-        for seed in claim.seeds:
+        for seed in SEEDS:
             fake_run(side.variant, seed, tmp_path, pairs, gap)
-    tried = Run.of(FULL, FULL.seeds[0], tmp_path).folder
-    shutil.copy(tried / "dev.npz", tried / f"{FUSED_MAPS}.npz")
     page = tmp_path / "ablation.md"
     page.write_text(PAGE)
     report.write_tables(page, tmp_path, PEOPLE)
@@ -114,39 +119,31 @@ def test_tables_show_finished_runs_and_measurable_claims_only(tmp_path, pairs, m
     assert averaged == fused
     assert all(f"\n| {weight:g} | " in text for weight in report.TRIED_WEIGHTS)
     shown = set(re.findall(r"^\| `(\S+)`", text, re.MULTILINE))
-    assert shown == {side.variant.name for side in claim.sides}
+    assert shown == {side.variant for side in claim.sides}
     assert text.count(f"| {claim.title} |") == len(CONDITIONS)
-    assert set(json.loads((tmp_path / "summary.json").read_text())["development"]) == shown
+    assert set(json.loads((tmp_path / "ablation.json").read_text())["development"]) == shown
 
 
-def test_a_run_with_other_flags_is_not_done(tmp_path, pairs):
-    variant = VARIANTS[0]
-    fake_run(variant, 1, tmp_path, pairs, 1.0)
-    assert Run.of(variant, 1, tmp_path).is_done
-    assert not Run.of(variant._replace(flags="--lr 1"), 1, tmp_path).is_done
-    assert not Run.of(Variant("other", ""), 1, tmp_path).is_done
+def test_a_run_that_was_not_finished_is_passed_over(tmp_path, pairs):
+    assert Run(tmp_path, "full", 1).folder is None
+    fake_run("full", 1, tmp_path, pairs, 1.0)
+    (tmp_path / "ablation-full-1_01-02_1").mkdir()
+    assert Run(tmp_path, "full", 1).folder == tmp_path / "ablation-full-1_01-01_0"
+    assert Run(tmp_path, "full-none", 1).folder is None
 
 
-@pytest.mark.slow
-def test_the_program_trains_scores_and_keeps_what_is_done(tmp_path):
+def test_the_program_scores_a_run_once_and_writes_its_tables(tmp_path):
     page = tmp_path / "ablation.md"
     page.write_text(PAGE)
-    words = [
-        "--only",
-        "head",
-        "full",
-        "--epochs",
-        "1",
-        "--people",
-        "8",
-        "--output",
-        str(tmp_path / "out"),
-        "--docs",
-        str(page),
-    ]
+    folder = tmp_path / "runs/ablation-full-1_01-01_0"
+    (folder / "report").mkdir(parents=True)
+    write_checkpoint(folder / "last.ckpt")
+    (folder / "heartbeat.json").write_text(json.dumps({"running_seconds": 60.0}))
+    (folder / "report/results.json").write_text("{}")
+    words = ["--people", "8", "--runs", str(tmp_path / "runs"), "--docs", str(page)]
     program.main(words)
     text = page.read_text()
-    assert "| `head` |" in text and "| maps fused |" in text and "| fused minus head only |" in text
-    records = {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)}
+    assert "| `full` | 60 |" in text and "| maps fused |" in text
+    scored = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     program.main(words)
-    assert records == {path: path.stat().st_mtime_ns for path in tmp_path.rglob(RECORD)} != {}
+    assert scored == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")} and len(scored) == 2
