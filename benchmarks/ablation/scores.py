@@ -26,7 +26,6 @@ from system.files import atomic_write
 from train_val import Recognizer
 
 CONDITIONS = {"clean": (), "seen": SEEN, "unseen": UNSEEN}
-GROUPS = ("dev", "test")  # choices are made on one, claims on the other
 FUSED_MAPS = "dev-fused-maps"  # image and mirror image fused into one map, which evaluation does not do
 IMAGES_PER_PERSON = 6
 BATCH_SIZE = 64
@@ -53,7 +52,7 @@ class People:
 
 
 def render_people(group: str, num: int) -> People:
-    """Draw a group of GROUPS; its occluders follow the image's place alone."""
+    """Draw a group, "dev" to choose on or "test" to claim on; its occluders follow the image's place alone."""
     images, labels = render_identities(f"ablation-{group}", num, IMAGES_PER_PERSON)
     occluded = {name: _occlude(images, occluders) for name, occluders in CONDITIONS.items()}
     return People(labels, occluded)

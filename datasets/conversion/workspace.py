@@ -3,6 +3,7 @@
 Nothing half-written ever has the final name. Files of the result grow together in a `Journal`, which notes every few
 seconds how far they are; the next run cuts them back to the last note and goes on from there. Results get their names
 at the very end, by renaming, and a run that is killed even between two renamings is finished by the next one.
+Parts of their own, skipped when they are there, would be simpler and be written twice: a record file may hold 100 GB.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
+
+from system.files import make_room, write_text
 
 _PLAN, _PROGRESS, _LOCK = "plan.txt", "progress.json", "lock"
 
@@ -40,7 +43,7 @@ class Workspace:
             OSError: if a path cannot be written; the next run tries again.
         """
         listed = [[name, os.fspath(path.absolute())] for name, path in moves]
-        _write(self.folder / _PROGRESS, json.dumps({"moves": listed}))
+        write_text(self.folder / _PROGRESS, json.dumps({"moves": listed}))
         self._rename()
 
     def _rename(self) -> bool:
@@ -74,6 +77,7 @@ def open_workspace(final: Path, plan: str) -> Iterator[Workspace]:
     """
     folder = final.parent / f".{final.name}.converting"
     folder.mkdir(parents=True, exist_ok=True)
+    make_room(folder, (_PLAN, _PROGRESS, _LOCK))
     with (folder / _LOCK).open("w", encoding="utf-8") as lock:
         try:
             _lock(lock)
@@ -81,7 +85,7 @@ def open_workspace(final: Path, plan: str) -> Iterator[Workspace]:
             raise ValueError(f"{final}: another conversion is writing it; wait until it ends") from error
         if _read(folder / _PLAN) != plan:
             _clear(folder)
-            _write(folder / _PLAN, plan)
+            write_text(folder / _PLAN, plan)
         done = False
         try:
             yield Workspace(folder)
@@ -137,7 +141,7 @@ class Journal:
         """Note how far the files are; a later run goes on from here."""
         self.sync()
         sizes = {name: file.tell() for name, file in self.files.items()}
-        _write(self._folder / _PROGRESS, json.dumps({"sizes": sizes, "counts": self.counts}))
+        write_text(self._folder / _PROGRESS, json.dumps({"sizes": sizes, "counts": self.counts}))
 
     def __enter__(self) -> Journal:
         return self
@@ -154,16 +158,6 @@ def _read_progress(folder: Path) -> dict:
 
 def _read(file: Path) -> str:
     return file.read_text(encoding="utf-8") if file.exists() else ""
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a small file: the old content or the new one, whatever happens."""
-    temporary = file.with_suffix(".new")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
 
 
 def _clear(folder: Path) -> None:

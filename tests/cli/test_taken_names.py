@@ -10,7 +10,7 @@ from short_runs import write_faces
 from untrained import write_checkpoint
 
 import main_eval
-from cli import check
+from cli import check, convert
 from datasets.synthetic.prepare import render_identities
 from engine import runs
 from engine.loggers import wandb_run
@@ -85,6 +85,17 @@ def test_a_check_is_written_whatever_stands_under_its_names(tmp_path, kind):
     with within(60):
         assert check.main([str(tmp_path / "faces"), "--output-dir", str(tmp_path / "out")]) == 0
     assert_written(tmp_path / "out", CHECK, outside)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_conversion_is_written_whatever_stands_in_its_workspace(tmp_path, kind):
+    for number, image in enumerate(render_identities("taken names", 2, 2)[0]):
+        write_face(tmp_path / f"faces/{number // 2}/{number}.png", image)
+    (tmp_path / "out").mkdir()
+    outside = take(tmp_path / "out/.train.rec.converting", ("plan.txt", "progress.json", "lock"), kind)
+    with within(60):
+        assert convert.main([str(tmp_path / "faces"), str(tmp_path / "out"), "--to", "records"]) == 0
+    assert_written(tmp_path / "out", ("train.rec", "train.idx"), outside)
 
 
 @pytest.mark.parametrize("kind", KINDS)
