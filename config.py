@@ -93,7 +93,7 @@ class Config(
     def _check_training(self) -> None:
         if self.use_mxrecord and self.source != "records":
             raise ValueError(f"--use_mxrecord conflicts with --data_format {self.data_format}; leave one of them out")
-        if self.batch_size % IMAGES_PER_IDENTITY:
+        if self.batch_size % IMAGES_PER_IDENTITY and not self.evaluate:
             below = self.batch_size - self.batch_size % IMAGES_PER_IDENTITY
             raise ValueError(
                 f"--batch_size must be divisible by {IMAGES_PER_IDENTITY} (images of an identity), got"

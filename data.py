@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import re
 import zlib
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from datasets import (
     FaceDataset,
     GraphBatchSampler,
     IdentitySubset,
+    ImageFolderDataset,
     ImageSubset,
     PairDataset,
     PairSample,
@@ -38,13 +40,14 @@ from datasets import (
     shard_pairs,
     split_identities,
 )
+from datasets.benchmarks.sets import holds_sets, open_sets
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.module import TrainingData
 from engine.signals import start_worker
+from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
 from options.names import SOURCES, TEST_RUN_BATCHES, registered
 from system.cores import usable_workers
 from tasks.recognition.terms import pairs_cross_ranks
-from tasks.recognition.validation import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
 from transforms import TrainingTransform
 
 logger = logging.getLogger(__name__)
@@ -62,7 +65,7 @@ class FaceDataModule(TrainingData):
         num_classes: identities in training.
         benchmarks: the sets that validation and test score, in a fixed order.
         missing: the names of the five benchmarks that were not found.
-        synthetic: whether the embedded synthetic faces are used.
+        synthetic: whether the faces of the benchmarks are the embedded synthetic ones.
         unreadable: why an image could not be read, by its path, of those that training met so far.
 
     Raises:
@@ -73,7 +76,9 @@ class FaceDataModule(TrainingData):
         super().__init__(config)
         self.config = config
         self.world_size = world_size
-        self.synthetic = config.data_root is None and config.train_data_path is None
+        self._trains_on_embedded = config.data_root is None and config.train_data_path is None
+        elsewhere = config.val_data_path is not None or any(Path(name).is_absolute() for name in config.val_sets)
+        self.synthetic = self._trains_on_embedded and not elsewhere
         self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []
         self._num_workers = at_most_cores(config.num_workers)
@@ -107,35 +112,65 @@ class FaceDataModule(TrainingData):
         return self._train
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the training data and the benchmarks; identities for `own` are held out when there are none."""
-        if self._train is not None:
+        """Open the training data and the benchmarks; identities for `own` are held out when there are none.
+
+        With --evaluate the training data are opened only where a part of them is to be held out.
+        """
+        if self.benchmarks:
             return
+        evaluate = self.config.evaluate
         training, sets = self._folders()
-        dataset = self._open(training)
-        present, self.missing = find_benchmarks(sets)
-        if self.config.val_data_path and not present:
-            raise ValueError(f"--val_data_path: {sets} holds none of the sets {', '.join(self.missing)}")
-        self.benchmarks = list(present.values())
-        self._train = dataset if self.benchmarks else self._hold_out(dataset, training)
-        self._check_classes()
-        self._check_pairs()
+        dataset = None if evaluate else self._open(training)
+        self.benchmarks, self.missing = self._open_sets(sets)
+        if dataset is None and not self.benchmarks:
+            dataset = self._open(training)
+        if dataset is not None:
+            self._train = dataset if self.benchmarks else self._hold_out(dataset, training)
+            self._check_classes()
         self._describe_validation()
-        self.build_sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
+        if not evaluate:
+            self._check_pairs()
+            self.build_sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
 
     def _folders(self) -> tuple[Path, Path]:
         """Return the folder of the training identities and the folder of the benchmark sets."""
         config = self.config
         given = Path(config.data_root or "")
-        if self.synthetic:
+        if self.synthetic or (self._trains_on_embedded and not config.evaluate):
             pairs = {"benchmark_pairs": FAST_PAIRS} if config.fast_dev_run else {}
             root = prepare_synthetic(spec=SyntheticSpec(config.synthetic_identities, config.synthetic_images, **pairs))
         else:
-            root = given if config.data_root else given / str(config.train_data_path)
+            root = given if config.data_root else given / (config.train_data_path or "")
         if config.train_data_path:
             training = given / config.train_data_path
         else:
             training = root / "train" if (root / "train").is_dir() else root
         return training, given / config.val_data_path if config.val_data_path else root
+
+    def _open_sets(self, sets: Path) -> tuple[list[Benchmark], list[str]]:
+        """Return the benchmark sets, none where people are to be held out, and which of the five were not found."""
+        config = self.config
+        if config.val_sets:
+            try:
+                return open_sets(sets, () if config.val_sets == ("all",) else config.val_sets), []
+            except ValueError as error:
+                raise ValueError(f"--val_sets: {error}") from error
+        present, missing = find_benchmarks(sets)
+        if present or not config.val_data_path:
+            return list(present.values()), missing
+        fault = f"--val_data_path: {sets} holds none of the sets {', '.join(missing)}"
+        if holds_sets(sets):
+            raise ValueError(f"{fault}; --val_sets names others, or all")
+        if not config.evaluate:
+            raise ValueError(fault)
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", sets.resolve().name).lstrip(".-") or "people"
+        try:
+            people = ImageFolderDataset(sets, follow_links=config.follow_links)
+            drawn = cache_benchmark(people, name, seed=config.seed)
+        except ValueError as error:
+            raise ValueError(f"{fault}, and no people to draw pairs of: {error}") from error
+        warn_of_unaligned(people)
+        return [drawn], []
 
     def _open(self, training: Path) -> FaceDataset:
         """Return the training images, those of the subset if one is given."""
@@ -148,7 +183,7 @@ class FaceDataModule(TrainingData):
             if config.source == "folder" and (training / "train.rec").exists():
                 raise ValueError(f"{training} holds a record file, train.rec: --use_mxrecord reads it") from error
             raise
-        if not self.synthetic:
+        if not self._trains_on_embedded:
             warn_of_unaligned(dataset)
         if config.train_data_subset is None:
             return dataset
@@ -207,7 +242,7 @@ class FaceDataModule(TrainingData):
         config = self.config
         ranks = 1 if pairs_cross_ranks(config) else self.world_size
         smallest = 2 * IMAGES_PER_IDENTITY * ranks
-        if config.evaluate or config.qaconv_loss_weight == 0:
+        if config.qaconv_loss_weight == 0:
             return
         if config.sampler == "shuffle":
             logger.warning(

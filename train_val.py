@@ -19,6 +19,7 @@ from engine.composite import ShardSGD, SparseSGD
 from engine.guard import NonFiniteError
 from engine.module import Step, Terms, TrainingModule, enter_check_mode
 from evaluation import Description, FusionStatistics
+from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
 from tasks.recognition import sharded_head, validation
 from tasks.recognition.terms import Forward, feature_statistics, weighted_losses
 
@@ -62,8 +63,8 @@ class Recognizer(TrainingModule):
         self.fusion_weights = {"adaface": c.adaface_eval_weight, "qaconv": c.qaconv_eval_weight}
         self.fusion_statistics: FusionStatistics | None = None
         self.pair_scores = validation.PairScores()
-        self.last_scores: dict[str, dict[str, validation.Scores]] = {}
-        self.last_results: dict[str, dict[str, validation.MethodResults]] = {}
+        self.last_scores: dict[str, dict[str, Scores]] = {}
+        self.last_results: SetResults = {}
         # Of class embeddings a step touches a few, in float16; of a split head a rank has a part.
         split = num_classes if c.partial_fc_rate else ()
         self.not_averaged = ("matcher.class_embeddings.", *(f"heads.{name}." for name in split))
@@ -178,8 +179,8 @@ class Recognizer(TrainingModule):
         self.last_scores = self.pair_scores.gather(benchmarks)
         if problem := validation.find_nonfinite(self.last_scores):
             raise NonFiniteError(f"{stage} after step {self.trainer.global_step}: {problem}; lower --lr or warm up")
-        self.fusion_statistics = validation.pooled_statistics(self.last_scores, benchmarks, self.fusion_weights)
-        self.last_results = validation.evaluate(self.last_scores, benchmarks, self.fusion_weights)
+        self.fusion_statistics = pooled_statistics(benchmarks, self.last_scores, self.fusion_weights)
+        self.last_results = evaluate(benchmarks, self.last_scores, self.fusion_weights)
         metrics = validation.metrics(self.last_results, stage)
         # Every rank has every score, so the value is equal everywhere and needs no reduction.
         self.log_dict(metrics, logger=False)

@@ -28,6 +28,7 @@ from config import OCCLUDERS, Config
 from datasets import Benchmark as PairSet
 from datasets import PairDataset, shard_pairs
 from datasets.synthetic.prepare import render_identities
+from evaluation import run
 from tasks.recognition import validation
 from train_val import MAIN_DATASET, Recognizer
 
@@ -106,11 +107,11 @@ def evaluation_seconds() -> float:
     pairs = PairSet(np.zeros((2 * EVALUATED_PAIRS, 112, 112, 3), np.uint8), issame, "lfw")
     scores = {
         condition: {matcher: (rng.normal(size=len(issame)) + 2 * issame).astype(np.float32) for matcher in WEIGHTS}
-        for condition in validation.CONDITIONS
+        for condition in run.CONDITIONS
     }
     start = time.perf_counter()
-    validation.evaluate({"lfw": scores}, [pairs], WEIGHTS)
-    validation.pooled_statistics({"lfw": scores}, [pairs], WEIGHTS)
+    run.evaluate([pairs], {"lfw": scores}, WEIGHTS)
+    run.pooled_statistics([pairs], {"lfw": scores}, WEIGHTS)
     return time.perf_counter() - start
 
 

@@ -1,14 +1,14 @@
-"""Evaluation of a checkpoint on images of the user's own: the program behind main_eval.py."""
+"""Evaluation of a checkpoint on the user's own images or on benchmark sets: the program behind main_eval.py."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from functools import partial
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,43 +18,78 @@ import models
 import transforms
 from config import EvaluationConfig
 from data import at_most_cores, warn_of_unaligned
-from datasets import ImageFolderDataset, Pairs, UnreadableImageError, all_pairs, read_pairs
+from datasets import Benchmark, ImageFolderDataset, Pairs, RecordDataset, UnreadableImageError, all_pairs, read_pairs
+from datasets.benchmarks.pair_folder import is_pair_folder
+from datasets.benchmarks.sets import holds_sets, open_sets
 from datasets.faces.folder_scan import refuse_output_within
 from datasets.progress import tracked
 from engine import runs
 from engine.devices import choose_precision, settle, uses_gpu
-from engine.files import WriteFailures
+from engine.files import WriteFailures, side_file
 from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
-from evaluation import (
-    FLIP_FUSION,
-    MAP_DTYPES,
-    FaceDescriptions,
-    MethodResult,
-    Resampling,
-    describe_batches,
-    evaluate_pairs,
-    leave_one_out,
-    one_kind_folds,
-    score_all_pairs,
-    score_pair_list,
-    score_shortlisted_pairs,
-    stratified_folds,
+from evaluation import MAP_DTYPES, FaceDescriptions, describe_batches, one_kind_folds, stratified_folds
+from evaluation.report.results import format_report, write_report
+from evaluation.run import (
+    MIN_PAIRS,
+    MIN_PEOPLE,
+    ImageScores,
+    build_results,
+    compare,
+    evaluate,
+    identify,
+    precision_of,
+    score_images,
 )
-from evaluation.report.results import SCHEMA, Results, format_report, write_report
 from system.files import atomic_write, make_room
 from system.terminal import show
-from tasks.recognition.reporting import NUM_RESAMPLES, draw_report
-from tasks.recognition.validation import MIN_PAIRS, MIN_PEOPLE, precision, used_weights
 
 logger = logging.getLogger(__name__)
-SET_NAME = "own"  # in the result dictionary, where benchmarks have their names
 
 
-class PairScores(NamedTuple):
-    """Scores of all pairs, and under --shortlist which of them the matcher saw."""
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Pairs whose images are there to be looked at: what `evaluation.run` asks of a source.
 
-    scores: dict[str, dict[str, NDArray[np.float32]]]  # condition -> matcher -> [N]
-    matched: dict[str, NDArray[np.bool_]]  # condition -> [N]; empty: it saw all pairs
+    Attributes:
+        name: of the folder or the set.
+        images: uint8 [M, 112, 112, 3] RGB.
+        pairs: by place in images.
+        identities: int64 [2N] of each pair's images, None where they are not known or contradict the answers.
+        keys: what the occluder of each image is drawn by, with the seed.
+        checksum_text: what `checksum` returns.
+        labels: int64 [M], people by image, where all unordered pairs are scored; else None.
+        paths: of the images, where they are files.
+        facts: what the report says of the reading.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    pairs: Pairs
+    identities: NDArray[np.int64] | None
+    keys: Sequence[tuple[int, ...]]
+    checksum_text: str
+    labels: NDArray[np.int64] | None = None
+    paths: Sequence[str] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def issame(self) -> NDArray[np.bool_]:
+        """Bool [N], True where both images show one person."""
+        return self.pairs.issame
+
+    @property
+    def folds(self) -> NDArray[np.int64] | None:
+        """int64 [N] where they are given."""
+        return self.pairs.folds
+
+    @property
+    def places(self) -> NDArray[np.int64] | None:
+        """int64 [N, 2], places of each pair; None: all unordered pairs."""
+        return None if self.labels is not None else np.stack([self.pairs.first, self.pairs.second], axis=1)
+
+    def checksum(self) -> str:
+        """Return what tells which pairs these are."""
+        return self.checksum_text
 
 
 def run(options: EvaluationConfig) -> int:
@@ -69,28 +104,29 @@ def run(options: EvaluationConfig) -> int:
     runs.log_into(folder, runs.start_log(), failures)
     options = settle(options)
     model = load_model(options)
-    dataset = ImageFolderDataset(options.data_path, follow_links=options.follow_links)
-    listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
-    alignment = warn_of_unaligned(dataset)
-    images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
-    pairs = choose_pairs(dataset, places, listed, options.pairs or options.data_path)
-    warn_of_few(dataset.root, pairs, dataset.labels[places])
-    scored = score_conditions(model, images, pairs, options, every_pair=listed is None)
-    labels = dataset.labels[places]
-    resampling = choose_resampling(pairs, labels, options)
-    results = evaluate_conditions(model, scored.scores, pairs, resampling, options)
-    save_scores(folder / "scores.npz", [str(dataset.paths[place]) for place in places.tolist()], pairs, scored)
-    facts = {
-        "matched": describe_matched(scored.matched),
-        "unreadable": unreadable,
-        "left_out": "; ".join(dataset.unread) or "no file",
-        "alignment": str(alignment),
-    }
-    report = describe_results(results, model, resampling, options, facts)
-    if listed is None:
-        report["benchmarks"][SET_NAME]["identification"] = identify(results, labels)
+    sets = open_sets(Path(options.data_path)) if is_benchmark(options) else []
+    if sets and options.shortlist:
+        raise ValueError("--shortlist chooses among all pairs of a folder; a benchmark set has its own: leave it out")
+    sources = [from_benchmark(benchmark) for benchmark in sets] or [read_folder(options)]
+    scored = {source.name: score(model, source, options) for source in sources}
+    weights = {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight}
+    # A benchmark set is fused by its own folds, as in a run's report; a folder by what the checkpoint brings.
+    fitted = None if sets or model.fusion_statistics is None else replace(model.fusion_statistics, weights=weights)
+    results = evaluate(sources, {name: found.scores for name, found in scored.items()}, weights, fitted)
+    fusion_source = "other folds of these pairs" if fitted is None else f"checkpoint: {fitted.source}"
+    facts = describe_run(sources, scored, model, options, fusion_source)
+    report = build_results(sources, results, facts, seed=options.seed, fars=options.fars)
+    if sets:
+        report["comparisons"] = compare(sources, results)
+    for source in sources:
+        if source.labels is not None:
+            identify(report, source.name, results[source.name], source.labels)
+        save_scores(folder / (f"scores_{source.name}.npz" if sets else "scores.npz"), source, scored[source.name])
     write_report(folder, report)
-    draw_report(folder, report, failures)
+    with side_file(failures, f"{folder.name} pictures"):
+        from evaluation.report.plots import plot_report  # matplotlib is not for a run that is refused
+
+        plot_report(folder, report)
     show(format_report(report))
     show(f"report: {folder}")
     lock.close()
@@ -111,8 +147,61 @@ def load_model(options: EvaluationConfig) -> models.FaceModel:
     return model
 
 
+def is_benchmark(options: EvaluationConfig) -> bool:
+    """Return whether the path is a benchmark set or a folder of such; a folder of people is none, list or not."""
+    path = Path(options.data_path)
+    return options.pairs is None and not is_pair_folder(path) and holds_sets(path)
+
+
+def from_benchmark(benchmark: Benchmark) -> ImageSet:
+    """Return a set, occluded like in a run's validation: the second image of a pair by its name and place."""
+    name, numbers = zlib.crc32(benchmark.name.encode()), range(len(benchmark))
+    places = np.arange(2 * len(benchmark))
+    return ImageSet(
+        benchmark.name,
+        benchmark.images,
+        Pairs(places[::2], places[1::2], benchmark.issame, benchmark.folds),
+        benchmark.identities,
+        [key for number in numbers for key in ((name, number, 1), (name, number))],
+        benchmark.checksum(),
+    )
+
+
+def read_folder(options: EvaluationConfig) -> ImageSet:
+    """Read a folder of people or a record file: the images of the pairs listed, or all with all unordered pairs."""
+    path = Path(options.data_path)
+    dataset: ImageFolderDataset | RecordDataset
+    if path.suffix == ".rec" or (path / "train.rec").is_file():
+        if options.pairs is not None:
+            raise ValueError(f"--pairs names files of a folder; {path} is a record file, whose images have no names")
+        dataset, left_out = RecordDataset(path), ""
+    else:
+        dataset = ImageFolderDataset(path, follow_links=options.follow_links)
+        left_out = "; ".join(dataset.unread)
+    listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
+    alignment = warn_of_unaligned(dataset)
+    images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
+    pairs = choose_pairs(dataset, places, listed, options.pairs or options.data_path)
+    labels = dataset.labels[places]
+    identities = np.stack([labels[pairs.first], labels[pairs.second]], axis=1)
+    consistent = np.array_equal(identities[:, 0] == identities[:, 1], pairs.issame)
+    source = ImageSet(
+        path.resolve().stem if path.suffix == ".rec" else path.resolve().name or "images",
+        images,
+        pairs,
+        identities.ravel() if consistent else None,
+        [(place,) for place in range(len(images))],
+        "see scores.npz",
+        labels if listed is None else None,
+        [str(dataset.paths[place]) for place in places.tolist()],
+        {"unreadable": unreadable, "left_out": left_out or "no file", "alignment": str(alignment)},
+    )
+    warn_of_few(dataset.root, source)
+    return source
+
+
 def read_images(
-    dataset: ImageFolderDataset, listed: Pairs | None, num_workers: int = 1
+    dataset: ImageFolderDataset | RecordDataset, listed: Pairs | None, num_workers: int = 1
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
     """Read the images that take part, in threads: decoding lets go of Python's lock.
 
@@ -146,7 +235,9 @@ def read_images(
     return np.stack(images), np.array(places), unreadable
 
 
-def choose_pairs(dataset: ImageFolderDataset, places: NDArray[np.int64], listed: Pairs | None, source: str) -> Pairs:
+def choose_pairs(
+    dataset: ImageFolderDataset | RecordDataset, places: NDArray[np.int64], listed: Pairs | None, source: str
+) -> Pairs:
     """Return the pairs to score by position among the images read: those listed, else every unordered pair once.
 
     Raises:
@@ -173,10 +264,9 @@ def choose_pairs(dataset: ImageFolderDataset, places: NDArray[np.int64], listed:
     return pairs._replace(folds=stratified_folds(pairs.issame, min(10, num_genuine, num_impostor)))
 
 
-def warn_of_few(root: Path, pairs: Pairs, labels: NDArray[np.int64]) -> None:
+def warn_of_few(root: Path, source: ImageSet) -> None:
     """Say how little the figures can tell where pairs or people are few."""
-    people = len(np.unique(labels[np.concatenate([pairs.first, pairs.second])]))
-    text, is_enough = precision([len(pairs.issame)], [people])
+    text, is_enough = precision_of([source])
     if not is_enough:
         few = f"figures of fewer than {MIN_PAIRS} pairs or {MIN_PEOPLE} people may be off by as much"
         logger.warning("%s: %s; %s", root, text, few)
@@ -192,35 +282,21 @@ def lower_precision(options: EvaluationConfig) -> torch.dtype | None:
     return {"32": None, "bf16": torch.bfloat16, "16": torch.float16}[str(choose_precision(options).value)]
 
 
-def score_conditions(
-    model: models.FaceModel, images: NDArray[np.uint8], pairs: Pairs, options: EvaluationConfig, every_pair: bool
-) -> PairScores:
+def score(model: models.FaceModel, source: ImageSet, options: EvaluationConfig) -> ImageScores:
     """Return the scores of the clean pairs ("clean"), and with `--occlude` of the same pairs "occluded"."""
     device = choose_device(options)
     model.to(device)
-    clean = describe(model, images, options, device)
-    sides = {"clean": (clean, clean)}
-    if options.occlude != "none":
-        hidden = describe(model, occlude_images(images, options), options, device)
-        sides["occluded"] = (clean if options.occlude == "one" else hidden, hidden)
-    matcher = model.matcher
-    if matcher is not None:
-        matcher.inference_dtype = lower_precision(options)
-    scored = PairScores({}, {})
-    with torch.inference_mode():
-        for condition, (first, second) in sides.items():
-            progress = partial(tracked, description=f"scoring {condition} pairs")
-            if not every_pair:
-                places = np.stack([pairs.first, pairs.second], axis=1)
-                match_pairs = None if matcher is None else matcher.match_pairs
-                scored.scores[condition] = score_pair_list(first, places, match_pairs, others=second, progress=progress)
-            elif options.shortlist and matcher is not None:
-                scored.scores[condition], scored.matched[condition] = score_shortlisted_pairs(
-                    first, matcher, options.shortlist, others=second, progress=progress
-                )
-            else:
-                scored.scores[condition] = score_all_pairs(first, matcher, others=second, progress=progress)
-    return scored
+    if model.matcher is not None:
+        model.matcher.inference_dtype = lower_precision(options)
+    return score_images(
+        source,
+        lambda images: describe(model, images, options, device),
+        model.matcher,
+        None if options.occlude == "none" else lambda images: occlude_images(images, source.keys, options),
+        options.occlude == "both",
+        options.shortlist,
+        tracked,
+    )
 
 
 def describe(
@@ -231,7 +307,8 @@ def describe(
     def batches() -> Iterator[torch.Tensor]:
         starts = range(0, len(images), options.batch_size)
         for start in tracked(starts, "describing images"):
-            yield transforms.to_tensor(torch.from_numpy(images[start : start + options.batch_size]).to(device))
+            batch = np.array(images[start : start + options.batch_size])  # a copy: those of a set are mapped
+            yield transforms.to_tensor(torch.from_numpy(batch).to(device))
 
     dtype = lower_precision(options)
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not None):
@@ -244,69 +321,35 @@ def describe(
         )
 
 
-def occlude_images(images: NDArray[np.uint8], options: EvaluationConfig) -> NDArray[np.uint8]:
-    """Return the images occluded; the occluder of an image follows the seed and its place."""
-    draws = (np.random.default_rng((options.seed, place)) for place in range(len(images)))
+def occlude_images(
+    images: NDArray[np.uint8], keys: Sequence[tuple[int, ...]], options: EvaluationConfig
+) -> NDArray[np.uint8]:
+    """Return the images occluded; the occluder of an image follows the seed and its key."""
+    draws = (np.random.default_rng((options.seed, *key)) for key in keys)
     return np.stack(
         [transforms.occlude(image, rng, options.occluders).image for image, rng in zip(images, draws, strict=True)]
     )
 
 
-def choose_resampling(pairs: Pairs, labels: NDArray[np.int64], options: EvaluationConfig) -> Resampling:
-    """Return how intervals are found: over people, unless a list of pairs contradicts the folders."""
-    identities = np.stack([labels[pairs.first], labels[pairs.second]], axis=1)
-    consistent = np.array_equal(identities[:, 0] == identities[:, 1], pairs.issame)
-    return Resampling(identities if consistent else None, NUM_RESAMPLES, options.seed)
-
-
-def evaluate_conditions(
-    model: models.FaceModel,
-    scores: dict[str, dict[str, NDArray[np.float32]]],
-    pairs: Pairs,
-    resampling: Resampling,
-    options: EvaluationConfig,
-) -> dict[str, dict[str, MethodResult]]:
-    """Return {condition: {method: result}}; scores are fused with the checkpoint's statistics where it has them."""
-    assert pairs.folds is not None, "choose_pairs gives every list of pairs its folds"
-    weights = {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight}
-    fitted = model.fusion_statistics
-    how = (
-        {"statistics": replace(fitted, weights=weights)}
-        if fitted is not None
-        else {"weights": used_weights(weights, scores["clean"])}
-    )
-    return {
-        condition: evaluate_pairs(by_matcher, pairs.issame, folds=pairs.folds, resampling=resampling, **how)
-        for condition, by_matcher in scores.items()
-    }
-
-
-def identify(results: dict[str, dict[str, MethodResult]], labels: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
-    """Return {condition: {method: entry}} of searching every image among all others, from the scores of all pairs."""
-    return {
-        condition: {method: leave_one_out(result.scores, labels).to_dict() for method, result in methods.items()}
-        for condition, methods in results.items()
-    }
-
-
-def save_scores(path: Path, image_paths: list[str], pairs: Pairs, scored: PairScores) -> None:
+def save_scores(path: Path, source: ImageSet, scored: ImageScores) -> None:
     """Write the pairs and scores used: `paths` of the images, `first` and `second` into them, issame, folds, scores.
 
-    With `--shortlist` also which pairs were matched.
+    With `--shortlist` also which pairs were matched. A set without paths has its images' places alone, one without
+    folds none.
     """
-    assert pairs.folds is not None
+    pairs = source.pairs
     arrays: dict[str, Any] = {
         f"{condition}_{name}": values for condition, by in scored.scores.items() for name, values in by.items()
     }
     arrays |= {f"{condition}_matched": matched for condition, matched in scored.matched.items()}
+    arrays |= {} if pairs.folds is None else {"folds": pairs.folds.astype(np.int32)}
     with atomic_write(path, "wb") as stream:
         np.savez_compressed(
             stream,
-            paths=np.array(image_paths),
+            paths=np.array(source.paths, dtype=np.str_),
             first=pairs.first.astype(np.int32),
             second=pairs.second.astype(np.int32),
             issame=pairs.issame,
-            folds=pairs.folds.astype(np.int32),
             **arrays,
         )
 
@@ -318,44 +361,29 @@ def describe_matched(matched: Mapping[str, NDArray[np.bool_]]) -> str | dict[str
     return {condition: f"{int(seen.sum()):,} of {seen.size:,} pairs" for condition, seen in matched.items()}
 
 
-def describe_results(
-    results: dict[str, dict[str, MethodResult]],
+def describe_run(
+    sources: Sequence[ImageSet],
+    scored: Mapping[str, ImageScores],
     model: models.FaceModel,
-    resampling: Resampling,
     options: EvaluationConfig,
-    facts: Mapping[str, object],
-) -> Results:
-    """Return the result dictionary of `evaluation.report.results`, with further facts in its protocol."""
-    statistics = model.fusion_statistics
-    return {
-        "schema": SCHEMA,
-        "synthetic": False,
-        "missing": [],
-        "protocol": {
-            "model": options.model_path,
-            "head": model.head_name,
-            "data": options.data_path,
-            "pairs": options.pairs or "all unordered pairs of images, each once, none with itself",
-            "occlude": options.occlude,
-            "occluders": options.occluders if options.occlude != "none" else (),
-            "shortlist": options.shortlist,
-            "map_dtype": options.map_dtype,
-            **facts,
-            "flip_fusion": FLIP_FUSION,
-            "color_space": "rgb",
-            "folds": "stratified, seeded" if options.pairs is None else "of the pair list, else stratified",
-            "seed": options.seed,
-            "interval_method": resampling.describe(),
-            "fusion_weights": {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight},
-            "fusion_source": "other folds of these pairs" if statistics is None else f"checkpoint: {statistics.source}",
-        },
-        "benchmarks": {
-            SET_NAME: {
-                "checksum": "see scores.npz",
-                "conditions": {
-                    condition: {method: result.to_dict() for method, result in methods.items()}
-                    for condition, methods in results.items()
-                },
-            }
-        },
+    fusion_source: str,
+) -> dict[str, object]:
+    """Return the facts of the report's protocol that only this program knows."""
+    facts = {
+        "model": options.model_path,
+        "head": model.head_name,
+        "data": options.data_path,
+        "occlude": options.occlude,
+        "occluders": options.occluders if options.occlude != "none" else (),
+        "shortlist": options.shortlist,
+        "map_dtype": options.map_dtype,
+        "seed": options.seed,
+        "fusion_weights": {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight},
+        "fusion_source": fusion_source,
+        "matched": describe_matched(scored[sources[0].name].matched),
+        **sources[0].facts,
     }
+    if sources[0].paths:
+        facts["pairs"] = options.pairs or "all unordered pairs of images, each once, none with itself"
+        facts["folds"] = "stratified, seeded" if options.pairs is None else "of the pair list, else stratified"
+    return facts

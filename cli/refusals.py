@@ -13,8 +13,9 @@ from data import FaceDataModule
 from engine.devices import local_ranks, uses_gpu, world_size
 from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
 from evaluation import METHODS
+from evaluation.run import CONDITIONS
 from options.overrides import BETWEEN_EPOCHS, changed_options
-from tasks.recognition.validation import CONDITIONS, metric_names
+from tasks.recognition.validation import metric_names
 from train_val import MAIN_DATASET, Recognizer
 
 logger = logging.getLogger(__name__)

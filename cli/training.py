@@ -48,6 +48,7 @@ from engine.out_of_memory import advice, is_out_of_memory
 from engine.signals import Stopped, StoppedWaiting, StopSignals
 from engine.trainer import build_trainer
 from evaluation.report.results import format_table, write_report
+from evaluation.run import build_results, compare
 from options.overrides import override
 from system.cores import usable_workers
 from system.files import make_room, remove_unfinished
@@ -55,7 +56,6 @@ from system.launch import find_launch, is_main_process
 from system.terminal import show
 from tasks.recognition.callbacks import build_callbacks
 from tasks.recognition.memory import plan_memory
-from tasks.recognition.reporting import benchmark_results, draw_report
 from tasks.recognition.terms import class_weight
 from train_val import MAIN_DATASET, Recognizer
 
@@ -104,7 +104,8 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     given = shrink(given, explicit) if given.fast_dev_run else given
     config, checkpoint, datamodule, lock = _begin(given, explicit, writes)
     model = _build_model(config, datamodule)
-    check_monitor(config, datamodule, has_matcher=model.matcher is not None)
+    if not config.evaluate:
+        check_monitor(config, datamodule, has_matcher=model.matcher is not None)
     folder = _run_folder(config, checkpoint) if writes else None
     stop, failures = stop or StopSignals(), WriteFailures()
     if folder is not None:
@@ -163,7 +164,8 @@ def _open(
     check_memory(config, num_classes=config.custom_num_class or 1)
     datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
-    check_memory(config, datamodule.num_classes)
+    if not config.evaluate:  # the training data may not be there
+        check_memory(config, datamodule.num_classes)
     if checkpoint is not None:
         check_data(str(config.resume_from_checkpoint), checkpoint, datamodule, by_name)
     datamodule.config = settle(config, local_ranks(config), saved)
@@ -212,15 +214,17 @@ def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, m
     workers = usable_workers(config.num_workers)
     logger.info("device: %s, ranks: %d, workers of each: %d", name, world_size(config), workers)
     count, of_backbone = (sum(p.numel() for p in module.parameters()) for module in (model, model.model))
-    logger.info("model: %s, %s parameters, of them %s in the backbone", config.arch, f"{count:,}", f"{of_backbone:,}")
     logger.info(
-        "data: %d images of %d identities, validated on %s; steps: %s",
-        len(datamodule.train_dataset),
-        datamodule.num_classes,
-        ", ".join(benchmark.name for benchmark in datamodule.benchmarks),
-        "none (--evaluate)" if config.evaluate else f"{datamodule.num_steps} in {config.epochs} epochs",
+        "model: %s, %s parameters, of them %s in the backbone", model.config.arch, f"{count:,}", f"{of_backbone:,}"
     )
-    if not config.evaluate:
+    sets = ", ".join(benchmark.name for benchmark in datamodule.benchmarks)
+    if config.evaluate:
+        logger.info("evaluated on %s", sets)
+    else:
+        logger.info(
+            "data: %d images of %d identities, validated on %s; steps: %d in %d epochs",
+            len(datamodule.train_dataset), datamodule.num_classes, sets, datamodule.num_steps, config.epochs,
+        )  # fmt: skip
         for text in optim.unfinished(
             config.margin_warmup_epochs, config.epochs, config.warmup_steps, datamodule.num_steps
         ):
@@ -324,8 +328,6 @@ def _report(session: Session, folder: Path) -> None:
     model, datamodule, config = session.model, session.datamodule, session.config
     statistics = model.fusion_statistics
     facts = {
-        "synthetic": datamodule.synthetic,
-        "missing": datamodule.missing,
         "head": head_name(model),
         "run": folder.name,
         "step": session.trainer.global_step,
@@ -336,10 +338,15 @@ def _report(session: Session, folder: Path) -> None:
         "pooled_statistics": None if statistics is None else statistics.to_dict(),
         "unreadable": sorted(datamodule.unreadable),
     }
-    results = benchmark_results(model.last_results, datamodule.benchmarks, facts)
+    sets = datamodule.benchmarks
+    results = build_results(sets, model.last_results, facts, datamodule.synthetic, datamodule.missing, fars=config.fars)
+    results["comparisons"] = compare(sets, model.last_results)
     with side_file(session.failures, "report"):
         write_report(folder / "report", results)
-    draw_report(folder / "report", results, session.failures)
+    with side_file(session.failures, "report pictures"):
+        from evaluation.report.plots import plot_report  # matplotlib is not for a run that is stopped
+
+        plot_report(folder / "report", results)
     show(format_table(results))
     for name, entry in results["comparisons"].items():
         show(

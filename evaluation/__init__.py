@@ -17,7 +17,7 @@ from evaluation.protocols.folds import fold_of_pairs, one_kind_folds, stratified
 from evaluation.protocols.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
 from evaluation.protocols.identification import Identification, leave_one_out, rank_accuracy, tpir_at_fpir
 from evaluation.protocols.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs, score_histogram
-from evaluation.protocols.roc import auc, operating_point, roc_curve, roc_points, tar_at_far
+from evaluation.protocols.roc import auc, det, eer, operating_point, roc_curve, roc_points, tar_at_far
 from evaluation.protocols.validation_rate import fold_mean_rates, validation_rate
 from evaluation.protocols.verification import VerificationResult, best_threshold, verification
 from evaluation.scores.descriptions import (
@@ -67,6 +67,8 @@ __all__ = [
     "combine_folds",
     "describe_batches",
     "describe_with_flip",
+    "det",
+    "eer",
     "evaluate_pairs",
     "fit_statistics",
     "fold_mean_rates",

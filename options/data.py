@@ -22,6 +22,10 @@ class DataOptions(Options):
     val_data_path: str | None = flag(
         None, "folder of the benchmark sets, absolute or in data_root; else data_root", on_resume=MAY_CHANGE
     )
+    val_sets: tuple[str, ...] = flag(
+        (), "benchmark sets, by name in val_data_path or by path; all = every one there; none = the five usual ones",
+        on_resume=MAY_CHANGE,
+    )  # fmt: skip
     swap_color_channel: bool = flag(False, "the training files hold red and blue the other way round")
     follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
     use_mxrecord: bool = flag(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from options.flags import Options, flag
+from options.flags import MAY_CHANGE, Options, flag
 from options.names import ARCHS, COLOR_SPACES, COUNT, MAP_DTYPES, NOT_NEGATIVE, OCCLUDERS, SEEDS
+
+RATE = "(0, 1]"
+FARS_HELP = "false-accept rates to report the true-accept rate at; none = those of 1e-1 to 1e-6 that the pairs resolve"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusionOptions(Options):
-    """Fusion of the scores in validation."""
+    """Scores of a validation."""
 
     adaface_eval_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
     qaconv_eval_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
+    fars: tuple[float, ...] = flag((), FARS_HELP, within=RATE, on_resume=MAY_CHANGE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +25,13 @@ class EvaluationOptions(Options):
     """Evaluation."""
 
     model_path: str = flag("", "checkpoint of ours, or weights from elsewhere")
-    data_path: str = flag("", "folder of identity folders")
+    data_path: str = flag("", "folder of identity folders, record file, benchmark set, or folder of such sets")
     follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
     output_dir: str = flag("experiments/evaluation", "folder for the report")
     batch_size: int = flag(64, "images at a time", within=COUNT)
     adaface_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
     qaconv_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
+    fars: tuple[float, ...] = flag((), FARS_HELP, within=RATE)
     pairs: str | None = flag(None, "file with the pairs to score; else all pairs of images")
     shortlist: int = flag(0, "match only images with their N nearest by embedding; 0 = all pairs", within=NOT_NEGATIVE)
     map_dtype: str = flag("float16", "how the maps to match are held", choices=MAP_DTYPES)

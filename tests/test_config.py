@@ -16,7 +16,7 @@ from options.overrides import BETWEEN_EPOCHS, NEVER
 # The contract of the command line: every flag with its default. Written out, so that a changed default is noticed.
 DEFAULTS = {
     "data_root": None, "train_data_path": None, "val_data_path": None, "swap_color_channel": False,
-    "follow_links": False,
+    "val_sets": (), "follow_links": False,
     "use_mxrecord": False, "data_format": None,
     "train_data_subset": None, "max_bad_fraction": 0.001, "custom_num_class": None,
     "val_identities": 0.1, "synthetic_identities": 200, "synthetic_images": 20,
@@ -35,7 +35,7 @@ DEFAULTS = {
     "class_weight": None, "triplet_margin": 1.0,
     "pairwise_reduction": "ranking", "occlusion_method": "masking", "occlusion_prob": 0.5,
     "occluders": names.OCCLUDERS, "visibility_gradient": False, "val_occlusion": names.OCCLUDERS,
-    "adaface_eval_weight": 0.5, "qaconv_eval_weight": 0.5, "low_res_augmentation_prob": 0.0,
+    "adaface_eval_weight": 0.5, "qaconv_eval_weight": 0.5, "fars": (), "low_res_augmentation_prob": 0.0,
     "crop_augmentation_prob": 0.0, "photometric_augmentation_prob": 0.0, "gpus": 1, "num_workers": 2,
     "precision": None, "use_16bit": False, "threads": 0, "num_processes": 1,
     "distributed_backend": "ddp", "compile": False,
@@ -50,6 +50,7 @@ DEFAULTS = {
 # A word for each flag that takes one, and the value it must become; every one differs from the default.
 GIVEN = {
     "data_root": ("faces", "faces"), "train_data_path": ("train", "train"), "val_data_path": ("sets", "sets"),
+    "val_sets": ("mine,a/b.bin", ("mine", "a/b.bin")), "fars": ("0.5,1e-3", (0.5, 0.001)),
     "train_data_subset": ("some.txt", "some.txt"), "max_bad_fraction": ("0.01", 0.01),
     "custom_num_class": ("85742", 85742), "val_identities": ("0.25", 0.25), "synthetic_identities": ("40", 40),
     "synthetic_images": ("8", 8), "epochs": ("26", 26), "batch_size": ("64", 64), "lr": ("2e-3", 0.002),
@@ -188,6 +189,7 @@ def test_help_names_every_flag_once_and_says_what_h_does(capsys):
         ("--qaconv_loss_weight -1", ("--qaconv_loss_weight", "[0, inf)")),
         ("--epochs 10 --check_val_every_n_epoch 4", ("--check_val_every_n_epoch 4", "--epochs 10")),
         ("--lr_milestones 12,8", ("--lr_milestones", "12,8")),
+        ("--fars 0.1,0", ("--fars", "(0, 1]", "0")),
         ("--lr_milestones 8,x", ("--lr_milestones", "8,x")),
         ("--head arcface --h 0.3", ("--h", "adaface", "arcface")),
         ("--partial_fc_rate 0.5 --head magface", ("--partial_fc_rate", "--head magface", *names.SPLIT_HEADS)),
@@ -365,7 +367,7 @@ def test_resume_refuses_a_conflicting_flag_by_name_but_not_an_equal_one():
 def test_what_may_change_on_resume_is_listed():
     kinds = {option.name: option.spec.on_resume for option in Config.options()}
     assert {name for name, kind in kinds.items() if kind == MAY_CHANGE} == {
-        "data_root", "train_data_path", "val_data_path", "train_data_subset", "max_bad_fraction",
+        "data_root", "train_data_path", "val_data_path", "val_sets", "fars", "train_data_subset", "max_bad_fraction",
         "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
         "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "activation_checkpointing",
         "log_every_n_steps", "heartbeat_seconds",

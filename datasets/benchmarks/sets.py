@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.benchmarks.benchmark import opener_of
+from datasets.benchmarks.benchmark import Benchmark, fault_of, load_benchmark, opener_of
 from datasets.benchmarks.benchmark_folder import check_name, is_own_layout
 
 _EXPECTED = (
@@ -28,21 +29,55 @@ def find_sets(path: Path, own: bool = False) -> dict[str, Path]:
     """
     if not path.exists():
         raise ValueError(f"{path} does not exist")
+    found = _list(path, own)
+    _check(path, found)
+    return found
 
+
+def holds_sets(path: Path) -> bool:
+    """Return whether a path is a benchmark set of any format, or a folder that holds one."""
+    return path.exists() and bool(_list(path, own=True))
+
+
+def _list(path: Path, own: bool) -> dict[str, Path]:
     def counts(candidate: Path) -> bool:
         return opener_of(candidate) is not None or (own and is_own_layout(candidate))
 
     if counts(path):
-        found = {_name(path.resolve()): path}
-    else:
-        # Files sort before folders.
-        entries = sorted(path.iterdir(), key=lambda entry: (entry.is_dir(), entry.name)) if path.is_dir() else []
-        found = {}
-        for entry in entries:
-            if not entry.name.startswith(".") and counts(entry):
-                found.setdefault(_name(entry), entry)
-    _check(path, found)
+        return {_name(path.resolve()): path}
+    found: dict[str, Path] = {}
+    # Files sort before folders.
+    for entry in sorted(path.iterdir(), key=lambda entry: (entry.is_dir(), entry.name)) if path.is_dir() else []:
+        if not entry.name.startswith(".") and counts(entry):
+            found.setdefault(_name(entry), entry)
     return found
+
+
+def open_sets(path: Path, names: Sequence[str] = ()) -> list[Benchmark]:
+    """Open benchmark sets of any name and format.
+
+    Args:
+        path: a set, or a folder that holds sets.
+        names: those wanted, in this order: names of sets in the folder, or paths of sets, absolute or in it; none: all
+            that are there.
+    Raises:
+        ValueError: if one is not there, damaged, or nothing can be measured on it; two have one name; names it.
+    """
+    places: dict[str, Path] = {}
+    for given in names or ["."]:
+        found = find_sets(path / given if (path / given).exists() else path, own=True)
+        if not (path / given).exists():
+            if given not in found:
+                raise ValueError(f"{path}: no benchmark set {given}; there are {', '.join(found)}")
+            found = {given: found[given]}
+        if twice := sorted(places.keys() & found.keys()):
+            raise ValueError(f"{path / given}: a second set of the name {twice[0]}; rename one of them")
+        places |= found
+    sets = [load_benchmark(place, name) for name, place in places.items()]
+    for benchmark in sets:
+        if (fault := fault_of(benchmark)) is not None:
+            raise ValueError(f"{places[benchmark.name]}: {fault}")
+    return sets
 
 
 def _name(path: Path) -> str:

@@ -6,15 +6,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.protocols.bootstrap import Interval, Resampling, auc_interval
+from evaluation.protocols.bootstrap import Resampling, auc_interval
 from evaluation.protocols.checks import BoolArray, FloatArray, Folds, check_both_kinds, check_issame, check_scores
+from evaluation.protocols.folds import fold_of_pairs, one_kind_folds
 from evaluation.protocols.fusion import FusionStatistics, combine_folds, fuse, fuse_with
-from evaluation.protocols.roc import OperatingPoint, RocCurve, auc, is_resolved, operating_point, roc_curve, roc_points
+from evaluation.protocols.roc import (
+    OperatingPoint,
+    RocCurve,
+    auc,
+    curve_eer,
+    is_resolved,
+    operating_point,
+    roc_curve,
+    roc_points,
+)
 from evaluation.protocols.verification import VerificationResult, verification
 
 MATCHERS = ("adaface", "qaconv")
 METHODS = (*MATCHERS, "combined")
-FARS = (1e-3, 1e-4)
+FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # of these each set is told at those that its pairs resolve
 _NUM_BINS = 40
 
 
@@ -24,18 +34,18 @@ class MethodResult:
 
     Attributes:
         verification: cross-validated accuracy with its folds and thresholds.
-        auc, auc_interval: area under the curve; its interval where resampling was asked for.
-        rates: {FAR limit: operating point, or None where the impostor pairs cannot resolve it}.
-        curve: the full curve behind auc and rates.
+        balanced_accuracy: the same where genuine and impostor pairs count equally; None where a fold holds one kind.
+        auc, eer: area under the curve, and equal error rate.
+        curve: the full curve behind them.
         issame, scores: labels bool [N] and scores float64 [N]; of the combined method each pair's from its own fold's
             row.
         fold_scores: what verification saw: the scores, or [F, N] rows of the combined method.
     """
 
     verification: VerificationResult
+    balanced_accuracy: float | None
     auc: float
-    auc_interval: Interval | None
-    rates: Mapping[float, OperatingPoint | None]
+    eer: float
     curve: RocCurve
     issame: BoolArray
     scores: FloatArray
@@ -52,26 +62,40 @@ class MethodResult:
         return self.verification.std
 
     @property
-    def tar_at_far(self) -> dict[float, float]:
-        """{FAR limit: TAR, NaN where the impostor pairs cannot resolve it}."""
-        return {far: float("nan") if point is None else point.tar for far, point in self.rates.items()}
-
-    @property
     def num_impostor(self) -> int:
         """Number of impostor pairs."""
         return int((~self.issame).sum())
 
-    def to_dict(self) -> dict[str, object]:
-        """Return the entry of this method in a result dictionary (see `evaluation.report`); scores are left out."""
+    def rates(self, fars: Sequence[float] = ()) -> dict[float, OperatingPoint | None]:
+        """Return {FAR limit: where it is met, or None where the impostor pairs cannot resolve it}.
+
+        Args:
+            fars: limits in (0, 1]; none: those of FARS that the pairs resolve.
+        """
+        limits = fars or [far for far in FARS if is_resolved(far, self.num_impostor)]
+        return {
+            far: operating_point(self.curve, far) if is_resolved(far, self.num_impostor) else None for far in limits
+        }
+
+    def to_dict(self, resampling: Resampling | None = None, fars: Sequence[float] = ()) -> dict[str, object]:
+        """Return the entry of this method in a result dictionary (see `evaluation.report`); scores are left out.
+
+        Args:
+            resampling: how to find an interval of the AUC; None: no interval.
+            fars: FAR limits, as of `rates`.
+        """
+        interval = None if resampling is None else auc_interval(self.scores, self.issame, resampling)
         far, tar = roc_points(self.curve)
         return {
             "accuracy": self.accuracy,
             "std": self.std,
             "fold_accuracy": self.verification.fold_accuracy.tolist(),
             "fold_threshold": self.verification.fold_threshold.tolist(),
+            "balanced_accuracy": self.balanced_accuracy,
             "auc": self.auc,
-            "auc_interval": None if self.auc_interval is None else self.auc_interval._asdict(),
-            "tar_at_far": {f"{limit:g}": self._rate_entry(limit, point) for limit, point in self.rates.items()},
+            "auc_interval": None if interval is None else interval._asdict(),
+            "eer": self.eer,
+            "tar_at_far": {f"{limit:g}": self._rate_entry(limit, point) for limit, point in self.rates(fars).items()},
             "num_genuine": int(self.issame.sum()),
             "num_impostor": self.num_impostor,
             "constant_accuracy": max(self.num_impostor, int(self.issame.sum())) / self.issame.size,
@@ -92,9 +116,7 @@ def evaluate_pairs(
     issame: ArrayLike,
     weights: Mapping[str, float] | None = None,
     folds: Folds = 10,
-    fars: Sequence[float] = FARS,
     statistics: FusionStatistics | None = None,
-    resampling: Resampling | None = None,
 ) -> dict[str, MethodResult]:
     """Return the result of "adaface" and, where QAConv's scores are given, of "qaconv" and "combined".
 
@@ -104,9 +126,7 @@ def evaluate_pairs(
         weights: of the combined score, whose statistics then come from each fold's training folds (`fuse`). Needed with
             "qaconv" unless statistics are given.
         folds: a count (contiguous folds) or an integer array [N].
-        fars: FAR limits in (0, 1].
         statistics: fuse with these, fitted on other data, and their weights; not together with weights.
-        resampling: how to find an interval of the AUC; None: no interval.
     Raises:
         ValueError: on an unknown matcher or none named "adaface", disagreeing shapes, NaN scores, one kind of pairs
             only, or unless exactly one of weights and statistics is given with "qaconv".
@@ -124,7 +144,7 @@ def evaluate_pairs(
     }
     if "qaconv" in by_method:
         by_method["combined"] = _combined(by_method, labels, weights, folds, statistics)
-    return {name: _evaluate(scores, labels, folds, fars, resampling) for name, scores in by_method.items()}
+    return {name: _evaluate(scores, labels, folds) for name, scores in by_method.items()}
 
 
 def score_histogram(scores: FloatArray, issame: BoolArray) -> dict[str, list[float]]:
@@ -151,17 +171,15 @@ def _combined(
     )
 
 
-def _evaluate(
-    fold_scores: FloatArray, issame: BoolArray, folds: Folds, fars: Sequence[float], resampling: Resampling | None
-) -> MethodResult:
+def _evaluate(fold_scores: FloatArray, issame: BoolArray, folds: Folds) -> MethodResult:
     scores = fold_scores if fold_scores.ndim == 1 else combine_folds(fold_scores, folds)
     curve = roc_curve(scores, issame)
-    num_impostor = int((~issame).sum())
+    is_split = bool(one_kind_folds(issame, fold_of_pairs(folds, issame.size)))
     return MethodResult(
         verification=verification(fold_scores, issame, folds),
+        balanced_accuracy=None if is_split else verification(fold_scores, issame, folds, balanced=True).accuracy,
         auc=auc(scores, issame),
-        auc_interval=None if resampling is None else auc_interval(scores, issame, resampling),
-        rates={far: operating_point(curve, far) if is_resolved(far, num_impostor) else None for far in fars},
+        eer=curve_eer(curve),
         curve=curve,
         issame=issame,
         scores=scores,

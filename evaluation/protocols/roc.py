@@ -97,6 +97,42 @@ def auc(scores: ArrayLike, issame: ArrayLike) -> float:
     return float(np.mean(below + not_above) / (2 * impostor.size))
 
 
+def det(scores: ArrayLike, issame: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return (fmr, fnmr, thresholds), each [T], thresholds ascending: the detection error trade-off.
+
+    A pair is accepted when score >= threshold. fmr is the share of impostor pairs accepted, fnmr that of genuine pairs
+    refused. Of the thresholds on which every genuine pair is accepted only the highest is kept, and of those on which
+    no impostor pair is, only the lowest: the rest are better by no measure.
+
+    Raises:
+        ValueError: on disagreeing shapes, NaN scores, or one kind of pairs only.
+    Reference: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
+    """
+    curve = roc_curve(scores, issame)
+    strictest = int(np.searchsorted(curve.num_false_accepts[1:], curve.num_false_accepts[1], side="right"))
+    most_lenient = 1 + int(np.searchsorted(curve.tar[1:], 1.0))
+    kept = slice(strictest, most_lenient + 1)
+    return curve.far[kept][::-1], 1 - curve.tar[kept][::-1], curve.threshold[kept][::-1]
+
+
+def eer(scores: ArrayLike, issame: ArrayLike) -> float:
+    """Return the equal error rate, where FAR = 1 - TAR on straight lines between the points of the ROC. In [0, 1].
+
+    Raises:
+        ValueError: on disagreeing shapes, NaN scores, or one kind of pairs only.
+    """
+    return curve_eer(roc_curve(scores, issame))
+
+
+def curve_eer(curve: RocCurve) -> float:
+    """Return `eer` of a curve that is there already."""
+    excess = curve.far - (1 - curve.tar)  # ascends strictly from -1 to 1
+    after = int(np.searchsorted(excess, 0.0))
+    before = after - 1
+    share = excess[before] / (excess[before] - excess[after])
+    return float(curve.far[before] + share * (curve.far[after] - curve.far[before]))
+
+
 def roc_points(curve: RocCurve, num_points: int = 200) -> tuple[FloatArray, FloatArray]:
     """Return (far, tar), each [num_points]: the curve sampled at FARs evenly spaced on a log axis, for drawing.
 

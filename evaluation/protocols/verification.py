@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evaluation.protocols.checks import BoolArray, FloatArray, Folds, check_issame, check_scores
+from evaluation.protocols.checks import BoolArray, FloatArray, Folds, check_both_kinds, check_issame, check_scores
 from evaluation.protocols.folds import fold_of_pairs
 
 
@@ -19,7 +19,11 @@ class VerificationResult(NamedTuple):
 
 
 def verification(
-    scores: ArrayLike, issame: ArrayLike, folds: Folds = 10, thresholds: ArrayLike | None = None
+    scores: ArrayLike,
+    issame: ArrayLike,
+    folds: Folds = 10,
+    thresholds: ArrayLike | None = None,
+    balanced: bool = False,
 ) -> VerificationResult:
     """Return the accuracy of each fold at the threshold that is best on all other folds.
 
@@ -29,9 +33,11 @@ def verification(
         folds: a count (contiguous folds) or an integer array [N] (see `fold_of_pairs`).
         thresholds: [T] floating, tried in the order given, the first best wins. None: -inf and every distinct score,
             ascending. A pair is accepted when score > threshold.
+        balanced: whether genuine and impostor pairs count equally, in choosing thresholds and in the accuracy, however
+            many there are of each: the same answer to every pair then gets 50 %.
     Raises:
         ValueError: on shapes that disagree, NaN scores or thresholds, no thresholds, fewer than two folds or an empty
-            one.
+            one; where balanced, on a fold of one kind of pairs.
         TypeError: if issame is not bool or a fold array is not integer.
     Reference: Huang et al., "Labeled Faces in the Wild", UMass Amherst TR 07-49, 2007 (View 2).
     """
@@ -43,13 +49,20 @@ def verification(
     fold_accuracy, fold_threshold = np.empty(num_folds), np.empty(num_folds)
     for fold, row in enumerate(rows):
         test = fold_of_pair == fold
-        fold_threshold[fold] = best_threshold(row[~test], labels[~test], candidates)
-        fold_accuracy[fold] = np.mean((row[test] > fold_threshold[fold]) == labels[test])
+        fold_threshold[fold] = best_threshold(row[~test], labels[~test], candidates, balanced)
+        right = (row[test] > fold_threshold[fold]) == labels[test]
+        if balanced:
+            check_both_kinds(f"verification, fold {fold}", labels[test])
+            fold_accuracy[fold] = (right[labels[test]].mean() + right[~labels[test]].mean()) / 2
+        else:
+            fold_accuracy[fold] = right.mean()
     return VerificationResult(float(fold_accuracy.mean()), float(fold_accuracy.std()), fold_accuracy, fold_threshold)
 
 
-def best_threshold(scores: FloatArray, issame: BoolArray, thresholds: FloatArray | None = None) -> float:
-    """Return the first of the thresholds with the highest accuracy on these pairs (None: as in `verification`).
+def best_threshold(
+    scores: FloatArray, issame: BoolArray, thresholds: FloatArray | None = None, balanced: bool = False
+) -> float:
+    """Return the first of the thresholds with the highest accuracy on these pairs (None, balanced: as `verification`).
 
     For None the distinct scores of these pairs are enough: a foreign score between two of them decides like the lower
     one, which is tried first. So a test fold never shapes its own threshold.
@@ -58,6 +71,8 @@ def best_threshold(scores: FloatArray, issame: BoolArray, thresholds: FloatArray
         thresholds = np.concatenate(([-np.inf], np.unique(scores)))
     rejected_impostors = np.searchsorted(np.sort(scores[~issame]), thresholds, side="right")
     rejected_genuine = np.searchsorted(np.sort(scores[issame]), thresholds, side="right")
+    if balanced:  # in whole numbers, so that equal shares are equal
+        rejected_impostors, rejected_genuine = rejected_impostors * issame.sum(), rejected_genuine * (~issame).sum()
     return float(thresholds[np.argmax(rejected_impostors - rejected_genuine)])
 
 

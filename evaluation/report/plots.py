@@ -92,7 +92,8 @@ def draw_histograms(conditions: Mapping[str, Mapping[str, Entry]], title: str) -
 def draw_accuracies(results: Results) -> Figure:
     """Return bars of each method's accuracy on each benchmark, a panel per condition; whiskers: std over the folds.
 
-    The bars begin at chance, 50 %.
+    The bars begin at chance, 50 %. Where a benchmark has more pairs of one kind, a line shows what giving all of them
+    the more frequent answer gets.
     """
     benchmarks = results["benchmarks"]
     conditions = list(dict.fromkeys(c for benchmark in benchmarks.values() for c in benchmark["conditions"]))
@@ -103,6 +104,7 @@ def draw_accuracies(results: Results) -> Figure:
         by_benchmark = [benchmark["conditions"].get(condition, {}) for benchmark in benchmarks.values()]
         for place, method in enumerate(METHOD_NAMES):
             _draw_bars(axes, by_benchmark, method, place)
+        _draw_constant_answers(axes, by_benchmark)
         axes.set_xticks(np.arange(len(benchmarks)), [_plain(name) for name in benchmarks])
         axes.set(title=f"{condition}{_mark(results)}", ylim=(50, 104))
         axes.set_yticks(range(50, 101, 10))
@@ -205,6 +207,15 @@ def _draw_bars(axes: Axes, by_benchmark: Sequence[Mapping[str, Entry]], method: 
     axes.errorbar(x, accuracies, spreads, fmt="none", ecolor="0.25", elinewidth=0.8)
     for left, accuracy in zip(x, accuracies, strict=True):
         axes.text(left, 51, f"{accuracy:.1f}", rotation=90, ha="center", va="bottom", fontsize="small")
+
+
+def _draw_constant_answers(axes: Axes, by_benchmark: Sequence[Mapping[str, Entry]]) -> None:
+    label = "the same answer to every pair"
+    for index, entries in enumerate(by_benchmark):
+        entry = next(iter(entries.values()), None)
+        if entry is not None and entry["num_genuine"] != entry["num_impostor"]:
+            axes.hlines(100 * entry["constant_accuracy"], index - 0.45, index + 0.45, "0.1", "dashed", label=label)
+            label = ""
 
 
 def _figure_with_axes(width: float, height: float) -> tuple[Figure, Axes]:

@@ -2,22 +2,26 @@
 
 Schema (every number may be null: it cannot be computed, or is infinite):
 
-    schema      1
+    schema      2; `read_results` reads 1 too
     synthetic   true if any face was rendered, not photographed
     missing     names of the benchmark sets that were not found
     protocol    flip_fusion, color_space, folds, seed, interval_method, fusion_weights {matcher: weight}, fusion_source;
                 further facts may follow, among them head: the margin head that trained the embedding
-    benchmarks  {name: {checksum, conditions, identification}}
+    benchmarks  {name: {checksum, conditions}}
       checksum    of the benchmark's file, as text
       conditions  {"clean" | "occluded": {method: entry}}, methods "adaface" (the embedding, whatever head trained it),
                   "qaconv", "combined"
-        entry       what MethodResult.to_dict returns: accuracy, std, fold_accuracy, fold_threshold, auc, auc_interval
-                    ({estimate, lower, upper, num_resamples} or null), tar_at_far {FAR: {tar, far, threshold,
-                    num_false_accepts, note}}, num_genuine, num_impostor, constant_accuracy (that of giving every pair
-                    the more frequent answer), roc {far, tar}, histogram {edges, genuine, impostor}
-      identification (optional) every image searched among all others: {condition: {method: {rank_accuracy {k: share},
-                  num_probes, num_strangers}}}
+        entry       num_genuine, num_impostor; accuracy, std, fold_accuracy, fold_threshold; balanced_accuracy (genuine
+                    and impostor pairs count equally), constant_accuracy (that of giving every pair the more frequent
+                    answer); auc, auc_interval ({estimate, lower, upper, num_resamples} or null), eer (equal error
+                    rate), tar_at_far {FAR: {tar, far, threshold, num_false_accepts, note}} (a FAR that the pairs do not
+                    resolve has nulls and a note that says why), roc {far, tar}, histogram {edges, genuine, impostor};
+                    where every image was searched among all others, identification {rank_accuracy {k: share},
+                    num_probes, num_strangers}
     comparisons (optional) {text: {estimate, lower, upper, num_resamples}}, paired differences of measures
+
+Schema 1 had neither balanced_accuracy nor eer, which are null when it is read, and kept identification beside the
+conditions, {condition: {method: ...}}.
 """
 
 import json
@@ -31,7 +35,7 @@ import numpy as np
 from system.files import write_text
 from system.terminal import printable
 
-SCHEMA = 1
+SCHEMA = 2
 PROTOCOL_FACTS = ("flip_fusion", "color_space", "folds", "seed", "interval_method", "fusion_weights", "fusion_source")
 METHOD_NAMES = {"adaface": "embedding", "qaconv": "QAConv", "combined": "combined"}
 
@@ -44,7 +48,6 @@ class BenchmarkResults(TypedDict):
 
     checksum: str
     conditions: Mapping[str, Mapping[str, Entry]]
-    identification: NotRequired[Mapping[str, Mapping[str, Entry]]]
 
 
 class Results(TypedDict):
@@ -74,6 +77,32 @@ def write_report(folder: Path | str, results: Results) -> None:
     write_text(target / "report.txt", format_report(results))
 
 
+def read_results(path: Path | str) -> Results:
+    """Return what `write_report` wrote into a results.json, as schema 2 has it, whichever schema it was written in.
+
+    Raises:
+        ValueError: if it is no such file; names it.
+        OSError: if it cannot be opened.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a results.json that can be read ({error})") from error
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema not in (1, SCHEMA):
+        raise ValueError(f"{path}: schema {schema!r} is not known; a results.json of schema 1 or {SCHEMA} is expected")
+    if schema == 1:
+        content["schema"] = SCHEMA
+        for benchmark in content["benchmarks"].values():
+            found = benchmark.pop("identification", {})
+            for condition, entries in benchmark["conditions"].items():
+                for method, entry in entries.items():
+                    entry |= {"balanced_accuracy": None, "eer": None}
+                    if method in found.get(condition, {}):
+                        entry["identification"] = found[condition][method]
+    return content
+
+
 def to_primitive(value: object) -> object:
     """Return value (mappings, sequences, paths, numpy) in JSON's types; numbers that are not finite become None."""
     if isinstance(value, Mapping):
@@ -91,11 +120,12 @@ def format_table(results: Results) -> str:
     """Return the table of accuracies in percent: benchmarks and their mean against conditions and methods, as text."""
     benchmarks = results["benchmarks"]
     columns = _columns(results)
-    rows = [
-        [printable(name), *(_percent(_accuracy(entry, column)) for column in columns)]
-        for name, entry in benchmarks.items()
-    ]
-    if len(rows) > 1:
+    rows = []
+    for name, entry in benchmarks.items():
+        rows.append([printable(name), *(_percent(_measure(entry, column)) for column in columns)])
+        if _is_unbalanced(entry):
+            rows.append(["  balanced", *(_percent(_measure(entry, column, "balanced_accuracy")) for column in columns)])
+    if len(benchmarks) > 1:
         rows.append(["mean", *(_percent(_mean_accuracy(results, column)) for column in columns)])
     conditions = [
         condition if column == 0 or columns[column - 1][0] != condition else ""
@@ -127,7 +157,9 @@ def format_report(results: Results) -> str:
         for condition, entries in benchmark["conditions"].items():
             title = f"{printable(name)}, {condition}{_synthetic_mark(results)}"
             parts.append(_details(title, entries))
-            if found := benchmark.get("identification", {}).get(condition):
+            if found := {
+                method: entry["identification"] for method, entry in entries.items() if "identification" in entry
+            }:
                 parts.append(_identification(title, found))
     if results.get("comparisons"):
         lines = [f"  {name}: {_interval(entry)}" for name, entry in results["comparisons"].items()]
@@ -151,25 +183,31 @@ def _columns(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def _accuracy(benchmark: BenchmarkResults, column: tuple[str, str]) -> float | None:
+def _measure(benchmark: BenchmarkResults, column: tuple[str, str], measure: str = "accuracy") -> float | None:
     condition, method = column
     entry = benchmark["conditions"].get(condition, {}).get(method)
-    return None if entry is None else entry["accuracy"]
+    return None if entry is None else entry[measure]
 
 
 def _mean_accuracy(results: Results, column: tuple[str, str]) -> float | None:
     """Return the mean over all sets; None where a set lacks it, for a mean over fewer sets would not compare."""
-    accuracies = [_accuracy(benchmark, column) for benchmark in results["benchmarks"].values()]
+    accuracies = [_measure(benchmark, column) for benchmark in results["benchmarks"].values()]
     present = [accuracy for accuracy in accuracies if accuracy is not None]
     return sum(present) / len(present) if len(present) == len(accuracies) else None
 
 
-def _imbalance(name: str, benchmark: BenchmarkResults) -> list[str]:
-    """Return a note for below the table where the mix of pairs decides much of the accuracy, whatever the method."""
+def _is_unbalanced(benchmark: BenchmarkResults) -> bool:
+    """Return whether the mix of pairs decides much of the accuracy, whatever the method."""
     entry = next(iter(next(iter(benchmark["conditions"].values())).values()))
-    if entry["num_genuine"] == entry["num_impostor"]:
+    return entry["num_genuine"] != entry["num_impostor"]
+
+
+def _imbalance(name: str, benchmark: BenchmarkResults) -> list[str]:
+    if not _is_unbalanced(benchmark):
         return []
-    return ["", f"{printable(name)}: {_pairs(entry)}. AUC and TAR@FAR do not depend on the mix."]
+    entry = next(iter(next(iter(benchmark["conditions"].values())).values()))
+    note = "Balanced accuracy, AUC, EER and TAR@FAR do not depend on the mix."
+    return ["", f"{printable(name)}: {_pairs(entry)}. {note}"]
 
 
 def _pairs(entry: Entry) -> str:
@@ -183,11 +221,12 @@ def _pairs(entry: Entry) -> str:
 def _details(title: str, entries: Mapping[str, Entry]) -> str:
     first = next(iter(entries.values()))
     fars = list(first["tar_at_far"])
-    rows = [["method", "accuracy", "std", "AUC", *(f"TAR@FAR {far}" for far in fars)]]
+    rows = [["method", "accuracy", "std", "balanced", "AUC", "EER", *(f"TAR@FAR {far}" for far in fars)]]
     for method, entry in entries.items():
         tars = [_percent(entry["tar_at_far"][far]["tar"]) for far in fars]
         area = _number(entry["auc"], 4) if entry["auc_interval"] is None else _interval(entry["auc_interval"])
-        rows.append([METHOD_NAMES[method], _percent(entry["accuracy"]), _percent(entry["std"]), area, *tars])
+        shares = [_percent(entry[measure]) for measure in ("accuracy", "std", "balanced_accuracy")]
+        rows.append([METHOD_NAMES[method], *shares, area, _percent(entry["eer"]), *tars])
     notes = [first["tar_at_far"][far]["note"] for far in fars if first["tar_at_far"][far]["note"]]
     return "\n".join([f"{title}: {_pairs(first)}", *(f"  {line}" for line in [*_aligned(rows), *notes]), ""])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from engine.files import WriteFailures, side_file
 from engine.loggers.wandb_run import log_picture
 from evaluation import MethodResult, score_histogram
-from tasks.recognition.validation import MethodResults
+from evaluation.run import SetResults
 
 
 class ScoreHistograms(Callback):
@@ -34,7 +34,7 @@ class ScoreHistograms(Callback):
         """Draw the picture; by now the module has evaluated the pairs of all ranks."""
         if self._folder is None:
             return
-        results: Mapping[str, Mapping[str, MethodResults]] = module.last_results  # type: ignore[assignment]
+        results: SetResults = module.last_results  # type: ignore[assignment]
         synthetic = ", synthetic faces" if trainer.datamodule.synthetic else ""  # type: ignore[attr-defined]
         path = self._folder / f"step_{trainer.global_step}.png"
         title = f"step {trainer.global_step}: {', '.join(results)}{synthetic}"
@@ -46,7 +46,7 @@ class ScoreHistograms(Callback):
 
 
 def pooled_histograms(
-    results: Mapping[str, Mapping[str, MethodResults]],
+    results: SetResults,
 ) -> dict[str, dict[str, dict[str, dict[str, list[float]]]]]:
     """Return {condition: {method: {"histogram": edges and counts}}} over the pairs of all benchmarks.
 

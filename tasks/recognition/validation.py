@@ -1,4 +1,4 @@
-"""Scores of benchmark pairs, gathered from batches and ranks and evaluated once."""
+"""Scores of benchmark pairs, gathered from batches and ranks for the evaluator, and its accuracies as metrics."""
 
 from __future__ import annotations
 
@@ -13,25 +13,9 @@ from torch import Tensor
 
 import transforms
 from datasets import Benchmark, PairSample
-from evaluation import (
-    Describe,
-    FusionStatistics,
-    MatchPairs,
-    MethodResult,
-    describe_with_flip,
-    evaluate_pairs,
-    fit_statistics,
-    score_pairs,
-    usual_folds,
-)
+from evaluation import Describe, MatchPairs, describe_with_flip, score_pairs
+from evaluation.run import CONDITIONS, Scores, SetResults
 from ops import gather_objects
-
-CONDITIONS = ("clean", "occluded")
-# Below these a checkpoint is chosen by chance: at 90 % accuracy 300 pairs give 3.4 points either way, as much as an
-# epoch late in a training changes, and the pairs of 20 people are little more than 20 answers.
-MIN_PAIRS, MIN_PEOPLE = 300, 20
-# Published protocols define ten folds; a set with fewer pairs of a kind is cut into as many as it can fill.
-NUM_FOLDS = 10
 
 
 class ScoredBatch(NamedTuple):
@@ -41,10 +25,6 @@ class ScoredBatch(NamedTuple):
     benchmark: NDArray[np.int64]
     pair: NDArray[np.int64]
     scores: dict[str, NDArray[np.float32]]
-
-
-Scores = dict[str, NDArray[np.float32]]  # by matcher, [N] in the benchmark's order
-MethodResults = dict[str, MethodResult]  # by method
 
 
 class PairScores:
@@ -88,22 +68,6 @@ class PairScores:
         }
 
 
-def evaluate(
-    scores: Mapping[str, Mapping[str, Scores]], benchmarks: Sequence[Benchmark], weights: Mapping[str, float]
-) -> dict[str, dict[str, MethodResults]]:
-    """Return {benchmark: {condition: {method: result}}} for gathered scores."""
-    by_name = {benchmark.name: benchmark for benchmark in benchmarks}
-    return {
-        name: {
-            condition: evaluate_pairs(
-                by_matcher, by_name[name].issame, used_weights(weights, by_matcher), folds_of(by_name[name])
-            )
-            for condition, by_matcher in conditions.items()
-        }
-        for name, conditions in scores.items()
-    }
-
-
 def find_nonfinite(scores: Mapping[str, Mapping[str, Scores]]) -> str | None:
     """Return what to say of the first gathered scores that are not all finite; None if all are."""
     for name, conditions in scores.items():
@@ -114,20 +78,7 @@ def find_nonfinite(scores: Mapping[str, Mapping[str, Scores]]) -> str | None:
     return None
 
 
-def pooled_statistics(
-    scores: Mapping[str, Mapping[str, Scores]], benchmarks: Sequence[Benchmark], weights: Mapping[str, float]
-) -> FusionStatistics | None:
-    """Return the fusion statistics of all clean pairs together; None where there is nothing to fuse."""
-    clean = [scores[benchmark.name]["clean"] for benchmark in benchmarks]
-    if "qaconv" not in clean[0]:
-        return None
-    pooled = {name: np.concatenate([by_matcher[name] for by_matcher in clean]) for name in clean[0]}
-    issame = np.concatenate([benchmark.issame for benchmark in benchmarks])
-    source = f"clean pairs of {', '.join(benchmark.name for benchmark in benchmarks)}"
-    return fit_statistics(pooled, issame, used_weights(weights, pooled), source)
-
-
-def metrics(results: Mapping[str, Mapping[str, MethodResults]], stage: str) -> dict[str, float]:
+def metrics(results: SetResults, stage: str) -> dict[str, float]:
     """Return the accuracies to log, in [0, 1].
 
     `{stage}_{method}_acc` is the mean over the clean sets; `{stage}_acc` is that of the combined score, or of the
@@ -158,65 +109,6 @@ def _name_metrics(by_set: Mapping[tuple[str, str, str], float], stage: str) -> d
     logged |= {f"{prefix}{'_'.join(key)}_acc": accuracy for key, accuracy in by_set.items()}
     best = f"{stage}_combined_acc"
     return {f"{stage}_acc": logged.get(best, logged[f"{stage}_adaface_acc"]), **logged}
-
-
-def used_weights(weights: Mapping[str, float], scores: Mapping[str, Any]) -> dict[str, float]:
-    """Return the weights of the matchers that there are scores of."""
-    return {name: weights[name] for name in scores}
-
-
-def folds_of(benchmark: Benchmark) -> NDArray[np.int64] | int:
-    """Return the folds of the protocol, else the number of contiguous ones, else stratified ones: `usual_folds`."""
-    return usual_folds(benchmark.issame, NUM_FOLDS) if benchmark.folds is None else benchmark.folds
-
-
-def describe_folds(benchmark: Benchmark) -> str | int:
-    """Return what the report says of `folds_of`."""
-    if benchmark.folds is not None:
-        return "of the protocol"
-    folds = folds_of(benchmark)
-    if isinstance(folds, int):
-        return folds
-    return f"{int(folds.max()) + 1}, stratified: contiguous ones would hold one kind of pairs"
-
-
-class Precision(NamedTuple):
-    """How exactly an accuracy can be known: see `precision_of`."""
-
-    text: str
-    is_enough: bool
-
-
-def precision_of(benchmarks: Sequence[Benchmark], monitor: str = "") -> Precision:
-    """Return how wide the 95 % interval of the accuracy is that the sets give together, in words.
-
-    The half width is Wilson's for a binomial share at 90 %, of a mean over the sets. Pairs that share people are not
-    independent, so it is told twice: as if all pairs were, which is too narrow, and as if every person gave one answer,
-    which is about as wide as it can be.
-
-    Args:
-        benchmarks: the sets.
-        monitor: name of a metric; where it is that of one set, only this one counts.
-    """
-    chosen = [b for b in benchmarks if monitor.startswith(f"{b.name}_")] or benchmarks
-    num_pairs = [len(b) for b in chosen]
-    people = [len(np.unique(b.identities)) for b in chosen if b.identities is not None]
-    return precision(num_pairs, people if len(people) == len(chosen) else None)
-
-
-def precision(num_pairs: Sequence[int], people: Sequence[int] | None) -> Precision:
-    """Return what `precision_of` says of sets of so many pairs and people each; None: nobody knows of how many."""
-    text = f"{sum(num_pairs):,} pairs of {f'{sum(people):,}' if people else 'an unknown number of'} people"
-    text += f": 95 % interval of an accuracy of 90 %: {100 * _half_width(num_pairs):.1f} points either way"
-    if people:
-        text += f" if pairs were independent, {100 * _half_width(people):.1f} if only people are"
-    return Precision(text, sum(num_pairs) >= MIN_PAIRS and (not people or sum(people) >= MIN_PEOPLE))
-
-
-def _half_width(nums: Sequence[int], accuracy: float = 0.9, z: float = 1.96) -> float:
-    """Return Wilson's half width for the mean of shares of nums answers each."""
-    squares = [(z / (1 + z**2 / num)) ** 2 * (accuracy * (1 - accuracy) / num + z**2 / (4 * num**2)) for num in nums]
-    return float(np.sqrt(sum(squares))) / len(nums)
 
 
 def _assemble(batches: Sequence[ScoredBatch], benchmark: int, num_pairs: int) -> Scores:

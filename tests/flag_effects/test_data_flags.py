@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from benchmark_sets import draw_images, write_bin
 from observed import NUM_IMAGES, NUM_PEOPLE, datamodule, training_batch
 
 import data
@@ -33,6 +34,27 @@ def test_paths_choose_the_training_faces_and_the_benchmarks(faces, monkeypatch):
     assert found() == (faces / "train", ["lfw"], True)
     with pytest.raises(ValueError, match=r"--val_data_path: .*nowhere holds none of the sets lfw"):
         datamodule(data_root=str(faces), val_data_path="nowhere")
+
+
+@pytest.mark.flag("val_sets")
+def test_val_sets_names_sets_of_any_name_and_number_by_name_or_path(faces, tmp_path):
+    for name in ("mine", "lfw"):
+        write_bin(tmp_path / "sets" / f"{name}.bin", draw_images(8), [True, False] * 2)
+    write_bin(tmp_path / "apart.bin", draw_images(8), [True, False] * 2)
+    options = {"data_root": str(faces), "val_data_path": str(tmp_path / "sets")}
+
+    def names(*val_sets):
+        return [benchmark.name for benchmark in datamodule(**options, val_sets=val_sets).benchmarks]
+
+    assert (names(), names("all"), names("mine")) == (["lfw"], ["lfw", "mine"], ["mine"])
+    assert names(str(tmp_path / "apart.bin"), "lfw", "mine.bin") == ["apart", "lfw", "mine"]
+    assert datamodule(**options, val_sets=("mine",)).missing == []
+    for wanted, fault in (("calfw", "there are lfw, mine"), ("mine,mine.bin", "a second set of the name mine")):
+        with pytest.raises(ValueError, match=f"^--val_sets: .*{fault}"):
+            names(*wanted.split(","))
+    (tmp_path / "sets" / "lfw.bin").unlink()
+    with pytest.raises(ValueError, match="--val_sets names others"):
+        names()
 
 
 @pytest.mark.flag("follow_links")

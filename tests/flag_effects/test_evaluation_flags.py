@@ -14,6 +14,8 @@ import models
 from cli import folder_evaluation
 from config import EvaluationConfig
 from datasets import ImageFolderDataset
+from evaluation.report.results import read_results
+from evaluation.run import ImageScores
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +26,8 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def evaluation(checkpoint, faces):
     """Return what an evaluation of the four people `elsewhere` works with: model, images and pairs."""
-    dataset = ImageFolderDataset(faces / "elsewhere" / "people")
-    images, places, _ = folder_evaluation.read_images(dataset, None)
-    pairs = folder_evaluation.choose_pairs(dataset, places, None, "faces")
-    return SimpleNamespace(
-        model=models.load(checkpoint), dataset=dataset, images=images, pairs=pairs,
-        labels=dataset.labels[places],
-    )  # fmt: skip
+    source = folder_evaluation.read_folder(evaluation_config(data_path=str(faces / "elsewhere" / "people")))
+    return SimpleNamespace(model=models.load(checkpoint), source=source, images=source.images)
 
 
 def evaluation_config(**options):
@@ -38,9 +35,7 @@ def evaluation_config(**options):
 
 
 def scores_of(evaluation, **options):
-    return folder_evaluation.score_conditions(
-        evaluation.model, evaluation.images, evaluation.pairs, evaluation_config(**options), every_pair=True
-    ).scores
+    return folder_evaluation.score(evaluation.model, evaluation.source, evaluation_config(**options)).scores
 
 
 def describe_calls(evaluation, **options):
@@ -103,16 +98,31 @@ def test_evaluation_precision_matches_maps_in_it(evaluation):
 
 @pytest.mark.evaluation_flag("adaface_weight", "qaconv_weight")
 @pytest.mark.parametrize(("weights", "decider"), [((1.0, 0.0), "adaface"), ((0.0, 1.0), "qaconv")])
-def test_evaluation_weights_decide_the_combined_score(evaluation, weights, decider):
-    options = evaluation_config(adaface_weight=weights[0], qaconv_weight=weights[1])
-    issame = evaluation.pairs.issame
-    rng = np.random.default_rng(0)
+def test_evaluation_weights_decide_the_combined_score(
+    evaluation, checkpoint, faces, weights, decider, tmp_path, monkeypatch, quiet_log
+):
+    issame, rng = evaluation.source.issame, np.random.default_rng(0)
     scores = {"clean": {name: rng.normal(size=len(issame)) + issame for name in ("adaface", "qaconv")}}
-    resampling = folder_evaluation.choose_resampling(evaluation.pairs, evaluation.labels, options)
-    results = folder_evaluation.evaluate_conditions(evaluation.model, scores, evaluation.pairs, resampling, options)
-    results = results["clean"]
-    assert results["combined"].accuracy == results[decider].accuracy
-    assert results["adaface"].auc != results["qaconv"].auc
+    monkeypatch.setattr(folder_evaluation, "score", lambda *arguments: ImageScores(scores, {}))
+    paths = {"model_path": str(checkpoint), "data_path": str(faces / "elsewhere" / "people")}
+    options = {"adaface_weight": weights[0], "qaconv_weight": weights[1], "output_dir": str(tmp_path / "out")}
+    assert folder_evaluation.run(evaluation_config(**paths, **options)) == 0
+    results = read_results(tmp_path / "out" / "results.json")["benchmarks"]["people"]["conditions"]["clean"]
+    assert results["combined"]["accuracy"] == results[decider]["accuracy"]
+    assert results["adaface"]["auc"] != results["qaconv"]["auc"]
+
+
+@pytest.mark.evaluation_flag("fars")
+def test_evaluation_fars_are_those_of_the_report(evaluation, checkpoint, faces, tmp_path, monkeypatch, quiet_log):
+    scores = {"clean": {"adaface": np.arange(len(evaluation.source.issame), dtype=np.float32)}}
+    monkeypatch.setattr(folder_evaluation, "score", lambda *arguments: ImageScores(scores, {}))
+    paths = {"model_path": str(checkpoint), "data_path": str(faces / "elsewhere" / "people")}
+    for fars, reported in (((), ["0.1", "0.01"]), ((0.5, 1e-5), ["0.5", "1e-05"])):
+        folder_evaluation.run(evaluation_config(**paths, fars=fars, output_dir=str(tmp_path / "out")))
+        (benchmark,) = read_results(tmp_path / "out" / "results.json")["benchmarks"].values()
+        entries = benchmark["conditions"]["clean"]["adaface"]["tar_at_far"]
+        assert list(entries) == reported
+    assert entries["1e-05"]["tar"] is None and "FAR 1e-05 needs at least 100,000" in entries["1e-05"]["note"]
 
 
 @pytest.mark.evaluation_flag("occlude")
@@ -162,12 +172,14 @@ def test_evaluation_map_options_decide_how_and_where_maps_are_held(evaluation, t
 @pytest.mark.evaluation_flag("occluders", "seed")
 def test_evaluation_occluders_and_seed_decide_what_is_hidden(evaluation):
     def changed_rows(**options):
-        occluded = folder_evaluation.occlude_images(evaluation.images, evaluation_config(**options))
+        keys, config = evaluation.source.keys, evaluation_config(**options)
+        occluded = folder_evaluation.occlude_images(evaluation.images, keys, config)
         return np.flatnonzero((occluded != evaluation.images).any(axis=(0, 2, 3)))
 
     assert changed_rows(occluders=("sunglasses",)).max() < 90 < changed_rows(occluders=("surgical",)).max()
     first, other = (
-        folder_evaluation.occlude_images(evaluation.images, evaluation_config(seed=seed)) for seed in (1, 2)
+        folder_evaluation.occlude_images(evaluation.images, evaluation.source.keys, evaluation_config(seed=seed))
+        for seed in (1, 2)
     )
     assert (first != other).any()
 

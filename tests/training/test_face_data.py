@@ -18,7 +18,7 @@ from datasets import Benchmark, ImageFolderDataset, PKBatchSampler
 from datasets import write_faces as write_records
 from datasets.synthetic.prepare import render_identities
 from engine.callbacks import TooManyUnreadableError
-from tasks.recognition.validation import folds_of, precision_of
+from evaluation.run import folds_of, precision_of
 
 FIVE = ["lfw", "cfp_fp", "agedb_30", "calfw", "cplfw"]
 
@@ -134,6 +134,54 @@ def test_sets_that_are_there_are_used_and_the_others_listed_as_missing(noise_fac
     assert [benchmark.name for benchmark in datamodule.benchmarks] == ["lfw"]
     assert datamodule.missing == FIVE[1:]
     assert datamodule.num_classes == 8, "nobody is held out"
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Return a list that grows with every drawing of the embedded faces, which stand in an empty folder here."""
+    calls = []
+    monkeypatch.setattr("data.prepare_synthetic", lambda spec: calls.append(spec) or Path("nowhere"))
+    return calls
+
+
+@pytest.mark.parametrize("flag", ["data_root", "val_data_path", "val_sets"])
+def test_an_evaluation_of_a_set_needs_no_training_data_and_is_not_called_synthetic(tmp_path, flag, drawn):
+    write_bin(tmp_path / "sets" / "lfw.bin", draw_images(8), [True, False] * 2)
+    options = {**SMALL, "evaluate": True, "start_from_model_statedict": "weights.pt", "batch_size": 6}
+    given = (str(tmp_path / "sets" / "lfw.bin"),) if flag == "val_sets" else str(tmp_path / "sets")
+    datamodule = FaceDataModule(Config(**options, **{flag: given}))
+    datamodule.setup()
+    assert [benchmark.name for benchmark in datamodule.benchmarks] == ["lfw"] and not datamodule.synthetic
+    assert drawn == [] and len(next(iter(datamodule.test_dataloader())).images) == 1
+    with pytest.raises(RuntimeError, match="train_dataset"):
+        datamodule.train_dataset  # noqa: B018
+
+
+def test_an_evaluation_on_a_folder_of_people_draws_pairs_of_them_and_is_named_after_it(tmp_path, drawn):
+    people = (write_faces(tmp_path / "data", pairs=0) / "train").rename(tmp_path / "my people")
+    options = {**SMALL, "evaluate": True, "start_from_model_statedict": "weights.pt"}
+    datamodule = FaceDataModule(Config(**options, val_data_path=str(people)))
+    datamodule.setup()
+    (benchmark,) = datamodule.benchmarks
+    assert benchmark.name == "my_people" and len(np.unique(benchmark.identities)) == 8
+    assert not datamodule.synthetic and datamodule.missing == [] and drawn == []
+
+
+def test_an_evaluation_without_sets_has_the_people_that_training_held_out(tmp_path):
+    root = write_faces(tmp_path / "data", identities=12, pairs=0)
+    (trained,) = set_up(root, val_identities=0.25).benchmarks
+    options = {"evaluate": True, "resume_from_checkpoint": "last.ckpt", "batch_size": 6}
+    (evaluated,) = set_up(root, val_identities=0.25, **options).benchmarks
+    assert evaluated.name == "own" and evaluated.checksum() == trained.checksum()
+
+
+def test_faces_that_are_trained_on_do_not_make_a_users_set_synthetic(tmp_path, monkeypatch):
+    write_bin(tmp_path / "sets" / "lfw.bin", draw_images(8), [True, False] * 2)
+    root = write_faces(tmp_path / "data", pairs=0)
+    monkeypatch.setattr("data.prepare_synthetic", lambda spec: root)
+    datamodule = FaceDataModule(Config(**SMALL, val_data_path=str(tmp_path / "sets")))
+    datamodule.setup()
+    assert datamodule.num_classes == 8 and not datamodule.synthetic
 
 
 def test_nothing_to_validate_on_is_refused(tmp_path):

@@ -7,6 +7,7 @@ from evaluation import (
     Resampling,
     auc,
     combine_folds,
+    eer,
     evaluate_pairs,
     fit_statistics,
     fuse,
@@ -30,15 +31,17 @@ def drawn_scores(num_pairs=400, seed=0):
 def test_each_measure_is_that_of_its_own_function():
     scores, issame = drawn_scores()
     folds = stratified_folds(issame, 5)
-    results = evaluate_pairs(scores, issame, WEIGHTS, folds, fars=(0.01, 0.1))
+    results = evaluate_pairs(scores, issame, WEIGHTS, folds)
     assert list(results) == ["adaface", "qaconv", "combined"]
     rows = fuse(scores, issame, WEIGHTS, folds)
     for name, result in results.items():
         seen = scores.get(name, rows)
         pooled = scores[name] if name in scores else combine_folds(rows, folds)
         assert (result.accuracy, result.std) == verification(seen, issame, folds)[:2]
-        assert result.auc == auc(pooled, issame)
-        assert result.tar_at_far == tar_at_far(pooled, issame, (0.01, 0.1))
+        assert (result.auc, result.eer) == (auc(pooled, issame), eer(pooled, issame))
+        assert {far: point.tar for far, point in result.rates((0.01, 0.1)).items()} == tar_at_far(
+            pooled, issame, (0.01, 0.1)
+        )
         np.testing.assert_array_equal(result.scores, pooled)
 
 
@@ -56,9 +59,9 @@ def test_without_a_matcher_there_is_one_method_and_no_weight_is_needed():
 
 def test_a_far_beyond_the_impostors_is_said_to_be_so():
     scores, issame = drawn_scores()  # 200 impostors
-    result = evaluate_pairs(scores, issame, WEIGHTS, fars=(0.005, 1e-3))["combined"]
-    assert result.tar_at_far[0.005] > 0.2 and np.isnan(result.tar_at_far[1e-3])
-    entries = result.to_dict()["tar_at_far"]
+    result = evaluate_pairs(scores, issame, WEIGHTS)["combined"]
+    assert result.rates((0.005, 1e-3))[0.005].tar > 0.2 and result.rates((0.005, 1e-3))[1e-3] is None
+    entries = result.to_dict(fars=(0.005, 1e-3))["tar_at_far"]
     assert entries["0.005"]["note"] is None and entries["0.005"]["num_false_accepts"] == 1
     assert entries["0.001"]["tar"] is None and entries["0.001"]["threshold"] is None
     assert entries["0.001"]["note"] == "FAR 0.001 needs at least 1,000 impostor pairs, there are 200"
@@ -66,9 +69,29 @@ def test_a_far_beyond_the_impostors_is_said_to_be_so():
 
 def test_intervals_come_only_when_asked_for():
     scores, issame = drawn_scores()
-    assert evaluate_pairs(scores, issame, WEIGHTS)["qaconv"].auc_interval is None
-    result = evaluate_pairs(scores, issame, WEIGHTS, resampling=Resampling(num_resamples=50))["qaconv"]
-    assert result.auc_interval.lower < result.auc == result.auc_interval.estimate < result.auc_interval.upper
+    result = evaluate_pairs(scores, issame, WEIGHTS)["qaconv"]
+    assert result.to_dict()["auc_interval"] is None
+    interval = result.to_dict(Resampling(num_resamples=50))["auc_interval"]
+    assert interval["lower"] < result.auc == interval["estimate"] < interval["upper"]
+
+
+@pytest.mark.parametrize(("num_impostors", "fars"), [(9, []), (100, ["0.1", "0.01"]), (999, ["0.1", "0.01"])])
+def test_without_limits_those_are_told_that_the_pairs_resolve(num_impostors, fars):
+    issame = np.arange(num_impostors + 20) < 20
+    folds = stratified_folds(issame, 5)
+    result = evaluate_pairs({"adaface": np.arange(len(issame))}, issame, folds=folds)["adaface"]
+    entries = result.to_dict()["tar_at_far"]
+    assert list(entries) == fars and all(entry["note"] is None for entry in entries.values())
+
+
+def test_the_balanced_accuracy_gives_half_to_what_knows_nothing_and_is_absent_where_a_fold_cannot_have_it():
+    scores, issame = drawn_scores()
+    knows_nothing = evaluate_pairs({"adaface": np.zeros(400)}, np.arange(400) % 8 == 0)["adaface"]
+    assert (knows_nothing.accuracy, knows_nothing.balanced_accuracy) == (0.875, 0.5)
+    balanced = evaluate_pairs({"adaface": scores["adaface"]}, issame)["adaface"]
+    assert balanced.balanced_accuracy == balanced.accuracy == balanced.to_dict()["balanced_accuracy"]
+    in_order = np.arange(400) < 200
+    assert evaluate_pairs({"adaface": scores["adaface"]}, in_order)["adaface"].balanced_accuracy is None
 
 
 @pytest.mark.parametrize("num_genuine", [10, 50, 90])
@@ -96,7 +119,7 @@ def test_histogram_counts_every_pair_once_in_common_bins():
         (lambda s, y: ({"qaconv": s["qaconv"]}, y, WEIGHTS), "matchers must be"),
         (lambda s, y: ({**s, "other": s["qaconv"]}, y, WEIGHTS), "matchers must be"),
         (lambda s, y: (s, y), "got neither"),
-        (lambda s, y: (s, y, WEIGHTS, 10, (0.1,), fit_statistics(s, y, WEIGHTS, "x")), "got both"),
+        (lambda s, y: (s, y, WEIGHTS, 10, fit_statistics(s, y, WEIGHTS, "x")), "got both"),
         (lambda s, y: (s, np.ones_like(y), WEIGHTS), "both needed"),
         (lambda s, y: ({**s, "adaface": s["adaface"][1:]}, y, WEIGHTS), "evaluate_pairs, adaface: scores must be"),
     ],

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 from programs import ROOT
 from sklearn.metrics import roc_auc_score
 
-from evaluation import auc, fold_mean_rates, operating_point, roc_curve, roc_points, tar_at_far, validation_rate
+from evaluation import (
+    auc,
+    det,
+    eer,
+    fold_mean_rates,
+    operating_point,
+    roc_curve,
+    roc_points,
+    tar_at_far,
+    validation_rate,
+)
 
 GOLDEN = ROOT / "tests" / "golden" / "verification"
 
@@ -144,3 +154,35 @@ def test_roc_points_lie_on_the_curve_from_the_smallest_far_to_one():
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["continuous", "ties", "small", "separable"])
+def test_golden_eer_and_det(name):
+    golden = np.load(GOLDEN / "eer_det.npz")
+    genuine, impostor = golden[f"{name}_genuine"], golden[f"{name}_impostor"]
+    scores, issame = np.concatenate([impostor, genuine]), np.repeat([False, True], [len(impostor), len(genuine)])
+    assert eer(scores, issame) == pytest.approx(float(golden[f"{name}_eer_interpolated"]), abs=1e-12)
+    expected = [golden[f"{name}_det_{what}"] for what in ("fpr", "fnr", "thresholds")]
+    for found, wanted in zip(det(scores, issame), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-12, rtol=0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(num_pairs=st.integers(4, 60), seed=st.integers(0, 1000))
+def test_eer_lies_between_the_rates_beside_the_crossing_and_is_the_same_from_the_other_side(num_pairs, seed):
+    scores, issame = drawn_pairs(num_pairs, seed)
+    rates = [
+        ((scores[~issame] >= threshold).mean(), (scores[issame] < threshold).mean())
+        for threshold in [*sorted(set(scores)), np.inf]
+    ]
+    low = max(min(rate) for rate in rates)  # fmr falls and fnmr rises with the threshold
+    high = min(max(rate) for rate in rates)
+    assert low - 1e-12 <= eer(scores, issame) <= high + 1e-12
+    assert eer(-scores, ~issame) == pytest.approx(eer(scores, issame), abs=1e-12)
+
+
+def test_eer_of_equal_scores_is_a_half_and_of_inverted_ones_one():
+    issame = np.array([True, False, True, False, False])
+    assert eer(np.zeros(5), issame) == 0.5
+    assert eer(issame.astype(float), issame) == 0.0
+    assert eer(-issame.astype(float), issame) == 1.0

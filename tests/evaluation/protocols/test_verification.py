@@ -1,5 +1,7 @@
 """Cross-validated accuracy against the golden vectors, a loop over every threshold, and its own rules."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -75,6 +77,31 @@ def test_uninformative_scores_accept_everything_when_most_are_genuine():
     result = verification(np.zeros(10), np.array([True] * 7 + [False] * 3), np.arange(10) % 2)
     assert result.fold_threshold.tolist() == [-np.inf, -np.inf]
     assert result.accuracy == pytest.approx(0.7)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), num_folds=st.integers(2, 4))
+def test_balanced_accuracy_is_that_of_a_loop_over_every_threshold_and_both_kinds(seed, num_folds):
+    scores, _ = drawn_pairs(60, seed)
+    issame = np.arange(60) % 5 == 0  # a fifth is genuine
+    folds = np.arange(60) // 5 % num_folds
+    result = verification(scores, issame, folds, balanced=True)
+    for fold in range(num_folds):
+        train, test = folds != fold, folds == fold
+        shares = [  # exact fractions of both kinds
+            Fraction(int((scores[train & issame] > t).sum()), int((train & issame).sum()))
+            + Fraction(int((scores[train & ~issame] <= t).sum()), int((train & ~issame).sum()))
+            for t in [-np.inf, *sorted(set(scores[train]))]
+        ]
+        threshold = [-np.inf, *sorted(set(scores[train]))][shares.index(max(shares))]
+        right = (scores > threshold) == issame
+        expected = (right[test & issame].mean() + right[test & ~issame].mean()) / 2
+        assert (result.fold_threshold[fold], result.fold_accuracy[fold]) == (threshold, pytest.approx(expected))
+
+
+def test_balanced_accuracy_of_a_fold_of_one_kind_is_refused():
+    with pytest.raises(ValueError, match="verification, fold 0: genuine and impostor pairs are both needed"):
+        verification(np.arange(8), np.arange(8) < 4, 2, balanced=True)
 
 
 @settings(max_examples=30)

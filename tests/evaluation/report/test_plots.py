@@ -31,7 +31,7 @@ def results():
     scores = {name: rng.normal(size=200) + 2 * issame for name in WEIGHTS}
     entries = {name: result.to_dict() for name, result in evaluate_pairs(scores, issame, WEIGHTS).items()}
     benchmark = {"checksum": "-", "conditions": {"clean": entries, "occluded": entries}}
-    made = Results(schema=1, synthetic=True, missing=[], protocol={}, benchmarks={"lfw": benchmark, "cplfw": benchmark})
+    made = Results(schema=2, synthetic=True, missing=[], protocol={}, benchmarks={"lfw": benchmark, "cplfw": benchmark})
     return json.loads(json.dumps(to_primitive(made), allow_nan=False))
 
 
@@ -86,6 +86,18 @@ def test_accuracies_are_the_heights_of_the_bars(results):
     heights = [bar.get_height() for bar in panels[0].patches]
     entries = results["benchmarks"]["lfw"]["conditions"]["clean"]
     np.testing.assert_allclose(heights, np.repeat([100 * entries[name]["accuracy"] for name in METHOD_COLORS], 2))
+
+
+def test_the_answer_that_needs_no_network_is_a_line_where_pairs_are_unbalanced(results):
+    assert not any(axes.collections and "answer" in words_of(axes.figure) for axes in draw_accuracies(results).axes)
+    unbalanced = json.loads(json.dumps(results))
+    for entry in unbalanced["benchmarks"]["cplfw"]["conditions"]["clean"].values():
+        entry |= {"num_genuine": 25, "num_impostor": 175, "constant_accuracy": 0.875}
+    figure = draw_accuracies(unbalanced)
+    lines = [artist for artist in figure.axes[0].collections if artist.get_label() == "the same answer to every pair"]
+    ((start, end),) = lines[0].get_segments()
+    assert len(lines) == 1 and start[1] == end[1] == 87.5 and 0.5 < start[0] < 1 < end[0] < 1.5
+    assert "the same answer to every pair" in words_of(figure.legends[0])
 
 
 @pytest.mark.parametrize("with_masks", [True, False])

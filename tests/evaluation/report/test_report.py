@@ -7,10 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation import Resampling, evaluate_pairs
-from evaluation.report.results import PROTOCOL_FACTS, Results, format_report, format_table, to_primitive, write_report
+from evaluation import Resampling, evaluate_pairs, stratified_folds
+from evaluation.report.results import (
+    PROTOCOL_FACTS,
+    Results,
+    format_report,
+    format_table,
+    read_results,
+    to_primitive,
+    write_report,
+)
 
 WEIGHTS = {"adaface": 0.5, "qaconv": 0.5}
+METHODS = ("adaface", "qaconv", "combined")
 
 
 def entries(seed, with_matcher=True, resampling=None, share=2):
@@ -18,8 +27,8 @@ def entries(seed, with_matcher=True, resampling=None, share=2):
     rng = np.random.default_rng(seed)
     issame = np.arange(400) % share == 0
     scores = {name: rng.normal(size=400) + 2 * issame for name in (WEIGHTS if with_matcher else ["adaface"])}
-    results = evaluate_pairs(scores, issame, WEIGHTS, fars=(0.01, 1e-3), resampling=resampling)
-    return {method: result.to_dict() for method, result in results.items()}
+    results = evaluate_pairs(scores, issame, WEIGHTS, stratified_folds(issame))
+    return {method: result.to_dict(resampling, (0.01, 1e-3)) for method, result in results.items()}
 
 
 @pytest.fixture
@@ -29,7 +38,7 @@ def results():
         "cfp_fp": {"checksum": "sha256:22", "conditions": {"clean": entries(2), "occluded": entries(3)}},
     }
     protocol = {fact: f"value of {fact}" for fact in PROTOCOL_FACTS} | {"fusion_weights": WEIGHTS}
-    return Results(schema=1, synthetic=True, missing=["calfw"], protocol=protocol, benchmarks=benchmarks)
+    return Results(schema=2, synthetic=True, missing=["calfw"], protocol=protocol, benchmarks=benchmarks)
 
 
 def cells(table, name):
@@ -42,7 +51,7 @@ def accuracy(results, benchmark, condition, method):
 
 def test_table_holds_every_accuracy_their_mean_and_what_is_missing(results):
     table = format_table(results)
-    columns = [(c, m) for c in ("clean", "occluded") for m in ("adaface", "qaconv", "combined")]
+    columns = [(c, m) for c in ("clean", "occluded") for m in METHODS]
     for name in ("lfw", "cfp_fp"):
         assert cells(table, name) == [f"{100 * accuracy(results, name, *column):.2f}" for column in columns]
     means = [np.mean([accuracy(results, name, *column) for name in ("lfw", "cfp_fp")]) for column in columns]
@@ -76,14 +85,19 @@ def test_the_answer_that_needs_no_network_stands_beside_the_accuracy(results):
     assert "always answering" not in format_table(results)
     results["benchmarks"]["lfw"]["conditions"] = {"clean": entries(0, share=8)}
     note = '50 genuine and 350 impostor pairs; always answering "different" already gets 87.50 %'
-    assert f"\nlfw: {note}. AUC and TAR@FAR" in format_table(results)
+    assert f"\nlfw: {note}. Balanced accuracy, AUC, EER and TAR@FAR" in format_table(results)
     assert f"\nlfw, clean, synthetic faces: {note}\n" in format_report(results)
+    lines = format_table(results).splitlines()
+    (row,) = [number for number, line in enumerate(lines) if line.startswith("  balanced")]
+    assert lines[row - 1].startswith("lfw") and lines[row + 1].startswith("cfp_fp")
+    shares = [results["benchmarks"]["lfw"]["conditions"]["clean"][name]["balanced_accuracy"] for name in METHODS]
+    assert cells(format_table(results), "  balanced")[:3] == [f"{100 * share:.2f}" for share in shares]
 
 
 def test_identification_follows_the_condition_it_belongs_to(results):
     entry = {"rank_accuracy": {"1": 0.5, "5": 0.75}, "num_probes": 1200, "num_strangers": 3}
     assert "identification" not in format_report(results)
-    results["benchmarks"]["lfw"]["identification"] = {"occluded": {"adaface": entry}}
+    results["benchmarks"]["lfw"]["conditions"]["occluded"]["adaface"]["identification"] = entry
     text = format_report(results)
     facts = "1,200 images searched among all others, 3 more that are their identity's only one"
     assert text.count(f"lfw, occluded, synthetic faces, identification: {facts}") == 1
@@ -146,6 +160,7 @@ def test_written_json_is_strict_and_complete(results, tmp_path):
     assert read["benchmarks"]["cfp_fp"] == to_primitive(results["benchmarks"]["cfp_fp"])
     assert (tmp_path / "new" / "report" / "report.txt").read_text() == format_report(results)
     assert format_report(read) == format_report(results)
+    assert read_results(tmp_path / "new" / "report" / "results.json") == read
     assert sorted(path.name for path in (tmp_path / "new" / "report").iterdir()) == ["report.txt", "results.json"]
 
 
@@ -178,3 +193,32 @@ def test_a_report_that_could_not_be_reproduced_is_refused(results, tmp_path):
     with pytest.raises(ValueError, match=r"\['flip_fusion'\] are missing"):
         write_report(tmp_path, results)
     assert not list(tmp_path.iterdir())
+
+
+def test_results_of_schema_1_are_read_and_reported_without_what_they_lack(results, tmp_path):
+    found = {"rank_accuracy": {"1": 0.5, "5": 0.75}, "num_probes": 1200, "num_strangers": 3}
+    results["benchmarks"]["lfw"]["conditions"]["clean"]["qaconv"]["identification"] = found
+    old = to_primitive(results | {"schema": 1})
+    for benchmark in old["benchmarks"].values():
+        for methods in benchmark["conditions"].values():
+            for entry in methods.values():
+                del entry["balanced_accuracy"], entry["eer"]
+    del old["benchmarks"]["lfw"]["conditions"]["clean"]["qaconv"]["identification"]
+    old["benchmarks"]["lfw"]["identification"] = {"clean": {"qaconv": found}}
+    (tmp_path / "results.json").write_text(json.dumps(old))
+    read = read_results(tmp_path / "results.json")
+    assert read["schema"] == 2 and "identification" not in read["benchmarks"]["lfw"]
+    for name, benchmark in results["benchmarks"].items():
+        for condition, methods in benchmark["conditions"].items():
+            for method, entry in methods.items():
+                entry |= {"balanced_accuracy": None, "eer": None}
+                assert read["benchmarks"][name]["conditions"][condition][method] == to_primitive(entry)
+    assert format_report(read) == format_report(results)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema": 3}'])
+def test_what_is_no_result_is_refused_with_its_file(tmp_path, text):
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(ValueError, match=r"results\.json: ") as caught:
+        read_results(tmp_path / "results.json")
+    assert "\n" not in str(caught.value)
