@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.sampling.samplers import PlannedSampler
+from datasets.sampling.samplers import ShuffleBatchSampler
 from engine.devices import world_size
 from engine.module import Terms, TrainingData, TrainingModule
 from engine.trainer import build_trainer
@@ -27,20 +27,13 @@ class VectorSet(Dataset):
         return Vectors(torch.tensor(number), values)
 
 
-class Shuffled(PlannedSampler):
-    def __len__(self):
-        return NUM_VECTORS // self.batch_size
-
-    def _plan(self):
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return torch.randperm(NUM_VECTORS, generator=generator).view(-1, self.batch_size).numpy()
-
-
 class VectorData(TrainingData):
     num_validated = NUM_VECTORS
 
     def build_sampler(self, rank):
-        return Shuffled(self.options.batch_size, self.options.seed, rank, world_size(self.options))
+        return ShuffleBatchSampler(
+            NUM_VECTORS, self.options.batch_size, seed=self.options.seed, rank=rank, world_size=world_size(self.options)
+        )
 
     def train_dataloader(self):
         return DataLoader(VectorSet(), batch_sampler=self.train_sampler)

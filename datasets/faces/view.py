@@ -74,7 +74,7 @@ class TrainingView(Dataset[Sample[Image, int]]):
             UnreadableImageError: if no image of the data set can be read.
             TypeError, ValueError: if the data set gives anything but uint8 [112, 112, 3].
         """
-        keys_of_views = [keys, [key._replace(view=1) for key in keys]][: self.num_views]
+        keys_of_views = [keys] if self.num_views == 1 else [keys, [key._replace(view=1) for key in keys]]
         drawn = [key.index for key in keys]
         pixels = [memory.take(len(keys)) for memory in self._memories]
         chosen = [

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,11 +15,12 @@ from short_runs import SMALL, Recorder, fit, metrics, state, write_faces
 
 from config import Config
 from data import FaceDataModule
-from datasets import Benchmark, ImageFolderDataset, PKBatchSampler
+from datasets import Benchmark, ImageFolderDataset, PKBatchSampler, TrainingView
 from datasets import write_faces as write_records
 from datasets.synthetic.prepare import render_identities
 from engine.callbacks import TooManyUnreadableError
 from evaluation.run import folds_of, precision_of
+from transforms import TrainingTransform
 
 FIVE = ["lfw", "cfp_fp", "agedb_30", "calfw", "cplfw"]
 
@@ -333,6 +335,16 @@ def test_shuffled_batches_hold_every_image_once_and_the_matcher_is_warned_of_the
     caplog.clear()
     set_up(noise_faces, **options, qaconv_loss_weight=0.0)
     assert not any("--sampler shuffle" in entry.getMessage() for entry in caplog.records)
+
+
+def test_a_second_view_changes_nothing_for_the_recognizer(noise_faces, tmp_path, monkeypatch):
+    losses = []
+    for name, second in (("one", None), ("two", TrainingTransform(crop_prob=1.0))):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr("data.TrainingView", partial(TrainingView, second=second))
+        fit(tmp_path / name, data_root=noise_faces, num_workers=1)
+        losses.append([{k: v for k, v in row.items() if "loss" in k} for row in metrics(tmp_path / name)])
+    assert losses[0] == losses[1] and losses[0]
 
 
 def test_too_many_workers_are_clamped_with_one_warning(noise_faces, caplog):

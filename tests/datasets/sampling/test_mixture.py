@@ -90,15 +90,18 @@ def test_the_groups_of_a_set_stay_within_two_of_its_share_through_all_epochs(set
 def test_a_set_is_passed_evenly_however_small_or_large_its_share(instances):
     sets, weights = [[8] * 20, [4] * 60, [12] * 15], [6, 1, 2]
     labels, sampler = make(sets, (instances, 8, 1), weights)
+    used_of_second = []
     for epoch in range(3):
         sampler.set_epoch(epoch)
         uses = Counter((key.dataset, key.index) for batch in sampler.keys() for key in batch)
         drawn = sampler.quotas().sum(0) * (instances or 1)
+        used_of_second.append(frozenset(index for number, index in uses if number == 1))
         for number, of_set in enumerate(labels):
             counts = [uses[number, index] for index in range(len(of_set))]
             assert sum(counts) == drawn[number]
             assert {min(counts), max(counts)} <= {drawn[number] // len(of_set), -(-drawn[number] // len(of_set))}
     assert drawn[0] > 1.5 * len(labels[0]) and drawn[1] < 0.5 * len(labels[1])
+    assert len(set(used_of_second)) == 3, "other images in each epoch"
     sizes = list(map(len, labels))
     passes = [f"set {n}: {drawn[n]} of {sizes[n]} images, {drawn[n] / sizes[n]:.2f} passes" for n in range(3)]
     assert sampler.summary() == f"epoch 2: {len(sampler)} batches; " + "; ".join(passes)
@@ -131,6 +134,24 @@ def test_any_ranks_resume_at_any_batch_and_are_the_one_process_batches(sets, sha
     assert side_by_side(ranks) == list(alone)
     alone.set_epoch(epoch)
     assert list(alone) == indices
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ([0.3, 0.6, 0.1], [3, 6, 1]),
+        ([2, 1, 2], [4, 2, 4]),
+        ([1 / 3, 1 / 3, 1 / 6], [4, 4, 2]),
+        ([3e-9, 6e-9, 1e-9], [3, 6, 1]),
+    ],
+)
+def test_weights_that_divide_a_batch_give_every_batch_the_same_quotas(weights, expected):
+    # A set has as many identities as its quota: one more is not there to be asked for.
+    sampler = make([[4] * count for count in expected], (4, 10, 1), weights)[1]
+    for epoch in (0, 7):
+        sampler.set_epoch(epoch)
+        assert (sampler.quotas() == expected).all()
+    assert len(list(sampler)) == len(sampler) == 1
 
 
 def test_every_rank_gets_about_its_share_of_every_set():
