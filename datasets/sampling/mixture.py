@@ -182,9 +182,12 @@ def _count_groups(one_pass: Indices, total: int, most: int, rng: np.random.Gener
         rng: decides the rest.
     """
 
-    def given(passes: int) -> Indices:
-        return np.minimum(passes * one_pass, most)
+    sizes, repeated = np.unique(one_pass, return_counts=True)  # a few, where identities are millions
 
-    passes = bisect_right(range(total + 1), total, key=lambda passes: int(given(passes).sum())) - 1
-    whole, more = given(passes), given(passes + 1)
-    return whole + rng.multivariate_hypergeometric(more - whole, total - int(whole.sum()))
+    def count(passes: int) -> int:
+        return int(np.minimum(passes * sizes, most) @ repeated)
+
+    passes = bisect_right(range(total + 1), total, key=count) - 1
+    whole = np.minimum(passes * one_pass, most)
+    more = np.minimum((passes + 1) * one_pass, most) - whole
+    return whole + rng.multivariate_hypergeometric(more, total - int(whole.sum()))
