@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from engine import internals
 from ops import at_least_float32, is_distributed
 
 
@@ -160,7 +161,7 @@ class CompositeOptimizer(Optimizer):
         split = {id(part.weight): part for part in self.parts if isinstance(part, ShardSGD)}
         named = {name: parameter for name, parameter in parameters if parameter.grad is not None}
         here = {name: _numbers(p.grad) for name, p in named.items() if p.grad is not None and id(p) not in split}
-        norms = torch.stack(torch._foreach_norm(list(here.values())))
+        norms = internals.norms(list(here.values()))
         of_shards = {name: split[id(p)].gradient_norm() for name, p in named.items() if id(p) in split}
         whole = torch.stack([norms.norm(), *of_shards.values()]).norm() if of_shards else norms.norm()
         return dict(zip(here, norms.unbind(), strict=True)) | of_shards, whole
@@ -197,8 +198,7 @@ class CompositeOptimizer(Optimizer):
             part.step(accepted=accepted, number=number)
         refused = (~accepted).float()
         if scaler is not None:
-            for found in scaler._found_inf_per_device(self.whole).values():
-                found.clamp_(min=refused)  # the kernels look for 1, not for more
+            internals.refuse_update(scaler, self.whole, refused)
             scaler.step(self.whole)
             scaler.update()
         elif self.whole.defaults["fused"]:

@@ -81,6 +81,26 @@ def lerp_all(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
     torch._foreach_lerp_(tensors, ends, weight)
 
 
+def norms(tensors: list[Tensor]) -> Tensor:
+    """Return the L2 norm of each tensor, [N], by one kernel for many."""
+    return torch.stack(torch._foreach_norm(tensors))
+
+
+def refuse_update(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, refused: Tensor) -> None:
+    """Let a loss scaler that has unscaled the gradients take them for overflowed where `refused` is 1.
+
+    Args:
+        refused: float32 scalar on the device, 0 or 1.
+    """
+    for found in scaler._found_inf_per_device(optimizer).values():
+        found.clamp_(min=refused)  # the kernels look for 1, not for more
+
+
+def remember_rates(scheduler: torch.optim.lr_scheduler.LRScheduler, rates: list[float | Tensor]) -> None:
+    """Have a schedule say that these are the rates it has set."""
+    scheduler._last_lr = rates
+
+
 def onednn_has_bf16() -> bool:
     """Return whether oneDNN multiplies in bfloat16 on this CPU; on x86 any AVX-512 will do to it."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -100,3 +120,24 @@ def end_validation_workers(trainer: pl.Trainer) -> None:
     if loop._data_fetcher is not None:
         loop._data_fetcher.teardown()
         loop._data_fetcher = None  # a second teardown would ask for the length of what is gone
+
+
+def leave_signals_alone(trainer: pl.Trainer) -> None:
+    """Have Lightning take no signal and tell the ranks of none, before it trains: `LastCheckpoint` does both.
+
+    Its own handler broadcasts amid whatever the ranks are exchanging, and the news of a signal, broadcast at every
+    batch, would make the host wait for the device.
+    """
+    from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+    from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
+
+    class NoSignals(_SignalConnector):
+        def register_signal_handlers(self) -> None:
+            pass
+
+    class EpochLoop(_TrainingEpochLoop):
+        def _broadcast_sigterm_tensor(self) -> None:
+            pass
+
+    trainer._signal_connector = NoSignals(trainer)
+    trainer.fit_loop.epoch_loop = EpochLoop(trainer)

@@ -12,8 +12,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from engine import optim
@@ -21,6 +19,12 @@ from engine.composite import CompositeOptimizer, RowOptimizer
 from engine.guard import ForwardPass, RunningMeans, UpdateGuard, first_bad_module
 from engine.host import Batch
 from options.engine import EngineOptions
+
+# What makes an image's outcome depend on the others of its batch, or on a draw.
+_OF_BATCHES = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
 
 
 @dataclass(frozen=True)
@@ -289,5 +293,5 @@ def enter_check_mode(module: nn.Module) -> None:
     for parameter in module.parameters():
         parameter.grad_dtype = parameter.dtype  # class maps were float16 with a float32 gradient
     for part in module.modules():
-        if isinstance(part, _BatchNorm | _DropoutNd):
+        if isinstance(part, _OF_BATCHES):
             part.eval()

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from engine.internals import remember_rates
+
 
 @dataclass(frozen=True)
 class SchedulePlan:
@@ -89,7 +91,7 @@ def restart(optimizer: Optimizer, scheduler: LambdaLR, hyper: Mapping[str, float
         if "momentum" in group:
             group["momentum"] = hyper["momentum"]
     optimizer.param_groups[0]["weight_decay"] = hyper["weight_decay"]  # norms and biases have none
-    scheduler._last_lr = rates
+    remember_rates(scheduler, rates)
 
 
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict]:

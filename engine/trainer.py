@@ -14,9 +14,7 @@ from lightning_fabric.plugins.environments import (
 )
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 
 from engine.callbacks import (
     BEST,
@@ -34,6 +32,7 @@ from engine.callbacks import (
 from engine.checkpoint_file import AtomicCheckpointIO
 from engine.devices import choose_precision, local_ranks, uses_gpu, world_size
 from engine.files import WriteFailures
+from engine.internals import leave_signals_alone
 from engine.loggers.metrics_logger import MetricsLogger
 from engine.loggers.tensorboard_logger import TensorBoardLogger
 from engine.loggers.wandb_run import WandbIdentity, start_wandb
@@ -43,20 +42,6 @@ from options.names import TEST_RUN_BATCHES
 from system.launch import find_launch
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-
-
-class _NoSignals(_SignalConnector):
-    """Leaves the signals alone: Lightning's own handler broadcasts amid whatever the ranks are exchanging."""
-
-    def register_signal_handlers(self) -> None:
-        """Do nothing; `LastCheckpoint` stops the run."""
-
-
-class _EpochLoop(_TrainingEpochLoop):
-    """Does not broadcast the news of a signal at every batch, which would make the host wait for the device."""
-
-    def _broadcast_sigterm_tensor(self) -> None:
-        """Do nothing; `LastCheckpoint` tells the ranks."""
 
 
 def build_trainer(
@@ -98,8 +83,7 @@ def build_trainer(
         default_root_dir=folder,
         log_every_n_steps=options.log_every_n_steps,
     )
-    trainer._signal_connector = _NoSignals(trainer)
-    trainer.fit_loop.epoch_loop = _EpochLoop(trainer)
+    leave_signals_alone(trainer)
     return trainer
 
 

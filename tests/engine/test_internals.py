@@ -3,6 +3,7 @@
 import ast
 import multiprocessing
 import platform
+import signal
 import sys
 import threading
 import time
@@ -12,7 +13,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from programs import ROOT
+from pytorch_lightning import Trainer
 from pytorch_lightning.loops.evaluation_loop import _EvaluationLoop
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from engine import internals
@@ -20,8 +24,6 @@ from engine import internals
 FOREIGN = {"torch", "pytorch_lightning", "lightning_fabric", "multiprocessing"}
 # What Python documents or names itself, and the methods of its named tuples.
 PUBLIC = {"_replace", "_asdict", "_fields", "_exit", "_current_frames"}
-# Still have theirs: the update, and what it is configured by.
-LATER = {"check_mode.py", "optim.py", "trainer.py", "updates.py"}
 
 
 class Gate:
@@ -110,6 +112,42 @@ def test_many_tensors_move_as_each_alone():
     torch.testing.assert_close(tensors, expected)
 
 
+def test_norms_are_those_of_each_tensor():
+    assert internals.norms([torch.tensor([3.0, 4.0]), torch.full((2, 2), 1.0)]).tolist() == [5.0, 2.0]
+
+
+@pytest.mark.parametrize("refused", [0.0, 1.0])
+def test_a_loss_scaler_skips_the_update_that_is_refused(refused):
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer, scaler = torch.optim.SGD([weight], lr=0.5), torch.amp.GradScaler("cpu", init_scale=2.0)
+    scaler.scale(weight.sum()).backward()
+    scaler.unscale_(optimizer)
+    internals.refuse_update(scaler, optimizer, torch.tensor(refused))
+    scaler.step(optimizer)
+    assert weight.tolist() == ([1.0, 1.0] if refused else [0.5, 0.5])
+
+
+def test_a_schedule_says_the_rates_that_it_is_told():
+    schedule = torch.optim.lr_scheduler.LambdaLR(torch.optim.SGD([torch.ones(1)], lr=1.0), lambda step: 1.0)
+    internals.remember_rates(schedule, [0.25])
+    assert schedule.get_last_lr() == [0.25]
+
+
+def test_ddp_asks_a_module_which_parameters_are_not_its_business():
+    assert "_ddp_params_and_buffers_to_ignore" in DistributedDataParallel.__init__.__code__.co_consts
+
+
+def test_lightning_takes_no_signal_and_broadcasts_none():
+    """That signals are received all the same is seen by tests/cli/test_interruptions.py."""
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    internals.leave_signals_alone(trainer)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    trainer._signal_connector.register_signal_handlers()
+    assert {number: signal.getsignal(number) for number in before} == before
+    assert trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor() is None
+    assert "_broadcast_sigterm_tensor" in vars(_TrainingEpochLoop)
+
+
 def test_the_cpu_is_asked_for_bfloat16():
     assert isinstance(internals.onednn_has_bf16(), bool)
     if platform.machine() == "x86_64" and Path("/proc/cpuinfo").exists():
@@ -144,7 +182,7 @@ def private_uses(path):
 
 
 def test_no_other_module_of_the_engine_touches_a_private_name():
-    modules = [path for path in (ROOT / "engine").rglob("*.py") if path.name not in {"internals.py", *LATER}]
+    modules = [path for path in (ROOT / "engine").rglob("*.py") if path.name != "internals.py"]
     assert len(modules) > 20
     assert {path.name: names for path in modules if (names := private_uses(path))} == {}
     assert private_uses(ROOT / "engine/internals.py") >= {"_data_fetcher", "_children", "_workers", "_utils"}
