@@ -121,7 +121,7 @@ class FaceDataModule(TrainingData):
         evaluate = self.config.evaluate
         training, sets = self._folders()
         dataset = None if evaluate else self._open(training)
-        self.benchmarks, self.missing = self._open_sets(sets)
+        self.benchmarks, self.missing = self._open_sets(sets, training)
         if dataset is None and not self.benchmarks:
             dataset = self._open(training)
         if dataset is not None:
@@ -147,7 +147,7 @@ class FaceDataModule(TrainingData):
             training = root / "train" if (root / "train").is_dir() else root
         return training, given / config.val_data_path if config.val_data_path else root
 
-    def _open_sets(self, sets: Path) -> tuple[list[Benchmark], list[str]]:
+    def _open_sets(self, sets: Path, training: Path) -> tuple[list[Benchmark], list[str]]:
         """Return the benchmark sets, none where people are to be held out, and which of the five were not found."""
         config = self.config
         if config.val_sets:
@@ -156,11 +156,14 @@ class FaceDataModule(TrainingData):
             except ValueError as error:
                 raise ValueError(f"--val_sets: {error}") from error
         present, missing = find_benchmarks(sets)
-        if present or not config.val_data_path:
+        if present:
             return list(present.values()), missing
-        fault = f"--val_data_path: {sets} holds none of the sets {', '.join(missing)}"
-        if holds_sets(sets):
-            raise ValueError(f"{fault}; --val_sets names others, or all")
+        # Sets of other names are meant where they alone can be: elsewhere people may be held out as before.
+        if holds_sets(sets) and (config.val_data_path or (config.evaluate and sets == training)):
+            return open_sets(sets), []
+        if not config.val_data_path:
+            return [], missing
+        fault = f"--val_data_path: {sets} holds none of the sets {', '.join(missing)}, nor another"
         if not config.evaluate:
             raise ValueError(fault)
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", sets.resolve().name).lstrip(".-") or "people"

@@ -146,14 +146,15 @@ def drawn(monkeypatch):
     return calls
 
 
+@pytest.mark.parametrize("name", ["lfw", "mine"])
 @pytest.mark.parametrize("flag", ["data_root", "val_data_path", "val_sets"])
-def test_an_evaluation_of_a_set_needs_no_training_data_and_is_not_called_synthetic(tmp_path, flag, drawn):
-    write_bin(tmp_path / "sets" / "lfw.bin", draw_images(8), [True, False] * 2)
+def test_an_evaluation_of_a_set_needs_no_training_data_and_is_not_called_synthetic(tmp_path, flag, name, drawn):
+    write_bin(tmp_path / "sets" / f"{name}.bin", draw_images(8), [True, False] * 2)
     options = {**SMALL, "evaluate": True, "start_from_model_statedict": "weights.pt", "batch_size": 6}
-    given = (str(tmp_path / "sets" / "lfw.bin"),) if flag == "val_sets" else str(tmp_path / "sets")
+    given = (str(tmp_path / "sets" / f"{name}.bin"),) if flag == "val_sets" else str(tmp_path / "sets")
     datamodule = FaceDataModule(Config(**options, **{flag: given}))
     datamodule.setup()
-    assert [benchmark.name for benchmark in datamodule.benchmarks] == ["lfw"] and not datamodule.synthetic
+    assert [benchmark.name for benchmark in datamodule.benchmarks] == [name] and not datamodule.synthetic
     assert drawn == [] and len(next(iter(datamodule.test_dataloader())).images) == 1
     with pytest.raises(RuntimeError, match="train_dataset"):
         datamodule.train_dataset  # noqa: B018
@@ -169,8 +170,11 @@ def test_an_evaluation_on_a_folder_of_people_draws_pairs_of_them_and_is_named_af
     assert not datamodule.synthetic and datamodule.missing == [] and drawn == []
 
 
-def test_an_evaluation_without_sets_has_the_people_that_training_held_out(tmp_path):
+@pytest.mark.parametrize("with_another_set", [False, True])
+def test_an_evaluation_without_the_five_sets_has_the_people_that_training_held_out(tmp_path, with_another_set):
     root = write_faces(tmp_path / "data", identities=12, pairs=0)
+    if with_another_set:
+        write_bin(root / "mine.bin", draw_images(8), [True, False] * 2)
     (trained,) = set_up(root, val_identities=0.25).benchmarks
     options = {"evaluate": True, "resume_from_checkpoint": "last.ckpt", "batch_size": 6}
     (evaluated,) = set_up(root, val_identities=0.25, **options).benchmarks
