@@ -34,22 +34,20 @@ class MethodResult:
 
     Attributes:
         verification: cross-validated accuracy with its folds and thresholds.
-        balanced_accuracy: the same where genuine and impostor pairs count equally; None where a fold holds one kind.
-        auc, eer: area under the curve, and equal error rate.
-        curve: the full curve behind them.
+        auc: area under the curve.
+        curve: the full curve.
         issame, scores: labels bool [N] and scores float64 [N]; of the combined method each pair's from its own fold's
             row.
-        fold_scores: what verification saw: the scores, or [F, N] rows of the combined method.
+        fold_scores, folds: what verification saw: the scores, or [F, N] rows of the combined method; and the folds.
     """
 
     verification: VerificationResult
-    balanced_accuracy: float | None
     auc: float
-    eer: float
     curve: RocCurve
     issame: BoolArray
     scores: FloatArray
     fold_scores: FloatArray
+    folds: Folds
 
     @property
     def accuracy(self) -> float:
@@ -60,6 +58,18 @@ class MethodResult:
     def std(self) -> float:
         """Population standard deviation of the accuracy over the folds."""
         return self.verification.std
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Mean accuracy where genuine and impostor pairs count equally, computed anew; None: a fold holds one kind."""
+        if one_kind_folds(self.issame, fold_of_pairs(self.folds, self.issame.size)):
+            return None
+        return verification(self.fold_scores, self.issame, self.folds, balanced=True).accuracy
+
+    @property
+    def eer(self) -> float:
+        """Equal error rate, in [0, 1]."""
+        return curve_eer(self.curve)
 
     @property
     def num_impostor(self) -> int:
@@ -173,15 +183,12 @@ def _combined(
 
 def _evaluate(fold_scores: FloatArray, issame: BoolArray, folds: Folds) -> MethodResult:
     scores = fold_scores if fold_scores.ndim == 1 else combine_folds(fold_scores, folds)
-    curve = roc_curve(scores, issame)
-    is_split = bool(one_kind_folds(issame, fold_of_pairs(folds, issame.size)))
     return MethodResult(
         verification=verification(fold_scores, issame, folds),
-        balanced_accuracy=None if is_split else verification(fold_scores, issame, folds, balanced=True).accuracy,
         auc=auc(scores, issame),
-        eer=curve_eer(curve),
-        curve=curve,
+        curve=roc_curve(scores, issame),
         issame=issame,
         scores=scores,
         fold_scores=fold_scores,
+        folds=folds,
     )
