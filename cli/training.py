@@ -218,19 +218,17 @@ def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, m
         "model: %s, %s parameters, of them %s in the backbone", model.config.arch, f"{count:,}", f"{of_backbone:,}"
     )
     sets = ", ".join(benchmark.name for benchmark in datamodule.benchmarks)
-    if config.evaluate:
+    if config.evaluate:  # the training data may not be there
         logger.info("evaluated on %s", sets)
-    else:
-        logger.info(
-            "data: %d images of %d identities, validated on %s; steps: %d in %d epochs",
-            len(datamodule.train_dataset), datamodule.num_classes, sets, datamodule.num_steps, config.epochs,
-        )  # fmt: skip
-        for text in optim.unfinished(
-            config.margin_warmup_epochs, config.epochs, config.warmup_steps, datamodule.num_steps
-        ):
-            logger.warning("%s", text)
-        if config.class_embeddings and class_weight(config) == 0:
-            logger.warning("--class_embeddings without weight in the loss: the class maps stay as they begin")
+        return
+    logger.info(
+        "data: %d images of %d identities, validated on %s; steps: %d in %d epochs",
+        len(datamodule.train_dataset), datamodule.num_classes, sets, datamodule.num_steps, config.epochs,
+    )  # fmt: skip
+    for text in optim.unfinished(config.margin_warmup_epochs, config.epochs, config.warmup_steps, datamodule.num_steps):
+        logger.warning("%s", text)
+    if config.class_embeddings and class_weight(config) == 0:
+        logger.warning("--class_embeddings without weight in the loss: the class maps stay as they begin")
     logger.info(
         "memory of a rank: %s",
         plan_memory(config, model.model, model.matcher, datamodule.num_classes, world_size(config)),
