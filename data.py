@@ -91,7 +91,7 @@ class FaceDataModule(TrainingData):
 
     @property
     def num_steps(self) -> int:
-        """Return the optimiser steps of the whole run."""
+        """Return the optimizer steps of the whole run."""
         config = self.config
         batches = len(self.build_sampler(rank=0))
         if config.test_run:

@@ -27,7 +27,7 @@ MAIN_DATASET = "0"  # name of the only head so far; several data sets will have 
 
 
 class Recognizer(TrainingModule):
-    """Face recogniser with a margin head, a QAConv matcher and an occlusion head; `terms.TERMS` are its loss.
+    """Face recognizer with a margin head, a QAConv matcher and an occlusion head; `terms.TERMS` are its loss.
 
     Args:
         config: every option of the run, as `Config.to_dict()` gives it (primitives, so that a checkpoint loads

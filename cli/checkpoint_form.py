@@ -67,11 +67,11 @@ def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None
     return fault or _disagreement(checkpoint, config)
 
 
-# ---------------------------------------------------------------- optimiser and schedule
+# ---------------------------------------------------------------- optimizer and schedule
 
 
 def _optimization_rules(template: Recognizer, is_updated: bool) -> tuple[Rule, Rule]:
-    """Return the rules for the states of the optimiser and of the schedule."""
+    """Return the rules for the states of the optimizer and of the schedule."""
     c = template.config
     names = {id(parameter): name for name, parameter in template.named_parameters()}
     groups = optim.parameter_groups([template], c.weight_decay)
@@ -94,7 +94,7 @@ def _optimization_rules(template: Recognizer, is_updated: bool) -> tuple[Rule, R
 
 
 def _settings_rule(settings: Mapping[str, Any], *free: str) -> Rule:
-    """Return the rule for the settings of an optimiser or a schedule; its switches differ from version to version."""
+    """Return the rule for the settings of an optimizer or a schedule; its switches differ from version to version."""
     switches = {key: either(None, False) for key, value in settings.items() if value is None or value is False}
     required = {key: value if key in free else equal_to(value) for key, value in settings.items()}
     return at_least({key: rule for key, rule in required.items() if key not in switches}, switches)

@@ -60,7 +60,7 @@ def read_to_resume(path: str | Path) -> dict[str, Any]:
     """Return a checkpoint of ours that a run can go on from, as `read_checkpoint` does.
 
     Raises:
-        FileNotFoundError, ValueError: as there, also for optimiser, schedule, counters and all else that a run needs.
+        FileNotFoundError, ValueError: as there, also for optimizer, schedule, counters and all else that a run needs.
     """
     checkpoint, template = _read(Path(path))
     _check_run(Path(path), checkpoint, template)

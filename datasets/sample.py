@@ -67,7 +67,7 @@ class SampleKey(NamedTuple):
 
 
 class FaceDataset(Protocol):
-    """What samplers, views and pair makers need of a set of labelled faces."""
+    """What samplers, views and pair makers need of a set of labeled faces."""
 
     class_names: list[str]
     """The original name of every identity, in label order."""
@@ -91,7 +91,7 @@ class FaceDataset(Protocol):
 def collate(samples: Sequence[Sample[Image, int]] | ArrayBatch) -> Sample[Tensor, Tensor]:
     """Return a batch in tensors, which share the memory of a batch in arrays; single samples are stacked.
 
-    Images stay uint8, because the device normalises them.
+    Images stay uint8, because the device normalizes them.
 
     Raises:
         ValueError: if there are no samples, or only some of them carry a visibility mask or a second view.

@@ -1,4 +1,4 @@
-"""Parameter groups, optimisers and learning-rate schedules, each decided in one place."""
+"""Parameter groups, optimizers and learning-rate schedules, each decided in one place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.internals import remember_rates
 
 @dataclass(frozen=True)
 class SchedulePlan:
-    """What a schedule needs to know; all lengths are optimiser steps.
+    """What a schedule needs to know; all lengths are optimizer steps.
 
     Attributes:
         total_steps: steps of the whole run, >= 1.
@@ -48,18 +48,18 @@ SCHEDULES: dict[str, Callable[[int, SchedulePlan], float]] = {"multistep": multi
 
 
 def lr_factor(step: int, schedule: str, plan: SchedulePlan) -> float:
-    """Return the factor on the base learning rate for the optimiser step with this 0-based number."""
+    """Return the factor on the base learning rate for the optimizer step with this 0-based number."""
     warmup = min(1.0, (step + 1) / plan.warmup_steps) if plan.warmup_steps else 1.0
     return warmup * SCHEDULES[schedule](step, plan)
 
 
 def build_scheduler(optimizer: Optimizer, schedule: str, plan: SchedulePlan) -> LambdaLR:
-    """Return a per-step scheduler; it must be stepped once after every optimiser step."""
+    """Return a per-step scheduler; it must be stepped once after every optimizer step."""
     return LambdaLR(optimizer, lambda step: lr_factor(step, schedule, plan))
 
 
 def unfinished(margin_epochs: float, epochs: int, warmup_steps: int, steps: int) -> list[str]:
-    """Return a line for each warm-up that a run of so many epochs and optimiser steps does not finish."""
+    """Return a line for each warm-up that a run of so many epochs and optimizer steps does not finish."""
     lines = []
     if margin_epochs > epochs:
         lines.append(
@@ -75,7 +75,7 @@ def unfinished(margin_epochs: float, epochs: int, warmup_steps: int, steps: int)
 
 
 def restart(optimizer: Optimizer, scheduler: LambdaLR, hyper: Mapping[str, float], steps: int) -> None:
-    """Give optimiser and schedule that come from a checkpoint other numbers; momentum and moments stay.
+    """Give optimizer and schedule that come from a checkpoint other numbers; momentum and moments stay.
 
     Args:
         optimizer: of `parameter_groups`.
@@ -97,7 +97,7 @@ def restart(optimizer: Optimizer, scheduler: LambdaLR, hyper: Mapping[str, float
 def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict]:
     """Split the trainable parameters in two groups: matrices and filters decay, norms and biases do not.
 
-    A parameter with at most one dimension is a bias, a normalisation weight or a PReLU slope; decaying those
+    A parameter with at most one dimension is a bias, a normalization weight or a PReLU slope; decaying those
     only moves their scale (He et al., arXiv:1812.01187, Sec. 3.1).
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
@@ -144,7 +144,7 @@ def describe_frozen(module: nn.Module) -> str:
 
 
 def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float, fused: bool = False) -> Optimizer:
-    """Return the optimiser called `name`; `momentum` is read by SGD only.
+    """Return the optimizer called `name`; `momentum` is read by SGD only.
 
     Args:
         fused: a step of it can then be voided on the device (`CompositeOptimizer.step`).

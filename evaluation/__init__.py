@@ -10,7 +10,7 @@ from evaluation.protocols.bootstrap import (
     average,
     paired_bootstrap,
     paired_draws,
-    summarise,
+    summarize,
     tar_measure,
 )
 from evaluation.protocols.folds import fold_of_pairs, one_kind_folds, stratified_folds, usual_folds
@@ -91,7 +91,7 @@ __all__ = [
     "score_shortlisted_pairs",
     "search",
     "stratified_folds",
-    "summarise",
+    "summarize",
     "tar_at_far",
     "tar_measure",
     "tpir_at_fpir",

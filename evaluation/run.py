@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evaluation.protocols.bootstrap import Draws, Resampling, accuracy_measure, average, paired_draws, summarise
+from evaluation.protocols.bootstrap import Draws, Resampling, accuracy_measure, average, paired_draws, summarize
 from evaluation.protocols.folds import usual_folds
 from evaluation.protocols.fusion import FusionStatistics, fit_statistics
 from evaluation.protocols.identification import leave_one_out
@@ -243,7 +243,7 @@ def compare(sources: Sequence[PairSource], results: SetResults) -> dict[str, dic
                     _resampling(source, seed),
                 )
                 found.setdefault(f"combined minus embedding, accuracy, {condition}", []).append(draws)
-    return {name: dict(summarise(average(draws))._asdict()) for name, draws in found.items()}
+    return {name: dict(summarize(average(draws))._asdict()) for name, draws in found.items()}
 
 
 def identify(report: Results, name: str, results: Mapping[str, MethodResults], labels: NDArray[np.int64]) -> None:

@@ -22,7 +22,7 @@ class AdaFace(MarginHead):
     State:
         batch_mean, batch_std: [1] float32, mean and unbiased standard deviation of the norms, starting at 20 and 100.
         In training mode they move towards those of the batch at rate t_alpha before they are used; the batch is the
-        global one when a process group is initialised, so ranks agree. In eval mode, or with a global batch of one,
+        global one when a process group is initialized, so ranks agree. In eval mode, or with a global batch of one,
         they stay (the authors' code moves them in eval too, and returns NaN for one).
     Reference: Kim, Jain, Liu, "AdaFace: Quality Adaptive Margin for Face Recognition", CVPR 2022, arXiv:2204.00964,
         Sec. 3.

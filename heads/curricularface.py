@@ -19,7 +19,7 @@ class CurricularFace(MarginHead):
     State:
         t: [1] float32, the running mean of the true classes' cosines, starting at 0. In training mode it moves towards
             the mean of the batch at rate t_alpha before it is used; the batch is the global one when a process group is
-            initialised, so ranks agree. In eval mode it stays. It receives no gradient. 0.01 is the rate
+            initialized, so ranks agree. In eval mode it stays. It receives no gradient. 0.01 is the rate
             of the authors' code.
     Reference: Huang et al., "CurricularFace: Adaptive Curriculum Learning Loss for Deep Face Recognition", CVPR 2020,
         arXiv:2004.00288, Sec. 3.

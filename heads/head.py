@@ -18,7 +18,7 @@ class Embedded(Protocol):
 
     @property
     def norm(self) -> Tensor:
-        """[B, 1] floating, L2 norms before normalising."""
+        """[B, 1] floating, L2 norms before normalizing."""
 
 
 class HeadLoss(NamedTuple):
@@ -37,7 +37,7 @@ class HeadOptions:
         h: AdaFace's concentration.
         s: scale of the cosines.
         t_alpha: rate at which running statistics follow the batch: AdaFace's of norms, CurricularFace's of cosines.
-        lambda_g: weight of MagFace's regulariser.
+        lambda_g: weight of MagFace's regularizer.
         num_centers: sub-centers of a class.
     """
 
@@ -72,7 +72,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def class_weights(self) -> Tensor:
-        """Return one direction a class, [D, num_classes], not normalised and without gradient, on the head's device.
+        """Return one direction a class, [D, num_classes], not normalized and without gradient, on the head's device.
 
         With a head that is split, all ranks must call it together, and each receives all classes.
         """

@@ -19,7 +19,7 @@ class MarginHead(Head):
     (negatives) or `extra_loss` (a term beside the cross entropy), and cannot be split over ranks.
 
     Attributes:
-        kernel: [embedding_size, num_classes], a class per column; columns are normalised in `forward`.
+        kernel: [embedding_size, num_classes], a class per column; columns are normalized in `forward`.
         margin_scale: factor in [0, 1] on m, for ramping the margin up in early training. It belongs to the schedule,
             not to the model: it is not saved, and 1 gives exactly the published formula.
     """
@@ -54,7 +54,7 @@ class MarginHead(Head):
 
         Args:
             embeddings: [B, embedding_size] floating, unit L2 norm along D (the caller's duty, not checked).
-            norms: [B, 1] floating, L2 norms before normalising.
+            norms: [B, 1] floating, L2 norms before normalizing.
             labels: [B] int64 in [0, num_classes). The range is checked when the data module is built.
         Returns:
             [B, num_classes] float32 under any autocast; float64 where embeddings or kernel are.

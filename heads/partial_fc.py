@@ -75,7 +75,7 @@ class PartialFC(Head):
         max_positives: the most different classes that a global batch may hold; None: each sample may have its own.
             So many classes of a shard take part at least. A batch with more may lose a true class: its loss is NaN.
     Attributes:
-        weight: [classes of this rank, embedding_size] float32, a class per row; rows are normalised when they are used.
+        weight: [classes of this rank, embedding_size] float32, a class per row; rows are normalized when they are used.
     Raises:
         ValueError: if the rate is out of range, there are fewer classes than ranks, or the margin head does more than
             add a margin: its negatives, sub-centers or extra term would need exchanges that are not made here.
@@ -116,7 +116,7 @@ class PartialFC(Head):
 
         Args:
             embeddings: [B, embedding_size] floating, unit length, of this rank; B is equal on all ranks.
-            norms: [B, 1] floating, L2 norms before normalising; detached.
+            norms: [B, 1] floating, L2 norms before normalizing; detached.
             labels: [B] int64 in [0, num_classes).
             step: update that the batch belongs to; with the seed it decides the classes drawn.
         Raises:

@@ -22,7 +22,7 @@ class Features(NamedTuple):
 
     Attributes:
         embedding: [B, D] at least float32, unit L2 length (all zeros where the network's output is zero).
-        norm: [B, 1] at least float32, L2 length before normalising.
+        norm: [B, 1] at least float32, L2 length before normalizing.
         feature_map: [B, C, h, w], raw output of the last body block, in the dtype the body computed in.
     """
 
@@ -89,7 +89,7 @@ class Backbone(nn.Module):
 
 
 class OcclusionHead(nn.Module):
-    """3x3 convolution without bias, batch norm, ReLU, 1x1 convolution, sigmoid; Kaiming initialisation.
+    """3x3 convolution without bias, batch norm, ReLU, 1x1 convolution, sigmoid; Kaiming initialization.
 
     Args:
         in_channels: channels of the backbone's raw feature map.
@@ -115,7 +115,7 @@ class OcclusionHead(nn.Module):
         return at_least_float32(logits).sigmoid()
 
 
-def initialise(model: nn.Module) -> None:
+def initialize(model: nn.Module) -> None:
     """Draw the weights for training from scratch: Kaiming normal (fan out), biases 0, batch norms 1 and 0.
 
     The fan of a grouped convolution is counted per group.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .backbone import MAP_SIZE, Backbone, initialise
+from .backbone import MAP_SIZE, Backbone, initialize
 
 CHANNELS = (64, 128, 256, 512)
 
@@ -121,7 +121,7 @@ class IResNet(Backbone):
                 blocks.append(ResidualBlock(in_channels, channels, stride if index == 0 else 1, squeeze_excite))
                 in_channels = channels
         self.body = nn.Sequential(*blocks)
-        initialise(self)
+        initialize(self)
 
 
 def conv_bn_prelu(in_channels: int, channels: int, stride: int = 1) -> list[nn.Module]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .backbone import MAP_SIZE, Backbone, initialise
+from .backbone import MAP_SIZE, Backbone, initialize
 
 MAP_CHANNELS = 512
 
@@ -84,4 +84,4 @@ class MobileFaceNet(Backbone):
             nn.Linear(MAP_CHANNELS, embedding_size, bias=False),
             nn.BatchNorm1d(embedding_size),
         )
-        initialise(self)
+        initialize(self)

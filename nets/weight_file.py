@@ -38,7 +38,7 @@ class WeightFile(NamedTuple):
 
     @property
     def is_own(self) -> bool:
-        """Whether a training run of this project wrote the file: it states colour order and hyper-parameters."""
+        """Whether a training run of this project wrote the file: it states color order and hyper-parameters."""
         return self.color_space is not None and "hyper_parameters" in self.metadata
 
 
@@ -89,7 +89,7 @@ def read_state_dict(path: str | Path) -> WeightFile:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: one line, if the file is damaged, holds no tensors, holds anything but whole tensors among the
-            weights (a quantized model's), or states an unknown colour order.
+            weights (a quantized model's), or states an unknown color order.
     """
     path = Path(path)
     check_is_file(path, "weight file")

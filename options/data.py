@@ -62,7 +62,7 @@ class AugmentationOptions(Options):
 
     low_res_augmentation_prob: float = flag(0.0, "share of the images shrunk and enlarged again", within=SHARE)
     crop_augmentation_prob: float = flag(0.0, "share of the images with all but a crop black", within=SHARE)
-    photometric_augmentation_prob: float = flag(0.0, "share of the images with other light and colour", within=SHARE)
+    photometric_augmentation_prob: float = flag(0.0, "share of the images with other light and color", within=SHARE)
 
 
 @dataclass(frozen=True, kw_only=True)

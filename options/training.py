@@ -19,12 +19,12 @@ class TrainingOptions(Options):
     lr_gamma: float = flag(0.1, "factor of each milestone", within="(0, 1]")
     momentum: float = flag(0.9, "momentum of sgd", within="[0, 1)")
     weight_decay: float = flag(5e-4, "weight decay, not for norms and biases", within=NOT_NEGATIVE)
-    accumulate_grad_batches: int = flag(1, "batches whose gradients one optimiser step takes", within=COUNT)
+    accumulate_grad_batches: int = flag(1, "batches whose gradients one optimizer step takes", within=COUNT)
     gradient_clip_val: float = flag(0.0, "largest norm of the gradient; 0 = no clipping", within=NOT_NEGATIVE)
     ema_decay: float = flag(
         0.0, "evaluate a moving average of the weights; the share of it that a step leaves, 0 = none", within="[0, 1)"
     )
-    warmup_steps: int = flag(0, "optimiser steps of linear warm-up", within=NOT_NEGATIVE)
+    warmup_steps: int = flag(0, "optimizer steps of linear warm-up", within=NOT_NEGATIVE)
     seed: int = flag(42, "all that is random follows it", within=SEEDS)
     val_check_interval: float = flag(1.0, "share of an epoch between validations", within="(0, 1]")
     check_val_every_n_epoch: int = flag(1, "epochs from validation to validation; divides --epochs", within=COUNT)
@@ -35,11 +35,11 @@ class TrainingOptions(Options):
     epoch_by: str = flag(
         "images", "an epoch of --sampler pk: each image once, or 4 images of each identity", choices=EPOCH_UNITS
     )
-    optimizer: str = flag("sgd", "optimiser", choices=OPTIMIZERS)
+    optimizer: str = flag("sgd", "optimizer", choices=OPTIMIZERS)
     lr_schedule: str = flag("multistep", "learning rate over time, after the warm-up", choices=LR_SCHEDULES)
     margin_warmup_epochs: float = flag(0.0, "epochs over which the margin rises from 0", within=NOT_NEGATIVE)
     checkpoint_every_n_steps: int = flag(
-        0, "optimiser steps between two checkpoints within an epoch, whose end always has one; 0 = none",
+        0, "optimizer steps between two checkpoints within an epoch, whose end always has one; 0 = none",
         within=NOT_NEGATIVE, on_resume=MAY_CHANGE,
     )  # fmt: skip
     keep_every_n_epochs: int = flag(

@@ -42,7 +42,7 @@ class Block(NamedTuple):
     probes: int
     galleries: int
     cells: int  # of each gallery map
-    maps_are_neighbours: bool  # [.., R, G] in memory, for vectorised maxima over R and over S; else [.., G, R]
+    maps_are_neighbours: bool  # [.., R, G] in memory, for vectorized maxima over R and over S; else [.., G, R]
 
 
 def _num_per_block(sizes: tuple[int, int, int], max_pairs: int) -> tuple[int, int, int]:

@@ -21,7 +21,7 @@ def _check_maps(maps: Tensor, visibility: Tensor | None, shape: tuple[int, int, 
     if maps.ndim != 4 or tuple(maps.shape[1:]) != shape or not maps.is_floating_point():
         raise ValueError(
             f"{where} must be floating [N, {', '.join(map(str, shape))}] as QAConv was built for, got "
-            f"{maps.dtype} {list(maps.shape)}; pass the net's feature map, normalised over channels."
+            f"{maps.dtype} {list(maps.shape)}; pass the net's feature map, normalized over channels."
         )
     expected = (maps.shape[0], 1, *shape[1:])
     if visibility is not None and (tuple(visibility.shape) != expected or not visibility.is_floating_point()):
@@ -53,7 +53,7 @@ class QAConv(nn.Module):
         height, width: cells of a map.
         occlusion_method: key of OCCLUSION_METHODS.
         score: one of SCORES.
-        projection_channels: match in a learned 1x1 projection to so many channels, renormalised per cell. Without it
+        projection_channels: match in a learned 1x1 projection to so many channels, renormalized per cell. Without it
             the maps are taken as they come: unit length over C is the caller's duty, not checked.
         num_classes: None, or keep a map per class for `class_logits`.
         k_nearest: neighbour classes of `class_logits`, at most num_classes - 1.
@@ -62,7 +62,7 @@ class QAConv(nn.Module):
             maxima on. Training is never affected. It is for hardware that multiplies it faster (float16 on few CPUs).
     State:
         Only `forward` in training mode moves the running statistics of `bn` and `logit_bn`; `match_pairs` and
-        `class_logits` always normalise with them, and so does `forward` while `bn` is in eval mode. Training normalises
+        `class_logits` always normalize with them, and so does `forward` while `bn` is in eval mode. Training normalizes
         with the moments of this process's pairs, or with those of all ranks' pairs if told so, while the running
         statistics always follow those of all ranks: under torch.distributed all must call `forward` equally often.
     Reference: Liao, Shao, "Interpretable and Generalizable Person Re-Identification with Query-Adaptive Convolution and
@@ -132,7 +132,7 @@ class QAConv(nn.Module):
             gallery: [G, C, h, w], likewise.
             probe_visibility: [P, 1, h, w] in [0, 1], 1 = visible; None = all visible.
             gallery_visibility: [G, 1, h, w], likewise.
-            across_ranks: in training mode normalise with the moments of the pairs of all ranks, not of this process's.
+            across_ranks: in training mode normalize with the moments of the pairs of all ranks, not of this process's.
         Returns:
             [P, G] scores.
         Raises:
@@ -195,7 +195,7 @@ class QAConv(nn.Module):
             labels: [B] int64 in [0, num_classes); the range is checked when the data module is built.
             visibility: [B, 1, h, w] in [0, 1] of the maps; None = all visible. Class maps are visible everywhere.
         Returns:
-            [B, 1 + k_nearest] scores, normalised with the running statistics, which stay.
+            [B, 1 + k_nearest] scores, normalized with the running statistics, which stay.
         Raises:
             ValueError: if the class embeddings are off or shapes disagree.
             TypeError: if labels are not int64.

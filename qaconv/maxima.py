@@ -74,7 +74,7 @@ class _Buffers:
 
 
 def maximum_by_marks(sim: Tensor, dim: int, rank: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the maxima over dim and the rank of the first cell that reaches each, by vectorised steps alone.
+    """Return the maxima over dim and the rank of the first cell that reaches each, by vectorized steps alone.
 
     Args:
         sim: floating.

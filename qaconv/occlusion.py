@@ -6,7 +6,7 @@ With the cosine S(s, r) of probe cell s and gallery cell r, and visibilities v_p
 - scaling: v_p(s) v_g(r) S(s, r) before the max. The weights are separable, so the features are scaled. The product of
   a hidden cell is 0 whatever its features are, but 0 can win a max over negative similarities.
 - masking: a cell with v < 0.5 is hidden, -inf in every max. A visible one weighs by v in the sum over cells, which is
-  renormalised by what is visible: the threshold has no gradient, the weights have.
+  renormalized by what is visible: the threshold has no gradient, the weights have.
 """
 
 from collections.abc import Callable

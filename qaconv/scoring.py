@@ -18,7 +18,7 @@ from qaconv.statistics import Moments, moments, moments_of_ranks, update_running
 # Weight of the co-visible cells below which a direction's mean fades to 0 instead of dividing by nothing.
 _LEAST_WEIGHT = 1e-6
 
-# What the norms normalise with: their running statistics, the moments of this process's batch, or those of all ranks'.
+# What the norms normalize with: their running statistics, the moments of this process's batch, or those of all ranks'.
 MomentsOf = Literal["running", "batch", "ranks"]
 
 
@@ -83,7 +83,7 @@ def published_scores(
 ) -> Tensor:
     """Return the scores [L, P, G] of QAConv v1.3; the two directions are added, so fc's bias counts twice.
 
-    With "masking" the statistics are those of the matches that exist, each direction is renormalised by its visible
+    With "masking" the statistics are those of the matches that exist, each direction is renormalized by its visible
     cells, and a direction without any match is fc's bias alone.
     With the moments of a batch, of this process or of all ranks, the running statistics of the norms move.
     """

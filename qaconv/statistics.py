@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from ops import gather, gather_with_gradient, is_distributed
 
-_PART_SIZE = 2**20  # values that are centred at a time
+_PART_SIZE = 2**20  # values that are centered at a time
 
 
 class Moments(NamedTuple):

@@ -131,7 +131,7 @@ def triton_best_matches(
     """Return, for every cell and every map of the other side, the largest dot product and the first cell to reach it.
 
     Args:
-        probe: [L, P, S, C] contiguous on CUDA, float16, bfloat16 or float32; normalise in float32 before rounding.
+        probe: [L, P, S, C] contiguous on CUDA, float16, bfloat16 or float32; normalize in float32 before rounding.
         probe_hidden: [L, P, S] bool contiguous, or None on both sides.
         gallery: [L, G, R, C], likewise; None: the probe set against itself, of which half the pairs are computed.
         gallery_hidden: [L, G, R], likewise.

@@ -30,7 +30,7 @@ def write_bin(file, images, issame, protocol=4):
     file.write_bytes(pickle.dumps(content, protocol=protocol))
 
 
-def normalise(images):
+def normalize(images):
     """Return float32 [N, 3, 112, 112] BGR as AdaFace stores it."""
     return (
         images[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255) - np.float32(0.5)

@@ -1,4 +1,4 @@
-"""Training inside the test process: a data set of coloured noise, a small network, one rank or two."""
+"""Training inside the test process: a data set of colored noise, a small network, one rank or two."""
 
 import csv
 import multiprocessing
@@ -34,7 +34,7 @@ SHOWN = (SampleSheet, ScoreHistograms, RichProgressBar)
 
 
 def write_faces(root, *, identities=8, images=4, pairs=6):
-    """Write identity folders of noise around one colour each, and, with pairs, the benchmark `lfw`."""
+    """Write identity folders of noise around one color each, and, with pairs, the benchmark `lfw`."""
     rng = np.random.default_rng(0)
     colors = rng.integers(40, 216, (identities, 1, 1, 3))
 

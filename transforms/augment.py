@@ -96,8 +96,8 @@ def _adjust_contrast(image: Image, factor: float) -> Image:
 
 
 def _adjust_saturation(image: Image, factor: float) -> Image:
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return np.asarray(cv2.addWeighted(image, factor, grey, 1 - factor, 0.0), np.uint8)
+    gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.addWeighted(image, factor, gray, 1 - factor, 0.0), np.uint8)
 
 
 _ADJUSTMENTS: Final = (_adjust_brightness, _adjust_contrast, _adjust_saturation)

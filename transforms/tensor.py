@@ -21,7 +21,7 @@ def to_tensor(images: Tensor) -> Tensor:
     """
     if images.dtype != torch.uint8:
         raise TypeError(
-            f"to_tensor: images must be uint8, got {images.dtype}; they are already normalised or were not decoded."
+            f"to_tensor: images must be uint8, got {images.dtype}; they are already normalized or were not decoded."
         )
     if images.ndim not in (3, 4) or images.shape[-1] != _CHANNELS:
         raise ValueError(

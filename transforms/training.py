@@ -99,12 +99,12 @@ class TrainingTransform:
             steps: bool [4], a row of what `choose` returned.
             rng: where the steps draw.
         """
-        occludes, crops, degrades, recolours = steps.tolist()
+        occludes, crops, degrades, recolors = steps.tolist()
         if occludes:
             occlude_in_place(view, rng, self.occluders)
         if crops:
             view.image[:], view.visibility[:] = crop_with_padding(view, rng)
         if degrades:
             view.image[:] = low_resolution(view.image, rng)
-        if recolours:
+        if recolors:
             view.image[:] = photometric(view.image, rng)

@@ -50,5 +50,5 @@ def check_image(image: Image, place: str) -> None:
     if image.shape != _SHAPE:
         raise ValueError(
             f"{place}: image must be [{IMAGE_SIZE}, {IMAGE_SIZE}, 3], got {list(image.shape)}; "
-            "align or resize the face and turn grey into RGB first."
+            "align or resize the face and turn gray into RGB first."
         )

@@ -1,4 +1,4 @@
-"""What is measured on the scores: normalisation, weights and thresholds from development people, claims on others."""
+"""What is measured on the scores: normalization, weights and thresholds from development people, claims on others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evaluation import (
     fuse_with,
     paired_draws,
     roc_curve,
-    summarise,
+    summarize,
     tar_measure,
 )
 from evaluation.protocols.weighted import WeightedMeasure
@@ -65,7 +65,7 @@ def by_method(scores: Scores, statistics: FusionStatistics | None) -> dict[str, 
 
 
 def decide(scores: Scores, pairs: Pairs, weights: Mapping[str, float] = WEIGHTS) -> Decision:
-    """Fit normalisation and thresholds on development people."""
+    """Fit normalization and thresholds on development people."""
     statistics = fit_statistics(scores, pairs.issame, weights, "development people") if "qaconv" in scores else None
     methods = by_method(scores, statistics)
     return Decision(statistics, {name: balanced_threshold(values, pairs.issame) for name, values in methods.items()})
@@ -121,7 +121,7 @@ def compare(comparison: Comparison, pairs: Pairs, resampling: Resampling) -> dic
         draws["accuracy"].append(paired_draws(*margins, pairs.issame, balanced_accuracy, resampling))
         draws["tar"].append(paired_draws(a.scores, b.scores, pairs.issame, tar_measure(FAR), resampling))
     # One seed for all: a resample holds the same people in every run, so their error is not averaged away.
-    return {name: _in_points(summarise(average(values))) for name, values in draws.items()}
+    return {name: _in_points(summarize(average(values))) for name, values in draws.items()}
 
 
 def _in_points(interval: Interval) -> Interval:

@@ -1,4 +1,4 @@
-"""Void steps on the device: fused optimisers, running statistics, sparse rows; and that the host waits for nothing."""
+"""Void steps on the device: fused optimizers, running statistics, sparse rows; and that the host waits for nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAN, INF = float("nan"), float("inf")
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
     """Return the names of the tensors that are not the same to the bit.
 
-    Counters of batches may count, and what an optimiser keeps may be made by a void step, of zeros.
+    Counters of batches may count, and what an optimizer keeps may be made by a void step, of zeros.
     """
     names = [name for name in before | after if "num_batches_tracked" not in name]
     return [name for name in names if not torch.equal(before.get(name, torch.zeros_like(after[name])), after[name])]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from train_val import Recognizer
 
-DATA, LOSSES, OPTIMISER = "data", "losses", "optimiser"
+DATA, LOSSES, OPTIMIZER = "data", "losses", "optimizer"
 BACKBONE, HEAD, OCCLUSION_HEAD, QACONV = "backbone", "margin head", "occlusion head", "QAConv"
 
 
@@ -31,7 +31,7 @@ class StepClock(pl.Callback):
     module's output is complete and ends when that of the next output is: autograd runs in the reverse of the forward
     order. What no module owns (cross entropy, unit maps, losses over the scores, running means) counts as losses, but
     for the backward pass of the unit maps and the cross entropy, which count to QAConv and the occlusion head. "Data"
-    is all between two steps, and the images' way to float. "Optimiser" includes the check of the gradients.
+    is all between two steps, and the images' way to float. "Optimizer" includes the check of the gradients.
 
     Attributes:
         steps: of each step, the seconds of its stretches in the order in which they began.
@@ -76,8 +76,8 @@ class StepClock(pl.Callback):
         self._enter(Stretch(LOSSES, backward=True))
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on with the optimiser."""
-        self._enter(Stretch(OPTIMISER))
+        """Go on with the optimizer."""
+        self._enter(Stretch(OPTIMIZER))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

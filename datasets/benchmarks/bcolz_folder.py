@@ -1,4 +1,4 @@
-"""AdaFace's benchmark sets: a bcolz folder of normalised BGR floats beside `<name>_list.npy` with the answers.
+"""AdaFace's benchmark sets: a bcolz folder of normalized BGR floats beside `<name>_list.npy` with the answers.
 
 A bcolz folder holds `meta/sizes` and `meta/storage` (JSON) and the rows in chunks `data/__0.blp`, `data/__1.blp`, ...:
 16 bytes that start with "blpk", then one Blosc buffer. Pixels are stored as (value / 255 - 0.5) / 0.5.
@@ -36,7 +36,7 @@ _BLOSC_VERSIONS = (1, 2)
 # In the flags: the codec in the upper three bits, and whether the bytes are stored as they are.
 _SNAPPY = 2
 _STORED = 2
-# How far from a whole number a pixel may be: float16 rounds to 0.06, other normalisations are off by 0.5.
+# How far from a whole number a pixel may be: float16 rounds to 0.06, other normalizations are off by 0.5.
 _TOLERANCE = 0.1
 
 
@@ -123,7 +123,7 @@ def read_bcolz(opened: BcolzFolder) -> PairStream:
     """Return the pairs of a bcolz folder.
 
     Chunks may have any size, Blosc codec and shuffle. Images are decompressed as they are asked for; their iterator
-    raises ValueError with the file where a chunk is missing or damaged, or holds other values than normalised pixels.
+    raises ValueError with the file where a chunk is missing or damaged, or holds other values than normalized pixels.
     """
     return PairStream(_read_rows(opened), opened.num_images, opened.issame)
 
@@ -189,7 +189,7 @@ def _to_image(row: NDArray[np.floating], place: str) -> Image:
         values = np.rint(pixels)
         valid = (np.abs(pixels - values) <= _TOLERANCE).all() and values.min() >= 0 and values.max() <= 255
     if not valid:
-        raise ValueError(f"{place}: not values of (pixel / 255 - 0.5) / 0.5; it is damaged or normalised otherwise")
+        raise ValueError(f"{place}: not values of (pixel / 255 - 0.5) / 0.5; it is damaged or normalized otherwise")
     return np.ascontiguousarray(values[::-1].transpose(1, 2, 0).astype(np.uint8))
 
 

@@ -24,7 +24,7 @@ BENCHMARKS = ("lfw", "cfp_fp", "agedb_30", "calfw", "cplfw")
 
 
 class _Format(NamedTuple):
-    """How a set lies in a folder, `<name><suffix>`, how it is recognised there, and how it is opened.
+    """How a set lies in a folder, `<name><suffix>`, how it is recognized there, and how it is opened.
 
     `open` is None for our own layout, which needs no conversion.
     """

@@ -148,6 +148,6 @@ def _impostors(groups: Groups, num: int, rng: np.random.Generator) -> Indices:
         second += np.where(second >= start[first], count[first], 0)
         drawn = np.sort(groups.order[np.stack([first, second], axis=1)], axis=1)
         found = np.concatenate([found, drawn])
-        # In the order of drawing: sorting by position would favour the first images.
+        # In the order of drawing: sorting by position would favor the first images.
         found = found[np.sort(np.unique(found, axis=0, return_index=True)[1])]
     return found[:num]

@@ -5,7 +5,7 @@ knows only the instructions that put those five kinds of values together, in eve
 other before it does anything. Byte strings are not copied but located in the file, so that neither a stated length nor
 a repetition can fill the memory.
 
-Python 3 writes bytes in protocols 0 to 2 as the call `_codecs.encode(text, "latin1")`. That call is recognised, not
+Python 3 writes bytes in protocols 0 to 2 as the call `_codecs.encode(text, "latin1")`. That call is recognized, not
 made; no other callable is known.
 
 A subclass of `pickle.Unpickler` that refuses in `find_class` is not enough: the tests of this module hold small

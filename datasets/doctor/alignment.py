@@ -66,9 +66,9 @@ class Discriminants(NamedTuple):
         return (features @ self.weights.T - self.medians) / self.spreads
 
 
-def features_of(grey: Image) -> Array:
-    """Return float32 [784]: a grey image uint8 [112, 112] of 28 x 28 without its large-scale light and contrast."""
-    small = cv2.resize(flatten(grey), (_FEATURES, _FEATURES), interpolation=cv2.INTER_AREA)
+def features_of(gray: Image) -> Array:
+    """Return float32 [784]: a gray image uint8 [112, 112] of 28 x 28 without its large-scale light and contrast."""
+    small = cv2.resize(flatten(gray), (_FEATURES, _FEATURES), interpolation=cv2.INTER_AREA)
     return np.asarray(small, np.float32).ravel()
 
 
@@ -77,20 +77,20 @@ def half_of(indices: NDArray[np.int64]) -> NDArray[np.int64]:
     return (indices * 2654435761 >> 16) & 1
 
 
-def fit(greys: list[Image], indices: NDArray[np.int64]) -> Discriminants:
+def fit(grays: list[Image], indices: NDArray[np.int64]) -> Discriminants:
     """Learn where the faces of a set lie.
 
     Images that look moved themselves are left out in further rounds, as long as there is something to learn.
 
     Args:
-        greys: a sample, uint8 [112, 112] each, MIN_SAMPLE or more.
+        grays: a sample, uint8 [112, 112] each, MIN_SAMPLE or more.
         indices: int64 [N], their positions in the set.
     """
     rng = np.random.default_rng(0)
-    images = np.stack([features_of(grey) for grey in greys])
-    moved = np.stack([[features_of(_move(grey, rng)) for _ in range(_COPIES)] for grey in greys])
+    images = np.stack([features_of(gray) for gray in grays])
+    moved = np.stack([[features_of(_move(gray, rng)) for _ in range(_COPIES)] for gray in grays])
     half = half_of(indices)
-    kept = np.ones(len(greys), np.bool_)
+    kept = np.ones(len(grays), np.bool_)
     for _ in range(_ROUNDS):
         learnt = _learn(images, moved, half, kept)
         if not learnt.is_consistent:
@@ -133,14 +133,14 @@ def _share_above(values: Array, others: Array) -> float:
     return float(np.searchsorted(np.sort(others), values).mean() / len(others))
 
 
-def _move(grey: Image, rng: np.random.Generator) -> Image:
+def _move(gray: Image, rng: np.random.Generator) -> Image:
     """Return an image shifted by 8 to 20 pixels, turned by 15 to 180 degrees, or scaled by 0.55-0.8 or 1.3-1.7."""
     kind, sign = rng.integers(3), rng.choice([-1, 1])
     angle = rng.uniform(15, 180) * sign if kind == 0 else 0.0
     scale = 1.0 if kind != 1 else rng.uniform(0.55, 0.8) if sign < 0 else rng.uniform(1.3, 1.7)
-    centre = TEMPLATE.mean(axis=0).tolist()
-    matrix = cv2.getRotationMatrix2D(centre, angle, scale)
+    center = TEMPLATE.mean(axis=0).tolist()
+    matrix = cv2.getRotationMatrix2D(center, angle, scale)
     if kind == 2:
         direction, length = rng.uniform(0, 2 * np.pi), rng.uniform(8, 20)
         matrix[:, 2] += length * np.cos(direction), length * np.sin(direction)
-    return np.asarray(cv2.warpAffine(grey, matrix, grey.shape[::-1], borderMode=cv2.BORDER_REFLECT_101), np.uint8)
+    return np.asarray(cv2.warpAffine(gray, matrix, gray.shape[::-1], borderMode=cv2.BORDER_REFLECT_101), np.uint8)

@@ -13,17 +13,17 @@ from datasets.counted import counted
 from datasets.doctor.alignment import SUSPECT_BELOW
 from datasets.doctor.duplicates import Duplicates, find_duplicates
 from datasets.doctor.examine import FaceSource, Looked, LookedSet
-from datasets.doctor.measure import GREY
+from datasets.doctor.measure import GRAY
 from datasets.faces.folder_scan import names_alike
 from datasets.faces.image_folder import ImageFolderDataset
 
 Indices = NDArray[np.int64]
 
-# Of synthetic faces 10 % have more blue than red, and 5 % more than 10 levels more: they are lit in all colours.
+# Of synthetic faces 10 % have more blue than red, and 5 % more than 10 levels more: they are lit in all colors.
 MAX_BLUE = 0.5
 BLUE_BELOW = -10
 MAX_CLEARLY_BLUE = 0.15
-_MIN_COLOUR = 20
+_MIN_COLOR = 20
 # The eyes of an aligned face are then 9 pixels apart.
 MIN_SIDE = 28
 # Of aligned synthetic faces 1 to 1.5 % are suspected.
@@ -40,28 +40,28 @@ class Finding(NamedTuple):
 
 
 class Channels(NamedTuple):
-    """What the colour of skin says about the channel order of some images.
+    """What the color of skin says about the channel order of some images.
 
     Attributes:
-        num_colour: images that are not grey.
+        num_color: images that are not gray.
         blue: share of these with more blue than red.
         clearly_blue: int64 [N], positions of those with more than -BLUE_BELOW levels more, the bluest first.
     """
 
-    num_colour: int
+    num_color: int
     blue: float
     clearly_blue: Indices
 
     @property
     def suspected(self) -> bool:
         """Whether red and blue of the whole set seem to be the wrong way round."""
-        return self.num_colour >= _MIN_COLOUR and self.blue > MAX_BLUE
+        return self.num_color >= _MIN_COLOR and self.blue > MAX_BLUE
 
     @property
     def mixed(self) -> bool:
         """Whether they seem to be so in a part of it."""
-        many = len(self.clearly_blue) > MAX_CLEARLY_BLUE * self.num_colour
-        return self.num_colour >= _MIN_COLOUR and many and not self.suspected
+        many = len(self.clearly_blue) > MAX_CLEARLY_BLUE * self.num_color
+        return self.num_color >= _MIN_COLOR and many and not self.suspected
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Diagnosis:
         """Return what a user should look at, the gravest first."""
         found = list(_of_sets(self))
         if self.dataset is not None and self.looked is not None:
-            found = [*_of_files(self), *_of_copies(self), *_of_colours(self), *_of_places(self), *found]
+            found = [*_of_files(self), *_of_copies(self), *_of_colors(self), *_of_places(self), *found]
         return found
 
     def shared_identities(self) -> list[str]:
@@ -111,7 +111,7 @@ class Diagnosis:
 
 def channels_of(rows: NDArray[np.void]) -> Channels:
     """Return what the rows of some images say about their channel order."""
-    positions = np.flatnonzero(rows["readable"] & (rows["warmth"] != GREY))
+    positions = np.flatnonzero(rows["readable"] & (rows["warmth"] != GRAY))
     warmth = rows["warmth"][positions]
     order = np.argsort(warmth, kind="stable")
     clearly = positions[order[: int((warmth < BLUE_BELOW).sum())]]
@@ -190,19 +190,19 @@ def _of_copies(diagnosis: Diagnosis) -> Iterator[Finding]:
         )
 
 
-def _of_colours(diagnosis: Diagnosis) -> Iterator[Finding]:
+def _of_colors(diagnosis: Diagnosis) -> Iterator[Finding]:
     channels = diagnosis.channels
     assert channels is not None
     if channels.suspected:
         yield Finding(
             "channel_order",
-            f"{channels.blue:.0%} of {channels.num_colour} colour images have more blue than red where faces show "
+            f"{channels.blue:.0%} of {channels.num_color} color images have more blue than red where faces show "
             "skin: the channels are probably the wrong way round (--swap_color_channel)",
         )
     if channels.mixed:
         yield Finding(
             "channel_order_mixed",
-            f"{len(channels.clearly_blue)} of {channels.num_colour} colour images have clearly more blue than red "
+            f"{len(channels.clearly_blue)} of {channels.num_color} color images have clearly more blue than red "
             "where faces show skin: the channels of some may be the wrong way round",
         )
 
@@ -238,7 +238,7 @@ def _of_sets(diagnosis: Diagnosis) -> Iterator[Finding]:
         if channels.suspected:
             yield Finding(
                 "benchmark_channel_order",
-                f"benchmark {other.benchmark.name}: {channels.blue:.0%} of its colour images have more blue than red "
+                f"benchmark {other.benchmark.name}: {channels.blue:.0%} of its color images have more blue than red "
                 "where faces show skin",
             )
         if model is not None and model.is_consistent and share_unaligned(other) > MAX_UNALIGNED_IN_SET:

@@ -117,13 +117,13 @@ def _learn(dataset: FaceSource) -> Discriminants | None:
     """Return where the faces of a set lie, learnt from a sample of it; None if too few can be read."""
     indices = np.unique(np.linspace(0, len(dataset) - 1, _SAMPLE).astype(np.int64))
     shown = tracked(indices.tolist(), "Learning where the faces are", len(indices), transient=True)
-    readable = list(_read_greys(dataset, shown))
+    readable = list(_read_grays(dataset, shown))
     if len(readable) < MIN_SAMPLE:
         return None
-    return fit([grey for _, grey in readable], np.array([index for index, _ in readable]))
+    return fit([gray for _, gray in readable], np.array([index for index, _ in readable]))
 
 
-def _read_greys(dataset: FaceSource, indices: Iterable[int]) -> Iterator[tuple[int, Image]]:
+def _read_grays(dataset: FaceSource, indices: Iterable[int]) -> Iterator[tuple[int, Image]]:
     for index in indices:
         try:
             image = dataset.read(index)

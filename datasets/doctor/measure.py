@@ -16,11 +16,11 @@ from datasets.faces.image_header import image_size
 from datasets.payloads import Portion, decode_payload
 from datasets.sample import Image
 
-# Of `warmth`: a grey image has no colour of skin.
-GREY = -1000
+# Of `warmth`: a gray image has no color of skin.
+GRAY = -1000
 
 #: One image: hashes of its bytes, its pixels and its looks; the size in its header, 0 where that does not tell; red
-#: minus blue of its skin or GREY; its score in either half of the set, see `Discriminants`; whether it can be read.
+#: minus blue of its skin or GRAY; its score in either half of the set, see `Discriminants`; whether it can be read.
 ROW = np.dtype(
     [
         ("bytes", "u8"),
@@ -70,13 +70,13 @@ def measure_images(images: Image, model: Discriminants | None) -> Measured:
 
 
 def _fill(row: np.void, image: Image, model: Discriminants | None) -> None:
-    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    gray = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
     row["pixels"] = _digest(image.tobytes())
-    row["looks"] = perceptual_hash(grey)
+    row["looks"] = perceptual_hash(gray)
     warmth = red_minus_blue(image)
-    row["warmth"] = GREY if warmth is None else warmth
+    row["warmth"] = GRAY if warmth is None else warmth
     if model is not None:
-        row["alignment"] = model.score(features_of(grey)[None])[0]
+        row["alignment"] = model.score(features_of(gray)[None])[0]
     row["readable"] = True
 
 

@@ -21,9 +21,9 @@ _SIDE = 16
 Hashes = NDArray[np.uint64]
 
 
-def perceptual_hash(grey: Image) -> Hashes:
-    """Return the hash of a grey image uint8 [112, 112] as uint64 [4]."""
-    small = cv2.resize(grey, (_SIZE, _SIZE), interpolation=cv2.INTER_AREA).astype(np.float32)
+def perceptual_hash(gray: Image) -> Hashes:
+    """Return the hash of a gray image uint8 [112, 112] as uint64 [4]."""
+    small = cv2.resize(gray, (_SIZE, _SIZE), interpolation=cv2.INTER_AREA).astype(np.float32)
     coefficients = cv2.dct(small)
     # One of the next row takes the place of the constant.
     chosen = np.append(coefficients[:_SIDE, :_SIDE].ravel()[1:], coefficients[_SIDE, 0])

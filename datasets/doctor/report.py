@@ -126,7 +126,7 @@ def _summary(diagnosis: Diagnosis) -> Iterator[str]:
     near = counted(len(copies.near.first), "near pair")
     yield f"copies: {len(copies.exact.first)} exact, {near}, {across} of two identities"
     yield (
-        f"colour: {counted(channels.num_colour, 'image')}, {channels.blue:.1%} of them with more blue than red in the "
+        f"color: {counted(channels.num_color, 'image')}, {channels.blue:.1%} of them with more blue than red in the "
         "skin"
     )
     yield f"alignment: {looked.check}"
@@ -232,7 +232,7 @@ def _shared(diagnosis: Diagnosis) -> Section:
 def _channels(channels: Channels | None) -> Section:
     assert channels is not None
     return {
-        "colour_images": channels.num_colour,
+        "colour_images": channels.num_color,
         "share_with_more_blue": channels.blue,
         "clearly_more_blue": len(channels.clearly_blue),
         "suspected": channels.suspected,

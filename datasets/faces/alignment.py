@@ -95,39 +95,39 @@ def check_alignment(dataset: FaceDataset) -> Alignment:
     """Return what SAMPLE images, spread evenly over a set, say of its alignment; it takes a second."""
     indices = np.unique(np.linspace(0, len(dataset) - 1, SAMPLE).astype(np.int64))
     if not isinstance(dataset, ImageFolderDataset | RecordDataset):
-        return measure_alignment([grey for grey in (_read_grey(dataset, int(i)) for i in indices) if grey is not None])
+        return measure_alignment([gray for gray in (_read_gray(dataset, int(i)) for i in indices) if gray is not None])
     payloads = [payload for portion in portions(dataset, indices) for payload in portion.read() if payload.data]
     sizes = [size for size in (image_size(payload.data) for payload in payloads) if size is not None]
     num_not_square = sum(width != height for width, height in sizes)
     if num_not_square > MAX_NOT_SQUARE * len(payloads):
         # Large photographs are not decoded: that would take half a minute.
         return Alignment(len(payloads), num_not_square)
-    return measure_alignment([grey for grey in map(_grey, payloads) if grey is not None], num_not_square)
+    return measure_alignment([gray for gray in map(_gray, payloads) if gray is not None], num_not_square)
 
 
-def _read_grey(dataset: FaceDataset, index: int) -> Image | None:
+def _read_gray(dataset: FaceDataset, index: int) -> Image | None:
     try:
         return np.asarray(cv2.cvtColor(dataset.read(index), cv2.COLOR_RGB2GRAY), np.uint8)
     except UnreadableImageError:
         return None
 
 
-def measure_alignment(greys: list[Image], num_not_square: int = 0) -> Alignment:
-    """Return what grey images uint8 [112, 112] say of their alignment."""
-    if not greys:
+def measure_alignment(grays: list[Image], num_not_square: int = 0) -> Alignment:
+    """Return what gray images uint8 [112, 112] say of their alignment."""
+    if not grays:
         return Alignment(0, num_not_square)
-    flat = np.stack([flatten(grey) for grey in greys])
+    flat = np.stack([flatten(gray) for gray in grays])
     sketch = _sketch()
     strips = _centered(flat[:, *_STRIP])
     energy = float(np.sqrt((strips**2).sum(axis=1).mean())) + 1e-9
     eyes = float(strips.mean(axis=0) @ _unit(sketch[None, *_STRIP])) / energy
     face = float(_unit(flat.mean(axis=0)[None]) @ _unit(sketch[None]))
-    return Alignment(len(greys), num_not_square, face, eyes)
+    return Alignment(len(grays), num_not_square, face, eyes)
 
 
-def flatten(grey: Image) -> Array:
+def flatten(gray: Image) -> Array:
     """Return float32 [56, 56] in [-2.5, 2.5]: deviations from the local mean in local standard deviations."""
-    small = cv2.resize(grey, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(gray, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA).astype(np.float32)
     difference = small - cv2.blur(small, (_WINDOW, _WINDOW))
     # Six levels more, so that noise in an even area stays small.
     spread = np.sqrt(cv2.blur(difference * difference, (_WINDOW, _WINDOW))) + 6
@@ -164,6 +164,6 @@ def _unit(image: Array) -> Array:
     return pixels / (np.linalg.norm(pixels) + 1e-9)
 
 
-def _grey(payload: Payload) -> Image | None:
+def _gray(payload: Payload) -> Image | None:
     image, _ = decode_payload(payload)
     return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)

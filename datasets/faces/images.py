@@ -61,7 +61,7 @@ def read_image(path: Path) -> Image:
 def decode_image(data: bytes | memoryview, path: Path | str) -> Image:
     """Decode any format that OpenCV reads, HEIC by pillow-heif, to uint8 [H, W, 3] RGB, of the size it has.
 
-    Grey images get three equal channels, 16-bit ones keep their high byte, alpha is dropped, the orientation tag is
+    Gray images get three equal channels, 16-bit ones keep their high byte, alpha is dropped, the orientation tag is
     obeyed. `fit_image` brings it to the size of faces.
 
     Args:

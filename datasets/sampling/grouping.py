@@ -37,7 +37,7 @@ def check_labels(labels: ArrayLike, place: str) -> Indices:
     if array.dtype.kind not in "iu":
         raise TypeError(f"{place}: labels must be integers, got {array.dtype}")
     if array.min() < 0:
-        raise ValueError(f"{place}: labels must be >= 0, got {array.min()}; leave unlabelled images out")
+        raise ValueError(f"{place}: labels must be >= 0, got {array.min()}; leave unlabeled images out")
     return array.astype(np.int64, copy=False)
 
 

@@ -65,8 +65,8 @@ def align_camera(curves: Curves, nuisance: Nuisance) -> Camera:
     camera = Camera(rotation_matrix(nuisance.yaw, nuisance.pitch), 1.0 + 0.0j, 0.0j)
     source = camera.project(landmarks) @ [1.0, 1.0j]
     target = TEMPLATE.astype(np.float64) @ [1.0, 1.0j]
-    centred = source - source.mean()
-    similarity = np.vdot(centred, target - target.mean()) / np.vdot(centred, centred).real
+    centered = source - source.mean()
+    similarity = np.vdot(centered, target - target.mean()) / np.vdot(centered, centered).real
     jitter = nuisance.scale * np.exp(1j * nuisance.rotation)
     offset = target.mean() - jitter * similarity * source.mean() + complex(*nuisance.shift)
     return Camera(camera.rotation, complex(jitter * similarity), complex(offset))

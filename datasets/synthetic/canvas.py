@@ -38,35 +38,35 @@ def _fixed_point(points: Points) -> NDArray[np.int32]:
 
 
 class Canvas:
-    """An 8-bit image, grey [h, w] or RGB [h, w, 3], that is drawn on in place.
+    """An 8-bit image, gray [h, w] or RGB [h, w, 3], that is drawn on in place.
 
-    Points are float64 [n, 2] pixel positions, (x, y); colours are RGB [3] or one grey float.
+    Points are float64 [n, 2] pixel positions, (x, y); colors are RGB [3] or one gray float.
     """
 
     def __init__(self, image: Image) -> None:
         self.image = image
 
-    def fill(self, points: Points, colour: Rgb | float) -> None:
+    def fill(self, points: Points, color: Rgb | float) -> None:
         """Fill the closed smooth curve through control points."""
-        self.polygon(_basis(len(points), True) @ points, colour)
+        self.polygon(_basis(len(points), True) @ points, color)
 
-    def polygon(self, points: Points, colour: Rgb | float) -> None:
+    def polygon(self, points: Points, color: Rgb | float) -> None:
         """Fill a polygon."""
-        cv2.fillPoly(self.image, [_fixed_point(points)], scalar(colour), cv2.LINE_AA, SHIFT)
+        cv2.fillPoly(self.image, [_fixed_point(points)], scalar(color), cv2.LINE_AA, SHIFT)
 
-    def stroke(self, points: Points, colour: Rgb | float, thickness: int = 1) -> None:
+    def stroke(self, points: Points, color: Rgb | float, thickness: int = 1) -> None:
         """Draw the open smooth curve through control points."""
         curve = _fixed_point(_basis(len(points), False) @ points)
-        cv2.polylines(self.image, [curve], False, scalar(colour), thickness, cv2.LINE_AA, SHIFT)
+        cv2.polylines(self.image, [curve], False, scalar(color), thickness, cv2.LINE_AA, SHIFT)
 
-    def disc(self, centre: Points, radius: float, colour: Rgb | float) -> None:
+    def disc(self, center: Points, radius: float, color: Rgb | float) -> None:
         """Fill a disc."""
-        x, y = _fixed_point(centre).tolist()
-        cv2.circle(self.image, (x, y), int(radius * 2**SHIFT), scalar(colour), -1, cv2.LINE_AA, SHIFT)
+        x, y = _fixed_point(center).tolist()
+        cv2.circle(self.image, (x, y), int(radius * 2**SHIFT), scalar(color), -1, cv2.LINE_AA, SHIFT)
 
 
-def scalar(colour: Rgb | float) -> tuple[float, ...]:
-    """Return a colour, clipped to 0..255, or a grey value as OpenCV takes it."""
-    if isinstance(colour, float):
-        return (colour,)
-    return tuple(min(255.0, max(0.0, value)) for value in colour.tolist())
+def scalar(color: Rgb | float) -> tuple[float, ...]:
+    """Return a color, clipped to 0..255, or a gray value as OpenCV takes it."""
+    if isinstance(color, float):
+        return (color,)
+    return tuple(min(255.0, max(0.0, value)) for value in color.tolist())

@@ -40,7 +40,7 @@ def lit_skin(camera: Camera, face: FaceIdentity, nuisance: Nuisance, light: Vect
     """Return the skin's brightness, float32 [112, 112]: Lambert's law on the surface and its relief, times albedo."""
     x, y = unproject(camera, face.outline, IMAGE_SIZE)
     texture = cv2.remap(
-        _texture(face.texture_seed, face.colours.relief, face.colours.freckles),
+        _texture(face.texture_seed, face.colors.relief, face.colors.freckles),
         x + 56.0,
         y + 56.0,
         cv2.INTER_LINEAR,

@@ -1,4 +1,4 @@
-"""What a synthetic face is made of: the identity's shape and colours, and what varies from image to image.
+"""What a synthetic face is made of: the identity's shape and colors, and what varies from image to image.
 
 Lengths are pixels of the 112 x 112 aligned crop, with the origin between the eyes and the mouth, x to the right, y down
 and z towards the viewer.
@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 Range = tuple[float, float]
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Part = TypeVar("Part")
 
 #: Widens every range of an identity's parameters. Against the nuisance below it decides how hard the faces are: a small
@@ -121,7 +121,7 @@ class Mouth:
     bow: float = _spread(1.1, 1.0)
     bow_width: float = _spread(3.8, 1.3)
     corner: float = _spread(0.0, 1.3)
-    colour: float = _spread(0.5, 0.35)
+    color: float = _spread(0.5, 0.35)
     fold: float = _spread(0.35, 0.35)
     crease: float = _spread(0.3, 0.3)
     philtrum: float = _spread(0.3, 0.3)
@@ -129,8 +129,8 @@ class Mouth:
 
 
 @dataclass(frozen=True)
-class Colours:
-    """Colours, deliberately close together: light and exposure vary more than they do."""
+class Colors:
+    """Colors, deliberately close together: light and exposure vary more than they do."""
 
     skin: float = _spread(0.42, 0.30)
     redness: float = _spread(0.0, 0.10)
@@ -142,7 +142,7 @@ class Colours:
     freckles: float = _spread(-0.2, 0.6)
     wrinkles: float = _spread(1.0, 0.35)
     wrinkle_place: float = _spread(0.0, 2.5)
-    greying: float = _spread(0.8, 0.3)
+    graying: float = _spread(0.8, 0.3)
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class FaceIdentity:
     brows: Brows
     nose: Nose
     mouth: Mouth
-    colours: Colours
+    colors: Colors
     marks: tuple[Mark, ...]
     texture_seed: int
 
@@ -198,7 +198,7 @@ class Nuisance:
     warmth: float = 0.0
     tint: float = 0.0
     contrast: float = 1.0
-    background: tuple[Colour, Colour] = ((120.0, 120.0, 120.0), (90.0, 90.0, 90.0))
+    background: tuple[Color, Color] = ((120.0, 120.0, 120.0), (90.0, 90.0, 90.0))
     shift: tuple[float, float] = (0.0, 0.0)
     rotation: float = 0.0
     scale: float = 1.0
@@ -234,8 +234,8 @@ def _draw_marks(rng: np.random.Generator) -> tuple[Mark, ...]:
 def sample_identity(rng: np.random.Generator) -> FaceIdentity:
     """Return a new person; the same generator state gives the same person."""
     outline, eyes, brows, nose = _draw(Outline, rng), _draw(Eyes, rng), _draw(Brows, rng), _draw(Nose, rng)
-    mouth, colours = _draw(Mouth, rng), _draw(Colours, rng)
-    return FaceIdentity(outline, eyes, brows, nose, mouth, colours, _draw_marks(rng), int(rng.integers(2**31)))
+    mouth, colors = _draw(Mouth, rng), _draw(Colors, rng)
+    return FaceIdentity(outline, eyes, brows, nose, mouth, colors, _draw_marks(rng), int(rng.integers(2**31)))
 
 
 def _draw_yaw(rng: np.random.Generator, yaw: Range) -> float:
@@ -244,7 +244,7 @@ def _draw_yaw(rng: np.random.Generator, yaw: Range) -> float:
     return float(size if rng.random() < 0.5 else -size)
 
 
-def _draw_colour(rng: np.random.Generator) -> Colour:
+def _draw_color(rng: np.random.Generator) -> Color:
     red, green, blue = (rng.uniform(20.0, 230.0) + rng.uniform(-45.0, 45.0, 3)).tolist()
     return red, green, blue
 
@@ -278,7 +278,7 @@ def sample_nuisance(rng: np.random.Generator, yaw: Range = (0.0, 1.0), age: Rang
         warmth=uniform(-0.2, 0.2),
         tint=uniform(-0.08, 0.08),
         contrast=uniform(0.8, 1.2),
-        background=(_draw_colour(rng), _draw_colour(rng)),
+        background=(_draw_color(rng), _draw_color(rng)),
         shift=(uniform(-1.5, 1.5), uniform(-1.5, 1.5)),
         rotation=uniform(-0.05, 0.05),
         scale=uniform(0.96, 1.05),

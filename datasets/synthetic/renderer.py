@@ -20,14 +20,14 @@ RENDERER_VERSION = 3
 
 LIGHT_SKIN, DARK_SKIN = np.array([240.0, 204.0, 180.0]), np.array([110.0, 74.0, 54.0])
 DARK_HAIR, FAIR_HAIR = np.array([26.0, 20.0, 18.0]), np.array([176.0, 138.0, 92.0])
-RED_HAIR, GREY_HAIR = np.array([128.0, 62.0, 34.0]), np.array([188.0, 186.0, 182.0])
+RED_HAIR, GRAY_HAIR = np.array([128.0, 62.0, 34.0]), np.array([188.0, 186.0, 182.0])
 BROWN_IRIS, BLUE_IRIS = np.array([62.0, 40.0, 26.0]), np.array([96.0, 132.0, 152.0])
 LIP_RED = np.array([176.0, 70.0, 74.0])
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of one image before light, RGB float64 [3] each."""
+    """Colors of one image before light, RGB float64 [3] each."""
 
     skin: Rgb
     hair: Rgb
@@ -36,13 +36,13 @@ class Palette:
 
 
 def _palette(face: FaceIdentity, age: float) -> Palette:
-    """Return the face's colours at an age."""
-    c = face.colours
+    """Return the face's colors at an age."""
+    c = face.colors
     skin = _mix(LIGHT_SKIN, DARK_SKIN, c.skin) * [1.0 + c.redness, 1.0, 1.0 - 0.5 * c.redness]
     hair = _mix(_mix(DARK_HAIR, FAIR_HAIR, c.hair), RED_HAIR, 0.6 * c.hair_redness)
-    grey = min(1.0, max(0.0, 2.0 * age - 1.0) * c.greying)
-    lips = _mix(skin, LIP_RED * (1.0 - 0.35 * c.skin), (0.35 + 0.5 * face.mouth.colour) * (1.0 - 0.4 * age))
-    return Palette(skin, _mix(hair, GREY_HAIR, grey), lips, _mix(BROWN_IRIS, BLUE_IRIS, c.iris**2))
+    gray = min(1.0, max(0.0, 2.0 * age - 1.0) * c.graying)
+    lips = _mix(skin, LIP_RED * (1.0 - 0.35 * c.skin), (0.35 + 0.5 * face.mouth.color) * (1.0 - 0.4 * age))
+    return Palette(skin, _mix(hair, GRAY_HAIR, gray), lips, _mix(BROWN_IRIS, BLUE_IRIS, c.iris**2))
 
 
 def _mix(first: Rgb, second: Rgb, share: float) -> Rgb:
@@ -51,13 +51,13 @@ def _mix(first: Rgb, second: Rgb, share: float) -> Rgb:
 
 
 def _draw_background(nuisance: Nuisance, rng: np.random.Generator) -> Image:
-    """Return two colours that run into each other, with a few large blobs."""
-    first, second = (np.array(colour) for colour in nuisance.background)
+    """Return two colors that run into each other, with a few large blobs."""
+    first, second = (np.array(color) for color in nuisance.background)
     corners = np.clip(np.stack([first, second, _mix(first, second, rng.random()), second * rng.random()]), 0, 255)
     image = cv2.resize(corners.reshape(2, 2, 3)[:, rng.permutation(2)].astype(np.uint8), (IMAGE_SIZE, IMAGE_SIZE))
     for x, y, radius, share in rng.uniform([0, 0, 5, -0.5], [112, 112, 40, 1.5], (4, 4)):
-        colour = scalar(_mix(first, second, share))
-        cv2.circle(image, (int(x), int(y)), int(radius), colour, -1)
+        color = scalar(_mix(first, second, share))
+        cv2.circle(image, (int(x), int(y)), int(radius), color, -1)
     return image
 
 
@@ -124,13 +124,13 @@ def _draw_features(canvas: Canvas, curves: Curves, palette: Palette, face: FaceI
 
 def _draw_glasses(canvas: Canvas, curves: Curves) -> None:
     """Draw thin frames around the eyes and a bridge between them."""
-    centres = [curves["eye" + side].mean(axis=0) for side in ("-1", "+1")]
+    centers = [curves["eye" + side].mean(axis=0) for side in ("-1", "+1")]
     dark = np.array([40.0, 36.0, 36.0])
     angles = np.linspace(0.0, 2.0 * np.pi, 13)
     ring = np.column_stack([np.cos(angles), np.sin(angles)]) * [13.0, 10.0]
-    for centre in centres:
-        canvas.stroke(centre + ring + [0.0, 1.0], dark)
-    canvas.stroke(np.stack([centres[0] + [12.5, -1.0], centres[1] + [-12.5, -1.0]]), dark)
+    for center in centers:
+        canvas.stroke(center + ring + [0.0, 1.0], dark)
+    canvas.stroke(np.stack([centers[0] + [12.5, -1.0], centers[1] + [-12.5, -1.0]]), dark)
 
 
 def _shade_layer(curves: Curves, face: FaceIdentity, nuisance: Nuisance, camera: Camera, light: Vector) -> Image:
@@ -148,11 +148,11 @@ def _shade_layer(curves: Curves, face: FaceIdentity, nuisance: Nuisance, camera:
         canvas.stroke(curves["cheek_fold" + name], 128.0 * (1.0 - 0.55 * face.mouth.fold), 2)
         canvas.stroke(curves["philtrum" + name], 128.0 * (1.0 - 0.5 * face.mouth.philtrum))
     canvas.stroke(curves["crease"], 128.0 * (1.0 - 0.8 * face.mouth.crease), 2)
-    beard = face.colours.beard * nuisance.stubble
+    beard = face.colors.beard * nuisance.stubble
     if beard > 0.02:
         canvas.polygon(curves["beard"], 128.0 * (1.0 - beard))
     image = cv2.GaussianBlur(canvas.image, (5, 5), 1.1).astype(np.uint8)
-    wrinkles = min(1.0, max(0.0, nuisance.age - 0.35) * 0.75 * face.colours.wrinkles)
+    wrinkles = min(1.0, max(0.0, nuisance.age - 0.35) * 0.75 * face.colors.wrinkles)
     if wrinkles > 0.03:
         _draw_wrinkles(Canvas(image), curves, 128.0 * (1.0 - wrinkles))
     return image
@@ -170,7 +170,7 @@ def _draw_wrinkles(canvas: Canvas, curves: Curves, value: float) -> None:
 
 
 def _expose(image: Floats, nuisance: Nuisance, rng: np.random.Generator) -> Image:
-    """Return the image as a camera takes it: exposure, colour temperature, contrast, focus, noise."""
+    """Return the image as a camera takes it: exposure, color temperature, contrast, focus, noise."""
     warm, tint = nuisance.warmth, nuisance.tint
     gain = nuisance.gain * np.array([1.0 + warm, 1.0 + tint, 1.0 - warm])
     contrast = nuisance.contrast

@@ -105,7 +105,7 @@ def _eye(face: FaceIdentity, nuisance: Nuisance, side: float) -> Curves:
     """Return lids, fold, bag, iris and pupil of one eye."""
     e = face.eyes
     closing = 1.0 - 0.75 * nuisance.eye_closing - 0.12 * nuisance.smile
-    centre = np.array([side * e.spacing, e.height + side * e.uneven])
+    center = np.array([side * e.spacing, e.height + side * e.uneven])
     t = np.array([-1.0, -0.55, 0.0, 0.55, 1.0])
     rise = np.array([0.0, 0.8, 1.0, 0.8, 0.0]) * (1.0 + e.peak * t)
     upper = np.column_stack([t * e.width, -np.maximum(e.upper * closing, 0.4) * rise])
@@ -114,7 +114,7 @@ def _eye(face: FaceIdentity, nuisance: Nuisance, side: float) -> Curves:
     turn = np.array([[cosine, sine], [-sine, cosine]])  # raises the outer corner for a positive tilt
 
     def place(points: Array, lift: float = -3.0) -> Array:
-        turned = points @ turn.T * [side, 1.0] + centre
+        turned = points @ turn.T * [side, 1.0] + center
         return _on_surface(face.outline, turned, lift)
 
     angles = np.linspace(0.0, 2.0 * np.pi, 8, endpoint=False)
@@ -224,7 +224,7 @@ def _mouth(face: FaceIdentity, nuisance: Nuisance) -> Curves:
 
 def _skin(face: FaceIdentity, nuisance: Nuisance) -> Curves:
     """Return marks, wrinkles, beard and glasses."""
-    place = face.colours.wrinkle_place
+    place = face.colors.wrinkle_place
     curves = {}
     for row in range(3):
         y = -34.0 - 4.0 * row + place - 1.5 * nuisance.brow_raise

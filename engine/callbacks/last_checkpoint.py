@@ -25,7 +25,7 @@ Progress = dict[str, Any]
 class LastCheckpoint(Checkpoint):
     """Keep `last.ckpt` and the one before it, and stop the run where it can be resumed exactly.
 
-    A checkpoint is taken between optimiser steps: when the first batch of the next step is at hand, and everything that
+    A checkpoint is taken between optimizer steps: when the first batch of the next step is at hand, and everything that
     belongs to the step before is done, a validation included; or at the end of an epoch, when that is done. A signal
     during a validation abandons it: the checkpoint then says that it is due. Lightning itself would pass over the end
     of an epoch in a run that is resumed after its last step, so no checkpoint is taken there.
@@ -36,7 +36,7 @@ class LastCheckpoint(Checkpoint):
         folder: the run folder, None on the ranks that write nothing.
         stop: receives the signals.
         failures: tells whether a checkpoint could be written.
-        every_n_steps: optimiser steps between two checkpoints within an epoch; 0: none there.
+        every_n_steps: optimizer steps between two checkpoints within an epoch; 0: none there.
         keep_every_n_epochs: epochs between two checkpoints that are kept, as `epoch_<number from 0>.ckpt`; 0: none.
     """
 
@@ -69,7 +69,7 @@ class LastCheckpoint(Checkpoint):
         self._stop.defer()
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Between two optimiser steps, write a checkpoint if it is due or a signal came.
+        """Between two optimizer steps, write a checkpoint if it is due or a signal came.
 
         Raises:
             Stopped: on all ranks, once a signal came to any of them.

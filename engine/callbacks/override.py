@@ -1,4 +1,4 @@
-"""What `--override` changes in the optimiser and the schedule that come with a checkpoint."""
+"""What `--override` changes in the optimizer and the schedule that come with a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from options.overrides import BETWEEN_EPOCHS
 
 
 class OverriddenNumbers(Callback):
-    """Put the numbers of the options in the place of those that a checkpoint keeps with the optimiser's state."""
+    """Put the numbers of the options in the place of those that a checkpoint keeps with the optimizer's state."""
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options

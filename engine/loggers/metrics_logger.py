@@ -18,7 +18,7 @@ from system.terminal import printable
 
 
 class MetricsLogger(Logger):
-    """Write `metrics.csv`: one row per optimiser step, one column per metric, empty where nothing was measured.
+    """Write `metrics.csv`: one row per optimizer step, one column per metric, empty where nothing was measured.
 
     Metrics logged at the same step share a row. Lightning's own CSV logger starts a new row for every call and
     keeps the rows of steps that a resumed run repeats.
@@ -68,7 +68,7 @@ class MetricsLogger(Logger):
             ValueError: if no step is given; a row without a step could not be matched after a resume.
         """
         if step is None:
-            raise ValueError("MetricsLogger.log_metrics: step is None; pass the optimiser step")
+            raise ValueError("MetricsLogger.log_metrics: step is None; pass the optimizer step")
         if self._row and self._row["step"] != step:
             self.save()
             self._row = {}

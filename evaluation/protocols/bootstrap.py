@@ -90,7 +90,7 @@ def paired_bootstrap(
     Raises:
         ValueError: on disagreeing shapes, identities that contradict issame, or fewer than two identities.
     """
-    return summarise(paired_draws(first, second, issame, measure, resampling))
+    return summarize(paired_draws(first, second, issame, measure, resampling))
 
 
 def paired_draws(
@@ -110,7 +110,7 @@ def paired_draws(
 def auc_interval(scores: ArrayLike, issame: ArrayLike, resampling: Resampling = OVER_PAIRS) -> Interval:
     """Return the AUC of scores [N] with its interval; lower is a 97.5 % one-sided bound."""
     labels = check_issame("auc_interval", issame)
-    return summarise(_draw(weighted_auc(scores, labels), labels, resampling))
+    return summarize(_draw(weighted_auc(scores, labels), labels, resampling))
 
 
 def average(draws: Sequence[Draws]) -> Draws:
@@ -122,7 +122,7 @@ def average(draws: Sequence[Draws]) -> Draws:
     return Draws(float(np.mean([d.estimate for d in draws])), np.mean([d.values for d in draws], axis=0))
 
 
-def summarise(draws: Draws) -> Interval:
+def summarize(draws: Draws) -> Interval:
     """Return the 95 % percentile interval of the draws on which the measure existed."""
     existing = draws.values[~np.isnan(draws.values)]
     if np.isnan(draws.estimate) or existing.size == 0:

@@ -17,7 +17,7 @@ from evaluation.report.results import METHOD_NAMES, Entry, Results, head_facts
 from system.files import replacing
 from system.terminal import printable
 
-# Okabe, Ito, "Color universal design", 2008: told apart with every kind of colour vision.
+# Okabe, Ito, "Color universal design", 2008: told apart with every kind of color vision.
 METHOD_COLORS = {"adaface": "#0072B2", "qaconv": "#E69F00", "combined": "#009E73"}
 KIND_COLORS = {"genuine": "#0072B2", "impostor": "#D55E00"}
 CONDITION_STYLES = {"clean": "-", "occluded": "--"}
@@ -176,8 +176,8 @@ def prediction_panel(
     above = _CAPTION * (bool(title) + bool(captions))
     figure, axes = _pixel_figure(np.pad(canvas, ((above, 0), (_CAPTION, 0), (0, 0)), constant_values=255))
     for ((top, _), *_), name in zip(places, ("image", "true visibility", "predicted visibility"), strict=True):
-        centre = above + top + images.shape[1] / 2
-        axes.text(_CAPTION / 2, centre, name, rotation=90, ha="center", va="center", fontsize=7.5)
+        center = above + top + images.shape[1] / 2
+        axes.text(_CAPTION / 2, center, name, rotation=90, ha="center", va="center", fontsize=7.5)
     for (_, left), text in zip(places[0], captions, strict=False):
         axes.text(
             _CAPTION + left + images.shape[2] / 2, above - 1, _plain(text, _CAPTION_LENGTH), ha="center", fontsize=7.5
@@ -249,19 +249,19 @@ def _mosaic(rows: Sequence[UInt8Array], columns: int, caption: int) -> tuple[UIn
 
 
 def _tint(visibility: NDArray[np.generic]) -> UInt8Array:
-    """Return visibility [N, H, W] in [0, 1] as images uint8 [N, H, W, 3], from the hidden to the visible colour."""
+    """Return visibility [N, H, W] in [0, 1] as images uint8 [N, H, W, 3], from the hidden to the visible color."""
     blend = visibility.astype(np.float64)[..., None]
     return np.rint(blend * _VISIBLE + (1 - blend) * _HIDDEN).astype(np.uint8)
 
 
 def _enlarge(values: NDArray[np.floating], height: int, width: int) -> NDArray[np.float64]:
-    """Return values [h, w] enlarged to [height, width], bilinearly between the centres of the cells."""
+    """Return values [h, w] enlarged to [height, width], bilinearly between the centers of the cells."""
     return _interpolation(height, values.shape[0]) @ values @ _interpolation(width, values.shape[1]).T
 
 
 def _interpolation(size: int, num_cells: int) -> NDArray[np.float64]:
-    centres = (np.arange(size) + 0.5) * num_cells / size - 0.5
-    return np.stack([np.interp(centres, np.arange(num_cells), column) for column in np.eye(num_cells)], axis=1)
+    centers = (np.arange(size) + 0.5) * num_cells / size - 0.5
+    return np.stack([np.interp(centers, np.arange(num_cells), column) for column in np.eye(num_cells)], axis=1)
 
 
 def _plain(text: str, limit: int | None = None) -> str:

@@ -24,7 +24,7 @@ class Description(NamedTuple):
     """What a network says of B images; the maps are unit length over C."""
 
     embedding: Tensor  # [B, D] unit
-    norm: Tensor  # [B, 1], length before normalising
+    norm: Tensor  # [B, 1], length before normalizing
     local_map: Tensor  # [B, C, h, w]
     visibility: Tensor | None  # [B, 1, h, w] in [0, 1], 1 = visible
 
@@ -78,9 +78,9 @@ class FaceDescriptions:
 def describe_with_flip(describe: Describe, images: Tensor, flip_fusion: FlipFusion = FLIP_FUSION) -> FaceDescriptions:
     """Describe images [B, 3, H, W] together with their mirror images.
 
-    Embeddings are fused by their norms: the sum of both unnormalised features, renormalised. Maps are kept for both
+    Embeddings are fused by their norms: the sum of both unnormalized features, renormalized. Maps are kept for both
     ("score": the scores of image against image and of mirror against mirror are averaged later), or fused ("map": the
-    mirror's map is mirrored back along its width, averaged with the image's and renormalised over channels; visibility
+    mirror's map is mirrored back along its width, averaged with the image's and renormalized over channels; visibility
     is averaged). The two differ: stride-2 convolutions sample from the left, so a map mirrored back is shifted by
     nearly a cell.
 

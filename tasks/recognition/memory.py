@@ -16,7 +16,7 @@ def plan_memory(
 ) -> str:
     """Return what a rank holds: network, head, and what else grows with identities or ranks; one line."""
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    parts = [f"backbone with gradient and optimiser state {megabytes((2 + optimiser_states(config)) * size)}"]
+    parts = [f"backbone with gradient and optimizer state {megabytes((2 + optimizer_states(config)) * size)}"]
     parts.append(_plan_head(config, num_classes, num_ranks))
     if config.class_embeddings and matcher is not None:
         size, dtype = matcher.class_embedding_bytes(num_classes), "float16"
@@ -41,14 +41,14 @@ def _plan_head(config: Config, num_classes: int, num_ranks: int) -> str:
     kernel, logits = 4 * c.embedding_size * columns, 4 * c.batch_size // num_ranks * columns
     dense = (
         f"head weights {megabytes(kernel)}, their gradient {megabytes(kernel)}, "
-        f"optimiser state {megabytes(optimiser_states(c) * kernel)}, "
+        f"optimizer state {megabytes(optimizer_states(c) * kernel)}, "
         f"logits of a batch and their gradient {megabytes(2 * logits)}"
     )
     return f"{dense} ({split_text})" if kernel > LARGE_HEAD and heads.HEADS[c.head].can_split else dense
 
 
-def optimiser_states(config: Config) -> int:
-    """Return the numbers that the optimiser keeps for each weight."""
+def optimizer_states(config: Config) -> int:
+    """Return the numbers that the optimizer keeps for each weight."""
     return 2 if config.optimizer == "adamw" else int(config.momentum > 0)
 
 

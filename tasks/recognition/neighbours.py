@@ -151,7 +151,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _take_buffers_of_first_rank(module: nn.Module) -> None:
-    """Let every rank normalise with the running statistics of rank 0, as DDP does before a forward pass."""
+    """Let every rank normalize with the running statistics of rank 0, as DDP does before a forward pass."""
     if is_distributed():
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0)

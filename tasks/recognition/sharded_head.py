@@ -35,7 +35,7 @@ def build_head(config: Config, num_classes: int) -> heads.Head:
 
 
 def check_frozen(config: Config, num_classes: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the patterns of what is frozen; a head that is split, which no optimiser updates, cannot be.
+    """Return the patterns of what is frozen; a head that is split, which no optimizer updates, cannot be.
 
     Raises:
         ValueError: one line with the pattern.

@@ -111,7 +111,7 @@ def test_the_clock_follows_a_step_through_its_parts_in_order(faces):
     clock = step.time_steps(config, num_steps=2)
     forward = ["data", "backbone", "losses", "margin head", "occlusion head", "QAConv"]
     backward = ["losses", "QAConv", "occlusion head", "margin head", "backbone"]
-    expected = [*map(Stretch, forward), *(Stretch(part, backward=True) for part in backward), Stretch("optimiser")]
+    expected = [*map(Stretch, forward), *(Stretch(part, backward=True) for part in backward), Stretch("optimizer")]
     assert [list(seconds) for seconds in clock.steps] == [expected, expected]
     assert all(value > 0 for seconds in clock.steps for value in seconds.values())
 

@@ -113,7 +113,7 @@ def test_swap_color_channel_makes_training_and_validation_images_rgb(run):
 def test_without_occluders_every_pixel_is_visible(run):
     sheet = cv2.imread(str(run[1] / "samples.png"))
     mask = sheet[118:230, 6:118]
-    assert (mask == mask[0, 0]).all() and mask.min() > 150  # the light colour of visible pixels
+    assert (mask == mask[0, 0]).all() and mask.min() > 150  # the light color of visible pixels
 
 
 @pytest.mark.flag("wandb")

@@ -6,7 +6,7 @@ import pytest
 
 
 def write_image(path, color_rgb=(200, 30, 60), size=(112, 112), seed=None):
-    """Write a one-colour image, or noise with a seed; the path's suffix decides the format."""
+    """Write a one-color image, or noise with a seed; the path's suffix decides the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = np.full((*size, 3), color_rgb, np.uint8)
     if seed is not None:

@@ -1,4 +1,4 @@
-"""MagFace against a plain loop: the margin that grows with the norm, the regulariser, gradients through both."""
+"""MagFace against a plain loop: the margin that grows with the norm, the regularizer, gradients through both."""
 
 import naive_heads as naive
 import pytest

@@ -43,7 +43,7 @@ def test_visibility_is_float32_under_autocast_and_for_a_half_precision_map() -> 
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
 
 
-def test_initialisation_is_kaiming() -> None:
+def test_initialization_is_kaiming() -> None:
     torch.manual_seed(0)
     head = nets.OcclusionHead(256)
     assert head.layers[0].weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)

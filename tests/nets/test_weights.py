@@ -1,4 +1,4 @@
-"""Reading weights: every kind of file, strictly, in the right colour order, and executing nothing."""
+"""Reading weights: every kind of file, strictly, in the right color order, and executing nothing."""
 
 import pickle
 import sys
@@ -199,7 +199,7 @@ def test_big_endian_files_are_refused(tmp_path: Path) -> None:
         load_inert(tmp_path / "big.ckpt")
 
 
-# ---------------------------------------------------------------- colour order
+# ---------------------------------------------------------------- color order
 
 
 def test_bgr_weights_see_a_red_image_as_the_rgb_network_sees_the_swapped_one(

@@ -112,7 +112,7 @@ def test_blocks_of_any_layout_give_the_first_of_the_largest(groups, probes, gall
     assert values_alone.probe_cell is None and values_alone.gallery_cell is None
 
 
-def test_blocks_lie_for_vectorised_maxima_where_there_are_maps_enough():
+def test_blocks_lie_for_vectorized_maxima_where_there_are_maps_enough():
     maps, few = torch.empty(1, 64, 196, 8), torch.empty(1, 9, 196, 8)
     block = choose_block(maps, torch.empty_like(maps), None)
     assert block.maps_are_neighbours and block.galleries % 32 == 0 and block.cells < 196

@@ -71,8 +71,8 @@ def naive_bn_fc_half(matcher, matches, vp, mean, variance):
         share = naive_weight(method, vp[s]) if method == "masking" else 1.0
         visible += share
         if match is not None:
-            normalised = (match[0] - mean) / math.sqrt(variance + matcher.bn.eps)
-            total += share * float(weight[s] * (normalised * matcher.bn.weight + matcher.bn.bias))
+            normalized = (match[0] - mean) / math.sqrt(variance + matcher.bn.eps)
+            total += share * float(weight[s] * (normalized * matcher.bn.weight + matcher.bn.bias))
     return total * (CELLS / visible if visible else 0.0) + matcher.fc.bias.item()
 
 

@@ -30,7 +30,7 @@ SEARCHED = "neighbours of 10 identities for epoch {}: found in"
 
 
 class Faces:
-    """Images of noise around a colour of each identity; those in `broken` cannot be read."""
+    """Images of noise around a color of each identity; those in `broken` cannot be read."""
 
     labels = LABELS
 

@@ -20,7 +20,7 @@ def test_drawing_again_gives_the_committed_asset(name: str) -> None:
     if drawn.ndim == 3:
         drawn = drawn[..., [2, 1, 0, 3]]
     assert committed.shape == drawn.shape and committed.dtype == np.uint8
-    # One grey level: the last bit of exp and sin differs between processors.
+    # One gray level: the last bit of exp and sin differs between processors.
     assert np.abs(committed.astype(int) - drawn).max() <= 1
 
 

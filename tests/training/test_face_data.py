@@ -72,10 +72,10 @@ def test_a_set_on_which_nothing_can_be_measured_is_refused_in_the_preparation(tm
         set_up(root)
 
 
-def test_grey_and_odd_sized_images_of_a_set_are_fitted_before_training(tmp_path):
+def test_gray_and_odd_sized_images_of_a_set_are_fitted_before_training(tmp_path):
     root = write_faces(tmp_path / "data", identities=12, pairs=0)
-    grey, wide = np.zeros((50, 80), np.uint8), np.zeros((200, 90, 3), np.uint8)
-    encoded = [cv2.imencode(".png", image)[1].tobytes() for image in [grey, wide] * 4]
+    gray, wide = np.zeros((50, 80), np.uint8), np.zeros((200, 90, 3), np.uint8)
+    encoded = [cv2.imencode(".png", image)[1].tobytes() for image in [gray, wide] * 4]
     (root / "lfw.bin").write_bytes(pickle.dumps((encoded, [True, False, True, False])))
     assert set_up(root).benchmarks[0].images.shape == (8, 112, 112, 3)
     (root / "calfw.bin").write_bytes(pickle.dumps(([*encoded[:-1], b"no image"], [True, False, True, False])))

@@ -155,8 +155,8 @@ def test_the_plan_of_a_dense_head_says_what_splitting_it_would_take_where_it_is_
         model = Recognizer(config.to_dict(), {MAIN_DATASET: num_classes})
     plan = plan_memory(config, model.model, model.matcher, num_classes, num_ranks=4)
     size = f"{num_classes * 512 * 4 / 2**20:,.1f} MiB"
-    assert plan.startswith("backbone with gradient and optimiser state ")
-    assert f"; head weights {size}, their gradient {size}, optimiser state {size}" in plan
+    assert plan.startswith("backbone with gradient and optimizer state ")
+    assert f"; head weights {size}, their gradient {size}, optimizer state {size}" in plan
     assert f"logits of a batch and their gradient {2 * 16 * num_classes * 4 / 2**20:,.1f} MiB" in plan
     assert (" split over 4 ranks at --partial_fc_rate 1)" in plan) == is_large
     assert ("class embeddings " in plan and "all on every rank: float16" in plan) == (not is_large)

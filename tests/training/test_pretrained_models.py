@@ -26,7 +26,7 @@ def finished(noise_faces, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
-    """AdaFace's own layout: `model.*` and `head.kernel`, no colour order stated. (backbone, kernel, path)."""
+    """AdaFace's own layout: `model.*` and `head.kernel`, no color order stated. (backbone, kernel, path)."""
     torch.manual_seed(0)
     backbone = nets.build_model("ir_tiny", 32).eval()
     kernel = torch.randn(32, 5)

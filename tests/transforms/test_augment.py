@@ -60,7 +60,7 @@ def test_five_interpolations_differ() -> None:
     results = [low_resolution(image, Draws(0.4, down=index, up=1)).tobytes() for index in range(len(INTERPOLATIONS))]
     assert len(INTERPOLATIONS) == 5 and len(set(results)) == 5
     results = [low_resolution(image, Draws(0.4, down=1, up=index)).tobytes() for index in range(len(INTERPOLATIONS))]
-    # Enlarging by area is enlarging linearly in OpenCV, up to where the pixel centres are.
+    # Enlarging by area is enlarging linearly in OpenCV, up to where the pixel centers are.
     assert len(set(results)) >= 4
 
 

@@ -19,7 +19,7 @@ LEFT_EYE, RIGHT_EYE, NOSE, LEFT_MOUTH, RIGHT_MOUTH = range(5)
 
 
 def make_face(seed: int = 0) -> np.ndarray:
-    """Return a smooth, skin-coloured image with some noise, uint8 [112, 112, 3]."""
+    """Return a smooth, skin-colored image with some noise, uint8 [112, 112, 3]."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:112, 0:112] / 111.0
     light = 0.7 + 0.3 * np.cos(3 * (columns - 0.5)) * np.cos(2 * (rows - 0.4))
@@ -53,7 +53,7 @@ def test_mask_is_exactly_where_less_than_half_of_the_image_shows_through(name: s
     np.testing.assert_array_equal(first.visibility, second.visibility)
     left = (first.image.astype(float) - second.image) / (images[0].astype(float) - images[1])
     left[((first.image == 255) | (second.image == 255)).any(axis=2)] = 0.5
-    # Colours taken from the image itself differ a little between the two, hence the band around one half.
+    # Colors taken from the image itself differ a little between the two, hence the band around one half.
     assert (first.visibility[left.max(axis=2) < 0.44] == 0).all()
     assert (first.visibility[left.min(axis=2) > 0.56] == 1).all()
 
@@ -152,15 +152,15 @@ def test_the_same_generator_gives_the_same_view_and_another_one_does_not(name: s
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_grey_image_stays_grey(name: str) -> None:
-    grey = np.repeat(make_face()[..., :1], 3, axis=2)
+def test_a_gray_image_stays_gray(name: str) -> None:
+    gray = np.repeat(make_face()[..., :1], 3, axis=2)
     for seed in range(12):
-        image = draw(name, seed, grey).image
+        image = draw(name, seed, gray).image
         assert (image == image[..., :1]).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_occluder_is_darker_in_a_dark_image_or_takes_its_colours(name: str) -> None:
+def test_an_occluder_is_darker_in_a_dark_image_or_takes_its_colors(name: str) -> None:
     bright, dark = make_face(), make_face() // 5
     values = []
     for image in (bright, dark):
@@ -170,7 +170,7 @@ def test_an_occluder_is_darker_in_a_dark_image_or_takes_its_colours(name: str) -
 
 
 @pytest.mark.parametrize("name", ["hand", "block"])
-def test_some_occluders_have_the_colour_of_the_face_itself(name: str) -> None:
+def test_some_occluders_have_the_color_of_the_face_itself(name: str) -> None:
     blue_skin = np.full((112, 112, 3), [30, 60, 200], np.uint8)
     views = [draw(name, seed, blue_skin) for seed in range(60)]
     means = np.array([view.image[view.visibility == 0].mean(axis=0) for view in views])

@@ -71,11 +71,11 @@ def canvas_points(points: np.ndarray) -> np.ndarray:
     return (np.asarray(points, float) + CANVAS_MARGIN + 0.5) * CANVAS_SCALE - 0.5
 
 
-def test_middle_draws_only_enlarge_about_the_face_centre() -> None:
+def test_middle_draws_only_enlarge_about_the_face_center() -> None:
     # Not mirrored (0.5 is not below 0.5), no jitter, no rotation, no tilt; the middle of the scales is 1.025.
     placed = project(face_placement(fixed(0.5)), canvas_points(TEMPLATE))
-    centre = np.array([56.0, 66.0])
-    np.testing.assert_allclose(placed, centre + 1.025 * (TEMPLATE - centre), atol=1e-5)
+    center = np.array([56.0, 66.0])
+    np.testing.assert_allclose(placed, center + 1.025 * (TEMPLATE - center), atol=1e-5)
 
 
 @settings(max_examples=200)
@@ -90,8 +90,8 @@ def test_placed_landmarks_stay_near_the_template(seed: int) -> None:
 
 def test_placements_vary_as_much_as_they_are_said_to() -> None:
     placed = np.array([project(face_placement(dice(seed)), canvas_points(TEMPLATE)) for seed in range(400)])
-    centre = placed.mean(axis=1)
-    assert 1.0 < np.abs(centre[:, 0] - TEMPLATE[:, 0].mean()).max() < 4.0
+    center = placed.mean(axis=1)
+    assert 1.0 < np.abs(center[:, 0] - TEMPLATE[:, 0].mean()).max() < 4.0
     eyes = np.sort(placed[:, :2], axis=1)
     angles = np.degrees(np.arctan2(placed[:, 1, 1] - placed[:, 0, 1], np.abs(placed[:, 1, 0] - placed[:, 0, 0])))
     assert 6.0 < np.abs(angles).max() < 20.0
@@ -114,19 +114,19 @@ def test_template_of_an_unmoved_canvas_lands_on_its_face_coordinates() -> None:
 
 @settings(max_examples=50)
 @given(seed=SEEDS, angle=st.floats(-180, 180))
-def test_turn_keeps_its_centre_and_scales_lengths_there(seed: int, angle: float) -> None:
+def test_turn_keeps_its_center_and_scales_lengths_there(seed: int, angle: float) -> None:
     rng = np.random.default_rng(seed)
     scale, (x, y, u, v), (p, q) = rng.uniform(0.5, 2), rng.uniform(0, 112, 4), rng.uniform(-1e-3, 1e-3, 2)
-    centre, target = (x, y), (u, v)
-    matrix = turn(scale, angle, centre, target, (p, q))
-    np.testing.assert_allclose(project(matrix, np.array([centre]))[0], target, atol=1e-9)
-    near = project(matrix, np.array([centre]) + np.array([1e-4, 0.0]))[0] - target
+    center, target = (x, y), (u, v)
+    matrix = turn(scale, angle, center, target, (p, q))
+    np.testing.assert_allclose(project(matrix, np.array([center]))[0], target, atol=1e-9)
+    near = project(matrix, np.array([center]) + np.array([1e-4, 0.0]))[0] - target
     radians = np.radians(angle)
     np.testing.assert_allclose(near / 1e-4, scale * np.array([np.cos(radians), np.sin(radians)]), atol=1e-3)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.9])
-def test_free_placement_puts_the_anchor_on_the_centre_mirrored_or_not(share: float) -> None:
+def test_free_placement_puts_the_anchor_on_the_center_mirrored_or_not(share: float) -> None:
     matrix = free_placement(fixed(share), (50.0, 62.0))
     np.testing.assert_allclose(project(matrix, canvas_points(np.array([[50.0, 62.0]])))[0], [56, 66], atol=1e-6)
 
@@ -174,7 +174,7 @@ def test_a_box_holds_its_points_and_stays_near_the_crop(points: list[tuple[float
             assert left <= x < right and top <= y < bottom
 
 
-def test_paint_gives_each_material_its_rgb_colour() -> None:
+def test_paint_gives_each_material_its_rgb_color() -> None:
     materials = np.zeros((112, 112, 3), np.uint8)
     for material in range(3):
         materials[:, 40 * material : 40 * material + 30, material] = 200
@@ -228,26 +228,26 @@ def test_a_flat_relief_keeps_only_a_light_that_changes_by_a_fifth() -> None:
 def test_skin_and_hair_span_human_tones() -> None:
     image = np.full((112, 112, 3), [0, 255, 255], np.uint8)  # no skin: what is red was not taken from it
     scenes = [scene_of(image, seed) for seed in range(300)]
-    skins = np.array([palette.skin_colour(scene) for scene in scenes])
+    skins = np.array([palette.skin_color(scene) for scene in scenes])
     skins = skins[skins[:, 0] > 0]
     assert (skins[:, 0] > skins[:, 2]).all()
     assert skins[:, 0].min() < 90 and skins[:, 0].max() > 220
-    hairs = np.array([palette.hair_colour(scene) for scene in scenes])
+    hairs = np.array([palette.hair_color(scene) for scene in scenes])
     hairs = hairs[hairs[:, 0] > 0]
     assert hairs.max(axis=1).min() < 40 and hairs.max(axis=1).max() > 200
 
 
 def test_exposure_follows_the_mean_luminance() -> None:
-    greys = [np.full((112, 112, 3), level, np.uint8) for level in (0, 40, 118, 255)]
-    values = [scene_of(grey).exposure for grey in greys]
+    grays = [np.full((112, 112, 3), level, np.uint8) for level in (0, 40, 118, 255)]
+    values = [scene_of(gray).exposure for gray in grays]
     assert values == sorted(values) and values[0] == pytest.approx(0.45) and values[2] == pytest.approx(1.0, abs=0.01)
 
 
-def test_only_an_image_without_colour_is_grey() -> None:
+def test_only_an_image_without_color_is_gray() -> None:
     image = np.full((112, 112, 3), 90, np.uint8)
-    assert scene_of(image).is_grey
+    assert scene_of(image).is_gray
     image[:, 60:, 2] = 91
-    assert not scene_of(image).is_grey
+    assert not scene_of(image).is_gray
 
 
 def test_templates_are_read_as_rgba() -> None:

@@ -19,7 +19,7 @@ def test_red_is_channel_0() -> None:
     assert (tensor[:, 0] == 1).all() and (tensor[:, 1:] == -1).all()
 
 
-def test_every_value_is_normalised_and_comes_back() -> None:
+def test_every_value_is_normalized_and_comes_back() -> None:
     values = torch.arange(256, dtype=torch.uint8).reshape(16, 16, 1).expand(16, 16, 3)
     tensor = to_tensor(values)
     expected = (np.arange(256, dtype=np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)

@@ -1,4 +1,4 @@
-"""Grey tiles, uint8 [128, 128], that repeat without a seam: folds shade a surface, patterns mix its two colours."""
+"""Gray tiles, uint8 [128, 128], that repeat without a seam: folds shade a surface, patterns mix its two colors."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def flowers() -> Tile:
     u, v = x % 32 - 16, (y + 16 * ((x // 32) % 2)) % 32 - 16
     angle, radius = np.arctan2(v, u), np.hypot(u, v)
     petals = 9.0 + 3.2 * np.cos(5 * angle) - radius
-    centre = 2.8 - radius
-    return _to_tile(0.85 * _step(petals, 0.8) - 0.5 * _step(centre, 0.6))
+    center = 2.8 - radius
+    return _to_tile(0.85 * _step(petals, 0.8) - 0.5 * _step(center, 0.6))
 
 
 def _grid() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -15,7 +15,7 @@ from transforms.painting.cutout import Cutout, shaded
 from transforms.painting.dice import Dice
 from transforms.painting.occluder import DrawnOccluder
 from transforms.painting.paint import cover, paint
-from transforms.painting.palette import Colour, fabric_colour, hair_colour, skin_colour
+from transforms.painting.palette import Color, fabric_color, hair_color, skin_color
 from transforms.painting.placement import box_around
 from transforms.painting.scene import Scene
 from transforms.painting.wear import printed
@@ -30,21 +30,21 @@ _NOISE_SIDES: Final = (8, IMAGE_SIZE)
 def block(scene: Scene) -> None:
     """Cover a turned rectangle of 6 to 30 % of the image, or the ellipse inside it, anywhere in the image.
 
-    Its surface is noise, one flat colour, skin, hair or a printed fabric.
+    Its surface is noise, one flat color, skin, hair or a printed fabric.
     Draws: shape, then the surface.
     """
     _SURFACES[scene.dice.index(len(_SURFACES))](scene, _shape(scene.dice))
 
 
 def _noise(scene: Scene, shape: Cutout) -> None:
-    """Cover with squares of random colours, as many to the box as they would be to the image."""
+    """Cover with squares of random colors, as many to the box as they would be to the image."""
     side = round(scene.dice.uniform(*_NOISE_SIDES))
     size = shape.box.size
     width, height = (math.ceil(length * side / IMAGE_SIZE) for length in size)
-    channels = 1 if scene.is_grey else 3
+    channels = 1 if scene.is_gray else 3
     noise = scene.dice.bytes(height * width * channels).reshape(height, width, channels)
     squares = cv2.resize(noise, size, interpolation=cv2.INTER_NEAREST)
-    if scene.is_grey:
+    if scene.is_gray:
         squares = cv2.cvtColor(squares, cv2.COLOR_GRAY2RGB)
     coverage = cv2.cvtColor(cv2.bitwise_not(shape.uncovered), cv2.COLOR_GRAY2RGB)
     covering = cv2.multiply(squares, coverage, scale=1 / 255)
@@ -52,25 +52,25 @@ def _noise(scene: Scene, shape: Cutout) -> None:
 
 
 def _flat(scene: Scene, shape: Cutout) -> None:
-    _paint(scene, shape, [fabric_colour(scene.dice)] * 3, Relief("grain", 0.0))
+    _paint(scene, shape, [fabric_color(scene.dice)] * 3, Relief("grain", 0.0))
 
 
 def _skin(scene: Scene, shape: Cutout) -> None:
-    _paint(scene, shape, [skin_colour(scene)] * 3, Relief("grain", 0.25))
+    _paint(scene, shape, [skin_color(scene)] * 3, Relief("grain", 0.25))
 
 
 def _hair(scene: Scene, shape: Cutout) -> None:
-    _paint(scene, shape, [hair_colour(scene)] * 3, Relief("strands", 0.5))
+    _paint(scene, shape, [hair_color(scene)] * 3, Relief("strands", 0.5))
 
 
 def _fabric(scene: Scene, shape: Cutout) -> None:
     dice = scene.dice
-    colours = [fabric_colour(dice) for _ in range(3)]
-    _paint(scene, printed(shape, dice, probability=1), colours, Relief("folds", 0.3))
+    colors = [fabric_color(dice) for _ in range(3)]
+    _paint(scene, printed(shape, dice, probability=1), colors, Relief("folds", 0.3))
 
 
-def _paint(scene: Scene, shape: Cutout, colours: Sequence[Colour], relief: Relief) -> None:
-    paint(scene, shape._replace(materials=shaded(shape.materials, relief, scene.dice)), colours)
+def _paint(scene: Scene, shape: Cutout, colors: Sequence[Color], relief: Relief) -> None:
+    paint(scene, shape._replace(materials=shaded(shape.materials, relief, scene.dice)), colors)
 
 
 def _shape(dice: Dice) -> Cutout:
@@ -83,7 +83,7 @@ def _shape(dice: Dice) -> Cutout:
     width, height = math.sqrt(area * aspect), math.sqrt(area / aspect)
     angle = dice.uniform(-90.0, 90.0)
     cos, sin = math.cos(math.radians(angle)) / 2, math.sin(math.radians(angle)) / 2
-    # From the centre to two neighbouring corners.
+    # From the center to two neighbouring corners.
     corners = (
         (width * cos - height * sin, width * sin + height * cos),
         (width * cos + height * sin, width * sin - height * cos),
@@ -106,7 +106,7 @@ def _shape(dice: Dice) -> Cutout:
 
 
 def _place(reach: float, dice: Dice) -> float:
-    """Draw the centre of a shape that reaches so far along one axis and stays inside, where it can."""
+    """Draw the center of a shape that reaches so far along one axis and stays inside, where it can."""
     margin = min(reach, IMAGE_SIZE / 2 - 1)
     return dice.uniform(margin, IMAGE_SIZE - 1 - margin)
 

@@ -8,13 +8,13 @@ from typing import Final
 from transforms.painting.assets import Relief
 from transforms.painting.occluder import DrawnOccluder
 from transforms.painting.paint import paint
-from transforms.painting.palette import Colour, one_of, scaled
+from transforms.painting.palette import Color, one_of, scaled
 from transforms.painting.scene import Scene
 from transforms.painting.wear import wear
 
 _TEMPLATES: Final = ("surgical", "surgical_loose")
 _RELIEF: Final = Relief("folds", 0.22)
-_CLOTHS: Final[Sequence[Colour]] = (
+_CLOTHS: Final[Sequence[Color]] = (
     (146, 200, 226),  # blue twice: it is the commonest
     (128, 186, 218),
     (150, 208, 186),
@@ -23,13 +23,13 @@ _CLOTHS: Final[Sequence[Colour]] = (
     (40, 42, 46),
     (184, 178, 208),
 )
-_TRIMS: Final[Sequence[Colour]] = ((240, 242, 244), (222, 228, 232))
-_METAL: Final[Colour] = (150, 152, 156)
+_TRIMS: Final[Sequence[Color]] = ((240, 242, 244), (222, 228, 232))
+_METAL: Final[Color] = (150, 152, 156)
 
 
 @DrawnOccluder
 def surgical_mask(scene: Scene) -> None:
-    """Cover nose, mouth and chin with a pleated mask in one of the usual colours."""
+    """Cover nose, mouth and chin with a pleated mask in one of the usual colors."""
     cutout = wear(_TEMPLATES, _RELIEF, scene.dice)
-    colours = (one_of(_CLOTHS, scene.dice), one_of(_TRIMS, scene.dice), _METAL)
-    paint(scene, cutout, [scaled(colour, scene.exposure) for colour in colours])
+    colors = (one_of(_CLOTHS, scene.dice), one_of(_TRIMS, scene.dice), _METAL)
+    paint(scene, cutout, [scaled(color, scene.exposure) for color in colors])

@@ -1,1 +1,1 @@
-"""How an occluder is put before a face: templates, colours, placement, light, and the mask of what it hides."""
+"""How an occluder is put before a face: templates, colors, placement, light, and the mask of what it hides."""

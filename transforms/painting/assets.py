@@ -27,7 +27,7 @@ class Relief(NamedTuple):
 def load_template(name: str) -> NDArray[np.uint8]:
     """Return the template assets/occluders/<name>.png as uint8 [240, 240, 4], read-only.
 
-    Its colour channels are not colours but the shades of up to three materials, painted at run time; A is the coverage.
+    Its color channels are not colors but the shades of up to three materials, painted at run time; A is the coverage.
     """
     return read_only(np.ascontiguousarray(_decode(ASSETS / "occluders" / f"{name}.png")[..., [2, 1, 0, 3]]))
 

@@ -77,7 +77,7 @@ def worn_cutout(name: str, variant: int, relief: Relief, margin: int) -> Cutout:
 
 @cache
 def held_cutout(name: str, variant: int, relief: Relief, margin: int, anchor: Point) -> Cutout:
-    """Return one of VARIANTS placements of a template with its point `anchor` in the centre of the face, read-only."""
+    """Return one of VARIANTS placements of a template with its point `anchor` in the center of the face, read-only."""
     dice = fixed_dice(name, variant)
     return _cut_out(name, free_placement(dice, anchor), relief, dice, margin)
 

@@ -1,4 +1,4 @@
-"""From a cutout to a view: its colours, and the mask that belongs to it.
+"""From a cutout to a view: its colors, and the mask that belongs to it.
 
 Everything happens in the box that the occluder fills, in uint8: float32 images would cost three times as much.
 """
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from transforms.painting.cutout import FULL, Cutout
-from transforms.painting.palette import Colour
+from transforms.painting.palette import Color
 from transforms.painting.placement import Box
 from transforms.painting.scene import Scene
 from transforms.view import Image, Mask, View
@@ -22,16 +22,16 @@ _GAINS: Final = (0.85, 1.08)  # of the light on an occluder
 _LUMA: Final = np.array([[0.299, 0.587, 0.114]] * 3)
 
 
-def paint(scene: Scene, cutout: Cutout, colours: Sequence[Colour]) -> None:
-    """Put a painted cutout before the scene: a grey image stays grey.
+def paint(scene: Scene, cutout: Cutout, colors: Sequence[Color]) -> None:
+    """Put a painted cutout before the scene: a gray image stays gray.
 
     Args:
         scene: its dice draw the gain of the light.
         cutout: within the crop.
-        colours: of the three materials; the painted values are clipped.
+        colors: of the three materials; the painted values are clipped.
     """
-    matrix = np.array(colours).T * (scene.dice.uniform(*_GAINS) / (255.0 * FULL))
-    if scene.is_grey:
+    matrix = np.array(colors).T * (scene.dice.uniform(*_GAINS) / (255.0 * FULL))
+    if scene.is_gray:
         matrix = _LUMA @ matrix
     cover(scene.view, cutout.box, np.asarray(cv2.transform(cutout.materials, matrix)), cutout.uncovered)
 

@@ -1,4 +1,4 @@
-"""Colours of occluders: (red, green, blue), 255 = full; painting clips what a variation takes beyond."""
+"""Colors of occluders: (red, green, blue), 255 = full; painting clips what a variation takes beyond."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import cv2
 from transforms.painting.dice import Dice
 from transforms.painting.scene import Scene
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 
 # From the lightest to the darkest human skin and from white to black hair, to be interpolated.
-SKIN_TONES: Final[Sequence[Colour]] = (
+SKIN_TONES: Final[Sequence[Color]] = (
     (250, 222, 203),
     (239, 203, 174),
     (226, 180, 143),
@@ -24,7 +24,7 @@ SKIN_TONES: Final[Sequence[Colour]] = (
     (92, 58, 40),
     (60, 38, 30),
 )
-HAIR_TONES: Final[Sequence[Colour]] = (
+HAIR_TONES: Final[Sequence[Color]] = (
     (220, 215, 208),
     (170, 166, 160),
     (214, 178, 118),
@@ -35,7 +35,7 @@ HAIR_TONES: Final[Sequence[Colour]] = (
     (36, 28, 26),
     (20, 18, 20),
 )
-_NEUTRALS: Final[Sequence[Colour]] = (
+_NEUTRALS: Final[Sequence[Color]] = (
     (245, 245, 242),
     (198, 200, 202),
     (120, 122, 126),
@@ -46,21 +46,21 @@ _NEUTRALS: Final[Sequence[Colour]] = (
 _SAMPLE_RADIUS = 3
 
 
-def scaled(colour: Colour, gain: float) -> Colour:
-    """Return a colour made lighter (gain > 1) or darker."""
-    red, green, blue = colour
+def scaled(color: Color, gain: float) -> Color:
+    """Return a color made lighter (gain > 1) or darker."""
+    red, green, blue = color
     return red * gain, green * gain, blue * gain
 
 
-def one_of(colours: Sequence[Colour], dice: Dice, spread: float = 12.0) -> Colour:
-    """Return one of `colours`, each channel moved by up to `spread`. Draws: index, move (3)."""
-    red, green, blue = colours[dice.index(len(colours))]
+def one_of(colors: Sequence[Color], dice: Dice, spread: float = 12.0) -> Color:
+    """Return one of `colors`, each channel moved by up to `spread`. Draws: index, move (3)."""
+    red, green, blue = colors[dice.index(len(colors))]
     more_red, more_green, more_blue = dice.around_zero(spread, 3)
     return red + more_red, green + more_green, blue + more_blue
 
 
-def skin_colour(scene: Scene) -> Colour:
-    """Draw a skin colour: half of the time the one of the face itself, else any human one in the light of the image.
+def skin_color(scene: Scene) -> Color:
+    """Draw a skin color: half of the time the one of the face itself, else any human one in the light of the image.
 
     The face's own is the mean of a small patch of cheek, nose or forehead, 10 % lighter or darker.
     Draws: own or other, then place (2) and gain, or tone and tint (3).
@@ -72,8 +72,8 @@ def skin_colour(scene: Scene) -> Colour:
     return scaled(_between(SKIN_TONES, dice), scene.exposure)
 
 
-def hair_colour(scene: Scene) -> Colour:
-    """Draw a hair colour: a third of the time the one at the image's top, else any natural one in its light.
+def hair_color(scene: Scene) -> Color:
+    """Draw a hair color: a third of the time the one at the image's top, else any natural one in its light.
 
     Draws: own or other, then place and gain, or tone and tint (3).
     """
@@ -83,7 +83,7 @@ def hair_colour(scene: Scene) -> Colour:
     return scaled(_between(HAIR_TONES, dice), scene.exposure)
 
 
-def fabric_colour(dice: Dice) -> Colour:
+def fabric_color(dice: Dice) -> Color:
     """Draw a dye: a third of the time a neutral, else any hue from pale to deep.
 
     Draws: neutral or not, then index and tint (3), or hue, saturation and value.
@@ -94,7 +94,7 @@ def fabric_colour(dice: Dice) -> Colour:
     return scaled(colorsys.hsv_to_rgb(hue, saturation, value), 255.0)
 
 
-def _between(tones: Sequence[Colour], dice: Dice) -> Colour:
+def _between(tones: Sequence[Color], dice: Dice) -> Color:
     position = dice.uniform(0, len(tones) - 1)
     index = int(position)
     share = position - index
@@ -104,7 +104,7 @@ def _between(tones: Sequence[Colour], dice: Dice) -> Colour:
     return red, green, blue
 
 
-def _patch(scene: Scene, x: float, y: float) -> Colour:
+def _patch(scene: Scene, x: float, y: float) -> Color:
     column, row = int(x), int(y)
     rows = slice(max(row - _SAMPLE_RADIUS, 0), row + _SAMPLE_RADIUS + 1)
     red, green, blue, _ = cv2.mean(scene.view.image[rows, column - _SAMPLE_RADIUS : column + _SAMPLE_RADIUS + 1])

@@ -26,12 +26,12 @@ MAX_SHIFT: Final = 5
 SCALES: Final = (0.95, 1.10)
 MAX_ROTATION: Final = 7.0
 MAX_SWING: Final = 60.0
-_MAX_PERSPECTIVE: Final = 1.2e-3  # per pixel: 50 pixels from the centre a length changes by up to 6 %
+_MAX_PERSPECTIVE: Final = 1.2e-3  # per pixel: 50 pixels from the center a length changes by up to 6 %
 
 Matrix = NDArray[np.float64]
 Point = tuple[float, float]
 
-CENTRE: Final = (IMAGE_SIZE / 2.0, 66.0)  # between eyes and mouth: turning about it keeps the occluder on the face
+CENTER: Final = (IMAGE_SIZE / 2.0, 66.0)  # between eyes and mouth: turning about it keeps the occluder on the face
 # The least-squares affine map of the template onto five moved points is moved.T @ _TEMPLATE_PSEUDOINVERSE.
 _TEMPLATE_PSEUDOINVERSE: Final[Matrix] = np.linalg.pinv(np.concatenate([TEMPLATE, np.ones((5, 1))], axis=1)).T
 _OFFSET: Final = 0.5 / CANVAS_SCALE - 0.5 - CANVAS_MARGIN
@@ -77,11 +77,11 @@ def face_placement(dice: Dice) -> Matrix:
     p, q = dice.around_zero(_MAX_PERSPECTIVE, 2)
     follow = np.eye(3)
     follow[:2] = landmarks.T @ _FOLLOW[dice.chance(0.5)]
-    return turn(scale, angle, CENTRE, CENTRE, (p, q)) @ follow
+    return turn(scale, angle, CENTER, CENTER, (p, q)) @ follow
 
 
 def free_placement(dice: Dice, anchor: Point) -> Matrix:
-    """Draw a homography [3, 3] from canvas to crop that puts the template point `anchor` on CENTRE.
+    """Draw a homography [3, 3] from canvas to crop that puts the template point `anchor` on CENTER.
 
     Draws: angle in [-60, 60] degrees, scale in [0.95, 1.10], tilt (2), mirror.
     """
@@ -91,15 +91,15 @@ def free_placement(dice: Dice, anchor: Point) -> Matrix:
     mirror = dice.chance(0.5)
     if mirror:
         anchor = (IMAGE_SIZE - anchor[0], anchor[1])
-    return turn(scale, angle, anchor, CENTRE, (p, q)) @ (_MIRRORED_CANVAS_TO_FACE if mirror else _CANVAS_TO_FACE)
+    return turn(scale, angle, anchor, CENTER, (p, q)) @ (_MIRRORED_CANVAS_TO_FACE if mirror else _CANVAS_TO_FACE)
 
 
-def turn(scale: float, angle: float, centre: Point, target: Point, tilt: Point = (0.0, 0.0)) -> Matrix:
-    """Return the homography that scales, turns (degrees, clockwise) and tilts about `centre`, moved to `target`."""
+def turn(scale: float, angle: float, center: Point, target: Point, tilt: Point = (0.0, 0.0)) -> Matrix:
+    """Return the homography that scales, turns (degrees, clockwise) and tilts about `center`, moved to `target`."""
     cos, sin = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
-    (x, y), (u, v), (p, q) = centre, target, tilt
-    about_centre = ((cos + u * p, u * q - sin, u), (sin + v * p, cos + v * q, v), (p, q, 1.0))
-    return np.array([(a, b, c - a * x - b * y) for a, b, c in about_centre])
+    (x, y), (u, v), (p, q) = center, target, tilt
+    about_center = ((cos + u * p, u * q - sin, u), (sin + v * p, cos + v * q, v), (p, q, 1.0))
+    return np.array([(a, b, c - a * x - b * y) for a, b, c in about_center])
 
 
 def box_around(points: Iterable[Point], margin: int = 0) -> Box:

@@ -17,14 +17,14 @@ class Scene(NamedTuple):
     Attributes:
         view: its image is read before it is changed; all of it is visible so far.
         dice: every random number of this view.
-        exposure: how much light the scene has, 1 for a middle grey image; a dark one dims what is put into it.
-        is_grey: whether the image has no colour.
+        exposure: how much light the scene has, 1 for a middle gray image; a dark one dims what is put into it.
+        is_gray: whether the image has no color.
     """
 
     view: View
     dice: Dice
     exposure: float
-    is_grey: bool
+    is_gray: bool
 
 
 def look_at(view: View, rng: np.random.Generator) -> Scene:
@@ -33,4 +33,4 @@ def look_at(view: View, rng: np.random.Generator) -> Scene:
     red, green, blue, _ = cv2.mean(view.image[4::8])
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue
     exposure = min(max(0.4 + 0.6 * luminance / 118.0, 0.45), 1.15)
-    return Scene(view, Dice(rng), exposure, is_grey=red == green == blue)
+    return Scene(view, Dice(rng), exposure, is_gray=red == green == blue)

@@ -1,4 +1,4 @@
-"""What the worn occluders share: a template chosen and put on the face, and a fabric's colours and pattern."""
+"""What the worn occluders share: a template chosen and put on the face, and a fabric's colors and pattern."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transforms.painting.assets import Relief, load_texture, read_only
 from transforms.painting.cutout import VARIANTS, Cutout, worn_cutout
 from transforms.painting.dice import Dice, fixed_dice
-from transforms.painting.palette import Colour, fabric_colour, scaled
+from transforms.painting.palette import Color, fabric_color, scaled
 from transforms.painting.placement import MAX_SHIFT, Box, turn
 from transforms.painting.scene import Scene
 
@@ -29,7 +29,7 @@ def wear(names: tuple[str, ...], relief: Relief, dice: Dice) -> Cutout:
 
 
 def printed(cutout: Cutout, dice: Dice, probability: float) -> Cutout:
-    """Return a cutout with a pattern in the second material's colour on the first, with `probability`.
+    """Return a cutout with a pattern in the second material's color on the first, with `probability`.
 
     Draws: whether; pattern, variant, place (2).
     """
@@ -58,9 +58,9 @@ def _draw_print(dice: Dice, box: Box) -> NDArray[np.uint8]:
     return sheet[row : row + height, column : column + width]
 
 
-def fabric_colours(scene: Scene) -> list[Colour]:
-    """Draw the colours of a fabric, of its trim and print, and of an emblem on it, in the light of the image.
+def fabric_colors(scene: Scene) -> list[Color]:
+    """Draw the colors of a fabric, of its trim and print, and of an emblem on it, in the light of the image.
 
-    Draws: three fabric colours.
+    Draws: three fabric colors.
     """
-    return [scaled(fabric_colour(scene.dice), scene.exposure) for _ in range(3)]
+    return [scaled(fabric_color(scene.dice), scene.exposure) for _ in range(3)]

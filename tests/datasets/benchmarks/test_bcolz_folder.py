@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from benchmark_sets import assert_one_line, blosc_chunk, draw_images, listing, normalise, write_bcolz
+from benchmark_sets import assert_one_line, blosc_chunk, draw_images, listing, normalize, write_bcolz
 from programs import ROOT
 
 from datasets import load_benchmark
@@ -24,7 +24,7 @@ def read(folder):
 def test_the_golden_folders_are_read_exactly(tmp_path, name):
     benchmark = load_benchmark(GOLDEN, name, cache=tmp_path)
     assert benchmark.issame.tolist() == EXPECTED[f"{name}_issame"].tolist()
-    floats = normalise(benchmark.images)
+    floats = normalize(benchmark.images)
     assert [zlib.crc32(row.tobytes()) for row in floats] == EXPECTED[f"{name}_crc32"].tolist()
     np.testing.assert_array_equal(floats[:, :, 0, 0], EXPECTED[f"{name}_corner"])
 
@@ -40,7 +40,7 @@ def test_every_pixel_value_comes_back_in_its_channel(tmp_path):
     images = np.zeros((2, 112, 112, 3), np.uint8)
     images[:, :, :, 0] = np.arange(112 * 112).reshape(112, 112) % 256
     images[:, :, :, 1] = 255
-    write_bcolz(tmp_path / "set", normalise(images), [True])
+    write_bcolz(tmp_path / "set", normalize(images), [True])
     np.testing.assert_array_equal(read(tmp_path / "set")[0], images)
 
 
@@ -49,14 +49,14 @@ def test_every_pixel_value_comes_back_in_its_channel(tmp_path):
 @pytest.mark.parametrize("level", [0, 5])
 def test_every_codec_and_shuffle(tmp_path, codec, shuffle, level):
     images = draw_images()
-    write_bcolz(tmp_path / "set", normalise(images), [True, False], 3, codec=codec, shuffle=shuffle, level=level)
+    write_bcolz(tmp_path / "set", normalize(images), [True, False], 3, codec=codec, shuffle=shuffle, level=level)
     np.testing.assert_array_equal(read(tmp_path / "set")[0], images)
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 2, 4, 5, 10**15])
 def test_any_chunking(tmp_path, chunk_rows):
     images = draw_images()
-    write_bcolz(tmp_path / "set", normalise(images), [False, True], chunk_rows)
+    write_bcolz(tmp_path / "set", normalize(images), [False, True], chunk_rows)
     pixels, issame = read(tmp_path / "set")
     np.testing.assert_array_equal(pixels, images)
     assert issame == [False, True]
@@ -65,12 +65,12 @@ def test_any_chunking(tmp_path, chunk_rows):
 @pytest.mark.parametrize("dtype", ["float16", "float64", ">f4", "<f8"])
 def test_other_floats(tmp_path, dtype):
     images = draw_images()
-    write_bcolz(tmp_path / "set", normalise(images).astype(dtype), [True, False])
+    write_bcolz(tmp_path / "set", normalize(images).astype(dtype), [True, False])
     np.testing.assert_array_equal(read(tmp_path / "set")[0], images)
 
 
 def test_room_in_the_last_chunk_is_left_out(tmp_path):
-    values = normalise(draw_images(6))
+    values = normalize(draw_images(6))
     write_bcolz(tmp_path / "set", values[:4], [True, False], chunk_rows=3)
     (tmp_path / "set" / "data" / "__1.blp").write_bytes(blosc_chunk(values[3:6]))
     assert len(read(tmp_path / "set")[0]) == 4
@@ -78,7 +78,7 @@ def test_room_in_the_last_chunk_is_left_out(tmp_path):
 
 def test_the_folder_itself_may_be_named(tmp_path):
     images = draw_images()
-    write_bcolz(tmp_path / "lfw", normalise(images), [True, False])
+    write_bcolz(tmp_path / "lfw", normalize(images), [True, False])
     benchmark = load_benchmark(tmp_path / "lfw", "other", cache=tmp_path / "cache")
     assert benchmark.name == "other"
     np.testing.assert_array_equal(benchmark.images, images)
@@ -151,7 +151,7 @@ BREAKAGES = {
 @pytest.mark.parametrize("breakage", BREAKAGES.values(), ids=BREAKAGES)
 def test_damaged_folders_are_refused_in_one_line(tmp_path, breakage):
     name, damage = breakage
-    write_bcolz(tmp_path / "data" / "lfw", normalise(draw_images()), [True, False])
+    write_bcolz(tmp_path / "data" / "lfw", normalize(draw_images()), [True, False])
     file = tmp_path / "data" / name
     damage(file)
     before = listing(tmp_path / "data")
@@ -163,25 +163,25 @@ def test_damaged_folders_are_refused_in_one_line(tmp_path, breakage):
 
 
 def test_another_number_of_answers_is_refused(tmp_path):
-    write_bcolz(tmp_path / "lfw", normalise(draw_images()), [True, False, True])
+    write_bcolz(tmp_path / "lfw", normalize(draw_images()), [True, False, True])
     with pytest.raises(ValueError, match=r"meta/sizes: shape must be \[6, 3, 112, 112\] for the 3 answers"):
         load_benchmark(tmp_path, "lfw", cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.01, -1.01, 3e38, 0.0])
-def test_values_that_are_no_normalised_pixels_are_refused(tmp_path, value):
-    values = normalise(draw_images())
+def test_values_that_are_no_normalized_pixels_are_refused(tmp_path, value):
+    values = normalize(draw_images())
     values[2, 1, 5, 7] = value
     write_bcolz(tmp_path / "lfw", values, [True, False], chunk_rows=1)
     with pytest.raises(ValueError) as caught:
         load_benchmark(tmp_path, "lfw", cache=tmp_path / "cache")
-    assert_one_line(caught.value, "__2.blp, image 0 in it", "normalised otherwise")
+    assert_one_line(caught.value, "__2.blp, image 0 in it", "normalized otherwise")
 
 
-def test_another_normalisation_is_refused(tmp_path):
+def test_another_normalization_is_refused(tmp_path):
     values = (draw_images()[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 128
     write_bcolz(tmp_path / "lfw", values, [True, False])
-    with pytest.raises(ValueError, match="normalised otherwise"):
+    with pytest.raises(ValueError, match="normalized otherwise"):
         load_benchmark(tmp_path, "lfw", cache=tmp_path / "cache")
 
 
@@ -208,7 +208,7 @@ def mutate(data, rng):
 def fuzz(root, count, seed):
     """Read folders with one mutated file; each is a whole set or refused in one line. Return how many were refused."""
     rng = np.random.default_rng(seed)
-    values = normalise(draw_images(2))
+    values = normalize(draw_images(2))
     files, intact = [], []
     for codec in CODECS:
         folder = root / codec.decode()

@@ -9,7 +9,7 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
-from benchmark_sets import assert_one_line, draw_images, listing, normalise, write_bcolz, write_bin
+from benchmark_sets import assert_one_line, draw_images, listing, normalize, write_bcolz, write_bin
 
 from datasets import Benchmark, find_benchmarks, load_benchmark, save_benchmark
 from datasets.benchmarks import bin_file as bin_module
@@ -58,7 +58,7 @@ def test_the_source_of_a_file_is_its_sha256(data, cache):
 
 
 def test_the_source_of_a_folder_is_that_of_what_sha256sum_prints(data, cache):
-    write_bcolz(data / "set", normalise(draw_images()), [True, False])
+    write_bcolz(data / "set", normalize(draw_images()), [True, False])
     names = sorted(["set_list.npy", "set/meta/sizes", "set/meta/storage", "set/data/__0.blp", "set/data/__1.blp"])
     printed = subprocess.run(["sha256sum", *names], cwd=data, capture_output=True, check=True).stdout
     assert load_benchmark(data, "set", cache).source == f"sha256:{hashlib.sha256(printed).hexdigest()}"
@@ -95,7 +95,7 @@ def test_a_changed_file_is_converted_again(data, cache, keep_time):
 
 @pytest.mark.parametrize("name", ["data/__1.blp", "meta/storage", "../set_list.npy"])
 def test_a_change_in_any_file_of_a_folder_is_noticed(data, cache, name):
-    write_bcolz(data / "set", normalise(draw_images()), [True, False])
+    write_bcolz(data / "set", normalize(draw_images()), [True, False])
     load_benchmark(data, "set", cache)
     file = data / "set" / name
     os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
@@ -207,7 +207,7 @@ def test_our_own_layout_comes_first_then_bin_then_bcolz(data, cache):
     def answers():
         return load_benchmark(data, "lfw", cache).issame.tolist()
 
-    write_bcolz(data / "lfw", normalise(draw_images()), [False, False])
+    write_bcolz(data / "lfw", normalize(draw_images()), [False, False])
     assert answers() == [True, False]
     (data / "lfw.bin").unlink()
     assert answers() == [False, False]
@@ -218,7 +218,7 @@ def test_our_own_layout_comes_first_then_bin_then_bcolz(data, cache):
 
 def test_sets_of_all_formats_are_found_by_name(data, cache):
     issame = np.array([True, False, True, False])
-    write_bcolz(data / "cfp_fp", normalise(draw_images(8)), issame)
+    write_bcolz(data / "cfp_fp", normalize(draw_images(8)), issame)
     save_benchmark(Benchmark(draw_images(8), ~issame, "cplfw"), data)
     for name in ("lfw", "other"):
         write_bin(data / f"{name}.bin", draw_images(8), issame)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from benchmark_sets import draw_images, write_bcolz, write_bin
-from benchmark_sets import normalise as normalised
+from benchmark_sets import normalize as normalized
 from converted_faces import contents, kill_at, killed, read_rgb, write_face
 from programs import ROOT
 
@@ -179,7 +179,7 @@ def test_finished_sets_are_kept_and_others_are_made(tmp_path):
     write_bin(tmp_path / "in/one.bin", images, [True, False])
     sets_to_memmap(job(tmp_path / "in", tmp_path / "sets"))
     before = (tmp_path / "sets/one/images.npy").stat().st_mtime_ns
-    write_bcolz(tmp_path / "in/two", normalised(images), [True, False])
+    write_bcolz(tmp_path / "in/two", normalized(images), [True, False])
     texts = [outcome.text for outcome in sets_to_memmap(job(tmp_path / "in", tmp_path / "sets"))]
     assert "complete already" in texts[0] and "2 pairs" in texts[1]
     assert (tmp_path / "sets/one/images.npy").stat().st_mtime_ns == before

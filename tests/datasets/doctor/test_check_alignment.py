@@ -15,11 +15,11 @@ from datasets.doctor.skin import red_minus_blue
 from datasets.synthetic.prepare import render_identities
 
 
-def move(grey, right=0.0, down=0.0, angle=0.0, scale=1.0):
+def move(gray, right=0.0, down=0.0, angle=0.0, scale=1.0):
     """Moved here in another way than the doctor moves its copies: about another point, with other borders."""
     matrix = cv2.getRotationMatrix2D((55.5, 55.5), angle, scale)
     matrix[:, 2] += right, down
-    return cv2.warpAffine(grey, matrix, (112, 112), borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(gray, matrix, (112, 112), borderMode=cv2.BORDER_REPLICATE)
 
 
 @pytest.fixture(scope="module")
@@ -28,29 +28,29 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def greys(images):
+def grays(images):
     return [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
 
 
-def judge(greys):
-    indices = np.arange(len(greys))
-    model = fit(greys, indices)
-    scores = model.score(np.stack([features_of(grey) for grey in greys]))
+def judge(grays):
+    indices = np.arange(len(grays))
+    model = fit(grays, indices)
+    scores = model.score(np.stack([features_of(gray) for gray in grays]))
     return model, scores[indices, half_of(indices)] < SUSPECT_BELOW
 
 
-def test_aligned_faces_are_consistent(greys):
-    model, suspected = judge(greys)
+def test_aligned_faces_are_consistent(grays):
+    model, suspected = judge(grays)
     assert model.consistency > 0.95 and model.is_consistent
     assert suspected.mean() < 0.03
 
 
-def test_moved_faces_are_suspected_and_the_others_are_not(greys):
+def test_moved_faces_are_suspected_and_the_others_are_not(grays):
     rng = np.random.default_rng(0)
     moves = [{"right": 16}, {"down": -15}, {"angle": 90}, {"angle": 180}, {"angle": -40}, {"scale": 0.6}]
-    moved = np.zeros(len(greys), bool)
-    moved[rng.choice(len(greys), 24, replace=False)] = True
-    mixed = [move(grey, **moves[index % 6]) if moved[index] else grey for index, grey in enumerate(greys)]
+    moved = np.zeros(len(grays), bool)
+    moved[rng.choice(len(grays), 24, replace=False)] = True
+    mixed = [move(gray, **moves[index % 6]) if moved[index] else gray for index, gray in enumerate(grays)]
     model, suspected = judge(mixed)
     assert model.is_consistent
     assert suspected[moved].mean() > 0.4  # chance is 0.01
@@ -60,20 +60,20 @@ def test_moved_faces_are_suspected_and_the_others_are_not(greys):
 @pytest.mark.parametrize(
     "change", [{"right": 7, "down": 7}, {"angle": 20}, {"scale": 0.75}, {"scale": 1.3}, {"angle": 180}]
 )
-def test_faces_all_moved_alike_are_consistent(greys, change):
-    model, _ = judge([move(grey, **change) for grey in greys[:MIN_SAMPLE]])
+def test_faces_all_moved_alike_are_consistent(grays, change):
+    model, _ = judge([move(gray, **change) for gray in grays[:MIN_SAMPLE]])
     assert model.is_consistent
 
 
-def test_faces_each_moved_otherwise_are_not_consistent(greys):
+def test_faces_each_moved_otherwise_are_not_consistent(grays):
     rng = np.random.default_rng(1)
-    model, _ = judge([move(grey, *rng.uniform(-12, 12, 2)) for grey in greys[:MIN_SAMPLE]])
+    model, _ = judge([move(gray, *rng.uniform(-12, 12, 2)) for gray in grays[:MIN_SAMPLE]])
     assert not model.is_consistent
 
 
-def test_features_do_not_see_light_and_contrast(greys):
+def test_features_do_not_see_light_and_contrast(grays):
     """A half as bright, with a ramp of light over it, an image has nearly the features it had."""
-    own, other, darker = features_of(greys[0]), features_of(greys[1]), greys[0] // 2 + np.arange(112, dtype=np.uint8)
+    own, other, darker = features_of(grays[0]), features_of(grays[1]), grays[0] // 2 + np.arange(112, dtype=np.uint8)
     assert np.corrcoef(own, features_of(darker))[0, 1] > 0.8 > 0.5 > np.corrcoef(own, other)[0, 1]
 
 
@@ -87,5 +87,5 @@ def test_skin_tells_the_channel_order(images):
     swapped = np.array([red_minus_blue(image[..., ::-1]) for image in images])
     np.testing.assert_array_equal(swapped, -warmth)
     assert (warmth < 0).mean() < 0.2
-    grey = np.repeat(images[0][..., :1], 3, axis=2)
-    assert red_minus_blue(grey) is None
+    gray = np.repeat(images[0][..., :1], 3, axis=2)
+    assert red_minus_blue(gray) is None

@@ -29,27 +29,27 @@ def pairs_by_loop(hashes, limit=MAX_DISTANCE):
 
 
 @pytest.fixture(scope="module")
-def greys():
+def grays():
     images, _ = render_identities("check duplicates", 15, 2)
     return [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
 
 
-def test_the_hash_is_the_signs_of_the_lowest_coefficients(greys):
+def test_the_hash_is_the_signs_of_the_lowest_coefficients(grays):
     """Against the cosines of the definition."""
-    small = cv2.resize(greys[0], (56, 56), interpolation=cv2.INTER_AREA).astype(np.float64)
+    small = cv2.resize(grays[0], (56, 56), interpolation=cv2.INTER_AREA).astype(np.float64)
     places = np.arange(56)
     cosines = np.cos(np.pi * np.outer(np.arange(17), 2 * places + 1) / 112)
     coefficients = cosines @ small @ cosines.T
     signs = [*(coefficients[:16, :16].ravel()[1:] > 0), coefficients[16, 0] > 0]
-    assert np.unpackbits(perceptual_hash(greys[0]).view(np.uint8)).astype(bool).tolist() == signs
+    assert np.unpackbits(perceptual_hash(grays[0]).view(np.uint8)).astype(bool).tolist() == signs
 
 
-def test_copies_are_near_and_different_faces_are_far(greys):
-    hashes = np.stack([perceptual_hash(grey) for grey in greys])
+def test_copies_are_near_and_different_faces_are_far(grays):
+    hashes = np.stack([perceptual_hash(gray) for gray in grays])
     assert min(pairs_by_loop(hashes, NUM_BITS).values()) > 3 * MAX_DISTANCE
-    for grey, own in zip(greys, hashes, strict=True):
-        jpeg = cv2.imdecode(cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], cv2.IMREAD_GRAYSCALE)
-        small = cv2.resize(cv2.resize(grey, (56, 56), interpolation=cv2.INTER_AREA), (112, 112))
+    for gray, own in zip(grays, hashes, strict=True):
+        jpeg = cv2.imdecode(cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, 50])[1], cv2.IMREAD_GRAYSCALE)
+        small = cv2.resize(cv2.resize(gray, (56, 56), interpolation=cv2.INTER_AREA), (112, 112))
         assert all(distance(perceptual_hash(copy), own) <= MAX_DISTANCE for copy in (jpeg, small))
 
 

@@ -157,10 +157,10 @@ def test_swapped_channels_are_suspected(healthy, images, tmp_path):
     swapped = {int(Path(name).stem) >= 110 for (name,) in names(rows, "more_blue_than_red")}
     listed = [int(Path(name).stem) >= 110 for (name,) in names(rows, "more_blue_than_red")]
     assert True in swapped and np.mean(listed) > 0.8
-    # Grey images say nothing.
+    # Gray images say nothing.
     for number, image in enumerate(images):
-        write_face(tmp_path / f"grey/{number // EACH}/{number}.pgm", cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
-    _, report, _ = check(tmp_path / "grey", output=tmp_path / "out")
+        write_face(tmp_path / f"gray/{number // EACH}/{number}.pgm", cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+    _, report, _ = check(tmp_path / "gray", output=tmp_path / "out")
     assert report["channels"]["colour_images"] == 0 and kinds(report) == set()
 
 

@@ -17,7 +17,7 @@ def images():
     return render_identities("alignment", 50, 4)[0]
 
 
-def grey(image):
+def gray(image):
     return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
 
 
@@ -31,10 +31,10 @@ def small(image, side):
     return cv2.resize(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), (112, 112))
 
 
-def alarms(greys, number, draws=40):
+def alarms(grays, number, draws=40):
     """Return the share of samples of `number` images that are called unaligned."""
     rng = np.random.default_rng(0)
-    samples = ([greys[i] for i in rng.choice(len(greys), number, replace=False)] for _ in range(draws))
+    samples = ([grays[i] for i in rng.choice(len(grays), number, replace=False)] for _ in range(draws))
     return np.mean([measure_alignment(sample).is_suspect for sample in samples])
 
 
@@ -64,18 +64,18 @@ MOVED = {
 @pytest.mark.parametrize("change", ALIGNED.values(), ids=ALIGNED.keys())
 @pytest.mark.parametrize("number", [MIN_SAMPLE, 40, 150])
 def test_aligned_faces_raise_no_alarm(images, change, number):
-    greys = [grey(change(image, np.random.default_rng(place))) for place, image in enumerate(images)]
-    assert alarms(greys, number) <= (0.05 if number == MIN_SAMPLE else 0)
+    grays = [gray(change(image, np.random.default_rng(place))) for place, image in enumerate(images)]
+    assert alarms(grays, number) <= (0.05 if number == MIN_SAMPLE else 0)
 
 
 @pytest.mark.parametrize("change", MOVED.values(), ids=MOVED.keys())
 def test_faces_elsewhere_raise_the_alarm(images, change):
-    greys = [grey(change(image, np.random.default_rng(place))) for place, image in enumerate(images)]
-    assert alarms(greys, 150) == 1 and alarms(greys, 20) >= 0.3
+    grays = [gray(change(image, np.random.default_rng(place))) for place, image in enumerate(images)]
+    assert alarms(grays, 150) == 1 and alarms(grays, 20) >= 0.3
 
 
 def test_too_few_images_are_not_judged(images):
-    few = measure_alignment([grey(image)[::-1].copy() for image in images[: MIN_SAMPLE - 1]])
+    few = measure_alignment([gray(image)[::-1].copy() for image in images[: MIN_SAMPLE - 1]])
     assert not few.is_suspect and not few.is_judged and "not judged, 10 readable images" in str(few)
     assert not measure_alignment([]).is_suspect
 

@@ -9,7 +9,7 @@ from datasets import ImageFolderDataset, UnreadableImageError
 from datasets.faces.paths import PathTable
 
 
-def test_identities_and_images_are_sorted_and_labelled(tmp_path, write_image):
+def test_identities_and_images_are_sorted_and_labeled(tmp_path, write_image):
     for name in ("zoe/2.png", "zoe/1.png", "Anna/b.JPG", "Anna/a.png", "mia/x.pgm"):
         write_image(tmp_path / name)
     dataset = ImageFolderDataset(tmp_path)

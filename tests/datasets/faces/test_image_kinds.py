@@ -17,8 +17,8 @@ FORMATS = (".jpg", ".png", ".bmp", ".webp", ".avif", ".gif", ".tif", ".pgm", ".p
 
 def encoded(suffix, shape=(64, 64, 3)):
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    grey = suffix in (".pgm", ".pbm")
-    return cv2.imencode(suffix, image[..., 0] if grey else image)[1].tobytes()
+    gray = suffix in (".pgm", ".pbm")
+    return cv2.imencode(suffix, image[..., 0] if gray else image)[1].tobytes()
 
 
 def put(root, files):

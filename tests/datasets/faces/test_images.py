@@ -45,11 +45,11 @@ def test_a_red_image_is_red(suffix):
     assert red > 250 and green < 5 and blue < 5
 
 
-def test_grey_images_get_three_equal_channels():
-    grey = noise(channels=0)
+def test_gray_images_get_three_equal_channels():
+    gray = noise(channels=0)
     for suffix in (".pgm", ".png"):
-        image = decode_image(encode(suffix, grey), "x")
-        np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, axis=2))
+        image = decode_image(encode(suffix, gray), "x")
+        np.testing.assert_array_equal(image, np.repeat(gray[..., None], 3, axis=2))
 
 
 @pytest.mark.parametrize(("suffix", "channels"), [(".png", 3), (".png", 0), (".pgm", 0), (".tif", 3)])

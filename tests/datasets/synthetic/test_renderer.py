@@ -1,4 +1,4 @@
-"""Tests of the renderer of synthetic faces: geometry against independent solutions, colour order, determinism."""
+"""Tests of the renderer of synthetic faces: geometry against independent solutions, color order, determinism."""
 
 from dataclasses import astuple, replace
 
@@ -56,7 +56,7 @@ def test_alignment_is_the_least_squares_similarity(yaw):
     nuisance = Nuisance(yaw=yaw, pitch=0.15)
     found = landmarks(identity_of(4), nuisance)
     # The best similarity on top of the alignment, solved as four unknowns, must be the identity. What moves is the
-    # perspective of an eye's centre, which is not the centre of the projected eye.
+    # perspective of an eye's center, which is not the center of the projected eye.
     x, y = found.T
     ones, zeros = np.ones(5), np.zeros(5)
     system = np.concatenate([np.column_stack([x, -y, ones, zeros]), np.column_stack([y, x, zeros, ones])])
@@ -107,9 +107,9 @@ def test_light_from_the_left_brightens_the_left_cheek():
     assert mirrored[:, right].mean() > mirrored[:, left].mean() + 10
 
 
-def test_age_greys_the_hair():
+def test_age_grays_the_hair():
     identity = identity_of(8)
-    identity = replace(identity, colours=replace(identity.colours, hair=0.2, hair_redness=0.8, greying=1.0))
+    identity = replace(identity, colors=replace(identity.colors, hair=0.2, hair_redness=0.8, graying=1.0))
     young, old = (render_face(identity, replace(EVEN_LIGHT, age=age))[4:14, 46:66].astype(float) for age in (0.1, 1.0))
     assert np.ptp(old.mean(axis=(0, 1))) < 12 < np.ptp(young.mean(axis=(0, 1)))
     assert old.mean() > young.mean() + 30
@@ -131,9 +131,9 @@ def test_a_mark_stays_on_the_skin_when_the_head_turns():
 def test_identity_shows_in_every_band_of_the_face(rows):
     nuisance = replace(EVEN_LIGHT, seed=3)
     bands = np.stack([render_face(identity_of(seed), nuisance)[rows, 24:88] for seed in range(12)]).astype(float)
-    grey = bands.mean(axis=3)
-    grey -= grey.mean(axis=(1, 2), keepdims=True)  # skin tone does not count
-    assert grey.std(axis=0).mean() > 8
+    gray = bands.mean(axis=3)
+    gray -= gray.mean(axis=(1, 2), keepdims=True)  # skin tone does not count
+    assert gray.std(axis=0).mean() > 8
 
 
 def test_identity_and_nuisance_are_drawn_in_their_ranges():

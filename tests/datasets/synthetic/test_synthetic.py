@@ -202,13 +202,13 @@ def test_no_shortcut_solves_a_benchmark(name):
     images = np.asarray(benchmark.images)
     pixels = np.stack([cv2.resize(image, (56, 56), interpolation=cv2.INTER_AREA) for image in images])
     pixels = pixels.reshape(len(images), -1).astype(np.float32)
-    colours = images.mean(axis=(1, 2))
+    colors = images.mean(axis=(1, 2))
     scores = {
         "raw pixels": cosine(pixels),
-        "raw pixels about grey": cosine(pixels - 127.5),
+        "raw pixels about gray": cosine(pixels - 127.5),
         "raw pixels about their mean": cosine(pixels - pixels.mean(axis=1, keepdims=True)),
-        "mean colour": -np.linalg.norm(colours[0::2] - colours[1::2], axis=1),
-        "mean colour's hue": cosine(colours),
+        "mean color": -np.linalg.norm(colors[0::2] - colors[1::2], axis=1),
+        "mean color's hue": cosine(colors),
         "untrained network": cosine(untrained(images, training=False)),
         "untrained network with batch statistics": cosine(untrained(images, training=True)),
     }

@@ -18,7 +18,7 @@ from evaluation import (
     fold_of_pairs,
     paired_bootstrap,
     paired_draws,
-    summarise,
+    summarize,
     tar_at_far,
     tar_measure,
     verification,
@@ -154,7 +154,7 @@ def test_resamples_without_the_measure_are_left_out_and_counted():
 
 def test_average_over_benchmarks_and_percentiles():
     draws = average([Draws(0.2, np.arange(101.0)), Draws(0.4, np.arange(101.0) + 10)])
-    assert summarise(draws) == (pytest.approx(0.3), pytest.approx(7.5), pytest.approx(102.5), 101)
+    assert summarize(draws) == (pytest.approx(0.3), pytest.approx(7.5), pytest.approx(102.5), 101)
 
 
 def test_resamples_of_six_thousand_pairs_are_quick():
