@@ -1,6 +1,6 @@
 """The guard of the updates: a step that NaN or infinity took part in changes nothing, and the host learns of it later.
 
-Whether a step is sound is decided on the device, which voids the update by itself; the host reads the answer when the
+Whether a step is sound is decided on the device, which skips the update by itself; the host reads the answer when the
 gradients of the next step are on their way, so it never waits for the device to run dry.
 """
 
@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from engine.host import Batch
-from ops import gather_objects, is_distributed, rank_and_ranks
+from ops import gather_objects, is_distributed, own_rank, world_size
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Incident:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A step that was made, or voided, and whose facts the host has not read."""
+    """A step that was made, or skipped, and whose facts the host has not read."""
 
     step: int
     passes: list[ForwardPass]
@@ -159,7 +159,7 @@ class UpdateGuard:
         if attempt is None:
             return
         bad_losses, bad_norms, loss = attempt.facts.read()
-        loss /= rank_and_ranks()[1]
+        loss /= world_size()
         if bad_losses or (bad_norms and not attempt.scaled):
             self._refused(attempt, loss, _explain(attempt, bad_losses > 0))
         elif not bad_norms:
@@ -233,7 +233,7 @@ def _explain(attempt: _Attempt, bad_losses: bool) -> str | None:
         if not torch.isfinite(forward_pass.total):
             terms = [name for name, term in forward_pass.terms.items() if not torch.isfinite(term)]
             what = f"loss term {', '.join(terms)}" if terms else "the sum of the loss terms"
-            rank = f" on rank {rank_and_ranks()[0]}" if is_distributed() else ""
+            rank = f" on rank {own_rank()}" if is_distributed() else ""
             where = "though the output of every module is" if module is None else f"first in the output of {module}"
             return f"{what} is not finite{rank}, {where}"
     return None

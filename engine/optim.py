@@ -147,7 +147,7 @@ def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float, f
     """Return the optimizer called `name`; `momentum` is read by SGD only.
 
     Args:
-        fused: a step of it can then be voided on the device (`CompositeOptimizer.step`).
+        fused: a step of it can then be skipped on the device (`CompositeOptimizer.step`).
 
     Raises:
         ValueError: if the name is unknown.
@@ -160,7 +160,7 @@ def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float, f
         raise ValueError(f"build_optimizer: unknown optimizer {name!r}; choose one of {', '.join(builders)}")
     optimizer = builders[name]()
     if isinstance(optimizer, SGD) and momentum and fused:
-        # It would take the momentum of its first step as it finds the memory, if that step were voided.
+        # It would take the momentum of its first step as it finds the memory, if that step were skipped.
         for parameter in (p for group in groups for p in group["params"]):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ops import gather, rank_and_ranks
+from ops import gather, world_size
 
 from .margin_head import MarginHead
 
@@ -62,7 +62,7 @@ class AdaFace(MarginHead):
     @torch.no_grad()
     def follow(self, norms: Tensor) -> None:
         """Move the statistics towards those of the global batch, of which `norms` [B, 1] are this rank's."""
-        if rank_and_ranks()[1] == 1 and len(norms) < 2:
+        if world_size() == 1 and len(norms) < 2:
             return
         count, mean, std = _mean_std(norms.clamp(*NORM_RANGE))
         for statistic, value in ((self.batch_mean, mean), (self.batch_std, std)):

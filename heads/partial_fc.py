@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from ops import gather, gather_with_gradient, rank_and_ranks
+from ops import gather, gather_with_gradient, own_rank, world_size
 
 from .head import Embedded, Head, HeadLoss
 from .margin_head import MarginHead
@@ -91,7 +91,7 @@ class PartialFC(Head):
             raise ValueError(f"PartialFC: rate must be in (0, 1], got {rate}")
         if not margin.can_split:
             raise ValueError(f"PartialFC: {type(margin).__name__} cannot be split over ranks; use it dense")
-        self.rank, self.num_ranks = rank_and_ranks()
+        self.rank, self.num_ranks = own_rank(), world_size()
         self.start, self.stop = shard_bounds(num_classes, self.rank, self.num_ranks)
         self.num_classes, self.rate, self.seed, self.max_positives = num_classes, rate, seed, max_positives
         self.weight = nn.Parameter(_initial_weights(self.start, self.stop, margin.kernel.shape[0], seed))

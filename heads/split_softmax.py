@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed
 from torch.autograd.function import once_differentiable
 
-from ops import rank_and_ranks
+from ops import world_size
 
 Margin = Callable[[Tensor], Tensor]
 
@@ -93,6 +93,6 @@ def _target_and_slope(cosine: Tensor, margin: Margin) -> tuple[Tensor, Tensor]:
 
 
 def _reduced(values: Tensor, operation: distributed.ReduceOp.RedOpType) -> Tensor:
-    if rank_and_ranks()[1] > 1:
+    if world_size() > 1:
         distributed.all_reduce(values, operation)
     return values

@@ -9,8 +9,9 @@ from ops.tensors import (
     gather_objects,
     gather_with_gradient,
     is_distributed,
-    rank_and_ranks,
+    own_rank,
     unit_map,
+    world_size,
 )
 
 __all__ = [
@@ -30,7 +31,8 @@ __all__ = [
     "is_distributed",
     "named",
     "nonfinite",
-    "rank_and_ranks",
+    "own_rank",
     "unit_map",
     "utf8_path",
+    "world_size",
 ]

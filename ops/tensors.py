@@ -28,14 +28,19 @@ def is_distributed() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
-def rank_and_ranks() -> tuple[int, int]:
-    """Return this process's rank and the number of ranks; (0, 1) without a process group."""
-    return (distributed.get_rank(), distributed.get_world_size()) if is_distributed() else (0, 1)
+def own_rank() -> int:
+    """Return the number of this process among the ranks; 0 without a process group."""
+    return distributed.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """Return the number of ranks; 1 without a process group."""
+    return distributed.get_world_size() if is_distributed() else 1
 
 
 def gather_objects(mine: T) -> list[T]:
     """Return what every rank brings, by rank; anything that can be pickled."""
-    by_rank: list[T] = [mine] * rank_and_ranks()[1]
+    by_rank: list[T] = [mine] * world_size()
     if is_distributed():
         distributed.all_gather_object(by_rank, mine)
     return by_rank
@@ -43,7 +48,7 @@ def gather_objects(mine: T) -> list[T]:
 
 def gather(values: Tensor) -> Tensor:
     """Return the rows of all ranks, [num_ranks * B, ...], rank after rank, without a gradient; B is equal on all."""
-    _, num_ranks = rank_and_ranks()
+    num_ranks = world_size()
     if num_ranks == 1:
         return values.detach()
     values = values.detach().contiguous()
@@ -61,7 +66,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        _, num_ranks = rank_and_ranks()
+        num_ranks = world_size()
         if num_ranks == 1:
             return grad * ctx.gradient_scale, None
         parts = list(grad.contiguous().chunk(num_ranks))

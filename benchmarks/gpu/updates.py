@@ -17,16 +17,16 @@ NAN, INF = float("nan"), float("inf")
 def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
     """Return the names of the tensors that are not the same to the bit.
 
-    Counters of batches may count, and what an optimizer keeps may be made by a void step, of zeros.
+    Counters of batches may count, and what an optimizer keeps may be made by a skipped step, of zeros.
     """
     names = [name for name in before | after if "num_batches_tracked" not in name]
     return [name for name in names if not torch.equal(before.get(name, torch.zeros_like(after[name])), after[name])]
 
 
 def expect_same(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
-    """Fail with the names of the tensors that a void step has changed."""
+    """Fail with the names of the tensors that a skipped step has changed."""
     names = changed(before, after)
-    assert not names, f"changed by a void step: {', '.join(names)}"
+    assert not names, f"changed by a skipped step: {', '.join(names)}"
 
 
 def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
@@ -42,7 +42,7 @@ def spoil_gradient(training: Training, factor: float) -> Callable[[], None]:
     return handle.remove
 
 
-def check_void(optimizer: str, what: str, first: bool, device: torch.device) -> Figures:
+def check_skipped(optimizer: str, what: str, first: bool, device: torch.device) -> Figures:
     """A spoilt step must change nothing, and the steps after it must be those of a run that never had it."""
     spoilt, clean = Training(device, optimizer), Training(device, optimizer)
     if not first:
@@ -77,7 +77,7 @@ def _spoilt_step(training: Training, what: str) -> None:
 
 
 def check_accumulated(device: torch.device) -> Figures:
-    """One spoilt batch among accumulated ones voids the whole step."""
+    """One spoilt batch among accumulated ones skips the whole step."""
     training = Training(device, "sgd")
     training.step([training.batch(0), training.batch(1)])
     before = training.state()
@@ -96,7 +96,7 @@ def _waits(device: torch.device) -> bool:
 
 
 def check_no_wait(optimizer: str, device: torch.device) -> Figures:
-    """Guard, clipping, void and the fused step must not make the host wait, for a sound step or a spoilt one."""
+    """Guard, clipping and the fused step must not make the host wait, for a sound step or a spoilt one."""
     need_cuda(device)
     assert _waits(device), "CUDA's own watch does not see a wait"
     training = Training(device, optimizer)
@@ -115,8 +115,8 @@ def cases(on_gpu: bool) -> Cases:
     checks: dict[str, Callable[[torch.device], Figures]] = {}
     for optimizer in ("sgd", "adamw"):
         for what in ("images", "loss", "gradient"):
-            checks[f"void step: {optimizer}, {what}"] = partial(check_void, optimizer, what, False)
-        checks[f"void step: {optimizer}, the first of all"] = partial(check_void, optimizer, "images", True)
+            checks[f"skipped step: {optimizer}, {what}"] = partial(check_skipped, optimizer, what, False)
+        checks[f"skipped step: {optimizer}, the first of all"] = partial(check_skipped, optimizer, "images", True)
         checks[f"no wait for the device: {optimizer}"] = partial(check_no_wait, optimizer)
-    checks["void step: among accumulated batches"] = check_accumulated
+    checks["skipped step: among accumulated batches"] = check_accumulated
     return {name: Case(check) for name, check in checks.items()}

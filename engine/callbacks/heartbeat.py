@@ -87,7 +87,7 @@ class Heartbeat(Callback):
     # ---------------------------------------------------------------- the beginning and the end
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Begin to beat."""
+        """Start the heartbeat."""
         self._over, self._stall = threading.Event(), None
         self._last_sign = self._last_beat = time.monotonic()
         self._write(self._beat(trainer))
@@ -95,11 +95,11 @@ class Heartbeat(Callback):
         self._thread.start()
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Stop to beat."""
+        """Stop the heartbeat."""
         self._stop(trainer, "over")
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """Stop to beat, and leave word how training ended."""
+        """Stop the heartbeat, and leave word how training ended."""
         self._stop(trainer, "failed or stopped")
 
     def _stop(self, trainer: pl.Trainer, state: str) -> None:

@@ -24,7 +24,7 @@ _CAUGHT = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 _LIKELY = {
-    "SIGKILL": ", likely for want of memory: lower --num_workers",
+    "SIGKILL": ", probably out of memory: lower --num_workers",
     "SIGBUS": ": a file that it reads was cut short, or shared memory is full: lower --num_workers",
 }
 # What runs out between processes, by the words of the system, of torch and of Python, and what to do about it.

@@ -16,7 +16,7 @@ import nets
 import qaconv
 from config import Config
 from datasets import Sample
-from ops import at_least_float32, gather, gather_with_gradient, rank_and_ranks, unit_map
+from ops import at_least_float32, gather, gather_with_gradient, own_rank, unit_map, world_size
 from transforms import visibility_map
 
 
@@ -60,7 +60,7 @@ def score_batch(matcher: qaconv.QAConv, config: Config, images: Images, several_
     positive and a negative, and the gradients that DDP averages are its gradients; the matcher's norms take the moments
     of the global batch. (Those of the backbone stay each rank's own.)
     """
-    across_ranks = pairs_cross_ranks(config) and rank_and_ranks()[1] > 1
+    across_ranks = pairs_cross_ranks(config) and world_size() > 1
     gallery = _of_all_ranks(images) if across_ranks else images
     columns = _columns(images, gallery, several_sets) if across_ranks or several_sets else Columns(None, None)
     scores = matcher(images.maps, gallery.maps, images.visibility, gallery.visibility, across_ranks)
@@ -76,7 +76,7 @@ def _of_all_ranks(images: Images) -> Images:
 
 def _columns(images: Images, gallery: Images, several_sets: bool) -> Columns:
     """Return the columns of a gallery in which the images come again, behind those of the ranks before."""
-    first = rank_and_ranks()[0] * len(images.labels) if len(gallery.labels) > len(images.labels) else 0
+    first = own_rank() * len(images.labels) if len(gallery.labels) > len(images.labels) else 0
     places = torch.arange(len(gallery.labels), device=images.labels.device)
     apart = places == (first + places[: len(images.labels), None])
     if several_sets:

@@ -51,7 +51,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_one_line_and_auto_goes_on(
     assert finish(start(argv, tmp_path, (place, 5, signal.SIGKILL, worker)), timeout=60) == [1], output(tmp_path)
     (line,) = errors(tmp_path)
     assert re.fullmatch(
-        r"a worker of the data loader \(process \d+\) was killed by SIGKILL, likely for want of memory: lower "
+        r"a worker of the data loader \(process \d+\) was killed by SIGKILL, probably out of memory: lower "
         r"--num_workers; the run ends, resume it from its last checkpoint", line,
     )  # fmt: skip
     assert "Traceback" not in output(tmp_path)

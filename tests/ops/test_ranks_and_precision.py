@@ -5,7 +5,7 @@ import torch
 from gloo_ranks import on_ranks
 from torch import distributed
 
-from ops import at_least_float32, gather, gather_with_gradient, rank_and_ranks
+from ops import at_least_float32, gather, gather_with_gradient, own_rank, world_size
 
 ROWS, WIDTH = 2, 3
 
@@ -20,7 +20,7 @@ def weights_of(rank, num_ranks):
 
 
 def gathered(scale):
-    rank, num_ranks = rank_and_ranks()
+    rank, num_ranks = own_rank(), world_size()
     # As a transposed view: neither the rows nor their gradient lie as a collective wants them.
     values = values_of(rank).transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
     rows = gather_with_gradient(values, scale)
@@ -40,7 +40,7 @@ def test_the_gradient_of_a_ranks_rows_is_the_sum_over_the_ranks(num_ranks):
 
 def test_without_a_process_group_a_gather_is_the_rows_themselves():
     values = values_of(0).requires_grad_()
-    assert rank_and_ranks() == (0, 1)
+    assert (own_rank(), world_size()) == (0, 1)
     assert torch.equal(gather(values), values) and not gather(values).requires_grad
     gather_with_gradient(values).square().sum().backward()
     torch.testing.assert_close(values.grad, 2 * values.detach())

@@ -14,7 +14,7 @@ from engine.callbacks import WorkerError, named_worker_errors
 from engine.callbacks.workers import workers
 from engine.signals import start_worker
 
-LIKELY = ", likely for want of memory: lower --num_workers"
+LIKELY = ", probably out of memory: lower --num_workers"
 
 
 class Failing:
