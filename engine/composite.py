@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from engine import internals
+from engine.guard import Diagnosis, RunningMeans, UpdateGuard
 from ops import at_least_float32, is_distributed
 
 
@@ -124,6 +125,14 @@ class ShardSGD(RowOptimizer):
         weight[rows] -= step.mul_(group["lr"]).masked_fill_(~accepted, 0.0)
 
 
+class Judges(NamedTuple):
+    """Who decides about an update, and who learns of it."""
+
+    guard: UpdateGuard
+    means: RunningMeans
+    diagnose: Diagnosis  # see `UpdateGuard.judge`
+
+
 class CompositeOptimizer(Optimizer):
     """A torch optimizer of all parameters, before which others move the matrices that it must not touch as a whole.
 
@@ -152,6 +161,40 @@ class CompositeOptimizer(Optimizer):
         self.whole.load_state_dict(state_dict)
         self._adopt()
 
+    def guarded_step(
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        judges: Judges,
+        number: int,
+        max_norm: float = 0.0,
+        scaler: GradScaler | None = None,
+    ) -> None:
+        """Make one update, or skip it: all that lies between gradients and new weights, in its order.
+
+        All ranks must call it together; DDP has taken the mean of the dense gradients over them.
+
+        Args:
+            parameters: (name, parameter), those without a gradient too.
+            judges: decide, and take in what was measured.
+            number: of updates before this one.
+            max_norm: the longest that the whole gradient may be; 0: any length.
+            scaler: the loss scaler, which has scaled the gradients.
+        Raises:
+            NonFiniteError: if the update before was one refusal too many.
+        """
+        if scaler is not None:
+            scaler.unscale_(self.whole)
+        for part in self.parts:
+            part.reduce()
+        norms, norm = self.gradient_norms(parameters)
+        accepted, passes = judges.guard.judge(number + 1, norms, norm, judges.diagnose, scaled=scaler is not None)
+        for forward_pass in passes:
+            judges.means.add(forward_pass.values, accepted)
+        judges.means.add({"grad_norm": norm}, accepted)
+        if max_norm:
+            self.clip(max_norm, norm)
+        self.step(accepted=accepted, number=number, scaler=scaler)
+
     def gradient_norms(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> tuple[dict[str, Tensor], Tensor]:
         """Return the norm of each gradient and that of all together; all ranks must call it together.
 
@@ -161,7 +204,7 @@ class CompositeOptimizer(Optimizer):
         split = {id(part.weight): part for part in self.parts if isinstance(part, ShardSGD)}
         named = {name: parameter for name, parameter in parameters if parameter.grad is not None}
         here = {name: _numbers(p.grad) for name, p in named.items() if p.grad is not None and id(p) not in split}
-        norms = internals.norms(list(here.values()))
+        norms = torch.stack(internals.foreach_norm(list(here.values())))
         of_shards = {name: split[id(p)].gradient_norm() for name, p in named.items() if id(p) in split}
         whole = torch.stack([norms.norm(), *of_shards.values()]).norm() if of_shards else norms.norm()
         return dict(zip(here, norms.unbind(), strict=True)) | of_shards, whole

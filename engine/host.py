@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, cast
 
-import pytorch_lightning as pl
 from torch import Tensor
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # an update needs no Lightning
+    import pytorch_lightning as pl
+
     from engine.guard import RunningMeans, UpdateGuard
 
 

@@ -81,9 +81,7 @@ def lerp_all(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
     torch._foreach_lerp_(tensors, ends, weight)
 
 
-def norms(tensors: list[Tensor]) -> Tensor:
-    """Return the L2 norm of each tensor, [N], by one kernel for many."""
-    return torch.stack(torch._foreach_norm(tensors))
+foreach_norm = torch._foreach_norm  # the L2 norm of each of many tensors, by one kernel
 
 
 def refuse_update(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, refused: Tensor) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine import optim
-from engine.composite import CompositeOptimizer, RowOptimizer
+from engine.composite import CompositeOptimizer, Judges, RowOptimizer
 from engine.guard import ForwardPass, RunningMeans, UpdateGuard, first_bad_module
 from engine.host import Batch
 from options.engine import EngineOptions
@@ -140,25 +140,14 @@ class TrainingModule(pl.LightningModule):
         optimizer: Optimizer | LightningOptimizer,
         optimizer_closure: Any = None,
     ) -> None:
-        """Make one update of the weights, or skip it: all that lies between a batch and new weights, in its order."""
+        """Make one update of the weights, or skip it, from the batches of the step on."""
         composite = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         assert isinstance(composite, CompositeOptimizer)
         number, scaler = self.trainer.global_step, self._scaler()
         self._applied_lr = composite.param_groups[0]["lr"]
         optimizer_closure()  # `training_step` and the backward pass; DDP takes the mean of the gradients over the ranks
-        if scaler is not None:
-            scaler.unscale_(composite.whole)
-        for part in composite.parts:
-            part.reduce()
-        norms, norm = composite.gradient_norms(self.named_parameters())
-        diagnose = partial(self._first_bad_module, number)
-        accepted, passes = self.guard.judge(number + 1, norms, norm, diagnose, scaled=scaler is not None)
-        for forward_pass in passes:
-            self.means.add(forward_pass.values, accepted)
-        self.means.add({"grad_norm": norm}, accepted)
-        if self.options.gradient_clip_val:
-            composite.clip(self.options.gradient_clip_val, norm)
-        composite.step(accepted=accepted, number=number, scaler=scaler)
+        judges = Judges(self.guard, self.means, partial(self._first_bad_module, number))
+        composite.guarded_step(self.named_parameters(), judges, number, self.options.gradient_clip_val, scaler)
 
     def _first_bad_module(self, number: int, batch: Batch, batch_idx: int) -> str | None:
         """Repeat a forward pass; the weights are still what they were, because its update was skipped."""

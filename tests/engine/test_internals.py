@@ -113,7 +113,8 @@ def test_many_tensors_move_as_each_alone():
 
 
 def test_norms_are_those_of_each_tensor():
-    assert internals.norms([torch.tensor([3.0, 4.0]), torch.full((2, 2), 1.0)]).tolist() == [5.0, 2.0]
+    tensors = [torch.tensor([3.0, 4.0]), torch.full((2, 2), 1.0)]
+    assert [float(norm) for norm in internals.foreach_norm(tensors)] == [5.0, 2.0]
 
 
 @pytest.mark.parametrize("refused", [0.0, 1.0])
