@@ -51,8 +51,9 @@ class Recognizer(TrainingModule):
         self.heads = nn.ModuleDict(
             {} if c.partial_fc_rate else {n: sharded_head.build_head(c, k) for n, k in num_classes.items()}
         )
-        # A head without weight in the loss has no gradient: DDP must not wait for it.
+        # Without a weight in the loss neither head nor embedding has a gradient: DDP must not wait for it.
         self.heads.requires_grad_(c.adaface_loss_weight > 0)
+        self.model.output_layer.requires_grad_(c.adaface_loss_weight > 0)
         matched_classes = num_classes[MAIN_DATASET] if c.class_embeddings else None
         self.matcher = models.build_matcher(c, self.model.map_shape, matched_classes)
         self.occlusion_head = models.build_occlusion_head(c, self.model.map_shape[0])

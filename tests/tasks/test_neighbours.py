@@ -16,9 +16,9 @@ from short_runs import on_two_ranks, state
 from torch import nn
 from torch.utils.data import DataLoader
 
-from data import FaceDataModule
 from datasets import PlannedBatches, TrainingView, UnreadableImageError, collate
 from datasets.sampling.graph_sampler import GraphBatchSampler
+from engine.module import TrainingData
 from nets import Backbone, Features
 from tasks.recognition.neighbours import NeighbourTable
 from transforms import View, to_tensor
@@ -56,30 +56,13 @@ def flipped(image, rng):
     return View(255 - image, np.ones((112, 112), np.uint8))
 
 
-class FaceData(pl.LightningDataModule):
-    """Keeps its place as FaceDataModule does."""
-
-    state_dict = FaceDataModule.state_dict
-    config = SimpleNamespace(seed=SEED)
-
+class FaceData(TrainingData):
     def __init__(self, faces, workers=0, world_size=1):
-        super().__init__()
+        super().__init__(SimpleNamespace(seed=SEED))
         self.train_dataset, self.workers, self.world_size = faces, workers, world_size
-        self.position = self.sampler = None
 
-    def load_state_dict(self, state_dict):
-        self.position = state_dict
-        if self.sampler is not None:
-            self.sampler.load_state_dict(state_dict)
-
-    @property
-    def train_sampler(self):
-        if self.sampler is None:
-            place = {"rank": self.trainer.global_rank, "world_size": self.world_size}
-            self.sampler = GraphBatchSampler(LABELS, **BATCH, seed=SEED, **place)
-            if self.position is not None:
-                self.sampler.load_state_dict(self.position)
-        return self.sampler
+    def build_sampler(self, rank):
+        return GraphBatchSampler(LABELS, **BATCH, seed=SEED, rank=rank, world_size=self.world_size)
 
     def train_dataloader(self):
         view = TrainingView(self.train_dataset, flipped, SEED)
