@@ -23,7 +23,7 @@ from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
 from tasks.recognition import sharded_head, validation
 from tasks.recognition.terms import Forward, feature_statistics, weighted_losses
 
-MAIN_DATASET = "0"  # name of the only head so far; several data sets will have a head each
+MAIN_DATASET = "0"  # the data set whose head the class maps, the report and metrics.csv speak of
 
 
 class Recognizer(TrainingModule):
@@ -51,9 +51,6 @@ class Recognizer(TrainingModule):
         self.heads = nn.ModuleDict(
             {} if c.partial_fc_rate else {n: sharded_head.build_head(c, k) for n, k in num_classes.items()}
         )
-        # Without a weight in the loss neither head nor embedding has a gradient: DDP must not wait for it.
-        self.heads.requires_grad_(c.adaface_loss_weight > 0)
-        self.model.output_layer.requires_grad_(c.adaface_loss_weight > 0)
         matched_classes = num_classes[MAIN_DATASET] if c.class_embeddings else None
         self.matcher = models.build_matcher(c, self.model.map_shape, matched_classes)
         self.occlusion_head = models.build_occlusion_head(c, self.model.map_shape[0])
@@ -82,8 +79,7 @@ class Recognizer(TrainingModule):
         """Split the classes of a sharded head over the ranks, which are known only now; Lightning calls it."""
         for name, count in self.num_classes.items():
             if name not in self.heads:
-                head = sharded_head.build_head(self.config, count).requires_grad_(self.config.adaface_loss_weight > 0)
-                self.heads[name] = head
+                head = self.heads[name] = sharded_head.build_head(self.config, count)
                 if isinstance(head, heads.PartialFC):
                     self.shards[name] = sharded_head.Shard(head, ShardSGD(head.weight))
                     self.parts.append(self.shards[name].optimizer)

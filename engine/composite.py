@@ -81,6 +81,8 @@ class SparseSGD(RowOptimizer):
 class ShardSGD(RowOptimizer):
     """SGD with momentum of this rank's rows of a matrix that is split over the ranks, as torch's SGD moves a matrix.
 
+    Its `momentum` is in no state dict, which would know one rank's rows: the task keeps it in the checkpoint.
+
     Args:
         weight: [n, D] float32 with a gradient, dense or sparse, that is the whole one of these rows, or with none.
     """
@@ -151,6 +153,8 @@ class CompositeOptimizer(Optimizer):
 
     def _adopt(self) -> None:
         self.param_groups, self.state = self.whole.param_groups, self.whole.state
+        for part in self.parts:  # a fused SGD begins with a momentum for each, which nobody would read
+            self.state.pop(part.weight, None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the torch optimizer."""

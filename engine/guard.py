@@ -189,13 +189,15 @@ class KeptBuffers:
 
     def __init__(self, module: nn.Module) -> None:
         self._buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
-        self._before = self._flat()
+        self._before = self._flat() if self._buffers else None
 
     def _flat(self) -> Tensor:
-        return torch.cat([buffer.detach().flatten() for buffer in self._buffers] or [torch.empty(0)])
+        return torch.cat([buffer.detach().flatten() for buffer in self._buffers])
 
     def put_back(self, unless: Tensor | None = None) -> None:
         """Make them what they were, unless a bool scalar on the device says otherwise; nobody waits for it."""
+        if self._before is None:
+            return
         values = self._before if unless is None else torch.where(unless, self._flat(), self._before)
         parts = values.split([buffer.numel() for buffer in self._buffers])
         for buffer, part in zip(self._buffers, parts, strict=True):

@@ -61,7 +61,8 @@ class TrainingModule(pl.LightningModule):
     """A Lightning module that learns the terms that its subclass gives.
 
     A subclass gives `forward_terms`, and of the update nothing: a step that is not finite is skipped or stops the run,
-    and a run that goes on from a checkpoint goes on with the same bits.
+    and a run that goes on from a checkpoint goes on with the same bits. The update is not Lightning's: its hook
+    `on_before_optimizer_step` is not called.
 
     Args:
         options: how it is trained.

@@ -55,7 +55,7 @@ class ClassEmbeddings(nn.Module):
 
     `weight` is float16 [num_classes, num_cells * num_channels], a row holding its map cell by cell; cells are
     normalized, in float32, when they are read. Its gradient is float32 and sparse: whoever updates the rows must round
-    them stochastically, else steps below half a digit of float16 are lost (`optimization.sparse_sgd_step`). A module
+    them stochastically, else steps below half a digit of float16 are lost (`engine.composite.SparseSGD`). A module
     turned into float64 computes in it; then `weight.grad_dtype` has to become float64 too.
     State: `neighbours` [num_classes, k_nearest] int64, saved; until `set_neighbours` the next classes by number.
     """

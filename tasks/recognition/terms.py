@@ -145,6 +145,11 @@ class Forward:
         self.values["train_pairwise_acc"] = pairs.mean(accuracy)
         return pairs
 
+    def unread(self) -> Tensor:
+        """Return 0, with a gradient of 0 for embeddings and heads: DDP waits for one where no loss reads them."""
+        parameters = (parameter for head in self.heads.values() for parameter in head.parameters())
+        return 0.0 * torch.stack([self.features.embedding.sum(), *(parameter.sum() for parameter in parameters)]).sum()
+
 
 class Term(NamedTuple):
     """One term of the loss; with weight 0 it is not computed."""
@@ -223,6 +228,9 @@ def weighted_losses(forward: Forward) -> dict[str, tuple[float, Tensor]]:
         loss = term.loss(forward) if weight else None
         if loss is not None:
             found[term.name] = (weight, loss)
+    if "head" not in found:
+        name, (weight, loss) = next(iter(found.items()))
+        found[name] = (weight, loss + forward.unread())
     return found
 
 

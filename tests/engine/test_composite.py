@@ -91,6 +91,16 @@ def test_a_refused_step_changes_nothing_and_drops_the_gradients_of_the_parts(nam
     assert sparse.grad is None and shard.grad is None
 
 
+def test_a_fused_optimizer_keeps_no_momentum_of_what_a_part_moves():
+    dense, sparse = parameters()
+    whole = build_optimizer("sgd", [{"params": [dense, sparse]}], lr=0.1, momentum=0.9, fused=True)
+    saved = whole.state_dict()  # as checkpoints of GPUs had it
+    made = CompositeOptimizer(whole, [SparseSGD(sparse, seed=0)])
+    assert sparse not in made.state and dense in made.state
+    made.load_state_dict(saved)
+    assert sparse not in made.state and dense in made.state
+
+
 # ---------------------------------------------------------------- rows
 
 

@@ -169,7 +169,9 @@ def test_the_running_statistics_of_a_refused_step_are_those_before_its_first_bat
 
 
 def test_kept_buffers_of_a_module_without_any_are_none():
-    KeptBuffers(nn.Linear(2, 2)).put_back()
+    kept = KeptBuffers(nn.Linear(2, 2))
+    kept.put_back()
+    kept.put_back(unless=torch.zeros((), dtype=torch.bool, device="meta"))  # of another device, as on a GPU
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -110,9 +110,14 @@ def test_a_term_of_weight_0_is_not_computed(options, term):
     model.training_step(fixed_batch(), 0).backward()
     found = model.guard.passes[0].terms
     assert set(found) == {"head", "pairwise", "triplet", "class", "occlusion"} - {term}
-    without = {"head": model.head.kernel, "class": model.matcher.class_embeddings.weight}.get(term)
-    assert without is None or without.grad is None
-    assert model.head.kernel.requires_grad == (term != "head"), "nobody waits for a gradient that does not come"
+    assert (model.matcher.class_embeddings.weight.grad is None) == (term == "class")
+    assert torch.equal(model.head.kernel.grad, torch.zeros_like(model.head.kernel)) == (term == "head")
+
+
+def test_a_head_without_weight_keeps_its_place_in_the_optimizer_as_in_checkpoints_of_earlier_versions():
+    runs = [recognizer(adaface_loss_weight=weight) for weight in (0.0, 0.1)]
+    without, with_weight = ([name for name, p in run.named_parameters() if p.requires_grad] for run in runs)
+    assert without == with_weight
 
 
 def test_without_its_weight_there_is_no_matcher_and_no_occlusion_head():
