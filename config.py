@@ -123,6 +123,8 @@ class Config(
     def _check_weights(self) -> None:
         if self.adaface_loss_weight + self.qaconv_loss_weight + self.occlusion_loss_weight == 0:
             raise ValueError("--adaface_loss_weight, --qaconv_loss_weight and --occlusion_loss_weight are all 0")
+        if self.class_weight is not None and not self.class_embeddings:
+            raise ValueError("--class_weight belongs to --class_embeddings; leave it out")
         if self.adaface_eval_weight + self.qaconv_eval_weight == 0:
             raise ValueError("--adaface_eval_weight and --qaconv_eval_weight are both 0")
 

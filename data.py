@@ -8,6 +8,7 @@ import math
 import re
 import zlib
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -74,7 +75,6 @@ class FaceDataModule(TrainingData):
 
     def __init__(self, config: Config, world_size: int = 1) -> None:
         super().__init__(config)
-        self.config = config
         self.world_size = world_size
         self._trains_on_embedded = config.data_root is None and config.train_data_path is None
         elsewhere = config.val_data_path is not None or any(Path(name).is_absolute() for name in config.val_sets)
@@ -83,6 +83,11 @@ class FaceDataModule(TrainingData):
         self.missing: list[str] = []
         self._num_workers = at_most_cores(config.num_workers)
         self._train: FaceDataset | None = None
+
+    @property
+    def config(self) -> Config:
+        """Return the options of the run."""
+        return cast(Config, self.options)
 
     @property
     def num_classes(self) -> int:

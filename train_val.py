@@ -44,7 +44,6 @@ class Recognizer(TrainingModule):
         super().__init__(c)
         names = {} if identities is None else {"identities": dict(identities)}
         self.save_hyperparameters({"config": dict(config), "num_classes": dict(num_classes), **names})
-        self.config = c
         self.model = nets.build_model(c.arch, c.embedding_size)
         self.model.activation_checkpointing = c.activation_checkpointing
         self.num_classes = dict(num_classes)
@@ -74,6 +73,11 @@ class Recognizer(TrainingModule):
         optim.freeze(self, sharded_head.check_frozen(c, num_classes))
         self.initial_heads: dict[str, dict[str, Tensor]] = {}  # what heads that are built later begin with
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def config(self) -> Config:
+        """Return the options of the run."""
+        return cast(Config, self.options)
 
     def configure_model(self) -> None:
         """Split the classes of a sharded head over the ranks, which are known only now; Lightning calls it."""

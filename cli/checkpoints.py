@@ -90,7 +90,7 @@ def _template(parameters: Mapping[str, Any]) -> Recognizer:
     """Return the model that `hyper_parameters` describe, without numbers and with a dense head, as checkpoints have."""
     with torch.device("meta"):
         template = Recognizer(parameters["config"] | {"partial_fc_rate": 0.0}, parameters["num_classes"])
-    template.config = Config.from_dict(dict(parameters["config"]))
+    template.options = Config.from_dict(dict(parameters["config"]))
     return template
 
 

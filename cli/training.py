@@ -168,8 +168,8 @@ def _open(
         check_memory(config, datamodule.num_classes)
     if checkpoint is not None:
         check_data(str(config.resume_from_checkpoint), checkpoint, datamodule, by_name)
-    datamodule.config = settle(config, local_ranks(config), saved)
-    return datamodule.config, checkpoint, datamodule
+    datamodule.options = settled = settle(config, local_ranks(config), saved)
+    return settled, checkpoint, datamodule
 
 
 def run(session: Session) -> int:
@@ -227,8 +227,8 @@ def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, m
     )  # fmt: skip
     for text in optim.unfinished(config.margin_warmup_epochs, config.epochs, config.warmup_steps, datamodule.num_steps):
         logger.warning("%s", text)
-    if config.class_embeddings and class_weight(config) == 0:
-        logger.warning("--class_embeddings without weight in the loss: the class maps stay as they begin")
+    if config.class_embeddings and model.matcher is not None and class_weight(config) == 0:
+        logger.warning("--class_embeddings: nothing trains the class maps; give --class_weight or --triplet_weight")
     logger.info(
         "memory of a rank: %s",
         plan_memory(config, model.model, model.matcher, datamodule.num_classes, world_size(config)),

@@ -205,8 +205,7 @@ class CompositeOptimizer(Optimizer):
         Args:
             parameters: (name, parameter); those without a gradient are passed over.
         """
-        split = {id(part.weight): part for part in self.parts if isinstance(part, ShardSGD)}
-        named = {name: parameter for name, parameter in parameters if parameter.grad is not None}
+        split, named = {id(part.weight): part for part in self.parts if isinstance(part, ShardSGD)}, dict(parameters)
         here = {name: _numbers(p.grad) for name, p in named.items() if p.grad is not None and id(p) not in split}
         norms = torch.stack(internals.foreach_norm(list(here.values())))
         of_shards = {name: split[id(p)].gradient_norm() for name, p in named.items() if id(p) in split}
@@ -239,7 +238,9 @@ class CompositeOptimizer(Optimizer):
             scaler: the loss scaler, which has unscaled the gradients; it looks for overflows itself.
         """
         first = self.param_groups[0]
-        accepted = torch.ones((), dtype=torch.bool, device=first["params"][0].device) if accepted is None else accepted
+        if accepted is None:
+            device = next(parameter.device for group in self.param_groups for parameter in group["params"])
+            accepted = torch.ones((), dtype=torch.bool, device=device)
         for part in self.parts:
             part.param_groups[0].update({name: first.get(name, 0.0) for name in ("lr", "momentum", "weight_decay")})
             part.step(accepted=accepted, number=number)

@@ -82,6 +82,11 @@ def test_a_loss_weight_multiplies_its_terms(flag, share):
     assert changed - loss == pytest.approx(share(terms), rel=1e-3)
 
 
+def test_class_weight_without_class_embeddings_is_refused():
+    with pytest.raises(ValueError, match="--class_weight belongs to --class_embeddings"):
+        Config(class_weight=0.5)
+
+
 def class_step(**options):
     """Return loss and class term of one step with class embeddings."""
     model = recognizer(class_embeddings=True, k_nearest=4, **options)
