@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from options.flags import MAY_CHANGE, Options, flag
 from options.names import ARCHS, COLOR_SPACES, COUNT, MAP_DTYPES, NOT_NEGATIVE, OCCLUDERS, SEEDS
 
-RATE = "(0, 1]"
+RATE = "[1e-12, 1]"  # no set has as many impostor pairs as the least would need
 FARS_HELP = "false-accept rates to report the true-accept rate at; none = those of 1e-1 to 1e-6 that the pairs resolve"
 
 

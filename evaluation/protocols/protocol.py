@@ -105,7 +105,9 @@ class MethodResult:
             "auc": self.auc,
             "auc_interval": None if interval is None else interval._asdict(),
             "eer": self.eer,
-            "tar_at_far": {f"{limit:g}": self._rate_entry(limit, point) for limit, point in self.rates(fars).items()},
+            "tar_at_far": {
+                f"{limit:.12g}": self._rate_entry(limit, point) for limit, point in self.rates(fars).items()
+            },
             "num_genuine": int(self.issame.sum()),
             "num_impostor": self.num_impostor,
             "constant_accuracy": max(self.num_impostor, int(self.issame.sum())) / self.issame.size,
@@ -117,7 +119,7 @@ class MethodResult:
         if point is not None:
             return {**point._asdict(), "note": None}
         needed = int(np.ceil(round(1 / far, 6)))
-        note = f"FAR {far:g} needs at least {needed:,} impostor pairs, there are {self.num_impostor:,}"
+        note = f"FAR {far:.12g} needs at least {needed:,} impostor pairs, there are {self.num_impostor:,}"
         return {**dict.fromkeys(OperatingPoint._fields), "note": note}
 
 

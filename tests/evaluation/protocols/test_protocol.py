@@ -67,6 +67,13 @@ def test_a_far_beyond_the_impostors_is_said_to_be_so():
     assert entries["0.001"]["note"] == "FAR 0.001 needs at least 1,000 impostor pairs, there are 200"
 
 
+def test_fars_that_are_nearly_equal_are_told_apart():
+    scores, issame = drawn_scores()
+    entries = evaluate_pairs(scores, issame, WEIGHTS)["combined"].to_dict(fars=(0.3333333, 0.33333334, 1e-12))
+    assert list(entries["tar_at_far"]) == ["0.3333333", "0.33333334", "1e-12"]
+    assert "1,000,000,000,000 impostor" in entries["tar_at_far"]["1e-12"]["note"]
+
+
 def test_intervals_come_only_when_asked_for():
     scores, issame = drawn_scores()
     result = evaluate_pairs(scores, issame, WEIGHTS)["qaconv"]
