@@ -92,15 +92,22 @@ def read_results(path: Path | str) -> Results:
     if schema not in (1, SCHEMA):
         raise ValueError(f"{path}: schema {schema!r} is not known; a results.json of schema 1 or {SCHEMA} is expected")
     if schema == 1:
-        content["schema"] = SCHEMA
-        for benchmark in content["benchmarks"].values():
-            found = benchmark.pop("identification", {})
-            for condition, entries in benchmark["conditions"].items():
-                for method, entry in entries.items():
-                    entry |= {"balanced_accuracy": None, "eer": None}
-                    if method in found.get(condition, {}):
-                        entry["identification"] = found[condition][method]
+        try:
+            _upgrade(content)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not the results of schema 1 ({type(error).__name__}: {error})") from error
     return content
+
+
+def _upgrade(content: dict[str, Any]) -> None:
+    content["schema"] = SCHEMA
+    for benchmark in content["benchmarks"].values():
+        found = benchmark.pop("identification", {})
+        for condition, entries in benchmark["conditions"].items():
+            for method, entry in entries.items():
+                entry |= {"balanced_accuracy": None, "eer": None}
+                if method in found.get(condition, {}):
+                    entry["identification"] = found[condition][method]
 
 
 def to_primitive(value: object) -> object:

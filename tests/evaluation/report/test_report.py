@@ -216,7 +216,9 @@ def test_results_of_schema_1_are_read_and_reported_without_what_they_lack(result
     assert format_report(read) == format_report(results)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema": 3}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"schema": 3}', '{"schema": 1}', '{"schema": 1, "benchmarks": {"lfw": 3}}']
+)
 def test_what_is_no_result_is_refused_with_its_file(tmp_path, text):
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(ValueError, match=r"results\.json: ") as caught:
