@@ -69,5 +69,6 @@ def test_room_is_made_for_what_is_opened_where_it_stands(tmp_path):
 def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path):
     for name in (".last.ckpt.123.tmp", ".config.json.7.tmp", "last.ckpt", "mine.tmp", ".hidden"):
         (tmp_path / name).touch()
+    (tmp_path / ".folder.tmp").mkdir()  # no writer makes one
     remove_unfinished(tmp_path)
-    assert names(tmp_path) == [".hidden", "last.ckpt", "mine.tmp"]
+    assert names(tmp_path) == [".folder.tmp", ".hidden", "last.ckpt", "mine.tmp"]
