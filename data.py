@@ -41,7 +41,7 @@ from datasets import (
     shard_pairs,
     split_identities,
 )
-from datasets.benchmarks.sets import holds_sets, open_sets
+from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.module import TrainingData
 from engine.signals import start_worker
@@ -164,14 +164,16 @@ class FaceDataModule(TrainingData):
         if present:
             return list(present.values()), missing
         # Sets of other names are meant where they alone can be: elsewhere people may be held out as before.
-        if holds_sets(sets) and (config.val_data_path or (config.evaluate and sets == training)):
+        # An evaluation has a folder of people for what it is, whatever lies beside them.
+        has_sets = are_sets if config.evaluate else holds_sets
+        if (config.val_data_path or (config.evaluate and sets == training)) and has_sets(sets):
             return open_sets(sets), []
         if not config.val_data_path:
             return [], missing
         fault = f"--val_data_path: {sets} holds none of the sets {', '.join(missing)}, nor another"
         if not config.evaluate:
             raise ValueError(fault)
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", sets.resolve().name).lstrip(".-") or "people"
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", sets.resolve().name).lstrip(".-")[:100] or "people"
         try:
             people = ImageFolderDataset(sets, follow_links=config.follow_links)
             drawn = cache_benchmark(people, name, seed=config.seed)
@@ -232,7 +234,7 @@ class FaceDataModule(TrainingData):
             if benchmark.folds is None and not isinstance(folds_of(benchmark), int):
                 logger.warning("%s, folds: %s", benchmark.name, describe_folds(benchmark))
         text, is_enough = precision_of(self.benchmarks, self.config.monitor)
-        if is_enough:
+        if is_enough or self.config.evaluate:  # which chooses nothing
             logger.info("validation: %s", text)
         else:
             logger.warning(

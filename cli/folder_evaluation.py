@@ -20,7 +20,7 @@ from config import EvaluationConfig
 from data import at_most_cores, warn_of_unaligned
 from datasets import Benchmark, ImageFolderDataset, Pairs, RecordDataset, UnreadableImageError, all_pairs, read_pairs
 from datasets.benchmarks.pair_folder import is_pair_folder
-from datasets.benchmarks.sets import holds_sets, open_sets
+from datasets.benchmarks.sets import are_sets, open_sets
 from datasets.faces.folder_scan import refuse_output_within
 from datasets.progress import tracked
 from engine import runs
@@ -41,9 +41,10 @@ from evaluation.run import (
     score_images,
 )
 from system.files import atomic_write, make_room
-from system.terminal import show
+from system.terminal import printable, show
 
 logger = logging.getLogger(__name__)
+MAX_NAME = 50  # characters of a folder's name that the report and its files are named after; up to four bytes each
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +149,17 @@ def load_model(options: EvaluationConfig) -> models.FaceModel:
 
 
 def is_benchmark(options: EvaluationConfig) -> bool:
-    """Return whether the path is a benchmark set or a folder of such; a folder of people is none, list or not."""
+    """Return whether the path is a benchmark set or a folder of such; a folder of people is none, list or not.
+
+    Raises:
+        ValueError: if it is one, and a list of pairs is given too.
+    """
     path = Path(options.data_path)
-    return options.pairs is None and not is_pair_folder(path) and holds_sets(path)
+    if is_pair_folder(path) or not are_sets(path):
+        return False
+    if options.pairs is not None:
+        raise ValueError(f"--pairs names files of a folder; {path} is a benchmark set or holds some: leave it out")
+    return True
 
 
 def from_benchmark(benchmark: Benchmark) -> ImageSet:
@@ -186,7 +195,7 @@ def read_folder(options: EvaluationConfig) -> ImageSet:
     identities = np.stack([labels[pairs.first], labels[pairs.second]], axis=1)
     consistent = np.array_equal(identities[:, 0] == identities[:, 1], pairs.issame)
     source = ImageSet(
-        path.resolve().stem if path.suffix == ".rec" else path.resolve().name or "images",
+        printable(path.resolve().stem if path.suffix == ".rec" else path.resolve().name or "images", MAX_NAME),
         images,
         pairs,
         identities.ravel() if consistent else None,

@@ -207,14 +207,15 @@ def map_array(file: Path) -> NDArray:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that could not be a folder's: hidden ones and those that climb.
+    """Refuse a name that could not be a folder's, or part of a report's file names: hidden, climbing and long ones.
 
     Raises:
         ValueError: if it is one.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
         raise ValueError(
-            f"benchmark name {name!r}: use letters, digits, '_', '-', '.', and begin with one of the first three"
+            f"benchmark name {name!r}: use letters, digits, '_', '-', '.', 100 characters at most, and begin with one "
+            "of the first three"
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from datasets.benchmarks.benchmark import Benchmark, fault_of, load_benchmark, opener_of
 from datasets.benchmarks.benchmark_folder import check_name, is_own_layout
+from datasets.faces.folder_scan import holds_people
 
 _EXPECTED = (
     "no benchmark set; expected <name>.bin, a bcolz folder <name>/ beside <name>_list.npy, a folder of identities with "
@@ -39,6 +40,12 @@ def holds_sets(path: Path) -> bool:
     return path.exists() and bool(_list(path, own=True))
 
 
+def are_sets(path: Path) -> bool:
+    """Return whether a path is a benchmark set of any format, or a folder of such that is no folder of people."""
+    found = _list(path, own=True) if path.exists() else {}
+    return path in found.values() or (bool(found) and not holds_people(path))
+
+
 def _list(path: Path, own: bool) -> dict[str, Path]:
     def counts(candidate: Path) -> bool:
         return opener_of(candidate) is not None or (own and is_own_layout(candidate))
@@ -64,12 +71,15 @@ def open_sets(path: Path, names: Sequence[str] = ()) -> list[Benchmark]:
         ValueError: if one is not there, damaged, or nothing can be measured on it; two have one name; names it.
     """
     places: dict[str, Path] = {}
+    inside = _list(path, own=True) if path.exists() else {}
     for given in names or ["."]:
-        found = find_sets(path / given if (path / given).exists() else path, own=True)
-        if not (path / given).exists():
-            if given not in found:
+        if given in inside:
+            found = {given: inside[given]}
+            _check(path, found)
+        else:
+            found = find_sets(path / given if (path / given).exists() else path, own=True)
+            if not (path / given).exists():
                 raise ValueError(f"{path}: no benchmark set {given}; there are {', '.join(found)}")
-            found = {given: found[given]}
         if twice := sorted(places.keys() & found.keys()):
             raise ValueError(f"{path / given}: a second set of the name {twice[0]}; rename one of them")
         places |= found

@@ -175,6 +175,14 @@ class FolderScan:
         return None
 
 
+def holds_people(folder: Path) -> bool:
+    """Return whether a folder is one of identity folders: at least two that hold images."""
+    try:
+        return len(FolderScan(folder).images) > 1
+    except ValueError:
+        return False
+
+
 def names_alike(names: Iterable[str]) -> str:
     """Return which names people take for one, in words: but for case, and for how accents are encoded, they are equal.
 

@@ -150,6 +150,25 @@ def test_one_set_and_a_folder_of_people_are_named_after_themselves(tmp_path, che
     assert list(evaluate_at(people, checkpoint, tmp_path / "b")["benchmarks"]) == ["my people"]
 
 
+def test_people_with_another_file_beside_them_are_evaluated_and_a_long_name_is_cut(tmp_path, checkpoint):
+    people = (write_faces(tmp_path / "data", pairs=0) / "train").rename(tmp_path / ("é" * 127))
+    (people / "notes.bin").write_bytes(b"no set")
+    (name,) = evaluate_at(people, checkpoint, tmp_path / "a")["benchmarks"]
+    assert name.startswith("ééé") and len(name) == 50 and (tmp_path / "a" / f"roc_{name}.png").is_file()
+
+
+def test_a_name_too_long_for_the_files_of_a_report_is_refused_before_the_evaluation(tmp_path, checkpoint):
+    write_bin(tmp_path / "sets" / f"{'n' * 240}.bin", draw_images(24), [True, False] * 6)
+    with pytest.raises(ValueError, match="100 characters at most"):
+        evaluate_at(tmp_path / "sets", checkpoint, tmp_path / "a")
+
+
+def test_a_list_of_pairs_for_a_benchmark_set_is_refused(tmp_path, checkpoint):
+    write_bin(tmp_path / "mine.bin", draw_images(24), [True, False] * 6)
+    with pytest.raises(ValueError, match=r"^--pairs names files of a folder; .*mine\.bin is a benchmark set"):
+        evaluate_at(tmp_path / "mine.bin", checkpoint, tmp_path / "out", pairs="list.csv")
+
+
 def test_a_record_file_has_the_results_of_the_folder_that_it_was_written_from(tmp_path, checkpoint):
     folder = ImageFolderDataset(write_faces(tmp_path / "data", pairs=0) / "train")
     (tmp_path / "faces").mkdir()

@@ -17,6 +17,7 @@ from config import Config
 from data import FaceDataModule
 from datasets import Benchmark, ImageFolderDataset, PKBatchSampler, TrainingView
 from datasets import write_faces as write_records
+from datasets.benchmarks.sets import open_sets
 from datasets.synthetic.prepare import render_identities
 from engine.callbacks import TooManyUnreadableError
 from evaluation.run import folds_of, precision_of
@@ -97,6 +98,10 @@ def test_a_validation_of_few_people_is_warned_of_and_others_are_described(tmp_pa
     set_up(root, val_identities=0.25)
     (message,) = [entry.getMessage() for entry in caplog.records if "best.ckpt by chance" in entry.getMessage()]
     assert "36 pairs of 3 people: 95 % interval" in message and "--val_identities" in message and "\n" not in message
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    set_up(root, val_identities=0.25, evaluate=True, resume_from_checkpoint="last.ckpt")
+    assert "36 pairs of 3 people" in caplog.text and "best.ckpt" not in caplog.text  # nothing is chosen
 
 
 def test_the_interval_narrows_with_pairs_and_people_and_follows_the_monitored_set():
@@ -179,6 +184,21 @@ def test_an_evaluation_without_the_five_sets_has_the_people_that_training_held_o
     options = {"evaluate": True, "resume_from_checkpoint": "last.ckpt", "batch_size": 6}
     (evaluated,) = set_up(root, val_identities=0.25, **options).benchmarks
     assert evaluated.name == "own" and evaluated.checksum() == trained.checksum()
+
+
+def test_people_are_held_out_beside_another_file_as_in_the_training(tmp_path):
+    root = write_faces(tmp_path / "data", identities=12, pairs=0) / "train"
+    (root / "notes.bin").write_bytes(b"no set")
+    (trained,) = set_up(root, val_identities=0.25).benchmarks
+    options = {"evaluate": True, "resume_from_checkpoint": "last.ckpt", "batch_size": 6}
+    (evaluated,) = set_up(root, val_identities=0.25, **options).benchmarks
+    assert evaluated.name == "own" and evaluated.checksum() == trained.checksum()
+
+
+def test_a_set_is_found_by_its_name_beside_a_folder_of_that_name(tmp_path):
+    write_bin(tmp_path / "mine.bin", draw_images(8), [True, False] * 2)
+    (tmp_path / "mine" / "pictures").mkdir(parents=True)
+    assert [benchmark.name for benchmark in open_sets(tmp_path, ["mine"])] == ["mine"]
 
 
 def test_faces_that_are_trained_on_do_not_make_a_users_set_synthetic(tmp_path, monkeypatch):
