@@ -92,16 +92,16 @@ class ScoredRuns:
         self._people: dict[str, People] = {}
 
     def __call__(self, variant: str, seed: int, what: str) -> dict[str, NDArray[np.float32]]:
-        """Return the scores of a run on a group of people, or by FUSED_MAPS; scored at the first call."""
+        """Return the scores of a run on a group of people, or by FUSED_MAPS; scored where it is newer than they are."""
         folder = Run(self._root, variant, seed).folder
         assert folder is not None, f"{variant}, seed {seed}: no finished run"
-        path = folder / f"ablation_{what}_{self._num_people}.npz"
-        if not path.exists():
+        path, checkpoint = folder / f"ablation_{what}_{self._num_people}.npz", folder / "last.ckpt"
+        if not path.exists() or (checkpoint.exists() and checkpoint.stat().st_mtime_ns > path.stat().st_mtime_ns):
             group = what.removesuffix("-fused-maps")
             fusion: FlipFusion = FLIP_FUSION if what == group else "map"
             if group not in self._people:
                 self._people[group] = render_people(group, self._num_people)
-            scores = score_people(folder / "last.ckpt", self._people[group], fusion)
+            scores = score_people(checkpoint, self._people[group], fusion)
             with atomic_write(path, "wb") as stream:
                 np.savez(stream, **scores)  # type: ignore[arg-type]
         with np.load(path) as saved:

@@ -1,6 +1,7 @@
 """The ablation's measures, its tables, and one tiny run of the program."""
 
 import json
+import os
 import re
 import shutil
 
@@ -147,3 +148,7 @@ def test_the_program_scores_a_run_once_and_writes_its_tables(tmp_path):
     scored = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     program.main(words)
     assert scored == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")} and len(scored) == 2
+    later = max(scored.values()) + 10**9
+    os.utime(folder / "last.ckpt", ns=(later, later))  # the run went on
+    program.main(words)
+    assert all(path.stat().st_mtime_ns != time for path, time in scored.items())
