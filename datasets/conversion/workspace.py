@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from system.files import make_room, write_text
+from system.files import is_regular, make_room, set_aside, write_text
 
 _PLAN, _PROGRESS, _LOCK = "plan.txt", "progress.json", "lock"
 
@@ -77,12 +77,15 @@ def open_workspace(final: Path, plan: str) -> Iterator[Workspace]:
     """
     folder = final.parent / f".{final.name}.converting"
     folder.mkdir(parents=True, exist_ok=True)
-    make_room(folder, (_PLAN, _PROGRESS, _LOCK))
+    # Another user's lock is a file that this process may not write, and stays.
+    if os.path.lexists(folder / _LOCK) and not is_regular(folder / _LOCK):
+        set_aside(folder / _LOCK, "is no file")
     with (folder / _LOCK).open("w", encoding="utf-8") as lock:
         try:
             _lock(lock)
         except (BlockingIOError, PermissionError) as error:
             raise ValueError(f"{final}: another conversion is writing it; wait until it ends") from error
+        make_room(folder, (_PLAN, _PROGRESS))
         if _read(folder / _PLAN) != plan:
             _clear(folder)
             write_text(folder / _PLAN, plan)

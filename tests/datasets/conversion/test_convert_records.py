@@ -251,6 +251,18 @@ def test_two_conversions_do_not_write_one_result(folder, tmp_path):
             folder_to_records(job(folder, tmp_path / "rec"))
 
 
+def test_the_lock_of_a_process_that_may_write_more_than_this_one_stays_where_it_is(tmp_path, monkeypatch):
+    with workspace.open_workspace(tmp_path / "train.rec", "plan"):
+        before = contents(tmp_path / ".train.rec.converting")
+        monkeypatch.setattr("os.access", lambda path, mode: False)  # as files of another user are
+        with (
+            pytest.raises(ValueError, match="another conversion"),
+            workspace.open_workspace(tmp_path / "train.rec", ""),
+        ):
+            pass
+        assert contents(tmp_path / ".train.rec.converting") == before
+
+
 def test_a_finished_result_stays(folder, tmp_path):
     folder_to_records(job(folder, tmp_path / "rec"))
     before = contents(tmp_path / "rec")
