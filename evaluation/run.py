@@ -293,7 +293,8 @@ def precision_of(sources: Sequence[PairSource], monitor: str = "") -> Precision:
         sources: the sets.
         monitor: name of a metric; where it is that of one set, only this one counts.
     """
-    chosen = [source for source in sources if monitor.startswith(f"{source.name}_")] or sources
+    monitored = [source for source in sources if monitor.startswith(f"{source.name}_")]
+    chosen = [max(monitored, key=lambda source: len(source.name))] if monitored else sources
     num_pairs = [source.issame.size for source in chosen]
     known = [len(np.unique(source.identities)) for source in chosen if source.identities is not None]
     people = known if len(known) == len(chosen) else []

@@ -82,7 +82,8 @@ def metrics(results: SetResults, stage: str) -> dict[str, float]:
     """Return the accuracies to log, in [0, 1].
 
     `{stage}_{method}_acc` is the mean over the clean sets; `{stage}_acc` is that of the combined score, or of the
-    embedding where there is no matcher. Single sets are `{set}_{condition}_{method}_acc`, with `test_` before in test.
+    embedding where there is no matcher. Single sets are `{set}_{condition}_{method}_acc`, with `test_` before in test;
+    of a set whose name makes that one of the means only these are logged.
     """
     by_set = {
         (name, condition, method): result.accuracy
@@ -106,7 +107,8 @@ def _name_metrics(by_set: Mapping[tuple[str, str, str], float], stage: str) -> d
         key = f"{stage}_{method}_acc" if condition == "clean" else f"{stage}_{condition}_{method}_acc"
         means.setdefault(key, []).append(accuracy)
     logged = {key: float(np.mean(values)) for key, values in means.items()}
-    logged |= {f"{prefix}{'_'.join(key)}_acc": accuracy for key, accuracy in by_set.items()}
+    of_sets = {f"{prefix}{'_'.join(key)}_acc": accuracy for key, accuracy in by_set.items()}
+    logged |= {name: accuracy for name, accuracy in of_sets.items() if name not in logged}
     best = f"{stage}_combined_acc"
     return {f"{stage}_acc": logged.get(best, logged[f"{stage}_adaface_acc"]), **logged}
 

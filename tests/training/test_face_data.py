@@ -114,6 +114,9 @@ def test_the_interval_narrows_with_pairs_and_people_and_follows_the_monitored_se
         )
 
     # By hand: 1.96 * sqrt(0.09 / 6000) is 0.76 points, Wilson's correction is below the last digit.
+    first, second = make("mine", 40), make("mine_2", 500)
+    assert precision_of([first, second], "mine_2_clean_adaface_acc").text.startswith("500 pairs")
+    assert precision_of([first, second], "mine_clean_adaface_acc").text.startswith("40 pairs")
     few, many, unknown = make("own", 40, 3), make("own", 6000, 500), make("lfw", 6000)
     assert "0.8 points either way if pairs were independent, 2.6 if only people are" in precision_of([many]).text
     assert precision_of([many]).is_enough and not precision_of([few]).is_enough
