@@ -77,7 +77,8 @@ class FaceDataModule(TrainingData):
         super().__init__(config)
         self.world_size = world_size
         self._trains_on_embedded = config.data_root is None and config.train_data_path is None
-        elsewhere = config.val_data_path is not None or any(Path(name).is_absolute() for name in config.val_sets)
+        by_path = bool(config.val_sets) and all(Path(name).is_absolute() for name in config.val_sets)
+        elsewhere = config.val_data_path is not None or by_path
         self.synthetic = self._trains_on_embedded and not elsewhere
         self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []

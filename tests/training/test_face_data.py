@@ -213,6 +213,17 @@ def test_faces_that_are_trained_on_do_not_make_a_users_set_synthetic(tmp_path, m
     assert datamodule.num_classes == 8 and not datamodule.synthetic
 
 
+@pytest.mark.parametrize("evaluate", [False, True])
+def test_an_embedded_set_beside_a_users_own_is_still_synthetic(tmp_path, monkeypatch, evaluate):
+    write_bin(tmp_path / "mine.bin", draw_images(8), [True, False] * 2)
+    root = write_faces(tmp_path / "data")
+    monkeypatch.setattr("data.prepare_synthetic", lambda spec: root)
+    options = {"evaluate": True, "start_from_model_statedict": "weights.pt"} if evaluate else {}
+    datamodule = FaceDataModule(Config(**SMALL, **options, val_sets=(str(tmp_path / "mine.bin"), "lfw")))
+    datamodule.setup()
+    assert [benchmark.name for benchmark in datamodule.benchmarks] == ["mine", "lfw"] and datamodule.synthetic
+
+
 def test_nothing_to_validate_on_is_refused(tmp_path):
     root = write_faces(tmp_path / "data", pairs=0)
     with pytest.raises(ValueError, match="--val_identities: 0 and no benchmark set"):
