@@ -4,9 +4,12 @@ import json
 import os
 import re
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
+from programs import ROOT
 from untrained import write_checkpoint
 
 from benchmarks.ablation import __main__ as program
@@ -131,6 +134,21 @@ def test_a_run_that_was_not_finished_is_passed_over(tmp_path, pairs):
     (tmp_path / "ablation-full-1_01-02_1").mkdir()
     assert Run(tmp_path, "full", 1).folder == tmp_path / "ablation-full-1_01-01_0"
     assert Run(tmp_path, "full-none", 1).folder is None
+
+
+def test_make_trains_what_is_not_finished(tmp_path):
+    for path in ("ablation/claims/full.args", "ablation/choices/full-mean.args", "ablation-full-2_01-01_0/config.json",
+                 "ablation-full-1_01-01_0/report/results.json"):  # fmt: skip
+        (tmp_path / "experiments" / path).parent.mkdir(parents=True)
+        (tmp_path / "experiments" / path).touch()
+    command = ["make", "-s", "-C", tmp_path, "-f", ROOT / "Makefile", "-o", "setup", "ablation", "PY=echo"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert sorted(lines[:-1]) == [
+        f"main.py @experiments/ablation/{recipe}.args --seed {seed} --prefix ablation-{Path(recipe).stem}-{seed}"
+        " --resume_from_checkpoint auto"
+        for recipe, seed in (("choices/full-mean", 1), ("claims/full", 2), ("claims/full", 3))
+    ]
+    assert lines[-1] == "-m benchmarks.ablation"
 
 
 def test_the_program_scores_a_run_once_and_writes_its_tables(tmp_path):
