@@ -1,4 +1,4 @@
-"""Void steps on the device: fused optimizers, running statistics, sparse rows; and that the host waits for nothing."""
+"""Skipped steps on the device: fused optimizers, running statistics, sparse rows; the host waits for nothing."""
 
 from __future__ import annotations
 
