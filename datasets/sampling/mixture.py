@@ -19,6 +19,7 @@ from datasets.sampling.samplers import PlannedSampler, check_sizes
 _SET_STREAM, _ORDER_STREAM = 6, 7
 _PRECISION = 10**6  # of one weight over another, which is then a fraction: no sum of shares is ever rounded
 _NO_IMAGE = -1
+_LEAST_SHARE = 1e-12
 
 
 class MixtureBatchSampler(PlannedSampler):
@@ -165,6 +166,11 @@ def _whole_shares(weights: Sequence[float], num_sets: int) -> list[int]:
     if num_sets == 0 or values.shape != (num_sets,) or not (np.isfinite(values) & (values > 0)).all():
         raise ValueError(
             f"MixtureBatchSampler: {num_sets} sets need as many weights, finite and above 0, got {list(weights)}"
+        )
+    if values.min() < _LEAST_SHARE * values.max():
+        raise ValueError(
+            f"MixtureBatchSampler: a weight below {_LEAST_SHARE:g} of the largest would never be drawn from, got "
+            f"{list(weights)}; leave the set out"
         )
     exact = [Fraction(value) for value in (values / values.max()).tolist()]
     shares = [share.limit_denominator(_PRECISION) or share for share in exact]

@@ -185,6 +185,7 @@ def test_identities_of_a_set_meet_others_in_each_batch():
         (([[0, 1]], 4, None, 0), ValueError, "multiple of the 0 images per identity"),
         (([[0, 1]] * 2, 8, [1, 0]), ValueError, r"2 sets need as many weights, finite and above 0, got \[1, 0\]"),
         (([[0, 1]] * 2, 8, [1, float("nan")]), ValueError, "finite and above 0"),
+        (([[0, 1]] * 2, 8, [1e308, 1e-308]), ValueError, "would never be drawn from"),
         (([[0, 1]] * 2, 8, [1]), ValueError, "2 sets need as many weights"),
         (([[0, 1, 2], [0, 1]], 16, [1, 3]), ValueError, "3 groups of 4 images from set 1, which has 2 identities"),
         (([[0, 1], []], 8), ValueError, "non-empty"),
