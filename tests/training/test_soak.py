@@ -21,7 +21,7 @@ from short_runs import write_faces
 
 import main
 from engine import trainer as trainer_module
-from engine.callbacks import processes
+from engine.callbacks import workers
 
 NUM_STEPS, FROM_STEP, EVERY = 5000, 500, 10
 WINDOW = 25  # samples whose median is taken: memory goes up and down with the batches under way
@@ -68,10 +68,10 @@ class Measure(pl.Callback):
     def on_train_batch_end(self, trainer, *_):
         self.steps = trainer.global_step
         if self.steps % EVERY == 0:
-            alive = [os.getpid(), *processes.workers()]
+            alive = [os.getpid(), *workers.workers()]
             self.processes.update(alive)
             if self.steps >= FROM_STEP:
-                self.memory.append(sum(processes.resident_bytes(each) or 0 for each in alive))
+                self.memory.append(sum(workers.resident_bytes(each) or 0 for each in alive))
 
 
 def measured_run(name, faces):
@@ -93,7 +93,7 @@ def left_behind(numbers):
         "files": len(list(Path("/proc/self/fd").iterdir())),
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "system threads": len(list(Path("/proc/self/task").iterdir())),
-        "children": processes.workers(),
+        "children": workers.workers(),
         "shared memory mapped": Path("/proc/self/maps").read_text().count("/dev/shm"),
         "shared memory named": [name for name in names if any(f"_{number}_" in name for number in numbers)],
     }
