@@ -42,6 +42,7 @@ from datasets import (
     split_identities,
 )
 from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
+from datasets.cohort import Cohort, draw_cohort
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.module import TrainingData
 from engine.signals import start_worker
@@ -84,6 +85,7 @@ class FaceDataModule(TrainingData):
         self.missing: list[str] = []
         self._num_workers = at_most_cores(config.num_workers)
         self._train: FaceDataset | None = None
+        self._cohort: Cohort | None = None
 
     @property
     def config(self) -> Config:
@@ -116,6 +118,13 @@ class FaceDataModule(TrainingData):
         if self._train is None:
             raise RuntimeError("FaceDataModule: call setup() before reading train_dataset")
         return self._train
+
+    @property
+    def cohort(self) -> Cohort | None:
+        """Return the training faces that teach what scores mean, the same ones always; None without occluders."""
+        if self._cohort is None and self._train is not None and self.config.occluders:
+            self._cohort = draw_cohort(self._train, self.config.occluders, self.config.seed)
+        return self._cohort
 
     def setup(self, stage: str | None = None) -> None:
         """Open the training data and the benchmarks; identities for `own` are held out when there are none.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 import heads
@@ -18,7 +19,7 @@ from engine import optim
 from engine.composite import ShardSGD, SparseSGD
 from engine.guard import NonFiniteError
 from engine.module import Step, Terms, TrainingModule, enter_check_mode
-from evaluation import Description, FusionStatistics
+from evaluation import Description, FusionStatistics, ScoreNormalization
 from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
 from tasks.recognition import sharded_head, validation
 from tasks.recognition.terms import Forward, feature_statistics, weighted_losses
@@ -59,6 +60,7 @@ class Recognizer(TrainingModule):
             self.occlusion_head.requires_grad_(c.occlusion_loss_weight > 0 or reached)
         self.fusion_weights = {"adaface": c.adaface_eval_weight, "qaconv": c.qaconv_eval_weight}
         self.fusion_statistics: FusionStatistics | None = None
+        self.normalization: ScoreNormalization | None = None
         self.pair_scores = validation.PairScores()
         self.last_scores: dict[str, dict[str, Scores]] = {}
         self.last_results: SetResults = {}
@@ -154,10 +156,21 @@ class Recognizer(TrainingModule):
 
     def validation_step(self, batch: PairSample, batch_idx: int) -> None:
         """Score one batch of benchmark pairs; nothing but the scores is kept."""
-        match_pairs = None if self.matcher is None else self.matcher.match_pairs
-        self.pair_scores.add(self.describe, match_pairs, batch, self.device)
+        if batch_idx == 0 and self.trainer.state.fn == TrainerFn.FITTING:
+            self._learn_normalization()
+        self.pair_scores.add(self.describe, self.matcher, batch, self.device, self.normalization)
 
     test_step = validation_step
+
+    def _learn_normalization(self) -> None:
+        """Learn from training people what scores mean, in the precision of the validation that begins."""
+        self.normalization = None
+        cohort = self.trainer.datamodule.cohort  # type: ignore[attr-defined]  # Lightning attaches it
+        if self.matcher is None or self.config.score_normalization == "none" or cohort is None:
+            return
+        self.normalization = validation.learn_normalization(
+            self.describe, self.matcher, cohort, self.fusion_weights, self.device
+        )
 
     def on_validation_epoch_start(self) -> None:
         """Forget the scores of the validation before."""
@@ -190,11 +203,12 @@ class Recognizer(TrainingModule):
     # ---------------------------------------------------------------- checkpoint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what the weights alone do not tell: color order, fusion statistics, momentum of shards."""
+        """Store what the weights alone do not tell: color order, what scores mean, momentum of shards."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["color_space"] = "rgb"
         statistics = self.fusion_statistics
         checkpoint["fusion_statistics"] = None if statistics is None else statistics.to_dict()
+        checkpoint["score_normalization"] = None if self.normalization is None else self.normalization.to_dict()
         sharded_head.gather_into(checkpoint, self.shards)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -208,4 +222,6 @@ class Recognizer(TrainingModule):
             raise ValueError(f"checkpoint: color_space is {checkpoint.get('color_space')!r}, expected 'rgb'")
         statistics = checkpoint["fusion_statistics"]
         self.fusion_statistics = None if statistics is None else FusionStatistics.from_dict(statistics)
+        learned = checkpoint.get("score_normalization")  # checkpoints written before there was one have none
+        self.normalization = None if learned is None else ScoreNormalization.from_dict(learned)
         sharded_head.restore_momentum(checkpoint, self.shards)

@@ -33,6 +33,7 @@ from evaluation.run import (
     MIN_PAIRS,
     MIN_PEOPLE,
     ImageScores,
+    Scoring,
     build_results,
     compare,
     evaluate,
@@ -110,11 +111,13 @@ def run(options: EvaluationConfig) -> int:
         raise ValueError("--shortlist chooses among all pairs of a folder; a benchmark set has its own: leave it out")
     sources = [from_benchmark(benchmark) for benchmark in sets] or [read_folder(options)]
     scored = {source.name: score(model, source, options) for source in sources}
-    weights = {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight}
+    weights = weights_of(options)
     # A benchmark set is fused by its own folds, as in a run's report; a folder by what the checkpoint brings.
     fitted = None if sets or model.fusion_statistics is None else replace(model.fusion_statistics, weights=weights)
     results = evaluate(sources, {name: found.scores for name, found in scored.items()}, weights, fitted)
     fusion_source = "other folds of these pairs" if fitted is None else f"checkpoint: {fitted.source}"
+    if options.score_normalization != "none" and model.normalization is not None:
+        fusion_source = f"checkpoint, by what is visible: {model.normalization.source}"
     facts = describe_run(sources, scored, model, options, fusion_source)
     report = build_results(sources, results, facts, seed=options.seed, fars=options.fars)
     if sets:
@@ -132,6 +135,11 @@ def run(options: EvaluationConfig) -> int:
     show(f"report: {folder}")
     lock.close()
     return failures.exit_code()
+
+
+def weights_of(options: EvaluationConfig) -> dict[str, float]:
+    """Return the weights of the combined score."""
+    return {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight}
 
 
 def load_model(options: EvaluationConfig) -> models.FaceModel:
@@ -297,10 +305,11 @@ def score(model: models.FaceModel, source: ImageSet, options: EvaluationConfig) 
     model.to(device)
     if model.matcher is not None:
         model.matcher.inference_dtype = lower_precision(options)
+    known = None if options.score_normalization == "none" else model.normalization_with(weights_of(options))
     return score_images(
         source,
         lambda images: describe(model, images, options, device),
-        model.matcher,
+        Scoring(model.matcher, known),
         None if options.occlude == "none" else lambda images: occlude_images(images, source.keys, options),
         options.occlude == "both",
         options.shortlist,
@@ -387,7 +396,7 @@ def describe_run(
         "shortlist": options.shortlist,
         "map_dtype": options.map_dtype,
         "seed": options.seed,
-        "fusion_weights": {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight},
+        "fusion_weights": weights_of(options),
         "fusion_source": fusion_source,
         "matched": describe_matched(scored[sources[0].name].matched),
         **sources[0].facts,

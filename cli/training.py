@@ -324,7 +324,7 @@ def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
 def _report(session: Session, folder: Path) -> None:
     """Write the report of the last evaluation and print its table."""
     model, datamodule, config = session.model, session.datamodule, session.config
-    statistics = model.fusion_statistics
+    statistics, learned = model.fusion_statistics, model.normalization
     facts = {
         "head": head_name(model),
         "run": folder.name,
@@ -332,7 +332,8 @@ def _report(session: Session, folder: Path) -> None:
         "seed": config.seed,
         "val_occlusion": config.val_occlusion,
         "fusion_weights": model.fusion_weights,
-        "fusion_source": "impostor pairs of the other folds",
+        "fusion_source": "impostor pairs of the other folds" if learned is None else learned.source,
+        "score_normalization": None if learned is None else learned.to_dict(),
         "pooled_statistics": None if statistics is None else statistics.to_dict(),
         "unreadable": sorted(datamodule.unreadable),
     }

@@ -16,6 +16,7 @@ from evaluation.protocols.bootstrap import (
 from evaluation.protocols.folds import fold_of_pairs, one_kind_folds, stratified_folds, usual_folds
 from evaluation.protocols.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
 from evaluation.protocols.identification import Identification, leave_one_out, rank_accuracy, tpir_at_fpir
+from evaluation.protocols.normalization import ScoreNormalization, fit_normalization
 from evaluation.protocols.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs, score_histogram
 from evaluation.protocols.roc import auc, det, eer, operating_point, roc_curve, roc_points, tar_at_far
 from evaluation.protocols.validation_rate import fold_mean_rates, validation_rate
@@ -33,6 +34,7 @@ from evaluation.scores.descriptions import (
 from evaluation.scores.map_store import MAP_DTYPES
 from evaluation.scores.scoring import Match, MatchPairs, Progress, score_all_pairs, score_pair_list, score_pairs
 from evaluation.scores.search import Hits, ShortlistedScores, merge_hits, score_shortlisted_pairs, search
+from evaluation.scores.shares import Shares, shares_of
 from evaluation.scores.triangle import unordered_pairs
 
 __all__ = [
@@ -56,6 +58,8 @@ __all__ = [
     "MethodResult",
     "Progress",
     "Resampling",
+    "ScoreNormalization",
+    "Shares",
     "ShortlistedScores",
     "VerificationResult",
     "accuracy_measure",
@@ -70,6 +74,7 @@ __all__ = [
     "det",
     "eer",
     "evaluate_pairs",
+    "fit_normalization",
     "fit_statistics",
     "fold_mean_rates",
     "fold_of_pairs",
@@ -90,6 +95,7 @@ __all__ = [
     "score_pairs",
     "score_shortlisted_pairs",
     "search",
+    "shares_of",
     "stratified_folds",
     "summarize",
     "tar_at_far",

@@ -20,11 +20,13 @@ from evaluation.protocols.bootstrap import Draws, Resampling, accuracy_measure, 
 from evaluation.protocols.folds import usual_folds
 from evaluation.protocols.fusion import FusionStatistics, fit_statistics
 from evaluation.protocols.identification import leave_one_out
+from evaluation.protocols.normalization import ScoreNormalization
 from evaluation.protocols.protocol import MethodResult, evaluate_pairs
 from evaluation.report.results import SCHEMA, Results
 from evaluation.scores.descriptions import FLIP_FUSION, FaceDescriptions
 from evaluation.scores.scoring import score_all_pairs, score_pair_list
 from evaluation.scores.search import score_shortlisted_pairs
+from evaluation.scores.shares import shares_of
 
 CONDITIONS = ("clean", "occluded")
 NUM_RESAMPLES = 400
@@ -84,6 +86,13 @@ class Matcher(Protocol):
         """Return scores [N]."""
 
 
+class Scoring(NamedTuple):
+    """How described images are compared."""
+
+    matcher: Matcher | None = None  # None: by their embeddings alone
+    normalization: ScoreNormalization | None = None  # makes the scores comparable; None: they are as they come
+
+
 class ImageScores(NamedTuple):
     """Scores of all pairs of a source, and where a shortlist chose, which of them the matcher saw."""
 
@@ -94,7 +103,7 @@ class ImageScores(NamedTuple):
 def score_images(
     source: ImagePairs,
     describe: Callable[[NDArray[np.uint8]], FaceDescriptions],
-    matcher: Matcher | None = None,
+    scoring: Scoring,
     hide: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
     hide_both: bool = False,
     shortlist: int = 0,
@@ -105,12 +114,13 @@ def score_images(
     Args:
         source: the images and pairs.
         describe: images uint8 [M, H, W, 3] -> their descriptions.
-        matcher: None: the embeddings alone are compared.
+        scoring: how two are compared.
         hide: images -> the same, occluded; None: clean pairs only.
         hide_both: whether both images of a pair are occluded, not the second one alone.
         shortlist: of all pairs match those alone whose images are among this many nearest by embedding; 0: all.
         progress: (steps, description=...) -> the steps, watched.
     """
+    matcher, normalization = scoring
     clean = describe(source.images)
     sides = {"clean": (clean, clean)}
     if hide is not None:
@@ -129,8 +139,45 @@ def score_images(
                 )
             else:
                 found = score_all_pairs(first, matcher, others=second, progress=watch)
+            if normalization is not None:
+                pairs = Sides(first, second, source.places)
+                found = comparable_scores(found, pairs, normalization, scored.matched.get(condition))
             scored.scores[condition] = found
     return scored
+
+
+class Sides(NamedTuple):
+    """Descriptions of the images of N pairs, as they were compared."""
+
+    first: FaceDescriptions
+    second: FaceDescriptions
+    places: NDArray[np.int64] | None  # int64 [N, 2] of the pairs in them; None: all, as np.triu_indices has them
+
+
+def comparable_scores(
+    scores: Scores,
+    sides: Sides,
+    normalization: ScoreNormalization,
+    matched: NDArray[np.bool_] | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Return normalized scores [N] by method, "combined" among them where there are two matchers.
+
+    Args:
+        scores: by matcher, [N].
+        sides: what was compared; where it has no visibility the scores are returned as they came.
+        normalization: of the model that described.
+        matched: bool [N], which pairs the matcher saw; the others get its lowest score, as before. None: all.
+    """
+    found: dict[str, NDArray[np.float32]] = {}
+    for chosen, shares in shares_of(*sides) or ():
+        for name, values in normalization.apply({name: of[chosen] for name, of in scores.items()}, shares).items():
+            found.setdefault(name, np.empty(len(scores["adaface"]), np.float32))[chosen] = values
+    if found and matched is not None and not matched.all():
+        found["qaconv"][~matched] = found["qaconv"][matched].min()
+        for chosen, shares in shares_of(*sides) or ():
+            parts = {name: found[name][chosen].astype(np.float64) for name in scores}
+            found["combined"][chosen] = normalization.combine(parts, shares)
+    return found or dict(scores)
 
 
 def evaluate(
@@ -143,7 +190,7 @@ def evaluate(
 
     Args:
         sources: the pairs.
-        scores: {source: {condition: {matcher: scores}}}.
+        scores: {source: {condition: {matcher: scores}}}; where they hold "combined" ones, nothing is left to fuse.
         weights: of the combined score, by matcher.
         statistics: what the scores are fused with, with its own weights; None: each fold of a source is fused with
             what its other folds tell.
@@ -153,9 +200,9 @@ def evaluate(
             condition: evaluate_pairs(
                 by_matcher,
                 source.issame,
-                used_weights(weights, by_matcher) if statistics is None else None,
+                None if statistics or "combined" in by_matcher else used_weights(weights, by_matcher),
                 folds_of(source),
-                statistics,
+                None if "combined" in by_matcher else statistics,
             )
             for condition, by_matcher in scores[source.name].items()
         }
@@ -168,7 +215,7 @@ def pooled_statistics(
 ) -> FusionStatistics | None:
     """Return the fusion statistics of all clean pairs together; None where there is nothing to fuse."""
     clean = [scores[source.name]["clean"] for source in sources]
-    if "qaconv" not in clean[0]:
+    if "qaconv" not in clean[0] or "combined" in clean[0]:
         return None
     pooled = {name: np.concatenate([by_matcher[name] for by_matcher in clean]) for name in clean[0]}
     issame = np.concatenate([source.issame for source in sources])

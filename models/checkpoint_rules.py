@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from evaluation.protocols.normalization import NUM_TERMS
 from ops import MAX_WEIGHT, Rule, at_least, each, either, first_fault, named, nonfinite
 
 _PRIMITIVE = either(None, False, 0.0, "")
@@ -80,5 +81,26 @@ def _fusion_statistics(found: object, place: str) -> str | None:
     return None if sound else f"{place}: mean, std and weights of the same matchers expected"
 
 
+def _score_normalization(found: object, place: str) -> str | None:
+    terms = [0.0] * NUM_TERMS
+
+    def of_matchers(found: object, place: str) -> str | None:
+        return named(terms)(found, place)
+
+    numbers = at_least({}, {name: 0.0 for name in _MATCHERS})
+    expected = {
+        "mean": of_matchers, "log_std": of_matchers, "correlation": either([], terms), "center": terms, "scale": terms,
+        "least": [0.0, 0.0], "weights": numbers, "source": "", "num_impostors": 0,
+    }  # fmt: skip
+    if fault := first_fault(expected, found, place):
+        return fault
+    assert isinstance(found, dict)
+    sound = set(found["mean"]) == set(found["log_std"]) == set(found["weights"]) <= _MATCHERS
+    sound = sound and bool(found["correlation"]) == (len(found["mean"]) == 2) and min(found["scale"]) > 0
+    return None if sound else f"{place}: numbers of the same matchers and positive scales expected"
+
+
 # Beside the weights.
 ENTRIES = {"color_space": equal_to("rgb"), "fusion_statistics": either(None, _fusion_statistics)}
+# That older checkpoints have not.
+LATER_ENTRIES = {"score_normalization": either(None, _score_normalization)}

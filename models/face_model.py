@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import nets
 import qaconv
-from evaluation import Description, FaceDescriptions, FusionStatistics, describe_with_flip, fuse_with, score_pairs
+from evaluation import (
+    Description,
+    FaceDescriptions,
+    FusionStatistics,
+    ScoreNormalization,
+    describe_with_flip,
+    fuse_with,
+    score_pairs,
+    shares_of,
+)
 from models import pictures
 from ops import unit_map
 from options.model import NetworkOptions
@@ -26,7 +37,7 @@ class FaceScores(NamedTuple):
 
     adaface: float  # cosine of the embeddings
     qaconv: float | None  # the local matcher's score; None without a matcher
-    combined: float | None  # weighted z-scores of both; None without a matcher or fusion statistics
+    combined: float | None  # both, comparable whatever is hidden; None without a matcher or what scores mean
 
 
 def describe(model: nn.Module, occlusion_head: nn.Module | None, images: Tensor) -> Description:
@@ -74,6 +85,7 @@ class FaceModel(nn.Module):
         with_parts: False: a backbone alone.
         fusion_statistics: how scores are combined; None: they are not.
     Attributes:
+        normalization: what scores mean at what can be seen; None in older checkpoints: `fusion_statistics` combines.
         head_name: the margin head that the embedding was trained with; "not known" of foreign weights.
     """
 
@@ -85,6 +97,7 @@ class FaceModel(nn.Module):
         self.matcher = build_matcher(options, self.model.map_shape) if with_parts else None
         self.occlusion_head = build_occlusion_head(options, self.model.map_shape[0]) if with_parts else None
         self.fusion_statistics = fusion_statistics
+        self.normalization: ScoreNormalization | None = None
         self.head_name = options.head if with_parts else "not known"
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
@@ -142,6 +155,11 @@ class FaceModel(nn.Module):
         paths = pictures.find_images(Path(folder))
         return paths, self.describe_files(paths, batch_size)
 
+    def normalization_with(self, weights: Mapping[str, float]) -> ScoreNormalization | None:
+        """Return what scores mean, with other weights by matcher in the combined one; None where it is not known."""
+        known = self.normalization
+        return None if known is None else replace(known, weights={name: weights[name] for name in known.weights})
+
     @torch.inference_mode()
     def compare(self, a: pictures.Face, b: pictures.Face) -> FaceScores:
         """Return how alike two faces are, each described together with its mirror image, as an evaluation does.
@@ -157,7 +175,12 @@ class FaceModel(nn.Module):
         if not all(torch.isfinite(values).all() for values in found.values()):
             raise ValueError(f"compare: scores must be finite, got {scores}; the weights may be damaged.")
         combined, statistics = None, self.fusion_statistics
-        if self.matcher is not None and statistics is not None and set(statistics.weights) == set(scores):
+        chunks = None if self.normalization is None else shares_of(first, second, np.zeros((1, 2), np.int64))
+        if self.normalization is not None and chunks is not None:
+            ((_, shares),) = chunks
+            normalized = self.normalization.apply({name: [score] for name, score in scores.items()}, shares)
+            combined = float(normalized["combined"][0]) if "combined" in normalized else None
+        elif self.matcher is not None and statistics is not None and set(statistics.weights) == set(scores):
             combined = float(fuse_with({name: [score] for name, score in scores.items()}, statistics)[0])
         return FaceScores(scores["adaface"], scores.get("qaconv"), combined)
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import nets
-from evaluation import FusionStatistics
-from models.checkpoint_rules import ENTRIES, options_rule, state_rules
+from evaluation import FusionStatistics, ScoreNormalization
+from models.checkpoint_rules import ENTRIES, LATER_ENTRIES, options_rule, state_rules
 from models.face_model import FaceModel
 from ops import at_least, damage, first_fault, foreign_tensor
 from options.model import NetworkOptions
@@ -30,7 +30,7 @@ class DamagedCheckpointError(ValueError):
 def load(path: str | Path, arch: str | None = None, color_space: str | None = None) -> FaceModel:
     """Build a model from a checkpoint of ours or from foreign backbone weights, in eval mode, on the CPU.
 
-    A checkpoint of ours brings backbone, matcher, occlusion head and fusion statistics; where a run averaged its
+    A checkpoint of ours brings backbone, matcher, occlusion head and what scores mean; where a run averaged its
     weights, the averages. Foreign weights bring the backbone alone. Class weights and class embeddings are left.
 
     Args:
@@ -125,13 +125,15 @@ def _own(path: Path, arch: str | None, color_space: str | None) -> FaceModel:
         rules["state_dict"] = state_rules(
             {k: v.double() if v.is_floating_point() else v for k, v in template.state_dict().items()}
         )
-    if fault := first_fault(at_least(rules), checkpoint, ""):
+    if fault := first_fault(at_least(rules, LATER_ENTRIES), checkpoint, ""):
         raise ValueError(f"{path}: {fault}")
     with errors_name(path):
         model = FaceModel(options)
         model.load_state_dict(state)
         statistics = checkpoint["fusion_statistics"]
         model.fusion_statistics = None if statistics is None else FusionStatistics.from_dict(statistics)
+        learned = checkpoint.get("score_normalization")
+        model.normalization = None if learned is None else ScoreNormalization.from_dict(learned)
     return model
 
 

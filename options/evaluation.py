@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from options.flags import MAY_CHANGE, Options, flag
-from options.names import ARCHS, COLOR_SPACES, COUNT, MAP_DTYPES, NOT_NEGATIVE, OCCLUDERS, SEEDS
+from options.names import (
+    ARCHS,
+    COLOR_SPACES,
+    COUNT,
+    MAP_DTYPES,
+    NOT_NEGATIVE,
+    OCCLUDERS,
+    SCORE_NORMALIZATIONS,
+    SEEDS,
+)
 
 RATE = "[1e-12, 1]"  # no set has as many impostor pairs as the least would need
 FARS_HELP = "false-accept rates to report the true-accept rate at; none = those of 1e-1 to 1e-6 that the pairs resolve"
@@ -17,6 +26,10 @@ class FusionOptions(Options):
 
     adaface_eval_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
     qaconv_eval_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
+    score_normalization: str = flag(
+        "visibility", "scores as distances from impostors' mean at the same visible shares, which each validation"
+        " learns from training people, clean and occluded; or as they come", choices=SCORE_NORMALIZATIONS,
+    )  # fmt: skip
     fars: tuple[float, ...] = flag((), FARS_HELP, within=RATE, on_resume=MAY_CHANGE)
 
 
@@ -31,6 +44,10 @@ class EvaluationOptions(Options):
     batch_size: int = flag(64, "images at a time", within=COUNT)
     adaface_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
     qaconv_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
+    score_normalization: str = flag(
+        "visibility", "scores as distances from impostors' mean at the same visible shares, where the checkpoint knows"
+        " it; or as they come", choices=SCORE_NORMALIZATIONS,
+    )  # fmt: skip
     fars: tuple[float, ...] = flag((), FARS_HELP, within=RATE)
     pairs: str | None = flag(None, "file with the pairs to score; else all pairs of images")
     shortlist: int = flag(0, "match only images with their N nearest by embedding; 0 = all pairs", within=NOT_NEGATIVE)

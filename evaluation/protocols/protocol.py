@@ -133,10 +133,11 @@ def evaluate_pairs(
     """Return the result of "adaface" and, where QAConv's scores are given, of "qaconv" and "combined".
 
     Args:
-        scores_by_matcher: "adaface" and optionally "qaconv" -> [N] finite scores.
+        scores_by_matcher: "adaface" and optionally "qaconv" -> [N] finite scores; "combined" ones too, where they are
+            fused already.
         issame: bool [N], both kinds.
         weights: of the combined score, whose statistics then come from each fold's training folds (`fuse`). Needed with
-            "qaconv" unless statistics are given.
+            "qaconv" unless statistics or "combined" scores are given.
         folds: a count (contiguous folds) or an integer array [N].
         statistics: fuse with these, fitted on other data, and their weights; not together with weights.
     Raises:
@@ -145,16 +146,16 @@ def evaluate_pairs(
     """
     labels = check_issame("evaluate_pairs", issame)
     check_both_kinds("evaluate_pairs", labels)
-    if "adaface" not in scores_by_matcher or not set(scores_by_matcher) <= set(MATCHERS):
+    if "adaface" not in scores_by_matcher or not set(scores_by_matcher) <= set(METHODS):
         raise ValueError(
             f'evaluate_pairs: matchers must be "adaface" and maybe "qaconv", got {list(scores_by_matcher)}.'
         )
     by_method = {
         name: check_scores(f"evaluate_pairs, {name}", scores_by_matcher[name], labels.size)
-        for name in MATCHERS
+        for name in METHODS
         if name in scores_by_matcher
     }
-    if "qaconv" in by_method:
+    if "qaconv" in by_method and "combined" not in by_method:
         by_method["combined"] = _combined(by_method, labels, weights, folds, statistics)
     return {name: _evaluate(scores, labels, folds) for name, scores in by_method.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -13,9 +13,23 @@ from torch import Tensor
 
 import transforms
 from datasets import Benchmark, PairSample
-from evaluation import Describe, MatchPairs, describe_with_flip, score_pairs
-from evaluation.run import CONDITIONS, Scores, SetResults
+from datasets.cohort import Cohort
+from evaluation import (
+    Describe,
+    ScoreNormalization,
+    Shares,
+    describe_batches,
+    describe_with_flip,
+    fit_normalization,
+    score_all_pairs,
+    score_pairs,
+    shares_of,
+    unordered_pairs,
+)
+from evaluation.run import CONDITIONS, Matcher, Scores, SetResults, Sides, comparable_scores
 from ops import gather_objects
+
+COHORT_BATCH = 64  # images of a cohort at a time
 
 
 class ScoredBatch(NamedTuple):
@@ -41,14 +55,25 @@ class PairScores:
         """Forget the scores collected so far."""
         self._batches = []
 
-    def add(self, describe: Describe, match_pairs: MatchPairs | None, batch: PairSample, device: torch.device) -> None:
+    def add(
+        self,
+        describe: Describe,
+        matcher: Matcher | None,
+        batch: PairSample,
+        device: torch.device,
+        normalization: ScoreNormalization | None = None,
+    ) -> None:
         """Score the pairs of one batch, clean and, where the batch holds a third image, occluded."""
         images = torch.as_tensor(batch.images)
         views = images.shape[1]
         described = describe_with_flip(describe, transforms.to_tensor(images.to(device).flatten(0, 1)))
         first, second, *occluded = (described[slice(view, None, views)] for view in range(views))
         for condition, other in zip(CONDITIONS, [second, *occluded], strict=False):
-            scores = {name: _numpy(values) for name, values in score_pairs(first, other, match_pairs).items()}
+            found = score_pairs(first, other, None if matcher is None else matcher.match_pairs)
+            scores = {name: _numpy(values) for name, values in found.items()}
+            if normalization is not None:
+                places = np.arange(len(batch.index))[:, None].repeat(2, axis=1)
+                scores = comparable_scores(scores, Sides(first, other, places), normalization)
             self._batches.append(ScoredBatch(condition, _numpy(batch.benchmark), _numpy(batch.index), scores))
 
     def gather(self, benchmarks: Sequence[Benchmark]) -> dict[str, dict[str, Scores]]:
@@ -66,6 +91,39 @@ class PairScores:
             }
             for number, benchmark in enumerate(benchmarks)
         }
+
+
+def learn_normalization(
+    describe: Describe, matcher: Matcher, cohort: Cohort, weights: Mapping[str, float], device: torch.device
+) -> ScoreNormalization | None:
+    """Return what the pairs of a cohort say of scores: clean ones, with one and with both faces occluded.
+
+    None where visibility is not predicted, people are too few, or a score is not finite, which the validation will say.
+    """
+    clean, hidden = (
+        describe_batches(describe, _batches(images, device), len(images)) for images in (cohort.clean, cohort.occluded)
+    )
+    first, second = unordered_pairs(len(cohort.labels)).T
+    scores: list[Scores] = []
+    shares: list[Shares] = []
+    for a, b in ((clean, clean), (clean, hidden), (hidden, hidden)):
+        chunks = shares_of(a, b)
+        if chunks is None:
+            return None
+        shares += [part for _, part in chunks]
+        scores.append(score_all_pairs(a, matcher, others=b))
+    pooled = {name: np.concatenate([by[name] for by in scores]) for name in scores[0]}
+    if not all(np.isfinite(values).all() for values in pooled.values()):
+        return None
+    issame = np.tile(cohort.labels[first] == cohort.labels[second], len(scores))
+    source = f"{len(cohort.labels)} images of {len(np.unique(cohort.labels))} training people, clean and occluded"
+    seen = Shares(*(np.concatenate(columns) for columns in zip(*shares, strict=True)))
+    return fit_normalization(pooled, seen, issame, weights, source)
+
+
+def _batches(images: NDArray[np.uint8], device: torch.device) -> Iterator[Tensor]:
+    for start in range(0, len(images), COHORT_BATCH):
+        yield transforms.to_tensor(torch.from_numpy(images[start : start + COHORT_BATCH]).to(device))
 
 
 def find_nonfinite(scores: Mapping[str, Mapping[str, Scores]]) -> str | None:

@@ -1,0 +1,57 @@
+"""A cohort: faces of training people, clean and behind occluders, whose impostor pairs say what scores mean."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.faces.images import UnreadableImageError
+from datasets.sample import FaceDataset, Image
+from transforms import occlude
+
+SIZE = 256  # images: 32,640 pairs of each kind
+_STREAM = zlib.crc32(b"cohort")
+
+
+class Cohort(NamedTuple):
+    """M faces; of as many people as there are, since every image of a further one adds M impostor pairs."""
+
+    clean: Image  # uint8 [M, 112, 112, 3] RGB
+    occluded: Image  # the same behind an occluder each
+    labels: NDArray[np.int64]  # [M]
+
+
+def draw_cohort(dataset: FaceDataset, occluders: Sequence[str], seed: int, size: int = SIZE) -> Cohort:
+    """Draw the images, one of each person before a second one of any; unreadable ones are passed over.
+
+    Args:
+        dataset: training people.
+        occluders: names to draw from, at least one.
+        seed: >= 0; every draw follows it.
+        size: images, at most; fewer where there are fewer.
+    Raises:
+        ValueError: if no image can be read.
+    """
+    rng = np.random.default_rng((seed, _STREAM))
+    order = rng.permutation(len(dataset))
+    firsts = np.sort(np.unique(dataset.labels[order], return_index=True)[1])
+    is_first = np.zeros(len(order), dtype=bool)
+    is_first[firsts] = True
+    images, places = [], []
+    for place in np.concatenate([order[is_first], order[~is_first]]).tolist():
+        try:
+            images.append(dataset.read(place))
+        except UnreadableImageError:
+            continue
+        places.append(place)
+        if len(images) == size:
+            break
+    if not images:
+        raise ValueError("cohort: none of the training images can be read")
+    draws = (np.random.default_rng((seed, _STREAM, number)) for number in range(len(images)))
+    hidden = [occlude(image, draw, occluders).image for image, draw in zip(images, draws, strict=True)]
+    return Cohort(np.stack(images), np.stack(hidden), dataset.labels[places])
