@@ -64,8 +64,8 @@ bench: setup
 
 # Two runs at a time; a finished one is passed over, so that this can be stopped and started again.
 ablation: setup
-	{ for seed in 1 2 3; do printf "$$seed %s\n" experiments/ablation/claims/*.args; done; \
-	  printf "1 %s\n" experiments/ablation/choices/*.args; } | OMP_NUM_THREADS=1 xargs -P 2 -L 1 sh -c \
+	for seed in 1 2 3; do printf "$$seed %s\n" experiments/ablation/claims/*.args; done | \
+	  OMP_NUM_THREADS=1 xargs -P 2 -L 1 sh -c \
 	  'run=ablation-$$(basename $$1 .args)-$$0; ls experiments/$${run}_*/report/results.json >/dev/null 2>&1 || \
 	  $(PY) main.py @$$1 --seed $$0 --prefix $$run --resume_from_checkpoint auto'
 	$(PY) -m benchmarks.ablation

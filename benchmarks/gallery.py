@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 import transforms
-from benchmarks.ablation.scores import People, render_people
+from benchmarks.ablation.scores import IMAGES_PER_PERSON, Faces, hide, render_people
+from benchmarks.ablation.variants import SEEN
 from benchmarks.harness.measure import MIB, alternate, measure_extra_mib, ratio
 from benchmarks.harness.program import Benchmark, scaled
 from benchmarks.harness.tables import Column, Row, Table
@@ -34,6 +35,7 @@ from evaluation import (
     score_all_pairs,
     search,
     stratified_folds,
+    unordered_pairs,
     verification,
 )
 from qaconv import QAConv
@@ -105,17 +107,17 @@ def held_bytes(faces: FaceDescriptions) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def storage_rows(model: Recognizer, matcher: QAConv, people: People) -> Iterator[Row]:
+def storage_rows(model: Recognizer, matcher: QAConv, people: Faces) -> Iterator[Row]:
     """Yield for each dtype how far the scores of clean against occluded images are from those of float32.
 
     Changes are in standard deviations of the impostors' scores, so that they mean the same for every matcher.
     """
-    identities = people.pair_identities
-    issame = identities[:, 0] == identities[:, 1]
+    first, second = unordered_pairs(len(people.images)).T // IMAGES_PER_PERSON
+    issame, hidden = first == second, hide(people, SEEN, 0)
     folds = stratified_folds(issame, 10)
     exact, spread = None, 1.0
     for dtype in MAP_DTYPES:
-        clean, occluded = (describe(model, people.images[condition], dtype) for condition in ("clean", "seen"))
+        clean, occluded = (describe(model, faces.images, dtype) for faces in (people, hidden))
         scores = score_all_pairs(clean, matcher, others=occluded)["qaconv"]
         if exact is None:
             exact, spread = scores, float(scores[~issame].std())
@@ -135,11 +137,11 @@ def recall(found: Hits, exact: Hits) -> float:
     return 100 * float((found.indices[:, 0] == exact.indices[:, 0]).float().mean())
 
 
-def search_rows(model: Recognizer, matcher: QAConv, people: People, folder: Path, repeats: int) -> Iterator[Row]:
+def search_rows(model: Recognizer, matcher: QAConv, people: Faces, folder: Path, repeats: int) -> Iterator[Row]:
     """Yield time, memory and recall of each variant; probes are occluded images, the gallery all clean ones."""
-    images = people.images["clean"]
+    images = people.images
     chosen = np.linspace(0, len(images) - 1, min(NUM_PROBES, len(images)), dtype=np.int64)
-    probes = describe(model, people.images["seen"][chosen], "float32")
+    probes = describe(model, hide(people, SEEN, 0).images[chosen], "float32")
     variants = [Variant(dtype, False, None) for dtype in MAP_DTYPES]
     variants += [Variant("int8", True, None), *(Variant("int8", True, number) for number in SHORTLISTS)]
     places = {(v.dtype, v.on_disk): folder if v.on_disk else None for v in variants}

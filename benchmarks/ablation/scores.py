@@ -1,116 +1,150 @@
-"""The protocol of the ablation: people never trained on, every pair of their images, clean and behind occluders."""
+"""The protocol of the ablation: people never trained on, pairs of their images, clean and behind occluders.
+
+Within blocks of 40 people every image is compared with every other: in "one" the first image of a pair is clean and the
+second occluded, in "both" both are. What is saved of a pair is raw: the cosine, the matcher's score without a map, with
+the predicted and with the true one, and the visible shares by the prediction and in truth.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import transforms
 from benchmarks.ablation.variants import SEEN, UNSEEN, Run
 from cli.checkpoints import load_pretrained_model
 from datasets.synthetic.prepare import render_identities
-from evaluation import (
-    FLIP_FUSION,
-    FaceDescriptions,
-    FlipFusion,
-    describe_batches,
-    score_all_pairs,
-    unordered_pairs,
-)
+from evaluation import FaceDescriptions, LocalView, describe_batches, score_all_pairs, shares_of, unordered_pairs
 from system.files import atomic_write
 from train_val import Recognizer
 
-CONDITIONS = {"clean": (), "seen": SEEN, "unseen": UNSEEN}
-FUSED_MAPS = "dev-fused-maps"  # image and mirror image fused into one map, which evaluation does not do
-IMAGES_PER_PERSON = 6
-BATCH_SIZE = 64
+CONDITIONS = {"clean": (), "one": SEEN, "both": SEEN, "one, unseen": UNSEEN, "both, unseen": UNSEEN}
+IMAGES_PER_PERSON, BLOCK_PEOPLE, BATCH_SIZE = 4, 40, 64
+MAPS = ("none", "predicted", "true")
 
-Images = NDArray[np.uint8]
+Columns = dict[str, NDArray[np.float32]]  # "<condition>/<draw>/<column>" -> [N]
 
 
 @dataclass(frozen=True)
-class People:
-    """Images of a group of people, as they are and with an occluder.
+class Faces:
+    """Images of people and what of them is visible.
 
     Attributes:
-        labels: int64 [N].
-        images: by condition, uint8 [N, 112, 112, 3] RGB.
+        images: uint8 [N, 112, 112, 3] RGB, people in blocks of 4 images.
+        visibility: uint8 [N, 112, 112], 1 = visible.
     """
 
-    labels: NDArray[np.int64]
-    images: dict[str, Images]
-
-    @property
-    def pair_identities(self) -> NDArray[np.int64]:
-        """People int64 [N * (N - 1) / 2, 2] of every unordered pair of images."""
-        return self.labels[unordered_pairs(len(self.labels))]
+    images: NDArray[np.uint8]
+    visibility: NDArray[np.uint8]
 
 
-def render_people(group: str, num: int) -> People:
-    """Draw a group, "dev" to choose on or "test" to claim on; its occluders follow the image's place alone."""
-    images, labels = render_identities(f"ablation-{group}", num, IMAGES_PER_PERSON)
-    occluded = {name: _occlude(images, occluders) for name, occluders in CONDITIONS.items()}
-    return People(labels, occluded)
+def render_people(group: str, num: int) -> Faces:
+    """Draw a group, "dev" to fit on or "test" to claim on."""
+    images, _ = render_identities(f"ablation-{group}", num, IMAGES_PER_PERSON)
+    return Faces(images, np.ones(images.shape[:3], np.uint8))
 
 
-def _occlude(images: Images, occluders: tuple[str, ...]) -> Images:
-    if not occluders:
-        return images
-    generators = (np.random.default_rng([len(occluders), place]) for place in range(len(images)))
-    views = [transforms.occlude(image, rng, occluders) for image, rng in zip(images, generators, strict=True)]
-    return np.stack([view.image for view in views])
+def hide(faces: Faces, occluders: tuple[str, ...], draw: int) -> Faces:
+    """Return the faces behind an occluder each, which follows the image's place and the draw alone."""
+    generators = (np.random.default_rng([len(occluders), draw, place]) for place in range(len(faces.images)))
+    views = [transforms.occlude(image, rng, occluders) for image, rng in zip(faces.images, generators, strict=True)]
+    return Faces(np.stack([view.image for view in views]), np.stack([view.visibility for view in views]))
 
 
-def score_people(
-    checkpoint: Path, people: People, flip_fusion: FlipFusion = FLIP_FUSION
-) -> dict[str, NDArray[np.float32]]:
-    """Return the scores of every pair i < j, "<condition>/<matcher>" -> float32 [N * (N - 1) / 2].
+def pair_people(num_people: int) -> NDArray[np.int64]:
+    """Return the people int64 [N, 2] of all pairs, block by block."""
+    blocks = [range(start, min(start + BLOCK_PEOPLE, num_people)) for start in range(0, num_people, BLOCK_PEOPLE)]
+    labels = [np.repeat(np.array(block), IMAGES_PER_PERSON) for block in blocks]
+    return np.concatenate([block[unordered_pairs(len(block))] for block in labels])
 
-    Image i is clean, image j as the condition says. Precision is that of the training: bf16.
-    """
+
+def score_people(checkpoint: Path, faces: Faces, num_draws: int) -> Columns:
+    """Return the raw columns of every pair under every condition; precision is that of the training, bf16."""
     model = load_pretrained_model(checkpoint)
-    scores = {}
+    columns: Columns = {}
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        clean = _describe(model, people.images["clean"], flip_fusion)
-        for condition, images in people.images.items():
-            others = clean if condition == "clean" else _describe(model, images, flip_fusion)
-            for matcher, values in score_all_pairs(clean, model.matcher, others=others).items():
-                scores[f"{condition}/{matcher}"] = values
-    return scores
+        clean = Described(model, faces)
+        columns |= _score(model, "clean/0", clean, clean)
+        for draw in range(num_draws):
+            for suffix, occluders in (("", SEEN), (", unseen", UNSEEN)):
+                hidden = Described(model, hide(faces, occluders, draw))
+                columns |= _score(model, f"one{suffix}/{draw}", clean, hidden)
+                columns |= _score(model, f"both{suffix}/{draw}", hidden, hidden)
+    learned = None if model.normalization is None else model.normalization.to_dict()
+    return {"normalization": np.array(json.dumps(learned)), **columns}
+
+
+class Described:
+    """Faces as a model describes them, with each kind of map."""
+
+    def __init__(self, model: Recognizer, faces: Faces) -> None:
+        def batches() -> Iterator[Tensor]:
+            for start in range(0, len(faces.images), BATCH_SIZE):
+                yield transforms.to_tensor(torch.from_numpy(faces.images[start : start + BATCH_SIZE]))
+
+        predicted = describe_batches(model.describe, batches(), len(faces.images))
+        truth = transforms.visibility_map(torch.from_numpy(faces.visibility), *predicted.views[0].local_map.shape[-2:])
+        self.by_map = {
+            "none": _seen_as(predicted, (None, None)),
+            "predicted": predicted,
+            "true": _seen_as(predicted, (truth, truth.flip(-1))),
+        }
+
+
+def _seen_as(faces: FaceDescriptions, maps: tuple[Tensor | None, Tensor | None]) -> FaceDescriptions:
+    views = (LocalView(view.local_map, seen) for view, seen in zip(faces.views, maps, strict=True))
+    return replace(faces, views=tuple(views))
+
+
+def _score(model: Recognizer, name: str, first: Described, second: Described) -> Columns:
+    size = BLOCK_PEOPLE * IMAGES_PER_PERSON
+    blocks = [slice(start, start + size) for start in range(0, first.by_map["none"].num_images, size)]
+    parts = [
+        _score_block(model, {k: (first.by_map[k][block], second.by_map[k][block]) for k in MAPS}) for block in blocks
+    ]
+    return {f"{name}/{column}": np.concatenate([part[column] for part in parts]) for column in parts[0]}
+
+
+def _score_block(model: Recognizer, sides: dict[str, tuple[FaceDescriptions, FaceDescriptions]]) -> Columns:
+    found: Columns = {}
+    for kind, (first, second) in sides.items():
+        others = None if first is second else second
+        scores = score_all_pairs(first, model.matcher, others=others)
+        found["adaface"] = scores["adaface"]
+        if "qaconv" in scores:
+            found[f"qaconv {kind}"] = scores["qaconv"]
+        if chunks := shares_of(first, second):
+            parts = [np.stack(shares) for _, shares in chunks]
+            found[f"shares {kind}"] = np.concatenate(parts, axis=1).T.astype(np.float32)
+    return found
 
 
 class ScoredRuns:
-    """The scores of finished runs, kept beside their checkpoints as `ablation_<what>_<people>.npz`."""
+    """The scores of finished runs, kept beside their checkpoints as `ablation_<group>_<people>.npz`."""
 
-    def __init__(self, root: Path, num_people: int) -> None:
-        self._root, self._num_people = root, num_people
-        self._people: dict[str, People] = {}
+    def __init__(self, root: Path, num_people: dict[str, int], num_draws: int) -> None:
+        self._root, self.num_people, self._num_draws = root, num_people, num_draws
+        self._faces: dict[str, Faces] = {}
 
-    def __call__(self, variant: str, seed: int, what: str) -> dict[str, NDArray[np.float32]]:
-        """Return the scores of a run on a group of people, or by FUSED_MAPS; scored where it is newer than they are."""
+    def __call__(self, variant: str, seed: int, group: str) -> Columns:
+        """Return the columns of a run on a group of people; scored where the checkpoint is newer than they are."""
         folder = Run(self._root, variant, seed).folder
         assert folder is not None, f"{variant}, seed {seed}: no finished run"
-        path, checkpoint = folder / f"ablation_{what}_{self._num_people}.npz", folder / "last.ckpt"
+        draws = self._num_draws if group == "test" else 1  # the fit needs no spread between draws
+        path = folder / f"ablation_{group}_{self.num_people[group]}_{draws}.npz"
+        checkpoint = folder / "last.ckpt"
         if not path.exists() or (checkpoint.exists() and checkpoint.stat().st_mtime_ns > path.stat().st_mtime_ns):
-            group = what.removesuffix("-fused-maps")
-            fusion: FlipFusion = FLIP_FUSION if what == group else "map"
-            if group not in self._people:
-                self._people[group] = render_people(group, self._num_people)
-            scores = score_people(checkpoint, self._people[group], fusion)
+            if group not in self._faces:
+                self._faces[group] = render_people(group, self.num_people[group])
+            columns = score_people(checkpoint, self._faces[group], draws)
             with atomic_write(path, "wb") as stream:
-                np.savez(stream, **scores)  # type: ignore[arg-type]
+                np.savez(stream, **columns)  # type: ignore[arg-type]
         with np.load(path) as saved:
             return dict(saved)
-
-
-def _describe(model: Recognizer, images: Images, flip_fusion: FlipFusion) -> FaceDescriptions:
-    def batches() -> Iterator[torch.Tensor]:
-        for start in range(0, len(images), BATCH_SIZE):
-            yield transforms.to_tensor(torch.from_numpy(images[start : start + BATCH_SIZE]))
-
-    return describe_batches(model.describe, batches(), len(images), flip_fusion)
