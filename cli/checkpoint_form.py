@@ -17,7 +17,7 @@ from torch import Tensor
 from config import Config
 from engine import optim
 from engine.callbacks import AVERAGED_KEY, RANKS_KEY, BestCheckpoint, averaged
-from models.checkpoint_rules import ENTRIES, equal_to, indices, not_negative, state_rules
+from models.checkpoint_rules import ENTRIES, LATER_ENTRIES, equal_to, indices, not_negative, state_rules
 from ops import Rule, at_least, each, either, first_fault, named
 from train_val import MAIN_DATASET, Recognizer
 
@@ -35,7 +35,7 @@ def model_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | No
     state = state_rules(template.state_dict())
     for name in state.keys() & {"matcher.class_embeddings.neighbours"}:
         state[name] = indices(template.state_dict()[name], template.num_classes[MAIN_DATASET])
-    return first_fault(at_least({"state_dict": state, **ENTRIES}), checkpoint, "")
+    return first_fault(at_least({"state_dict": state, **ENTRIES}, LATER_ENTRIES), checkpoint, "")
 
 
 def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -144,7 +144,7 @@ def rates(arms: Sequence[Mapping[str, Arm]], pairs: Pairs, condition: str) -> di
     return {name: Rates(over_draws[:, 0, place], over_draws[:, 1, place]) for place, name in enumerate(names)}
 
 
-def _resampled(accepted: NDArray[np.float32], pairs: Pairs):
+def _resampled(accepted: NDArray[np.float32], pairs: Pairs) -> Iterator[NDArray[np.float32]]:
     """Yield (FAR, TAR) of each row of accepted [M, N]: [1, 2, M] with every person once, then of the resamples."""
     num_people = int(pairs.people.max()) + 1
     rng = np.random.default_rng(0)

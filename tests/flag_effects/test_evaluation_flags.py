@@ -14,6 +14,7 @@ import models
 from cli import folder_evaluation
 from config import EvaluationConfig
 from datasets import ImageFolderDataset
+from evaluation import Shares, fit_normalization
 from evaluation.report.results import read_results
 from evaluation.run import ImageScores
 
@@ -110,6 +111,23 @@ def test_evaluation_weights_decide_the_combined_score(
     results = read_results(tmp_path / "out" / "results.json")["benchmarks"]["people"]["conditions"]["clean"]
     assert results["combined"]["accuracy"] == results[decider]["accuracy"]
     assert results["adaface"]["auc"] != results["qaconv"]["auc"]
+
+
+@pytest.mark.evaluation_flag("score_normalization")
+def test_evaluation_normalizes_scores_unless_told_not_to(evaluation):
+    rng = np.random.default_rng(0)
+    shares = Shares(*(rng.random(500) for _ in range(3)))
+    drawn = {name: rng.normal(size=500) for name in ("adaface", "qaconv")}
+    weights = {"adaface": 0.5, "qaconv": 0.5}
+    raw = scores_of(evaluation)["clean"]
+    evaluation.model.normalization = fit_normalization(drawn, shares, np.zeros(500, bool), weights, "a test")
+    assert set(raw) == {"adaface", "qaconv"}
+    kept = scores_of(evaluation, score_normalization="none")["clean"]
+    assert all((kept[name] == raw[name]).all() for name in raw)
+    normalized = scores_of(evaluation)["clean"]
+    assert set(normalized) == {"adaface", "qaconv", "combined"} and (normalized["adaface"] != raw["adaface"]).all()
+    heavy = scores_of(evaluation, adaface_weight=1.0, qaconv_weight=0.0)["clean"]
+    np.testing.assert_allclose(heavy["combined"], heavy["adaface"], rtol=1e-5)
 
 
 @pytest.mark.evaluation_flag("fars")

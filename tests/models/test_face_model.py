@@ -15,7 +15,7 @@ from untrained import write_checkpoint
 import models
 import nets
 from cli.checkpoints import load_pretrained_model
-from evaluation import FusionStatistics
+from evaluation import FusionStatistics, Shares, fit_normalization
 from transforms import to_tensor
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +110,64 @@ def test_all_three_scores_of_two_faces(model, faces):
     scores = model.compare(*faces)
     assert scores == pytest.approx((adaface, qaconv, combined), abs=1e-5)
     assert all(type(score) is float for score in scores)
+
+
+@pytest.fixture(scope="module")
+def normalized(tmp_path_factory):
+    """A checkpoint that knows what scores mean at what can be seen."""
+    rng = np.random.default_rng(0)
+    shares = Shares(*(rng.random(500) for _ in range(3)))
+    scores = {"adaface": rng.normal(size=500), "qaconv": 3 * rng.normal(size=500)}
+    learned = fit_normalization(scores, shares, rng.random(500) < 0.1, {"adaface": 0.6, "qaconv": 0.4}, "a test")
+    return write_checkpoint(tmp_path_factory.mktemp("normalized") / "last.ckpt", normalization=learned)
+
+
+def test_the_combined_score_is_normalized_by_what_is_visible(normalized, faces):
+    model = models.load(normalized)
+    sides = []
+    for face in faces:
+        image = to_tensor(torch.from_numpy(face))[None]
+        views = [model.describe(image).visibility, model.describe(image.flip(-1)).visibility]
+        sides.append(torch.cat(views).flatten().numpy().astype(float))
+    shares = Shares(*(np.array([values.mean()]) for values in (*sides, sides[0] * sides[1])))
+    scores = model.compare(*faces)
+    expected = model.normalization.apply({"adaface": [scores.adaface], "qaconv": [scores.qaconv]}, shares)
+    assert scores.combined == pytest.approx(float(expected["combined"][0]), abs=1e-5)
+    alone = model.normalization_with({"adaface": 1.0, "qaconv": 0.0})
+    assert alone.weights == {"adaface": 1.0, "qaconv": 0.0} and alone.mean == model.normalization.mean
+
+
+def forget_normalization(checkpoint):
+    del checkpoint["score_normalization"]
+
+
+def test_a_checkpoint_from_before_normalization_still_combines_by_its_own_statistics(untrained, faces, tmp_path):
+    checkpoint = torch.load(untrained, weights_only=True)
+    forget_normalization(checkpoint)
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    old = models.load(tmp_path / "old.ckpt")
+    assert old.normalization is None and old.compare(*faces) == models.load(untrained).compare(*faces)
+    assert load_pretrained_model(tmp_path / "old.ckpt").fusion_statistics == STATISTICS
+
+
+@pytest.mark.parametrize("load", [models.load, load_pretrained_model])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("center", [0.0] * 5),
+        ("scale", [0.0] * 6),
+        ("mean", {"adaface": [0.0] * 6}),
+        ("log_std", {"adaface": ["a"] * 6, "qaconv": [0.0] * 6}),
+        ("correlation", []),
+        ("weights", {"adaface": 1.0, "other": 0.0}),
+    ],
+)
+def test_a_damaged_normalization_is_refused(normalized, tmp_path, load, field, value):
+    checkpoint = torch.load(normalized, weights_only=True)
+    checkpoint["score_normalization"][field] = value
+    torch.save(checkpoint, tmp_path / "changed.ckpt")
+    with pytest.raises(ValueError, match=r"changed\.ckpt.*score_normalization"):
+        load(tmp_path / "changed.ckpt")
 
 
 def test_a_face_may_be_a_path_an_array_or_a_picture(model, faces, tmp_path):
