@@ -61,6 +61,7 @@ def build_matcher(
     return qaconv.QAConv(
         *map_shape,
         occlusion_method=options.occlusion_method,
+        visible_from=options.visible_from,
         score=options.qaconv_score,
         projection_channels=options.qaconv_channels or None,
         num_classes=num_classes,

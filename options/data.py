@@ -70,6 +70,9 @@ class OcclusionOptions(Options):
     """Occlusion."""
 
     occlusion_method: str = flag("masking", "how the matcher uses predicted visibility", choices=OCCLUSION_METHODS)
+    visible_from: float = flag(
+        0.2, "masking: least visibility of a cell that the matcher looks at", within=SHARE, before=0.5
+    )
     occlusion_prob: float = flag(0.5, "share of the training images that are occluded", within=SHARE)
     occluders: tuple[str, ...] = flag(
         OCCLUDERS, f"what occludes them: all, none, or some of {', '.join(OCCLUDERS)}", choices=OCCLUDERS

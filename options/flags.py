@@ -46,6 +46,7 @@ class Spec(NamedTuple):
     on_resume: str
     parse: Callable[[str], object] | None
     const: object
+    before: object
 
 
 class Option(NamedTuple):
@@ -59,7 +60,7 @@ class Option(NamedTuple):
     spec: Spec
 
 
-def flag(
+def flag(  # noqa: PLR0913  (all that a field can declare of its flag)
     default: T,
     help: str,
     *,
@@ -68,6 +69,7 @@ def flag(
     on_resume: str = FIXED,
     parse: Callable[[str], object] | None = None,
     const: object = None,
+    before: object = None,
 ) -> T:
     """Return a dataclass field that is also a command-line flag of the same name.
 
@@ -80,8 +82,9 @@ def flag(
         parse: turns the word of the command line into the value, where the field's type does not say how; of a tuple
             that is given several times all members then count.
         const: the value when the flag is given without a word; None: it needs one.
+        before: what runs did before there was this option: its value where saved options lack it. None: the default.
     """
-    spec = Spec(help, tuple(choices), within, on_resume, parse, const)
+    spec = Spec(help, tuple(choices), within, on_resume, parse, const, before)
     return dataclasses.field(default=default, metadata={"spec": spec})
 
 
@@ -110,7 +113,7 @@ class Options:
 
     @classmethod
     def from_dict(cls, values: dict[str, object]) -> Self:
-        """Return the options that `to_dict` wrote; what is absent keeps its default.
+        """Return the options that `to_dict` wrote; what is absent has the value of `flag(before=...)`, or its default.
 
         Raises:
             ValueError: if a key is not an option, or a value is not allowed.
@@ -118,7 +121,8 @@ class Options:
         unknown = sorted(values.keys() - {option.name for option in cls.options()})
         if unknown:
             raise ValueError(f"{cls.__name__}: unknown options {', '.join(unknown)}; was it saved by another version?")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        absent = {o.name: o.spec.before for o in cls.options() if o.name not in values and o.spec.before is not None}
+        return cls(**absent, **{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def merge_options(saved: Section, given: Section, explicit: AbstractSet[str]) -> Section:

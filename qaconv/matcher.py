@@ -10,7 +10,7 @@ from ops import at_least_float32
 from qaconv.blocks import Maps
 from qaconv.class_embeddings import ClassEmbeddings
 from qaconv.correlation import best_matches
-from qaconv.occlusion import OCCLUSION_METHODS, Cells
+from qaconv.occlusion import OCCLUSION_METHODS, VISIBLE_FROM, Cells
 from qaconv.scoring import MomentsOf, PublishedLayers, published_scores, weighted_scores
 
 SCORES = ("bn_fc", "weighted")
@@ -60,6 +60,7 @@ class QAConv(nn.Module):
         inference_dtype: None, or torch.bfloat16 or torch.float16, in which float32 maps are matched in eval mode while
             gradients are off: unit features and cosines are rounded to it, sums are float32, and so is all from the
             maxima on. Training is never affected. It is for hardware that multiplies it faster (float16 on few CPUs).
+        visible_from: of "masking", the least visibility in [0, 1] of a cell that is matched.
     State:
         Only `forward` in training mode moves the running statistics of `bn` and `logit_bn`; `match_pairs` and
         `class_logits` always normalize with them, and so does `forward` while `bn` is in eval mode. Training normalizes
@@ -80,6 +81,7 @@ class QAConv(nn.Module):
         num_classes: int | None = None,
         k_nearest: int = 32,
         inference_dtype: torch.dtype | None = None,
+        visible_from: float = VISIBLE_FROM,
     ) -> None:
         super().__init__()
         if occlusion_method not in OCCLUSION_METHODS:
@@ -93,7 +95,7 @@ class QAConv(nn.Module):
                 f"QAConv: inference_dtype must be None, torch.bfloat16 or torch.float16, got {inference_dtype}."
             )
         self.map_shape = (num_features, height, width)
-        self.occlusion_method = occlusion_method
+        self.occlusion_method, self.visible_from = occlusion_method, visible_from
         self.score = score
         self.inference_dtype = inference_dtype
         self.matched_channels = projection_channels or num_features
@@ -244,7 +246,7 @@ class QAConv(nn.Module):
     def _occlude(self, features: Tensor, visibility: Tensor | None) -> Cells:
         if visibility is None:
             return Cells(Maps(features, None), None)
-        return OCCLUSION_METHODS[self.occlusion_method](features, visibility)
+        return OCCLUSION_METHODS[self.occlusion_method](features, visibility, self.visible_from)
 
     def _scores(self, probe: Cells, gallery: Cells, half: bool, moments: MomentsOf = "running") -> Tensor:
         """Return [L, P, G]; the same object for both sides is a set against itself."""

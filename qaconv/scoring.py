@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qaconv.correlation import Maxima
-from qaconv.occlusion import VISIBLE_FROM, Cells
+from qaconv.occlusion import Cells
 from qaconv.statistics import Moments, moments, moments_of_ranks, update_running_statistics
 
 # Weight of the co-visible cells below which a direction's mean fades to 0 instead of dividing by nothing.
@@ -69,8 +69,8 @@ def _published_half(
     weight = layers.fc.weight.to(best_LAKB.dtype).view(1, 1, -1)
     total = weight.sum(dim=2, keepdim=True)
     if looked_at.maps.hidden is not None and looking.visibility is not None:
-        # A visible cell has at least the threshold, so the clamp only spares maps without any from 0 / 0.
-        visible_sum = looking.visibility.sum(dim=2, keepdim=True).clamp_min(VISIBLE_FROM)
+        # The clamp only spares maps without any visible cell from 0 / 0.
+        visible_sum = looking.visibility.sum(dim=2, keepdim=True).clamp_min(_LEAST_WEIGHT)
         weight = weight * looking.visibility * (weight.shape[2] / visible_sum)
         has_match = (~looked_at.maps.hidden).any(dim=2)[:, None, :]
         total = weight.sum(dim=2, keepdim=True) * has_match

@@ -33,9 +33,9 @@ DEFAULTS = {
     "adaface_loss_weight": 0.1,
     "qaconv_loss_weight": 0.7, "occlusion_loss_weight": 0.3, "triplet_weight": 0.5,
     "class_weight": None, "triplet_margin": 1.0,
-    "pairwise_reduction": "ranking", "occlusion_method": "masking", "occlusion_prob": 0.5,
+    "pairwise_reduction": "ranking", "occlusion_method": "masking", "visible_from": 0.2, "occlusion_prob": 0.5,
     "occluders": names.OCCLUDERS, "visibility_gradient": False, "val_occlusion": names.OCCLUDERS,
-    "adaface_eval_weight": 0.5, "qaconv_eval_weight": 0.5, "fars": (), "low_res_augmentation_prob": 0.0,
+    "adaface_eval_weight": 0.5, "qaconv_eval_weight": 0.5, "score_normalization": "visibility", "fars": (), "low_res_augmentation_prob": 0.0,
     "crop_augmentation_prob": 0.0, "photometric_augmentation_prob": 0.0, "gpus": 1, "num_workers": 2,
     "precision": None, "use_16bit": False, "threads": 0, "num_processes": 1,
     "distributed_backend": "ddp", "compile": False,
@@ -69,9 +69,9 @@ GIVEN = {
     "qaconv_loss_weight": ("0", 0.0), "occlusion_loss_weight": ("0.1", 0.1), "triplet_weight": ("0.2", 0.2),
     "class_weight": ("0.3", 0.3),
     "triplet_margin": ("16", 16.0), "pairwise_reduction": ("row_sum", "row_sum"),
-    "occlusion_method": ("scaling", "scaling"), "occlusion_prob": ("1", 1.0),
+    "occlusion_method": ("scaling", "scaling"), "visible_from": ("0.3", 0.3), "occlusion_prob": ("1", 1.0),
     "occluders": ("hand,scarf", ("hand", "scarf")), "val_occlusion": ("none", ()), "adaface_eval_weight": ("1", 1.0),
-    "qaconv_eval_weight": ("2", 2.0), "low_res_augmentation_prob": ("0.2", 0.2),
+    "qaconv_eval_weight": ("2", 2.0), "score_normalization": ("none", "none"), "low_res_augmentation_prob": ("0.2", 0.2),
     "crop_augmentation_prob": ("0.2", 0.2), "photometric_augmentation_prob": ("0.2", 0.2), "gpus": ("0", 0),
     "num_workers": ("0", 0), "precision": ("bf16", "bf16"), "threads": ("3", 3),
     "num_processes": ("2", 2), "prefix": ("trial", "trial"),
@@ -331,7 +331,8 @@ def test_round_trip_of_any_config(values):
 def test_from_dict_refuses_unknown_options_by_name_and_fills_absent_ones():
     with pytest.raises(ValueError, match="unknown options a_flag, another"):
         Config.from_dict({"lr": 0.1, "another": 1, "a_flag": 2})
-    assert Config.from_dict({"lr": 0.5}) == Config(lr=0.5)
+    assert Config.from_dict({"lr": 0.5, "visible_from": 0.2}) == Config(lr=0.5)
+    assert Config.from_dict({}).visible_from == 0.5  # what runs did before there was the option
     with pytest.raises(ValueError, match="--lr"):
         Config.from_dict({"lr": "0.5"})
 

@@ -148,6 +148,12 @@ def test_every_occlusion_method_is_another_score():
     assert len({round(value, 6) for value in found}) == len(OCCLUSION_METHODS)
 
 
+@pytest.mark.flag("visible_from")
+def test_visible_from_decides_which_cells_the_matcher_looks_at():
+    few, many = (trained_step(occlusion_method="masking", visible_from=least)[2] for least in (0.9, 0.0))
+    assert few["train_pairwise_loss"] != many["train_pairwise_loss"]
+
+
 @pytest.mark.flag("visibility_gradient")
 @pytest.mark.parametrize("visibility_gradient", [False, True])
 def test_visibility_gradient_lets_the_matching_losses_train_the_occlusion_head(visibility_gradient):

@@ -362,3 +362,15 @@ def test_unknown_names_are_refused_with_the_choices():
         QAConv(4, 2, 2, "soft")
     with pytest.raises(ValueError, match=r"bn_fc, weighted, got 'mean'"):
         QAConv(4, 2, 2, score="mean")
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_masking_looks_at_cells_from_its_threshold_on(score):
+    """Of visibilities 0, 0.2, 0.6 and more a threshold of 0.2 hides the first alone, one of 0.1 too."""
+    arguments = maps(3, 0), maps(4, 1), visibilities(3, 2), visibilities(4, 3)
+    low, lower, usual = (build("masking", score, visible_from=value)(*arguments) for value in (0.2, 0.1, 0.5))
+    torch.testing.assert_close(low, lower, rtol=0, atol=0)
+    assert (low != usual).any()
+    hidden = [torch.where(v < 0.2, torch.zeros_like(v), v) for v in arguments[2:]]
+    other = [torch.where(v < 0.2, -m, m) for m, v in zip(arguments[:2], arguments[2:], strict=True)]
+    torch.testing.assert_close(build("masking", score, visible_from=0.2)(*other, *hidden), low)

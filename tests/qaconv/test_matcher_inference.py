@@ -81,7 +81,7 @@ def test_the_norms_after_the_matches_copy_no_maxima(train, method):
     matcher = build(method).train(train)
     num_maps = statistics._PART_SIZE // (30 * CELLS)  # so many that moments are taken in parts
     probe, gallery = (
-        OCCLUSION_METHODS[method](maps(n, n).flatten(2).transpose(1, 2)[None], visibilities(n, n).flatten(1)[None])
+        OCCLUSION_METHODS[method](maps(n, n).flatten(2).transpose(1, 2)[None], visibilities(n, n).flatten(1)[None], 0.5)
         for n in (40, num_maps)
     )
     maxima = best_matches(probe.maps, gallery.maps)
