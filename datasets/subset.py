@@ -182,5 +182,9 @@ def _num_held_out(num_identities: int, fraction: float, counts: NDArray[np.int64
 
 def _one_of_each_part(ordered: NDArray[np.int64], num_parts: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return one element, at random, of each of the parts of nearly equal length that an array is cut into."""
-    bounds = np.arange(num_parts + 1) * len(ordered) // max(num_parts, 1)
-    return ordered[bounds[:-1] + (rng.random(num_parts) * np.diff(bounds)).astype(np.int64)]
+    if not num_parts:
+        return ordered[:0]
+    length, longer = divmod(len(ordered), num_parts)
+    lengths = length + rng.permutation(np.arange(num_parts) < longer)  # else the first one could always be drawn
+    starts = np.cumsum(lengths) - lengths
+    return ordered[starts + (rng.random(num_parts) * lengths).astype(np.int64)]

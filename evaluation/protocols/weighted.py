@@ -96,6 +96,7 @@ def weighted_tars_at_fars(scores: ArrayLike, issame: BoolArray, fars: Sequence[f
     """Return `weighted_tar_at_far` of several limits, whose values are [R, limits]."""
     _, num_impostor = check_both_kinds("weighted_tar_at_far", issame)
     values = check_scores("weighted_tar_at_far", scores, issame.size)
+    limits = np.array(fars, dtype=np.float64)
     unresolved = np.array([not is_resolved(far, num_impostor) for far in fars], dtype=np.bool_)
     genuine, impostor = _places_descending(values, issame), _places_descending(values, ~issame)
     # Genuine pairs scoring strictly above the i-th impostor; past the last impostor, all of them.
@@ -106,7 +107,7 @@ def weighted_tars_at_fars(scores: ArrayLike, issame: BoolArray, fars: Sequence[f
         false_accepts = np.cumsum(weights[:, impostor], axis=1)
         # Division as in roc_curve, so that a limit met exactly counts as met.
         reached = _divide(false_accepts, false_accepts[:, -1:])
-        first_refused = np.array([np.searchsorted(row, fars, side="right") for row in reached]).reshape(-1, len(fars))
+        first_refused = np.stack([np.searchsorted(row, limits, side="right") for row in reached])
         true_accepts = np.zeros((len(weights), genuine.size + 1))
         np.cumsum(weights[:, genuine], axis=1, out=true_accepts[:, 1:])
         accepted = np.take_along_axis(true_accepts, num_above[first_refused], axis=1)

@@ -161,6 +161,7 @@ def test_several_limits_at_once_are_those_one_by_one(seed):
     fars = [0.3, 0.05, 1e-3, 1.0]
     values = weighted_tars_at_fars(scores, issame, fars)(weights)
     assert values.shape == (5, 4) and np.isnan(values[:, 2]).all()
+    assert weighted_tars_at_fars(scores, issame, [])(weights).shape == (5, 0)
     for column, far in enumerate(fars):
         np.testing.assert_array_equal(values[:, column], tar_measure(far)(scores, issame)(weights))
 
