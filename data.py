@@ -46,7 +46,7 @@ from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.module import TrainingData
 from engine.signals import start_worker
-from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
+from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of, warnings_of
 from options.names import DIVISIONS, SOURCES, TEST_RUN_BATCHES, registered
 from system.cores import usable_workers
 from tasks.recognition.terms import pairs_cross_ranks
@@ -245,6 +245,8 @@ class FaceDataModule(TrainingData):
         for benchmark in self.benchmarks:
             if benchmark.folds is None and not isinstance(folds_of(benchmark), int):
                 logger.warning("%s, folds: %s", benchmark.name, describe_folds(benchmark))
+        for warning in warnings_of(self.benchmarks):
+            logger.warning("%s", warning)
         text, is_enough = precision_of(self.benchmarks, self.config.monitor)
         if is_enough or self.config.evaluate:  # which chooses nothing
             logger.info("validation: %s", text)

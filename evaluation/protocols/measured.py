@@ -39,7 +39,7 @@ def mean_measured(parts: Sequence[Measured], seed: int = 0) -> Measured:
     """
     if len(parts) == 1:
         return parts[0]
-    figures = _mean([part.figures for part in parts]) | {
+    figures = mean_figures([part.figures for part in parts]) | {
         name: parts[0].figures[name] for name in _OF_FIRST if name in parts[0].figures
     }
     spread: dict[str, Any] = {name: _std([part.figures[name] for part in parts]) for name in _SPREAD}
@@ -68,13 +68,13 @@ def mean_draws(parts: Sequence[Draws], seed: int = 0) -> Draws:
     return Draws(float(np.mean([part.estimate for part in parts])), center + spread * np.sqrt(num / (num - 1)))
 
 
-def _mean(values: Sequence[Any]) -> Any:
+def mean_figures(values: Sequence[Any]) -> Any:
     """Return the mean of numbers, place by place in mappings and lists; what cannot have one is that of the first."""
     first = values[0]
     if isinstance(first, Mapping):
-        return {key: _mean([value[key] for value in values]) for key in first}
+        return {key: mean_figures([value[key] for value in values]) for key in first}
     if isinstance(first, list):
-        return [_mean(items) for items in zip(*values, strict=False)]
+        return [mean_figures(items) for items in zip(*values, strict=False)]
     if first is None or any(value is None for value in values):
         return None
     if isinstance(first, str) or all(value == first for value in values):
