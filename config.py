@@ -161,6 +161,8 @@ class EvaluationConfig(DeviceOptions, EvaluationOptions):
             raise ValueError(f"--gpus must be 0 or 1, got {self.gpus}: an evaluation uses one device")
         if self.occlude != "none" and not self.occluders:
             raise ValueError(f"--occlude {self.occlude} needs --occluders")
+        if self.occlusion_draws > 1 and self.occlude == "none":
+            raise ValueError(f"--occlusion-draws {self.occlusion_draws} hides nothing: give --occlude one or both")
         if self.adaface_weight + self.qaconv_weight == 0:
             raise ValueError("--adaface-weight and --qaconv-weight are both 0")
         if self.shortlist and self.pairs is not None:

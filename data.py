@@ -39,6 +39,7 @@ from datasets import (
     find_benchmarks,
     read_indices,
     shard_pairs,
+    split_at_random,
     split_identities,
 )
 from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
@@ -46,8 +47,8 @@ from datasets.cohort import Cohort, draw_cohort
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.module import TrainingData
 from engine.signals import start_worker
-from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of
-from options.names import SOURCES, TEST_RUN_BATCHES, registered
+from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of, warnings_of
+from options.names import DIVISIONS, SOURCES, TEST_RUN_BATCHES, registered
 from system.cores import usable_workers
 from tasks.recognition.terms import pairs_cross_ranks
 from transforms import TrainingTransform
@@ -63,6 +64,7 @@ class FaceDataModule(TrainingData):
     Args:
         config: options of the run.
         world_size: ranks that will share each batch.
+        division: of `DIVISIONS`, how people are held out; a run that goes on keeps its own.
     Attributes after `setup`:
         num_classes: identities in training.
         benchmarks: the sets that validation and test score, in a fixed order.
@@ -74,9 +76,11 @@ class FaceDataModule(TrainingData):
         ValueError, OSError: from `setup`, one line that says what is wrong with which path or flag.
     """
 
-    def __init__(self, config: Config, world_size: int = 1) -> None:
+    def __init__(self, config: Config, world_size: int = 1, division: str = DIVISIONS[-1]) -> None:
         super().__init__(config)
         self.world_size = world_size
+        self.division = division
+        self.holds_out = False  # whether the people of `own` are taken from the training data
         self._trains_on_embedded = config.data_root is None and config.train_data_path is None
         by_path = bool(config.val_sets) and all(Path(name).is_absolute() for name in config.val_sets)
         elsewhere = config.val_data_path is not None or by_path
@@ -226,23 +230,32 @@ class FaceDataModule(TrainingData):
             raise ValueError(
                 f"--val_identities: 0 and no benchmark set in {training}; hold a share of the identities out"
             )
+        split = split_identities if self.division == DIVISIONS[-1] else split_at_random
+        counts = np.bincount(dataset.labels)
         try:
-            train, held_out = split_identities(
-                len(dataset.class_names), config.val_identities, config.seed, np.bincount(dataset.labels)
-            )
+            train, held_out = split(len(dataset.class_names), config.val_identities, config.seed, counts)
             self.benchmarks = [cache_benchmark(IdentitySubset(dataset, held_out), name="own", seed=config.seed)]
         except ValueError as error:
             raise ValueError(
                 f"{training}: no benchmark set lies there, and a part of the people cannot be held out as one: {error}."
                 " Give more people with several images each, or benchmark sets (--val_data_path)"
             ) from error
-        logger.info("no benchmark set found: %d identities are held out and validated as 'own'", len(held_out))
+        self.holds_out = True
+        people, images, own = len(held_out), int(counts[held_out].sum()), self.benchmarks[0]
+        logger.info(
+            "no benchmark set found: %d of %d people (%.1f %%) with %d of %d images (%.1f %%) are held out and "
+            "validated as 'own': %d pairs, %d of them genuine",
+            people, len(counts), 100 * people / len(counts), images, len(dataset), 100 * images / len(dataset),
+            len(own), own.issame.sum(),
+        )  # fmt: skip
         return IdentitySubset(dataset, train)
 
     def _describe_validation(self) -> None:
         for benchmark in self.benchmarks:
             if benchmark.folds is None and not isinstance(folds_of(benchmark), int):
                 logger.warning("%s, folds: %s", benchmark.name, describe_folds(benchmark))
+        for warning in warnings_of(self.benchmarks):
+            logger.warning("%s", warning)
         text, is_enough = precision_of(self.benchmarks, self.config.monitor)
         if is_enough or self.config.evaluate:  # which chooses nothing
             logger.info("validation: %s", text)

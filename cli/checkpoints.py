@@ -19,12 +19,15 @@ from data import FaceDataModule
 from engine.callbacks import BEST, LAST, PREVIOUS
 from models import loading
 from models.loading import DamagedCheckpointError
+from options.names import DIVISIONS
 from train_val import MAIN_DATASET, Recognizer
 
 __all__ = [
     "DamagedCheckpointError",
     "OtherDataError",
     "check_data",
+    "check_division",
+    "division_of",
     "load_pretrained_model",
     "newest_checkpoint",
     "read_checkpoint",
@@ -147,6 +150,37 @@ def check_data(path: str | Path, checkpoint: Mapping[str, Any], data: FaceDataMo
             )
     except ValueError as error:
         raise OtherDataError(str(error)) from error
+
+
+def division_of(path: str | Path | None, checkpoint: Mapping[str, Any] | None = None) -> str:
+    """Return how the run of a checkpoint divided people into training and held-out ones; a new run: as new ones do.
+
+    Args:
+        path: of the file that is evaluated, ours or not; None: none is.
+        checkpoint: its content, where it is read already.
+    """
+    if checkpoint is not None:
+        return str(checkpoint["hyper_parameters"].get("division", DIVISIONS[0]))
+    parameters = {} if path is None else _parameters(Path(path))
+    return str(parameters.get("division", DIVISIONS[0] if parameters else DIVISIONS[-1]))
+
+
+def check_division(path: str | Path | None, data: FaceDataModule) -> None:
+    """Warn if an evaluation holds people out that are not those of the run that made the checkpoint."""
+    identities = {} if path is None or not data.holds_out else _parameters(Path(path)).get("identities", {})
+    if identities and identities.get(MAIN_DATASET) != data.identities:
+        logger.warning(
+            "%s: the people held out here are not those of its training, so it may have been trained on some of them; "
+            "give --seed, --val_identities and the data of that run", path,
+        )  # fmt: skip
+
+
+def _parameters(path: Path) -> Mapping[str, Any]:
+    """Return `hyper_parameters` of a checkpoint of ours; of another file, or one for `_read` to refuse, none."""
+    try:
+        return loading.check_own(path, nets.read_content(path, "checkpoint"))["hyper_parameters"]
+    except (OSError, ValueError):
+        return {}
 
 
 def load_pretrained_model(path: str | Path, arch: str | None = None, color_space: str | None = None) -> Recognizer:

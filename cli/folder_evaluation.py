@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from multiprocessing.pool import ThreadPool
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,82 +14,20 @@ from numpy.typing import NDArray
 
 import models
 import transforms
+from cli.image_sets import ImageSet, open_sources
 from config import EvaluationConfig
-from data import at_most_cores, warn_of_unaligned
-from datasets import Benchmark, ImageFolderDataset, Pairs, RecordDataset, UnreadableImageError, all_pairs, read_pairs
-from datasets.benchmarks.pair_folder import is_pair_folder
-from datasets.benchmarks.sets import are_sets, open_sets
 from datasets.faces.folder_scan import refuse_output_within
 from datasets.progress import tracked
 from engine import runs
 from engine.devices import choose_precision, settle, uses_gpu
 from engine.files import WriteFailures, side_file
 from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
-from evaluation import MAP_DTYPES, FaceDescriptions, describe_batches, one_kind_folds, stratified_folds
+from evaluation import MAP_DTYPES, FaceDescriptions, describe_batches
 from evaluation.report.results import format_report, write_report
-from evaluation.run import (
-    MIN_PAIRS,
-    MIN_PEOPLE,
-    ImageScores,
-    Scoring,
-    build_results,
-    compare,
-    evaluate,
-    identify,
-    precision_of,
-    score_images,
-)
+from evaluation.run import MethodResults, OverDraws, Search, SetResults, build_results, compare, evaluate, identify
+from evaluation.scores.images import Drawn, ImageScores, Scores, Scoring, score_images
 from system.files import atomic_write, make_room
-from system.terminal import printable, show
-
-logger = logging.getLogger(__name__)
-MAX_NAME = 50  # characters of a folder's name that the report and its files are named after; up to four bytes each
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Pairs whose images are there to be looked at: what `evaluation.run` asks of a source.
-
-    Attributes:
-        name: of the folder or the set.
-        images: uint8 [M, 112, 112, 3] RGB.
-        pairs: by place in images.
-        identities: int64 [2N] of each pair's images, None where they are not known or contradict the answers.
-        keys: what the occluder of each image is drawn by, with the seed.
-        checksum_text: what `checksum` returns.
-        labels: int64 [M], people by image, where all unordered pairs are scored; else None.
-        paths: of the images, where they are files.
-        facts: what the report says of the reading.
-    """
-
-    name: str
-    images: NDArray[np.uint8]
-    pairs: Pairs
-    identities: NDArray[np.int64] | None
-    keys: Sequence[tuple[int, ...]]
-    checksum_text: str
-    labels: NDArray[np.int64] | None = None
-    paths: Sequence[str] = ()
-    facts: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def issame(self) -> NDArray[np.bool_]:
-        """Bool [N], True where both images show one person."""
-        return self.pairs.issame
-
-    @property
-    def folds(self) -> NDArray[np.int64] | None:
-        """int64 [N] where they are given."""
-        return self.pairs.folds
-
-    @property
-    def places(self) -> NDArray[np.int64] | None:
-        """int64 [N, 2], places of each pair; None: all unordered pairs."""
-        return None if self.labels is not None else np.stack([self.pairs.first, self.pairs.second], axis=1)
-
-    def checksum(self) -> str:
-        """Return what tells which pairs these are."""
-        return self.checksum_text
+from system.terminal import show
 
 
 def run(options: EvaluationConfig) -> int:
@@ -106,26 +42,26 @@ def run(options: EvaluationConfig) -> int:
     runs.log_into(folder, runs.start_log(), failures)
     options = settle(options)
     model = load_model(options)
-    sets = open_sets(Path(options.data_path)) if is_benchmark(options) else []
-    if sets and options.shortlist:
-        raise ValueError("--shortlist chooses among all pairs of a folder; a benchmark set has its own: leave it out")
-    sources = [from_benchmark(benchmark) for benchmark in sets] or [read_folder(options)]
+    sources, are_sets = open_sources(options)
     scored = {source.name: score(model, source, options) for source in sources}
     weights = weights_of(options)
     # A benchmark set is fused by its own folds, as in a run's report; a folder by what the checkpoint brings.
-    fitted = None if sets or model.fusion_statistics is None else replace(model.fusion_statistics, weights=weights)
-    results = evaluate(sources, {name: found.scores for name, found in scored.items()}, weights, fitted)
+    fitted = None if are_sets or model.fusion_statistics is None else replace(model.fusion_statistics, weights=weights)
+    fuse = partial(evaluate, weights=weights, statistics=fitted)
+    results = fuse(sources, {name: found.scores for name, found in scored.items()})
+    over_draws = OverDraws(results, further_results(sources, scored, fuse))
     fusion_source = "other folds of these pairs" if fitted is None else f"checkpoint: {fitted.source}"
     if options.score_normalization != "none" and model.normalization is not None:
         fusion_source = f"checkpoint, by what is visible: {model.normalization.source}"
     facts = describe_run(sources, scored, model, options, fusion_source)
-    report = build_results(sources, results, facts, seed=options.seed, fars=options.fars)
-    if sets:
-        report["comparisons"] = compare(sources, results)
+    report = build_results(sources, over_draws, facts, seed=options.seed, fars=options.fars)
+    if are_sets:
+        report["comparisons"] = compare(sources, over_draws)
     for source in sources:
         if source.labels is not None:
-            identify(report, source.name, results[source.name], source.labels)
-        save_scores(folder / (f"scores_{source.name}.npz" if sets else "scores.npz"), source, scored[source.name])
+            draws = searches(source, scored[source.name], results[source.name], fuse)
+            identify(report, source.name, results[source.name], source.labels, next(draws).exchanged, draws)
+        save_scores(folder / (f"scores_{source.name}.npz" if are_sets else "scores.npz"), source, scored[source.name])
     write_report(folder, report)
     with side_file(failures, f"{folder.name} pictures"):
         from evaluation.report.plots import plot_report  # matplotlib is not for a run that is refused
@@ -156,137 +92,28 @@ def load_model(options: EvaluationConfig) -> models.FaceModel:
     return model
 
 
-def is_benchmark(options: EvaluationConfig) -> bool:
-    """Return whether the path is a benchmark set or a folder of such; a folder of people is none, list or not.
-
-    Raises:
-        ValueError: if it is one, and a list of pairs is given too.
-    """
-    path = Path(options.data_path)
-    if is_pair_folder(path) or not are_sets(path):
-        return False
-    if options.pairs is not None:
-        raise ValueError(f"--pairs names files of a folder; {path} is a benchmark set or holds some: leave it out")
-    return True
+def further_results(
+    sources: Sequence[ImageSet], scored: Mapping[str, ImageScores], fuse: Callable[..., SetResults]
+) -> list[Callable[[], SetResults]]:
+    """Return what evaluates the occluded pairs of each further draw of occluders."""
+    num = len(scored[sources[0].name].further)
+    return [
+        partial(fuse, sources, {name: {"occluded": found.further[draw].scores} for name, found in scored.items()})
+        for draw in range(num)
+    ]
 
 
-def from_benchmark(benchmark: Benchmark) -> ImageSet:
-    """Return a set, occluded like in a run's validation: the second image of a pair by its name and place."""
-    name, numbers = zlib.crc32(benchmark.name.encode()), range(len(benchmark))
-    places = np.arange(2 * len(benchmark))
-    return ImageSet(
-        benchmark.name,
-        benchmark.images,
-        Pairs(places[::2], places[1::2], benchmark.issame, benchmark.folds),
-        benchmark.identities,
-        [key for number in numbers for key in ((name, number, 1), (name, number))],
-        benchmark.checksum(),
-    )
+def searches(
+    source: ImageSet, scored: ImageScores, results: Mapping[str, MethodResults], fuse: Callable[..., SetResults]
+) -> Iterator[Search]:
+    """Yield what a search needs of each draw of occluders; without occluders once, nothing of the occluded pairs."""
 
+    def occluded(scores: Scores) -> MethodResults:
+        return fuse([source], {source.name: {"occluded": scores}})[source.name]["occluded"] if scores else {}
 
-def read_folder(options: EvaluationConfig) -> ImageSet:
-    """Read a folder of people or a record file: the images of the pairs listed, or all with all unordered pairs."""
-    path = Path(options.data_path)
-    dataset: ImageFolderDataset | RecordDataset
-    if path.suffix == ".rec" or (path / "train.rec").is_file():
-        if options.pairs is not None:
-            raise ValueError(f"--pairs names files of a folder; {path} is a record file, whose images have no names")
-        dataset, left_out = RecordDataset(path), ""
-    else:
-        dataset = ImageFolderDataset(path, follow_links=options.follow_links)
-        left_out = "; ".join(dataset.unread)
-    listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
-    alignment = warn_of_unaligned(dataset)
-    images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
-    pairs = choose_pairs(dataset, places, listed, options.pairs or options.data_path)
-    labels = dataset.labels[places]
-    identities = np.stack([labels[pairs.first], labels[pairs.second]], axis=1)
-    consistent = np.array_equal(identities[:, 0] == identities[:, 1], pairs.issame)
-    source = ImageSet(
-        printable(path.resolve().stem if path.suffix == ".rec" else path.resolve().name or "images", MAX_NAME),
-        images,
-        pairs,
-        identities.ravel() if consistent else None,
-        [(place,) for place in range(len(images))],
-        "see scores.npz",
-        labels if listed is None else None,
-        [str(dataset.paths[place]) for place in places.tolist()],
-        {"unreadable": unreadable, "left_out": left_out or "no file", "alignment": str(alignment)},
-    )
-    warn_of_few(dataset.root, source)
-    return source
-
-
-def read_images(
-    dataset: ImageFolderDataset | RecordDataset, listed: Pairs | None, num_workers: int = 1
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[str]]:
-    """Read the images that take part, in threads: decoding lets go of Python's lock.
-
-    Returns:
-        uint8 [N, 112, 112, 3] images, their places in the data set int64 [N], and what could not be read and why.
-
-    Raises:
-        ValueError: if fewer than two images are left.
-    """
-    wanted = np.arange(len(dataset)) if listed is None else np.unique(np.concatenate([listed.first, listed.second]))
-
-    def read(index: int) -> NDArray[np.uint8] | UnreadableImageError:
-        try:
-            return dataset.read(index)
-        except UnreadableImageError as error:
-            return error
-
-    images, places, unreadable = [], [], []
-    with ThreadPool(max(1, num_workers)) as pool:
-        answers = tracked(pool.imap(read, wanted.tolist()), "reading images", len(wanted))
-        for index, answer in zip(wanted.tolist(), answers, strict=True):
-            if isinstance(answer, UnreadableImageError):
-                unreadable.append(str(answer))
-            else:
-                images.append(answer)
-                places.append(index)
-    if unreadable:
-        logger.warning("%d of %d images are left out; the first: %s", len(unreadable), len(wanted), unreadable[0])
-    if len(images) < 2:
-        raise ValueError(f"{dataset.root}: {len(images)} readable images; at least two are needed")
-    return np.stack(images), np.array(places), unreadable
-
-
-def choose_pairs(
-    dataset: ImageFolderDataset | RecordDataset, places: NDArray[np.int64], listed: Pairs | None, source: str
-) -> Pairs:
-    """Return the pairs to score by position among the images read: those listed, else every unordered pair once.
-
-    Raises:
-        ValueError: if there are fewer than two genuine or two impostor pairs; names their source.
-    """
-    if listed is None:
-        pairs = all_pairs(dataset.labels[places])
-    else:
-        kept = np.isin(listed.first, places) & np.isin(listed.second, places)
-        first, second = (np.searchsorted(places, side[kept]) for side in (listed.first, listed.second))
-        pairs = Pairs(first, second, listed.issame[kept], None if listed.folds is None else listed.folds[kept])
-    num_genuine, num_impostor = int(pairs.issame.sum()), int((~pairs.issame).sum())
-    if min(num_genuine, num_impostor) < 2:
-        raise ValueError(
-            f"{source}: {num_genuine} genuine and {num_impostor} impostor pairs of readable images; two of each are "
-            "needed to cross-validate a threshold"
-        )
-    if pairs.folds is not None:
-        if not one_kind_folds(pairs.issame, pairs.folds):
-            return pairs
-        logger.warning(
-            "%s: without unreadable images a fold holds one kind of pairs; stratified folds are used", source
-        )
-    return pairs._replace(folds=stratified_folds(pairs.issame, min(10, num_genuine, num_impostor)))
-
-
-def warn_of_few(root: Path, source: ImageSet) -> None:
-    """Say how little the figures can tell where pairs or people are few."""
-    text, is_enough = precision_of([source])
-    if not is_enough:
-        few = f"figures of fewer than {MIN_PAIRS} pairs or {MIN_PEOPLE} people may be off by as much"
-        logger.warning("%s: %s; %s", root, text, few)
+    yield Search(results.get("occluded", {}), occluded(scored.exchanged) or None)
+    for drawn in scored.further:
+        yield Search(occluded(drawn.scores), occluded(drawn.exchanged) or None)
 
 
 def choose_device(options: EvaluationConfig) -> torch.device:
@@ -310,7 +137,10 @@ def score(model: models.FaceModel, source: ImageSet, options: EvaluationConfig) 
         source,
         lambda images: describe(model, images, options, device),
         Scoring(model.matcher, known),
-        None if options.occlude == "none" else lambda images: occlude_images(images, source.keys, options),
+        [
+            partial(occlude_images, keys=source.keys, options=replace(options, seed=seed))
+            for seed in draw_seeds(options)
+        ],
         options.occlude == "both",
         options.shortlist,
         tracked,
@@ -339,6 +169,14 @@ def describe(
         )
 
 
+def draw_seeds(options: EvaluationConfig) -> list[int]:
+    """Return the seed of each draw of occluders; the first is `--seed`, and each can be given as that."""
+    if options.occlude == "none":
+        return []
+    further = np.random.SeedSequence(options.seed).generate_state(options.occlusion_draws - 1)
+    return [options.seed, *further.tolist()]
+
+
 def occlude_images(
     images: NDArray[np.uint8], keys: Sequence[tuple[int, ...]], options: EvaluationConfig
 ) -> NDArray[np.uint8]:
@@ -352,14 +190,19 @@ def occlude_images(
 def save_scores(path: Path, source: ImageSet, scored: ImageScores) -> None:
     """Write the pairs and scores used: `paths` of the images, `first` and `second` into them, issame, folds, scores.
 
-    With `--shortlist` also which pairs were matched. A set without paths has its images' places alone, one without
-    folds none.
+    With `--shortlist` also which pairs were matched. Scores named exchanged are of the occluded pairs with the first
+    image occluded, not the second; those of further draws of occluders have their number. A set without paths has its
+    images' places alone, one without folds none.
     """
     pairs = source.pairs
     arrays: dict[str, Any] = {
         f"{condition}_{name}": values for condition, by in scored.scores.items() for name, values in by.items()
     }
     arrays |= {f"{condition}_matched": matched for condition, matched in scored.matched.items()}
+    for number, drawn in enumerate((Drawn({}, scored.exchanged), *scored.further), 1):
+        of_draw = "" if number == 1 else str(number)
+        arrays |= {f"occluded{of_draw}_{name}": values for name, values in drawn.scores.items()}
+        arrays |= {f"exchanged{of_draw}_{name}": values for name, values in drawn.exchanged.items()}
     arrays |= {} if pairs.folds is None else {"folds": pairs.folds.astype(np.int32)}
     with atomic_write(path, "wb") as stream:
         np.savez_compressed(
@@ -401,6 +244,9 @@ def describe_run(
         "matched": describe_matched(scored[sources[0].name].matched),
         **sources[0].facts,
     }
+    if options.occlusion_draws > 1:
+        drawn = f"means over {options.occlusion_draws} draws, which the intervals resample like people"
+        facts["occlusion_draws"] = f"{drawn}; seeds {', '.join(map(str, draw_seeds(options)))}"
     if sources[0].paths:
         facts["pairs"] = options.pairs or "all unordered pairs of images, each once, none with itself"
         facts["folds"] = "stratified, seeded" if options.pairs is None else "of the pair list, else stratified"

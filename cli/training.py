@@ -16,6 +16,8 @@ from cli.checkpoints import (
     DamagedCheckpointError,
     OtherDataError,
     check_data,
+    check_division,
+    division_of,
     head_name,
     load_pretrained_model,
     newest_checkpoint,
@@ -162,8 +164,10 @@ def _open(
     elif given.override:
         raise ValueError("--override changes a run that goes on: without a checkpoint give the flags themselves")
     check_memory(config, num_classes=config.custom_num_class or 1)
-    datamodule = FaceDataModule(config, world_size(config))
+    evaluated = (config.resume_from_checkpoint or config.start_from_model_statedict) if config.evaluate else None
+    datamodule = FaceDataModule(config, world_size(config), division_of(evaluated, checkpoint))
     datamodule.setup()
+    check_division(evaluated, datamodule)
     if not config.evaluate:  # the training data may not be there
         check_memory(config, datamodule.num_classes)
     if checkpoint is not None:
@@ -312,6 +316,7 @@ def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
         return load_pretrained_model(path, color_space=config.color_space)
     identities = {MAIN_DATASET: datamodule.identities}
     model = Recognizer(config.to_dict(), {MAIN_DATASET: datamodule.num_classes}, identities)
+    model.hparams["division"] = datamodule.division
     if config.start_from_model_statedict is not None:
         start_from(model, config.start_from_model_statedict, config.color_space, everything=config.load == "all")
     if config.frozen:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         PlanSummary,
         ShuffleBatchSampler,
     )
-    from datasets.subset import IdentitySubset, ImageSubset, Subset, read_indices, split_identities
+    from datasets.subset import IdentitySubset, ImageSubset, Subset, read_indices, split_at_random, split_identities
 
 # The names above, by module; a test compares them.
 _MODULES = {
@@ -56,7 +56,7 @@ _MODULES = {
     "sample": ("FaceDataset", "Image", "Sample", "SampleKey", "collate"),
     "sampling.mixture": ("MixtureBatchSampler",),
     "sampling.samplers": ("PKBatchSampler", "PlannedBatches", "PlannedSampler", "PlanSummary", "ShuffleBatchSampler"),
-    "subset": ("IdentitySubset", "ImageSubset", "Subset", "read_indices", "split_identities"),
+    "subset": ("IdentitySubset", "ImageSubset", "Subset", "read_indices", "split_at_random", "split_identities"),
     "faces.view": ("MixedView", "TrainingView"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -114,6 +114,7 @@ __all__ = [
     "read_pairs",
     "save_benchmark",
     "shard_pairs",
+    "split_at_random",
     "split_identities",
     "write_faces",
 ]

@@ -13,6 +13,7 @@ from datasets.text_file import read_text
 
 # Two to train on and two to tell apart: with fewer there is nothing to learn or to validate.
 _MIN_PART = 2
+_NUM_DRAWS = 200  # of a division, of which the best counts
 _SEPARATORS = str.maketrans(",", " ")
 
 
@@ -118,32 +119,72 @@ def _is_odd(word: str) -> bool:
 def split_identities(
     num_identities: int, fraction: float, seed: int, counts: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide identities into training and held-out ones, at random.
+    """Divide identities into training and held-out ones, so that both hold their share of the images too.
+
+    Identities are sorted by their images and cut into as many parts as are to be held out; of each part one is drawn.
+    So many images more or less than their share are held out at most as the largest identity has. Of many such draws
+    the one counts that is nearest to the share.
 
     Args:
         num_identities: labels are 0 .. num_identities - 1.
         fraction: share to hold out, in [0, 1); above 0 at least 2 are held out and at least 2 stay.
         seed: the same seed gives the same division.
-        counts: int64 [num_identities], images of each identity; those with one image are held out only when no other
-            is left, because they give no genuine pair.
+        counts: int64 [num_identities], images of each identity; None: one each. Of those with several at least 2 are
+            held out where there are so many, because others give no genuine pair.
     Returns:
         (train, held_out), both int64 and ascending; held_out is empty when fraction is 0.
     Raises:
         ValueError: if fraction is outside [0, 1), counts do not fit, or there are fewer than 4 identities to divide.
     """
+    num_held_out = _num_held_out(num_identities, fraction, counts)
+    images = np.ones(num_identities, np.int64) if counts is None else np.asarray(counts, np.int64)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(num_identities)
+    order = order[np.argsort(-images[order], kind="stable")]
+    num_several = int((images > 1).sum())
+    of_several = max(round(fraction * num_several), min(_MIN_PART, num_several))
+    of_several = min(max(of_several, num_held_out - (num_identities - num_several)), num_held_out)
+    groups = ((order[:num_several], of_several), (order[num_several:], num_held_out - of_several))
+    draws = [np.concatenate([_one_of_each_part(*group, rng) for group in groups]) for _ in range(_NUM_DRAWS)]
+    held_out = min(draws, key=lambda drawn: abs(float(images[drawn].sum()) - fraction * float(images.sum())))
+    return np.setdiff1d(order, held_out), np.sort(held_out)
+
+
+def split_at_random(
+    num_identities: int, fraction: float, seed: int, counts: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divide identities as runs did before `split_identities` looked at the images: runs of then go on with it.
+
+    Arguments, result and errors are the same, but any share of the images may be held out, and identities with one
+    image are only when no other is left.
+    """
+    num_held_out = _num_held_out(num_identities, fraction, counts)
+    order = np.random.default_rng(seed).permutation(num_identities)
+    if counts is not None:
+        order = order[np.argsort(np.asarray(counts)[order] < 2, kind="stable")]
+    return np.sort(order[num_held_out:]), np.sort(order[:num_held_out])
+
+
+def _num_held_out(num_identities: int, fraction: float, counts: NDArray[np.int64] | None) -> int:
     if not 0 <= fraction < 1:
         raise ValueError(f"split_identities: fraction must be in [0, 1), got {fraction}")
     if counts is not None and len(counts) != num_identities:
         raise ValueError(f"split_identities: {num_identities} identities need as many counts, got {len(counts)}")
     if fraction == 0:
-        return np.arange(num_identities), np.empty(0, np.int64)
+        return 0
     if num_identities < 2 * _MIN_PART:
         raise ValueError(
             f"{counted(num_identities, 'identity')} cannot be divided into training and held-out ones; at least "
             f"{2 * _MIN_PART} are needed"
         )
-    order = np.random.default_rng(seed).permutation(num_identities)
-    if counts is not None:
-        order = order[np.argsort(np.asarray(counts)[order] < 2, kind="stable")]
-    num_held_out = min(max(round(fraction * num_identities), _MIN_PART), num_identities - _MIN_PART)
-    return np.sort(order[num_held_out:]), np.sort(order[:num_held_out])
+    return min(max(round(fraction * num_identities), _MIN_PART), num_identities - _MIN_PART)
+
+
+def _one_of_each_part(ordered: NDArray[np.int64], num_parts: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return one element, at random, of each of the parts of nearly equal length that an array is cut into."""
+    if not num_parts:
+        return ordered[:0]
+    length, longer = divmod(len(ordered), num_parts)
+    lengths = length + rng.permutation(np.arange(num_parts) < longer)  # else the first one could always be drawn
+    starts = np.cumsum(lengths) - lengths
+    return ordered[starts + (rng.random(num_parts) * lengths).astype(np.int64)]

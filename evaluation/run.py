@@ -7,26 +7,21 @@ Scores may also be gathered elsewhere, over the ranks of a run, say: `evaluate` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from evaluation.protocols.bootstrap import Draws, Resampling, accuracy_measure, average, paired_draws, summarize
 from evaluation.protocols.folds import usual_folds
 from evaluation.protocols.fusion import FusionStatistics, fit_statistics
 from evaluation.protocols.identification import leave_one_out
-from evaluation.protocols.normalization import ScoreNormalization
+from evaluation.protocols.measured import Measured, mean_draws, mean_figures, mean_measured
 from evaluation.protocols.protocol import MethodResult, evaluate_pairs
 from evaluation.report.results import SCHEMA, Results
-from evaluation.scores.descriptions import FLIP_FUSION, FaceDescriptions
-from evaluation.scores.scoring import score_all_pairs, score_pair_list
-from evaluation.scores.search import score_shortlisted_pairs
-from evaluation.scores.shares import shares_of
+from evaluation.scores.descriptions import FLIP_FUSION
+from evaluation.scores.images import Scores
 
 CONDITIONS = ("clean", "occluded")
 NUM_RESAMPLES = 400
@@ -35,10 +30,17 @@ NUM_FOLDS = 10
 # Below these a checkpoint is chosen by chance: at 90 % accuracy 300 pairs give 3.4 points either way, as much as an
 # epoch late in a training changes, and the pairs of 20 people are little more than 20 answers.
 MIN_PAIRS, MIN_PEOPLE = 300, 20
+MAX_SHARE = 0.5  # of the genuine pairs that one person may hold without a warning
 
-Scores: TypeAlias = Mapping[str, NDArray[np.float32]]  # by matcher, [N] in the order of the source's pairs
 MethodResults: TypeAlias = Mapping[str, MethodResult]  # by method
 SetResults: TypeAlias = Mapping[str, Mapping[str, MethodResults]]  # {source: {condition: {method: result}}}
+
+
+class OverDraws(NamedTuple):
+    """Results of several draws of occluders; those of one further draw are held at a time."""
+
+    first: SetResults
+    further: Sequence[Callable[[], SetResults]] = ()  # each gives the results of the occluded pairs, drawn anew
 
 
 class PairSource(Protocol):
@@ -62,122 +64,6 @@ class PairSource(Protocol):
 
     def checksum(self) -> str:
         """Return what tells exactly which pairs these are."""
-
-
-class ImagePairs(PairSource, Protocol):
-    """A source whose images can be looked at."""
-
-    @property
-    def images(self) -> NDArray[np.uint8]:
-        """uint8 [M, H, W, 3] RGB."""
-
-    @property
-    def places(self) -> NDArray[np.int64] | None:
-        """int64 [N, 2], places of each pair in images; None: all unordered pairs, as np.triu_indices has them."""
-
-
-class Matcher(Protocol):
-    """A local matcher of maps and visibilities, as `evaluation.scores` wants it."""
-
-    def __call__(self, a: Tensor, b: Tensor, c: Tensor | None, d: Tensor | None, /) -> Tensor:
-        """Return scores [P, G]."""
-
-    def match_pairs(self, a: Tensor, b: Tensor, c: Tensor | None, d: Tensor | None, /) -> Tensor:
-        """Return scores [N]."""
-
-
-class Scoring(NamedTuple):
-    """How described images are compared."""
-
-    matcher: Matcher | None = None  # None: by their embeddings alone
-    normalization: ScoreNormalization | None = None  # makes the scores comparable; None: they are as they come
-
-
-class ImageScores(NamedTuple):
-    """Scores of all pairs of a source, and where a shortlist chose, which of them the matcher saw."""
-
-    scores: dict[str, Scores]  # by condition
-    matched: dict[str, NDArray[np.bool_]]  # by condition, [N]; empty: it saw all pairs
-
-
-def score_images(
-    source: ImagePairs,
-    describe: Callable[[NDArray[np.uint8]], FaceDescriptions],
-    scoring: Scoring,
-    hide: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
-    hide_both: bool = False,
-    shortlist: int = 0,
-    progress: Callable[..., Any] = lambda steps, description: steps,
-) -> ImageScores:
-    """Describe the images of a source and score its pairs, clean and, where something hides faces, occluded.
-
-    Args:
-        source: the images and pairs.
-        describe: images uint8 [M, H, W, 3] -> their descriptions.
-        scoring: how two are compared.
-        hide: images -> the same, occluded; None: clean pairs only.
-        hide_both: whether both images of a pair are occluded, not the second one alone.
-        shortlist: of all pairs match those alone whose images are among this many nearest by embedding; 0: all.
-        progress: (steps, description=...) -> the steps, watched.
-    """
-    matcher, normalization = scoring
-    clean = describe(source.images)
-    sides = {"clean": (clean, clean)}
-    if hide is not None:
-        hidden = describe(hide(source.images))
-        sides["occluded"] = (hidden if hide_both else clean, hidden)
-    scored = ImageScores({}, {})
-    with torch.inference_mode():
-        for condition, (first, second) in sides.items():
-            watch = partial(progress, description=f"scoring {condition} pairs")
-            if source.places is not None:
-                match_pairs = None if matcher is None else matcher.match_pairs
-                found = score_pair_list(first, source.places, match_pairs, others=second, progress=watch)
-            elif shortlist and matcher is not None:
-                found, scored.matched[condition] = score_shortlisted_pairs(
-                    first, matcher, shortlist, others=second, progress=watch
-                )
-            else:
-                found = score_all_pairs(first, matcher, others=second, progress=watch)
-            if normalization is not None:
-                pairs = Sides(first, second, source.places)
-                found = comparable_scores(found, pairs, normalization, scored.matched.get(condition))
-            scored.scores[condition] = found
-    return scored
-
-
-class Sides(NamedTuple):
-    """Descriptions of the images of N pairs, as they were compared."""
-
-    first: FaceDescriptions
-    second: FaceDescriptions
-    places: NDArray[np.int64] | None  # int64 [N, 2] of the pairs in them; None: all, as np.triu_indices has them
-
-
-def comparable_scores(
-    scores: Scores,
-    sides: Sides,
-    normalization: ScoreNormalization,
-    matched: NDArray[np.bool_] | None = None,
-) -> dict[str, NDArray[np.float32]]:
-    """Return normalized scores [N] by method, "combined" among them where there are two matchers.
-
-    Args:
-        scores: by matcher, [N].
-        sides: what was compared; where it has no visibility the scores are returned as they came.
-        normalization: of the model that described.
-        matched: bool [N], which pairs the matcher saw; the others get its lowest score, as before. None: all.
-    """
-    found: dict[str, NDArray[np.float32]] = {}
-    for chosen, shares in shares_of(*sides) or ():
-        for name, values in normalization.apply({name: of[chosen] for name, of in scores.items()}, shares).items():
-            found.setdefault(name, np.empty(len(scores["adaface"]), np.float32))[chosen] = values
-    if found and matched is not None and not matched.all():
-        found["qaconv"][~matched] = found["qaconv"][matched].min()
-        for chosen, shares in shares_of(*sides) or ():
-            parts = {name: found[name][chosen].astype(np.float64) for name in scores}
-            found["combined"][chosen] = normalization.combine(parts, shares)
-    return found or dict(scores)
 
 
 def evaluate(
@@ -230,7 +116,7 @@ def used_weights(weights: Mapping[str, float], scores: Mapping[str, Any]) -> dic
 
 def build_results(
     sources: Sequence[PairSource],
-    results: SetResults,
+    results: SetResults | OverDraws,
     protocol: Mapping[str, object],
     synthetic: bool = False,
     missing: Sequence[str] = (),
@@ -241,13 +127,18 @@ def build_results(
 
     Args:
         sources: the pairs.
-        results: of `evaluate`.
+        results: of `evaluate`; of several draws of occluders the means are told, see `mean_measured`.
         protocol: facts beside those that are known here; they win where both know.
         synthetic, missing: as in the dictionary.
         seed: of the intervals; each source's place in the list is added.
         fars: FAR limits; none: of each source those that its pairs resolve.
     """
-    resampling = {source.name: _resampling(source, seed + place) for place, source in enumerate(sources)}
+    parts: dict[str, dict[str, dict[str, list[Measured]]]] = {source.name: {} for source in sources}
+    for place, source, condition, methods in _drawn(sources, results):
+        resampling = _resampling(source, seed + place)
+        by_method = parts[source.name].setdefault(condition, {method: [] for method in methods})
+        for method, result in methods.items():
+            by_method[method].append(result.measure(resampling, fars))
     ways = sorted({_resampling(source, seed).describe() for source in sources})
     return {
         "schema": SCHEMA,
@@ -261,14 +152,13 @@ def build_results(
             "interval_method": "; ".join(ways) + " plus the set's place in the list",
             **protocol,
         },
+        "warnings": warnings_of(sources),
         "benchmarks": {
             source.name: {
                 "checksum": source.checksum(),
                 "conditions": {
-                    condition: {
-                        method: result.to_dict(resampling[source.name], fars) for method, result in methods.items()
-                    }
-                    for condition, methods in results[source.name].items()
+                    condition: {method: mean_measured(drawn, seed).to_dict() for method, drawn in by_method.items()}
+                    for condition, by_method in parts[source.name].items()
                 },
             }
             for source in sources
@@ -276,29 +166,92 @@ def build_results(
     }
 
 
-def compare(sources: Sequence[PairSource], results: SetResults) -> dict[str, dict[str, float]]:
+def compare(sources: Sequence[PairSource], results: SetResults | OverDraws) -> dict[str, dict[str, float]]:
     """Return the paired difference in accuracy of the combined score and the embedding alone, mean over the sources."""
-    found: dict[str, list[Draws]] = {}
-    for seed, source in enumerate(sources):
-        for condition, methods in results[source.name].items():
-            if "combined" in methods:
-                draws = paired_draws(
-                    methods["combined"].fold_scores,
-                    methods["adaface"].fold_scores,
-                    source.issame,
-                    accuracy_measure(folds_of(source)),
-                    _resampling(source, seed),
-                )
-                found.setdefault(f"combined minus embedding, accuracy, {condition}", []).append(draws)
-    return {name: dict(summarize(average(draws))._asdict()) for name, draws in found.items()}
+    drawn: dict[str, dict[int, list[Draws]]] = {}
+    for place, source, condition, methods in _drawn(sources, results):
+        if "combined" in methods:
+            draws = paired_draws(
+                methods["combined"].fold_scores,
+                methods["adaface"].fold_scores,
+                source.issame,
+                accuracy_measure(folds_of(source)),
+                _resampling(source, place),
+            )
+            name = f"combined minus embedding, accuracy, {condition}"
+            drawn.setdefault(name, {}).setdefault(place, []).append(draws)
+    means = {name: average([mean_draws(parts) for parts in found.values()]) for name, found in drawn.items()}
+    return {name: dict(summarize(draws)._asdict()) for name, draws in means.items()}
 
 
-def identify(report: Results, name: str, results: Mapping[str, MethodResults], labels: NDArray[np.int64]) -> None:
-    """Add to the entries of a source how searching each image [M] among all others goes, from scores of all pairs."""
-    for condition, methods in results.items():
-        for method, result in methods.items():
-            entry: Any = report["benchmarks"][name]["conditions"][condition][method]
-            entry["identification"] = leave_one_out(result.scores, labels).to_dict()
+def _drawn(
+    sources: Sequence[PairSource], results: SetResults | OverDraws
+) -> Iterator[tuple[int, PairSource, str, MethodResults]]:
+    """Yield (place of the source, source, condition, results by method), draw by draw."""
+    draws = results if isinstance(results, OverDraws) else OverDraws(results)
+    for again in (lambda: draws.first, *draws.further):
+        found = again()
+        for place, source in enumerate(sources):
+            for condition, methods in found[source.name].items():
+                yield place, source, condition, methods
+
+
+class Search(NamedTuple):
+    """What a search needs of a draw of occluders: results by method of the pairs, and with the roles exchanged."""
+
+    results: MethodResults
+    exchanged: MethodResults | None = None
+
+
+def identify(
+    report: Results,
+    name: str,
+    results: Mapping[str, MethodResults],
+    labels: NDArray[np.int64],
+    exchanged: MethodResults | None = None,
+    further: Iterable[Search] = (),
+) -> None:
+    """Add to the entries of a source how searching each image [M] among all others goes, from scores of all pairs.
+
+    Args:
+        report: of `build_results`.
+        name, results: of the source.
+        labels: people, by image.
+        exchanged: results of the occluded pairs where the first image is occluded, not the second. Then each probe is
+            occluded and every image of the gallery clean: a probe's scores with earlier images are those of results,
+            with later ones these. None: both images of an occluded pair are occluded.
+        further: occluded pairs of further draws, whose mean is told.
+    """
+    searches = {condition: [Search(methods)] for condition, methods in results.items()}
+    if "occluded" in results:
+        searches["occluded"] = [Search(results["occluded"], exchanged)]
+    found: dict[tuple[str, str], list[dict[str, object]]] = {}
+    for condition, draws in searches.items():
+        for search in draws if condition == "clean" else (*draws, *further):
+            for method, result in search.results.items():
+                later = None if search.exchanged is None else search.exchanged[method].scores
+                one = leave_one_out(result.scores, labels, with_later=later).to_dict()
+                gallery = condition if later is None else "clean"
+                found.setdefault((condition, method), []).append(one | {"probes": condition, "gallery": gallery})
+    for (condition, method), drawn in found.items():
+        entry: Any = report["benchmarks"][name]["conditions"][condition][method]
+        entry["identification"] = mean_figures(drawn)
+
+
+def warnings_of(sources: Sequence[PairSource]) -> list[str]:
+    """Return what to say of the sets whose genuine pairs are mostly one person's."""
+    found = []
+    for source in sources:
+        if source.identities is None:
+            continue
+        _, counts = np.unique(source.identities.reshape(-1, 2)[source.issame, 0], return_counts=True)
+        share = counts.max(initial=0) / max(1, counts.sum())
+        if share > MAX_SHARE:
+            found.append(
+                f"{source.name}: one person holds {100 * share:.0f} % of the {counts.sum():,} genuine pairs, "
+                f"{len(counts)} have any; the figures are mostly about that person"
+            )
+    return found
 
 
 def folds_of(source: PairSource) -> NDArray[np.int64] | int:

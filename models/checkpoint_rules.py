@@ -9,6 +9,7 @@ from torch import Tensor
 
 from evaluation.protocols.normalization import NUM_TERMS
 from ops import MAX_WEIGHT, Rule, at_least, each, either, first_fault, named, nonfinite
+from options.names import DIVISIONS
 
 _PRIMITIVE = either(None, False, 0.0, "")
 _MATCHERS = {"adaface", "qaconv"}
@@ -36,7 +37,7 @@ def options_rule() -> Rule:
     """Return the rule for `hyper_parameters`: primitives, for `Config` to judge."""
     config = named(either(_PRIMITIVE, each(_PRIMITIVE)))
     required = {"config": config, "num_classes": at_least({_MAIN_DATASET: _at_least_one})}
-    return at_least(required, {"identities": named("")})
+    return at_least(required, {"identities": named(""), "division": _division})
 
 
 def equal_to(expected: object) -> Rule:
@@ -44,6 +45,10 @@ def equal_to(expected: object) -> Rule:
     return lambda found, place: (
         first_fault(expected, found, place) or (None if found == expected else f"{place}: other numbers expected")
     )
+
+
+def _division(found: object, place: str) -> str | None:
+    return None if isinstance(found, str) and found in DIVISIONS else f"{place}: one of {', '.join(DIVISIONS)} expected"
 
 
 def _at_least_one(found: object, place: str) -> str | None:

@@ -41,7 +41,9 @@ class DataOptions(Options):
     )  # fmt: skip
     custom_num_class: int | None = flag(None, "number of training identities, checked against the data", within=COUNT)
     val_identities: float = flag(
-        0.1, "share of the identities held out for validation where there are no benchmark sets", within="[0, 1)"
+        0.1,
+        "share of the people, and nearly of the images, held out for validation where there are no benchmark sets",
+        within="[0, 1)",
     )
     synthetic_identities: int = flag(200, "training identities of the embedded faces", within="[2, inf)")
     synthetic_images: int = flag(20, "images of each of them", within="[2, inf)")

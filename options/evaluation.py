@@ -59,4 +59,7 @@ class EvaluationOptions(Options):
     occluders: tuple[str, ...] = flag(
         OCCLUDERS, f"with what: all, or some of {', '.join(OCCLUDERS)}", choices=OCCLUDERS
     )
+    occlusion_draws: int = flag(
+        1, "how often to draw the occluders anew; figures are means over the draws", within="[1, 1000]"
+    )
     seed: int = flag(42, "the occluders follow it", within=SEEDS)

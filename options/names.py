@@ -32,6 +32,7 @@ SPLIT_HEADS = ("adaface", "arcface", "cosface")  # those that --partial_fc_rate 
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("multistep", "cosine")
 EPOCH_UNITS = ("images", "identities")
+DIVISIONS = ("random", "stratified")  # into training and held-out people; runs before the second state none
 SAMPLERS = ("pk", "graph", "shuffle")
 QACONV_SCORES = ("bn_fc", "weighted")
 OCCLUSION_METHODS = ("none", "scaling", "masking")

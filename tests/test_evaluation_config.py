@@ -41,6 +41,8 @@ def test_evaluation_defaults():
         ("--model-path m --data-path d --gpus 2", "--gpus must be 0 or 1"),
         ("--model-path m --data-path d --lr 1", "--lr"),
         ("--model-path m --data-path d --shortlist -1", "--shortlist"),
+        ("--model-path m --data-path d --occlude one --occlusion-draws 0", "--occlusion_draws"),
+        ("--model-path m --data-path d --occlusion-draws 3", "--occlusion-draws 3 hides nothing: give --occlude"),
         ("--model-path m --data-path d --shortlist 5 --pairs p.csv", "--shortlist chooses among all pairs"),
         ("--model-path m --data-path d --map-dtype float64", "float32, float16, int8"),
     ],

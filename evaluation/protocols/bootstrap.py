@@ -113,6 +113,25 @@ def auc_interval(scores: ArrayLike, issame: ArrayLike, resampling: Resampling = 
     return summarize(_draw(weighted_auc(scores, labels), labels, resampling))
 
 
+def draw_all(
+    names: Sequence[str], measures: Sequence[WeightedMeasure], issame: BoolArray, resampling: Resampling
+) -> dict[str, Draws]:
+    """Return the draws of several measures of the same pairs on the same resamples, whose weights are made once.
+
+    Args:
+        names: of all columns that the measures give together.
+        measures: each gives [R] or [R, columns].
+        issame, resampling: as of `paired_draws`.
+    """
+
+    def measure(weights: FloatArray) -> FloatArray:
+        return np.column_stack([measure(weights) for measure in measures])
+
+    once = measure(np.ones((1, issame.size)))[0]
+    values = np.concatenate([measure(weights) for weights in _weights(issame, resampling)])
+    return {name: Draws(float(once[column]), values[:, column]) for column, name in enumerate(names)}
+
+
 def average(draws: Sequence[Draws]) -> Draws:
     """Return the mean over benchmarks, resample by resample.
 

@@ -58,19 +58,24 @@ def rank_accuracy(
     return {k: float(np.mean(rank <= k)) for k in ranks}
 
 
-def leave_one_out(pair_scores: ArrayLike, labels: ArrayLike, ranks: Sequence[int] = RANKS) -> Identification:
+def leave_one_out(
+    pair_scores: ArrayLike, labels: ArrayLike, ranks: Sequence[int] = RANKS, with_later: ArrayLike | None = None
+) -> Identification:
     """Search every image among all others and return how often its identity is among the best; see `rank_accuracy`.
 
     Args:
         pair_scores: [N * (N - 1) / 2] of all unordered pairs of images, in the order of np.triu_indices(N, 1).
         labels: int [N].
         ranks: k >= 1.
+        with_later: [N * (N - 1) / 2], scores of the same pairs where the two images have different roles: here the
+            first one is the probe, in pair_scores the second one. None: one score serves both.
     Raises:
         ValueError: on disagreeing shapes, NaN scores, or if no identity has two images.
     """
     values, identities = np.asarray(pair_scores, dtype=np.float64), np.asarray(labels)
     num_images = identities.size
-    if values.shape != (num_unordered_pairs(num_images),):
+    later = None if with_later is None else np.asarray(with_later, dtype=np.float64)
+    if values.shape != (num_unordered_pairs(num_images),) or (later is not None and later.shape != values.shape):
         raise ValueError(
             f"leave_one_out: scores of all {num_unordered_pairs(num_images)} pairs of {num_images} images are needed,"
             f" got {list(values.shape)}."
@@ -80,7 +85,7 @@ def leave_one_out(pair_scores: ArrayLike, labels: ArrayLike, ranks: Sequence[int
     if not len(probes):
         raise ValueError("leave_one_out: no identity has two images; there is nothing to find.")
     correct = dict.fromkeys(ranks, 0.0)
-    for block, scores in square_rows(values, probes, num_images):
+    for block, scores in square_rows(values, probes, num_images, later):
         # An image's own score is -inf there, so that it never finds itself.
         for rank, share in rank_accuracy(scores, identities[block], identities, ranks).items():
             correct[rank] += share * len(block)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.protocols.bootstrap import Resampling, auc_interval
+from evaluation.protocols.bootstrap import Resampling, draw_all
 from evaluation.protocols.checks import BoolArray, FloatArray, Folds, check_both_kinds, check_issame, check_scores
 from evaluation.protocols.folds import fold_of_pairs, one_kind_folds
 from evaluation.protocols.fusion import FusionStatistics, combine_folds, fuse, fuse_with
+from evaluation.protocols.measured import Measured
 from evaluation.protocols.roc import (
     OperatingPoint,
     RocCurve,
@@ -21,6 +22,7 @@ from evaluation.protocols.roc import (
     roc_points,
 )
 from evaluation.protocols.verification import VerificationResult, verification
+from evaluation.protocols.weighted import weighted_accuracy, weighted_auc, weighted_tars_at_fars
 
 MATCHERS = ("adaface", "qaconv")
 METHODS = (*MATCHERS, "combined")
@@ -91,19 +93,21 @@ class MethodResult:
         """Return the entry of this method in a result dictionary (see `evaluation.report`); scores are left out.
 
         Args:
-            resampling: how to find an interval of the AUC; None: no interval.
+            resampling: how to find the intervals of accuracy, AUC and TAR; None: no intervals.
             fars: FAR limits, as of `rates`.
         """
-        interval = None if resampling is None else auc_interval(self.scores, self.issame, resampling)
+        return self.measure(resampling, fars).to_dict()
+
+    def measure(self, resampling: Resampling | None = None, fars: Sequence[float] = ()) -> Measured:
+        """Return the figures of `to_dict`, and what their intervals come from."""
         far, tar = roc_points(self.curve)
-        return {
+        figures = {
             "accuracy": self.accuracy,
             "std": self.std,
             "fold_accuracy": self.verification.fold_accuracy.tolist(),
             "fold_threshold": self.verification.fold_threshold.tolist(),
             "balanced_accuracy": self.balanced_accuracy,
             "auc": self.auc,
-            "auc_interval": None if interval is None else interval._asdict(),
             "eer": self.eer,
             "tar_at_far": {
                 f"{limit:.12g}": self._rate_entry(limit, point) for limit, point in self.rates(fars).items()
@@ -114,6 +118,16 @@ class MethodResult:
             "roc": {"far": far.round(8).tolist(), "tar": tar.round(6).tolist()},
             "histogram": score_histogram(self.scores, self.issame),
         }
+        if resampling is None:
+            return Measured(figures, {})
+        limits = list(self.rates(fars))
+        measures = [
+            weighted_accuracy(self.fold_scores, self.issame, self.folds),
+            weighted_auc(self.scores, self.issame),
+            weighted_tars_at_fars(self.scores, self.issame, limits),
+        ]
+        names = ["accuracy", "auc", *(f"{limit:.12g}" for limit in limits)]
+        return Measured(figures, draw_all(names, measures, self.issame, resampling))
 
     def _rate_entry(self, far: float, point: OperatingPoint | None) -> dict[str, object]:
         if point is not None:

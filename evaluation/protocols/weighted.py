@@ -5,7 +5,7 @@ values, NaN where a weighting leaves the measure undefined. With all weights one
 and `auc`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -27,18 +27,25 @@ def weighted_accuracy(scores: ArrayLike, issame: BoolArray, folds: Folds = 10) -
     prepared = [shared or _AscendingPairs(row, issame) for row in np.broadcast_to(rows, (num_folds, issame.size))]
 
     def measure(weights: FloatArray) -> FloatArray:
-        ordered = weights[:, shared.order] if shared else None
+        ordered = weights.take(prepared[0].order, axis=1)
+        gains = prepared[0].gains(ordered)
         correct = np.zeros(len(weights))
         for fold, pairs in enumerate(prepared):
-            in_order = weights[:, pairs.order] if ordered is None else ordered
-            correct += pairs.test_accuracy(in_order, fold_of_pair[pairs.order] == fold)
+            if fold and not shared:
+                ordered = weights.take(pairs.order, axis=1)
+                gains = pairs.gains(ordered)
+            correct += pairs.test_accuracy(ordered, gains, fold_of_pair[pairs.order] == fold)
         return correct / num_folds
 
     return measure
 
 
 class _AscendingPairs:
-    """Pairs in ascending order of score, and the places between them where a threshold can lie."""
+    """Pairs in ascending order of score, and the places between them where a threshold can be the best one.
+
+    A threshold lies between different scores. Rejecting more impostors is never worse, so the best one lies before a
+    score that a genuine pair has, or above all: with few genuine pairs few places are to be compared.
+    """
 
     def __init__(self, scores: FloatArray, issame: BoolArray) -> None:
         self.order = np.argsort(scores, kind="stable")
@@ -47,24 +54,50 @@ class _AscendingPairs:
         self.sign = np.where(self.issame, -1.0, 1.0)  # what rejecting the pair adds to the number of right decisions
         last_of_ties = np.flatnonzero(np.append(ascending[1:] > ascending[:-1], True))
         self.num_rejected = np.append(0, last_of_ties + 1)  # rejected pairs at -inf and at each distinct score
+        has_genuine = np.logical_or.reduceat(self.issame, self.num_rejected[:-1])
+        self.bounds = np.unique(np.append(self.num_rejected[:-1][has_genuine], [0, issame.size]))
 
-    def test_accuracy(self, weights: FloatArray, test: BoolArray) -> FloatArray:
+    def gains(self, weights: FloatArray) -> FloatArray:
+        """Return [R, bounds], what rejecting the pairs below each of the bounds gains. Weights in order."""
+        gained = np.zeros((len(weights), len(self.bounds)))
+        np.cumsum(np.add.reduceat(weights * self.sign, self.bounds[:-1], axis=1), axis=1, out=gained[:, 1:])
+        return gained
+
+    def test_accuracy(self, weights: FloatArray, gains: FloatArray, test: BoolArray) -> FloatArray:
         """Return [R]: accuracy on the test pairs at the first best threshold of the others. All arguments in order."""
-        training_gain = np.zeros((len(weights), len(test) + 1))
-        np.cumsum(weights * np.where(test, 0.0, self.sign), axis=1, out=training_gain[:, 1:])
-        num_rejected = self.num_rejected[np.argmax(training_gain[:, self.num_rejected], axis=1)]
-        test_places = np.flatnonzero(test)
-        right = (test_places >= num_rejected[:, None]) == self.issame[test_places]
-        test_weights = weights[:, test_places]
-        return _divide((test_weights * right).sum(1), test_weights.sum(1))
+        places = np.flatnonzero(test)
+        of_test = weights[:, places]
+        test_gains = np.zeros((len(weights), len(places) + 1))
+        np.cumsum(of_test * self.sign[places], axis=1, out=test_gains[:, 1:])
+        best = np.argmax(gains - test_gains[:, np.searchsorted(places, self.bounds)], axis=1)
+        num_rejected = np.array([self._first(row, test, bound) for row, bound in zip(weights, best, strict=True)])
+        right = (places >= num_rejected[:, None]) == self.issame[places]
+        return _divide((of_test * right).sum(1), of_test.sum(1))
+
+    def _first(self, weights: FloatArray, test: BoolArray, bound: int) -> int:
+        """Return the first threshold that is as good as a bound, the first best: what it rejects more weighs nothing.
+
+        Between the bound before and this one it is that after the last pair that is trained on.
+        """
+        if bound == 0:
+            return 0
+        between = slice(self.bounds[bound - 1], self.bounds[bound])
+        last = int(np.flatnonzero((weights[between] > 0) & ~test[between])[-1]) + int(self.bounds[bound - 1])
+        return int(self.num_rejected[np.searchsorted(self.num_rejected, last, side="right")])
 
 
 def weighted_tar_at_far(scores: ArrayLike, issame: BoolArray, far: float) -> WeightedMeasure:
     """Return the largest weighted TAR whose weighted FAR <= far; always NaN if the plain pairs cannot resolve far."""
+    measure = weighted_tars_at_fars(scores, issame, [far])
+    return lambda weights: measure(weights)[:, 0]
+
+
+def weighted_tars_at_fars(scores: ArrayLike, issame: BoolArray, fars: Sequence[float]) -> WeightedMeasure:
+    """Return `weighted_tar_at_far` of several limits, whose values are [R, limits]."""
     _, num_impostor = check_both_kinds("weighted_tar_at_far", issame)
     values = check_scores("weighted_tar_at_far", scores, issame.size)
-    if not is_resolved(far, num_impostor):
-        return lambda weights: np.full(len(weights), np.nan)
+    limits = np.array(fars, dtype=np.float64)
+    unresolved = np.array([not is_resolved(far, num_impostor) for far in fars], dtype=np.bool_)
     genuine, impostor = _places_descending(values, issame), _places_descending(values, ~issame)
     # Genuine pairs scoring strictly above the i-th impostor; past the last impostor, all of them.
     num_above = np.searchsorted(-values[genuine], -values[impostor], side="left")
@@ -74,11 +107,12 @@ def weighted_tar_at_far(scores: ArrayLike, issame: BoolArray, far: float) -> Wei
         false_accepts = np.cumsum(weights[:, impostor], axis=1)
         # Division as in roc_curve, so that a limit met exactly counts as met.
         reached = _divide(false_accepts, false_accepts[:, -1:])
-        first_refused = (reached <= far).sum(1)
+        first_refused = np.stack([np.searchsorted(row, limits, side="right") for row in reached])
         true_accepts = np.zeros((len(weights), genuine.size + 1))
         np.cumsum(weights[:, genuine], axis=1, out=true_accepts[:, 1:])
-        accepted = np.take_along_axis(true_accepts, num_above[first_refused][:, None], axis=1)[:, 0]
-        return np.where(false_accepts[:, -1] > 0, _divide(accepted, true_accepts[:, -1]), np.nan)
+        accepted = np.take_along_axis(true_accepts, num_above[first_refused], axis=1)
+        absent = (false_accepts[:, -1:] <= 0) | unresolved
+        return np.where(absent, np.nan, _divide(accepted, true_accepts[:, -1:]))
 
     return measure
 

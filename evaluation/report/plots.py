@@ -52,7 +52,10 @@ def score_histograms(path: Path | str, conditions: Mapping[str, Mapping[str, Ent
 
 
 def draw_roc(conditions: Mapping[str, Mapping[str, Entry]], title: str) -> Figure:
-    """Return the ROC of every method and condition on a log FAR axis that begins where the impostor pairs end."""
+    """Return the ROC of every method and condition on a log FAR axis that begins where the impostor pairs end.
+
+    Whiskers: 95 % intervals of the TAR at the FARs of the report.
+    """
     figure, axes = _figure_with_axes(6.4, 4.4)
     for condition, entries in conditions.items():
         for method, entry in entries.items():
@@ -61,9 +64,10 @@ def draw_roc(conditions: Mapping[str, Mapping[str, Entry]], title: str) -> Figur
                 entry["roc"]["tar"],
                 CONDITION_STYLES.get(condition, ":"),
                 color=METHOD_COLORS[method],
-                label=f"{METHOD_NAMES[method]}, {condition} (AUC {entry['auc']:.3f})",
+                label=f"{METHOD_NAMES[method]}, {condition} (AUC {_area(entry)})",
                 drawstyle="steps-post",
             )
+            _draw_rate_intervals(axes, entry, METHOD_COLORS[method])
     smallest = min(entry["roc"]["far"][0] for entries in conditions.values() for entry in entries.values())
     axes.set(xscale="log", xlim=(smallest, 1), ylim=(0, 1.01), title=_plain(title))
     axes.set(xlabel="false-accept rate (log scale)", ylabel="true-accept rate")
@@ -90,10 +94,10 @@ def draw_histograms(conditions: Mapping[str, Mapping[str, Entry]], title: str) -
 
 
 def draw_accuracies(results: Results) -> Figure:
-    """Return bars of each method's accuracy on each benchmark, a panel per condition; whiskers: std over the folds.
+    """Return bars of each method's accuracy on each benchmark, a panel per condition; whiskers: 95 % intervals.
 
-    The bars begin at chance, 50 %. Where a benchmark has more pairs of one kind, a line shows what giving all of them
-    the more frequent answer gets.
+    Results that have none have the standard deviation over the folds instead. The bars begin at chance, 50 %. Where a
+    benchmark has more pairs of one kind, a line shows what giving all of them the more frequent answer gets.
     """
     benchmarks = results["benchmarks"]
     conditions = list(dict.fromkeys(c for benchmark in benchmarks.values() for c in benchmark["conditions"]))
@@ -202,11 +206,34 @@ def _draw_bars(axes: Axes, by_benchmark: Sequence[Mapping[str, Entry]], method: 
     width = 0.8 / len(METHOD_NAMES)
     x = [index + (place - 1) * width for index, _ in present]
     accuracies = [100 * entry["accuracy"] for _, entry in present]
-    spreads = [100 * entry["std"] for _, entry in present]
+    spreads = np.array([_whisker(entry) for _, entry in present]).T
     axes.bar(x, accuracies, 0.92 * width, color=METHOD_COLORS[method], label=METHOD_NAMES[method])
     axes.errorbar(x, accuracies, spreads, fmt="none", ecolor="0.25", elinewidth=0.8)
     for left, accuracy in zip(x, accuracies, strict=True):
         axes.text(left, 51, f"{accuracy:.1f}", rotation=90, ha="center", va="bottom", fontsize="small")
+
+
+def _whisker(entry: Entry) -> tuple[float, float]:
+    """Return how far the whisker of an accuracy reaches down and up, in percent."""
+    interval = entry.get("accuracy_interval")
+    if interval is None or interval["lower"] is None:
+        return 100 * entry["std"], 100 * entry["std"]
+    ends = entry["accuracy"] - interval["lower"], interval["upper"] - entry["accuracy"]
+    return 100 * max(0.0, ends[0]), 100 * max(0.0, ends[1])
+
+
+def _area(entry: Entry) -> str:
+    interval = entry["auc_interval"]
+    if interval is None or interval["lower"] is None:
+        return f"{entry['auc']:.3f}"
+    return f"{entry['auc']:.3f} [{interval['lower']:.3f}, {interval['upper']:.3f}]"
+
+
+def _draw_rate_intervals(axes: Axes, entry: Entry, color: str) -> None:
+    for far, rate in entry["tar_at_far"].items():
+        interval = rate.get("interval")
+        if interval is not None and interval["lower"] is not None:
+            axes.vlines(float(far), interval["lower"], interval["upper"], color, alpha=0.7, linewidth=1.2)
 
 
 def _draw_constant_answers(axes: Axes, by_benchmark: Sequence[Mapping[str, Entry]]) -> None:

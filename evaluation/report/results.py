@@ -11,14 +11,18 @@ Schema (every number may be null: it cannot be computed, or is infinite):
       checksum    of the benchmark's file, as text
       conditions  {"clean" | "occluded": {method: entry}}, methods "adaface" (the embedding, whatever head trained it),
                   "qaconv", "combined"
-        entry       num_genuine, num_impostor; accuracy, std, fold_accuracy, fold_threshold; balanced_accuracy (genuine
-                    and impostor pairs count equally), constant_accuracy (that of giving every pair the more frequent
-                    answer); auc, auc_interval ({estimate, lower, upper, num_resamples} or null), eer (equal error
-                    rate), tar_at_far {FAR: {tar, far, threshold, num_false_accepts, note}} (a FAR that the pairs do not
-                    resolve has nulls and a note that says why), roc {far, tar}, histogram {edges, genuine, impostor};
+        entry       num_genuine, num_impostor; accuracy, std, fold_accuracy, fold_threshold, accuracy_interval;
+                    balanced_accuracy (genuine and impostor pairs count equally), constant_accuracy (that of giving
+                    every pair the more frequent answer); auc, auc_interval, eer (equal error rate), tar_at_far {FAR:
+                    {tar, far, threshold, num_false_accepts, note, interval}} (a FAR that the pairs do not resolve has
+                    nulls and a note that says why), roc {far, tar}, histogram {edges, genuine, impostor}; an interval
+                    is {estimate, lower, upper, num_resamples} or null, and may be absent but for auc_interval;
                     where every image was searched among all others, identification {rank_accuracy {k: share},
-                    num_probes, num_strangers}
+                    num_probes, num_strangers, probes and gallery ("clean" or "occluded", how their images are)}; where
+                    occluders were drawn several times, occlusion_draws {num, std {measure: number}}: figures are means
+                    over the draws, std their sample deviations, histogram is that of the first draw
     comparisons (optional) {text: {estimate, lower, upper, num_resamples}}, paired differences of measures
+    warnings    (optional) texts: what makes the figures say less than they seem to
 
 Schema 1 had neither balanced_accuracy nor eer, which are null when it is read, and kept identification beside the
 conditions, {condition: {method: ...}}.
@@ -59,6 +63,7 @@ class Results(TypedDict):
     protocol: Mapping[str, object]
     benchmarks: Mapping[str, BenchmarkResults]
     comparisons: NotRequired[Mapping[str, Entry]]
+    warnings: NotRequired[Sequence[str]]
 
 
 def write_report(folder: Path | str, results: Results) -> None:
@@ -148,6 +153,7 @@ def format_table(results: Results) -> str:
     lines += [line for benchmark in benchmarks.items() for line in _imbalance(*benchmark)]
     if results["missing"]:
         lines += ["", f"missing sets: {printable(', '.join(results['missing']))}"]
+    lines += [line for warning in results.get("warnings", ()) for line in ("", f"warning: {printable(warning)}")]
     return "\n".join(lines) + "\n"
 
 
@@ -230,12 +236,24 @@ def _details(title: str, entries: Mapping[str, Entry]) -> str:
     fars = list(first["tar_at_far"])
     rows = [["method", "accuracy", "std", "balanced", "AUC", "EER", *(f"TAR@FAR {far}" for far in fars)]]
     for method, entry in entries.items():
-        tars = [_percent(entry["tar_at_far"][far]["tar"]) for far in fars]
+        rates = [entry["tar_at_far"][far] for far in fars]
+        tars = [_percent(rate["tar"], rate.get("interval")) for rate in rates]
+        accuracy = _percent(entry["accuracy"], entry.get("accuracy_interval"))
         area = _number(entry["auc"], 4) if entry["auc_interval"] is None else _interval(entry["auc_interval"])
-        shares = [_percent(entry[measure]) for measure in ("accuracy", "std", "balanced_accuracy")]
-        rows.append([METHOD_NAMES[method], *shares, area, _percent(entry["eer"]), *tars])
+        shares = [_percent(entry[measure]) for measure in ("std", "balanced_accuracy")]
+        rows.append([METHOD_NAMES[method], accuracy, *shares, area, _percent(entry["eer"]), *tars])
+        if drawn := entry.get("occlusion_draws"):
+            rows.append(_spread(drawn, fars))
     notes = [first["tar_at_far"][far]["note"] for far in fars if first["tar_at_far"][far]["note"]]
     return "\n".join([f"{title}: {_pairs(first)}", *(f"  {line}" for line in [*_aligned(rows), *notes]), ""])
+
+
+def _spread(drawn: Entry, fars: Sequence[str]) -> list[str]:
+    """Return the row of the sample deviations between draws of occluders, below the means over these draws."""
+    std = drawn["std"]
+    accuracy, balanced, eer = (_percent(std[name]) for name in ("accuracy", "balanced_accuracy", "eer"))
+    tars = [_percent(std["tar_at_far"][far]) for far in fars]
+    return [f"  std of {drawn['num']} draws", accuracy, "", balanced, _number(std["auc"], 4), eer, *tars]
 
 
 def _identification(title: str, entries: Mapping[str, Entry]) -> str:
@@ -248,6 +266,8 @@ def _identification(title: str, entries: Mapping[str, Entry]) -> str:
         f"{first['num_probes']:,} images searched among all others,"
         f" {first['num_strangers']:,} more that are their identity's only one"
     )
+    if "probes" in first:
+        facts += f"; probes are {first['probes']}, the others {first['gallery']}"
     return "\n".join([f"{title}, identification: {facts}", *(f"  {line}" for line in _aligned(rows)), ""])
 
 
@@ -261,8 +281,9 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def _percent(value: float | None) -> str:
-    return _number(None if value is None else 100 * value, 2)
+def _percent(value: float | None, interval: Entry | None = None) -> str:
+    text = _number(None if value is None else 100 * value, 2)
+    return text if interval is None else f"{text} [{_percent(interval['lower'])}, {_percent(interval['upper'])}]"
 
 
 def _number(value: float | None, digits: int) -> str:

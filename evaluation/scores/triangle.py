@@ -36,15 +36,21 @@ def block_places(rows: slice, columns: slice, num_images: int) -> tuple[BoolArra
 
 
 def square_rows(
-    pair_scores: NDArray[Float], images: IntArray, num_images: int
+    pair_scores: NDArray[Float], images: IntArray, num_images: int, with_later: NDArray[Float] | None = None
 ) -> Iterator[tuple[IntArray, NDArray[Float]]]:
-    """Yield (some of the images, their scores [P, N] with all; -inf with themselves), block by block of the images."""
+    """Yield (some of the images, their scores [P, N] with all; -inf with themselves), block by block of the images.
+
+    Where an image scores otherwise as the first one of a pair, with_later are its scores with later images.
+    """
     num_rows = max(1, _SQUARE_CELLS // num_images)
     for start in range(0, len(images), num_rows):
         block = images[start : start + num_rows]
         own, others = block[:, None], np.arange(num_images)[None, :]
         places = pair_places(np.minimum(own, others), np.maximum(own, others), num_images)
         # An image has no place with itself; what the formula gives there may lie outside and is not used.
-        scores = pair_scores[np.where(own == others, 0, places)]
+        places[own == others] = 0
+        scores = pair_scores[places]
+        if with_later is not None:
+            scores = np.where(own < others, with_later[places], scores)
         scores[own == others] = -np.inf
         yield block, scores

@@ -26,7 +26,9 @@ from evaluation import (
     shares_of,
     unordered_pairs,
 )
-from evaluation.run import CONDITIONS, Matcher, Scores, SetResults, Sides, comparable_scores
+from evaluation.run import CONDITIONS, SetResults
+from evaluation.scores.comparable import Sides, comparable_scores
+from evaluation.scores.images import Matcher, Scores
 from ops import gather_objects
 
 COHORT_BATCH = 64  # images of a cohort at a time

@@ -12,7 +12,8 @@ from untrained import write_checkpoint
 
 import models
 from cli import folder_evaluation
-from cli.folder_evaluation import ImageSet, choose_pairs, save_scores, warn_of_few
+from cli.folder_evaluation import save_scores
+from cli.image_sets import ImageSet, choose_pairs, warn_of_few
 from config import OCCLUDERS, EvaluationConfig
 from datasets import ImageFolderDataset, PairDataset, Pairs
 from datasets import write_faces as write_records
@@ -20,7 +21,8 @@ from datasets.benchmarks.benchmark import BENCHMARKS
 from datasets.benchmarks.sets import open_sets
 from evaluation import one_kind_folds
 from evaluation.report.results import read_results, to_primitive
-from evaluation.run import ImageScores, build_results, compare, evaluate
+from evaluation.run import build_results, compare, evaluate
+from evaluation.scores.images import ImageScores
 from tasks.recognition import validation
 
 ROUNDED = ("accuracy", "balanced_accuracy", "eer", "auc", "fold_accuracy", "num_genuine", "num_impostor")

@@ -8,7 +8,7 @@ from short_runs import write_faces
 
 import main
 import main_eval
-from cli import folder_evaluation, training
+from cli import folder_evaluation, image_sets, training
 from data import FaceDataModule
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 
@@ -83,7 +83,8 @@ def test_a_cache_that_goes_before_the_first_step_ends_the_run_with_one_line(tmp_
 
 @pytest.mark.parametrize("place", ["load_model", "ImageFolderDataset", "warn_of_unaligned"])
 def test_a_folder_that_goes_before_it_is_evaluated_is_one_line(few_faces, trained, place, monkeypatch, capfd):
-    after(monkeypatch, folder_evaluation, place, lambda: shutil.rmtree(few_faces / "train"))
+    home = folder_evaluation if place == "load_model" else image_sets
+    after(monkeypatch, home, place, lambda: shutil.rmtree(few_faces / "train"))
     argv = [
         "--model-path",
         trained / "last.ckpt",

@@ -11,12 +11,12 @@ from untrained import write_checkpoint
 
 import config as names
 import models
-from cli import folder_evaluation
+from cli import folder_evaluation, image_sets
 from config import EvaluationConfig
 from datasets import ImageFolderDataset
 from evaluation import Shares, fit_normalization
 from evaluation.report.results import read_results
-from evaluation.run import ImageScores
+from evaluation.scores.images import ImageScores
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture
 def evaluation(checkpoint, faces):
     """Return what an evaluation of the four people `elsewhere` works with: model, images and pairs."""
-    source = folder_evaluation.read_folder(evaluation_config(data_path=str(faces / "elsewhere" / "people")))
+    source = image_sets.read_folder(evaluation_config(data_path=str(faces / "elsewhere" / "people")))
     return SimpleNamespace(model=models.load(checkpoint), source=source, images=source.images)
 
 
@@ -62,7 +62,7 @@ def test_evaluation_follow_links_reads_identities_that_links_lead_to(faces, tmp_
         raise FoundError(len(dataset))
 
     monkeypatch.setattr(folder_evaluation, "load_model", lambda options: None)
-    monkeypatch.setattr(folder_evaluation, "read_images", stop)
+    monkeypatch.setattr(image_sets, "read_images", stop)
     (tmp_path / "links").mkdir()
     for folder in (faces / "train").iterdir():
         (tmp_path / "links" / folder.name).symlink_to(folder)
@@ -229,7 +229,7 @@ def test_evaluation_passes_on_what_foreign_weights_do_not_tell(monkeypatch, tmp_
 def test_evaluation_reads_with_num_workers_threads(faces, checkpoint, tmp_path, monkeypatch, quiet_log):
     started = []
 
-    class RecordingPool(folder_evaluation.ThreadPool):
+    class RecordingPool(image_sets.ThreadPool):
         def __init__(self, processes):
             started.append(processes)
             super().__init__(processes)
@@ -240,8 +240,8 @@ def test_evaluation_reads_with_num_workers_threads(faces, checkpoint, tmp_path, 
     def stop(*arguments):
         raise ReadError
 
-    monkeypatch.setattr(folder_evaluation, "ThreadPool", RecordingPool)
-    monkeypatch.setattr(folder_evaluation, "choose_pairs", stop)
+    monkeypatch.setattr(image_sets, "ThreadPool", RecordingPool)
+    monkeypatch.setattr(image_sets, "choose_pairs", stop)
     monkeypatch.setattr("system.cores.usable_cores", lambda: 3)
     paths = {"model_path": str(checkpoint), "data_path": str(faces / "train"), "output_dir": str(tmp_path / "out")}
     for num_workers in (0, 2, 9):
@@ -252,6 +252,6 @@ def test_evaluation_reads_with_num_workers_threads(faces, checkpoint, tmp_path, 
 
 def test_reading_in_threads_keeps_the_order(faces):
     dataset = ImageFolderDataset(faces / "elsewhere" / "people")
-    (images, places, _), (again, same, _) = (folder_evaluation.read_images(dataset, None, n) for n in (1, 4))
+    (images, places, _), (again, same, _) = (image_sets.read_images(dataset, None, n) for n in (1, 4))
     np.testing.assert_array_equal(images, again)
     np.testing.assert_array_equal(places, same)

@@ -23,7 +23,8 @@ from evaluation import (
     tar_measure,
     verification,
 )
-from evaluation.protocols.bootstrap import _weights
+from evaluation.protocols.bootstrap import _weights, draw_all
+from evaluation.protocols.weighted import weighted_auc, weighted_tars_at_fars
 
 
 def drawn_pairs(num_pairs=40, seed=0, decimals=1):
@@ -150,6 +151,30 @@ def test_resamples_without_the_measure_are_left_out_and_counted():
     interval = auc_interval([0.5, 0.1, 0.2], issame, Resampling(num_resamples=200))
     # The one genuine pair is drawn in 1 - (2/3)^3 = 70 % of the resamples, without any impostor in a few of those.
     assert 100 < interval.num_resamples < 170 and interval[:3] == (1.0, 1.0, 1.0)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10_000))
+def test_several_limits_at_once_are_those_one_by_one(seed):
+    scores, issame = drawn_pairs(seed=seed)
+    weights = np.random.default_rng(seed).integers(0, 3, (5, 40)).astype(float)
+    fars = [0.3, 0.05, 1e-3, 1.0]
+    values = weighted_tars_at_fars(scores, issame, fars)(weights)
+    assert values.shape == (5, 4) and np.isnan(values[:, 2]).all()
+    assert weighted_tars_at_fars(scores, issame, [])(weights).shape == (5, 0)
+    for column, far in enumerate(fars):
+        np.testing.assert_array_equal(values[:, column], tar_measure(far)(scores, issame)(weights))
+
+
+def test_draws_together_are_those_of_each_measure_alone():
+    scores, issame = drawn_pairs(100)
+    resampling = Resampling(num_resamples=30, seed=5)
+    measures = [weighted_auc(scores, issame), weighted_tars_at_fars(scores, issame, [0.1, 0.5])]
+    together = draw_all(["auc", "0.1", "0.5"], measures, issame, resampling)
+    assert summarize(together["auc"]) == auc_interval(scores, issame, resampling)
+    alone = paired_draws(scores, scores, issame, lambda *_: lambda w: measures[1](w)[:, 1], resampling)
+    assert list(together) == ["auc", "0.1", "0.5"] and alone.values.shape == together["0.5"].values.shape
+    assert together["0.1"].estimate == tar_at_far(scores, issame, [0.1])[0.1]
 
 
 def test_average_over_benchmarks_and_percentiles():

@@ -75,9 +75,29 @@ def test_leave_one_out_agrees_with_searching_one_by_one(labels, seed, cells):
     assert result.rank_accuracy == pytest.approx({rank: np.mean(found) for rank, found in hits.items()})
 
 
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 3), min_size=3, max_size=10), st.integers(0, 2**31), st.integers(1, 99))
+def test_where_probes_and_gallery_have_roles_each_probe_has_its_own_scores(labels, seed, cells):
+    labels = np.array([*labels, labels[0]])
+    num = len(labels)
+    square = np.random.default_rng(seed).integers(0, 9, (num, num)) / 8  # [probe, gallery]
+    first, second = unordered_pairs(num).T
+    ranks = []
+    for probe in range(num):
+        others = np.delete(np.arange(num), probe)
+        is_mate = labels[others] == labels[probe]
+        if is_mate.any():
+            own = square[probe, others[is_mate]].max()
+            ranks.append(1 + np.sum(square[probe, others[~is_mate]] >= own))
+    with mock.patch("evaluation.scores.triangle._SQUARE_CELLS", cells):
+        result = leave_one_out(square[second, first], labels, (1, 2), with_later=square[first, second])
+    assert result.rank_accuracy == pytest.approx({k: np.mean(np.array(ranks) <= k) for k in (1, 2)})
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: leave_one_out([0.1, 0.2, 0.3], [0, 0, 1], with_later=[0.1]), "all 3 pairs of 3 images are needed"),
         (lambda: rank_accuracy(SCORES, [0, 1, 9, 0], GALLERY), "probe 2 has none"),
         (lambda: rank_accuracy(SCORES[:3], PROBES, GALLERY), r"\[4, 4\].*got \[3, 4\]"),
         (lambda: rank_accuracy(np.where(SCORES == 0.6, np.nan, SCORES), PROBES, GALLERY), "probe 1, gallery image 2"),

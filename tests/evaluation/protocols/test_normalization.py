@@ -19,7 +19,7 @@ from evaluation import (
     score_shortlisted_pairs,
     shares_of,
 )
-from evaluation.run import Sides, comparable_scores
+from evaluation.scores.comparable import Sides, comparable_scores
 
 WEIGHTS = {"adaface": 0.3, "qaconv": 0.7}
 

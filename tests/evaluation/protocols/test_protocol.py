@@ -5,6 +5,7 @@ import pytest
 
 from evaluation import (
     Resampling,
+    accuracy_measure,
     auc,
     combine_folds,
     eer,
@@ -12,8 +13,10 @@ from evaluation import (
     fit_statistics,
     fuse,
     fuse_with,
+    paired_draws,
     stratified_folds,
     tar_at_far,
+    tar_measure,
     verification,
 )
 from evaluation.protocols.protocol import score_histogram
@@ -77,9 +80,32 @@ def test_fars_that_are_nearly_equal_are_told_apart():
 def test_intervals_come_only_when_asked_for():
     scores, issame = drawn_scores()
     result = evaluate_pairs(scores, issame, WEIGHTS)["qaconv"]
-    assert result.to_dict()["auc_interval"] is None
+    without = result.to_dict()
+    assert without["auc_interval"] is without["accuracy_interval"] is without["tar_at_far"]["0.01"]["interval"] is None
     interval = result.to_dict(Resampling(num_resamples=50))["auc_interval"]
     assert interval["lower"] < result.auc == interval["estimate"] < interval["upper"]
+
+
+@pytest.mark.parametrize("method", ["adaface", "combined"])
+def test_accuracy_and_every_tar_have_the_interval_of_their_own_measure(method):
+    scores, issame = drawn_scores()
+    people = np.stack([np.arange(400) // 8, np.arange(400) // 8 + ~issame], axis=1)
+    resampling = Resampling(people, 60, seed=3)
+    result = evaluate_pairs(scores, issame, WEIGHTS)[method]
+    entry = result.to_dict(resampling, (0.1, 0.02, 1e-3))
+    nothing = np.zeros(400)
+    for interval, measure, seen in (
+        (entry["accuracy_interval"], accuracy_measure(10), result.fold_scores),
+        (entry["tar_at_far"]["0.1"]["interval"], tar_measure(0.1), result.scores),
+        (entry["tar_at_far"]["0.02"]["interval"], tar_measure(0.02), result.scores),
+    ):
+        of_nothing = measure(nothing, issame)(np.ones((1, 400)))[0]
+        expected = paired_draws(seen, nothing, issame, measure, resampling)
+        assert interval["estimate"] == pytest.approx(expected.estimate + of_nothing, abs=1e-12)
+        assert interval["lower"] < interval["estimate"] < interval["upper"] and 50 < interval["num_resamples"] <= 60
+    assert entry["accuracy_interval"]["estimate"] == pytest.approx(entry["accuracy"], abs=1e-12)
+    assert entry["tar_at_far"]["0.1"]["interval"]["estimate"] == entry["tar_at_far"]["0.1"]["tar"]
+    assert entry["tar_at_far"]["0.001"]["interval"] is None
 
 
 @pytest.mark.parametrize(("num_impostors", "fars"), [(9, []), (100, ["0.1", "0.01"]), (999, ["0.1", "0.01"])])

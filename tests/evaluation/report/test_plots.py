@@ -72,6 +72,23 @@ def test_roc_is_drawn_per_method_and_condition_on_a_log_axis(results):
     assert axes.get_xlabel() and axes.get_ylabel() and "synthetic" in axes.get_title()
 
 
+def test_intervals_are_whiskers_of_accuracies_and_rates_and_stand_beside_the_auc(results):
+    interval = {"estimate": 0.8, "lower": 0.7, "upper": 0.85, "num_resamples": 9}
+    entry = json.loads(json.dumps(results["benchmarks"]["lfw"]["conditions"]["clean"]["qaconv"]))
+    rate = {**entry["tar_at_far"]["0.1"], "interval": interval}
+    entry |= {"accuracy": 0.8, "accuracy_interval": interval, "auc_interval": interval, "tar_at_far": {"0.1": rate}}
+    conditions = {"clean": {"qaconv": entry}}
+    (axes,) = draw_roc(conditions, "lfw").axes
+    assert axes.get_legend().get_texts()[0].get_text().endswith("[0.700, 0.850])")
+    (whisker,) = axes.collections
+    np.testing.assert_allclose(whisker.get_segments(), [[[0.1, 0.7], [0.1, 0.85]]])
+    benchmark = {"checksum": "-", "conditions": conditions}
+    for with_interval, ends in ((interval, [70, 85]), (None, [80 - 100 * entry["std"], 80 + 100 * entry["std"]])):
+        entry["accuracy_interval"] = with_interval
+        axes = draw_accuracies({**results, "benchmarks": {"lfw": benchmark}}).axes[0]
+        np.testing.assert_allclose(axes.collections[0].get_segments()[0][:, 1], ends)
+
+
 def test_histograms_show_shares_of_each_kind(results):
     figure = draw_histograms(results["benchmarks"]["lfw"]["conditions"], "lfw")
     assert len(figure.axes) == 6

@@ -144,7 +144,31 @@ def test_report_says_what_cannot_be_resolved_and_how_it_was_measured(results):
 def test_intervals_are_shown_where_there_are_any(results):
     results["benchmarks"]["lfw"]["conditions"]["clean"] = entries(0, resampling=Resampling(num_resamples=20))
     interval = results["benchmarks"]["lfw"]["conditions"]["clean"]["qaconv"]["auc_interval"]
-    assert f"[{interval['lower']:.4f}, {interval['upper']:.4f}]" in format_report(results)
+    text = format_report(results)
+    assert f"[{interval['lower']:.4f}, {interval['upper']:.4f}]" in text
+    entry = results["benchmarks"]["lfw"]["conditions"]["clean"]["qaconv"]
+    for value, interval in (
+        (entry["accuracy"], entry["accuracy_interval"]),
+        (entry["tar_at_far"]["0.01"]["tar"], entry["tar_at_far"]["0.01"]["interval"]),
+    ):
+        assert f"{100 * value:.2f} [{100 * interval['lower']:.2f}, {100 * interval['upper']:.2f}]" in text
+
+
+def test_results_from_before_there_were_intervals_of_all_measures_are_shown_without(results):
+    for benchmark in results["benchmarks"].values():
+        for conditions in benchmark["conditions"].values():
+            for entry in conditions.values():
+                del entry["accuracy_interval"]
+                for rate in entry["tar_at_far"].values():
+                    del rate["interval"]
+    assert "[" not in format_report(results)
+
+
+def test_warnings_stand_below_the_table(results):
+    assert "warning" not in format_report(results)
+    results["warnings"] = ["lfw: one person holds 80 % of the 100 genuine pairs\x1b[2J"]
+    assert "\nwarning: lfw: one person holds 80 % of the 100 genuine pairs" in format_table(results)
+    assert "\x1b" not in format_table(results)
 
 
 def test_written_json_is_strict_and_complete(results, tmp_path):
