@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 
 from config import IMAGES_PER_IDENTITY, MS1MV2_SUBSET, Config
 from datasets import (
-    Alignment,
     Benchmark,
     FaceDataset,
     GraphBatchSampler,
@@ -34,13 +33,13 @@ from datasets import (
     TrainingView,
     UnreadableImageError,
     cache_benchmark,
-    check_alignment,
     collate,
     find_benchmarks,
     read_indices,
     shard_pairs,
     split_at_random,
     split_identities,
+    warn_of_unaligned,
 )
 from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
 from datasets.cohort import Cohort, draw_cohort
@@ -49,7 +48,7 @@ from engine.module import TrainingData
 from engine.signals import start_worker
 from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of, warnings_of
 from options.names import DIVISIONS, SOURCES, TEST_RUN_BATCHES, registered
-from system.cores import usable_workers
+from system.cores import at_most_cores
 from tasks.recognition.terms import pairs_cross_ranks
 from transforms import TrainingTransform
 
@@ -383,23 +382,3 @@ class FaceDataModule(TrainingData):
         except UnreadableImageError as error:
             return error.reason
         return "could be read at the second attempt"
-
-
-def warn_of_unaligned(dataset: FaceDataset) -> Alignment:
-    """Look at a sample of a data set and say loudly if its faces do not lie where the template has them."""
-    alignment = check_alignment(dataset)
-    if alignment.is_suspect:
-        verdict, _, reason = str(alignment).partition(":")
-        logger.warning(
-            "%s: THE FACES ARE %s:%s. Align them to ArcFace's five points at 112 x 112 first, or every number here is "
-            "one of misplaced faces (docs/data.md)", dataset.paths.root, verdict.upper(), reason,
-        )  # fmt: skip
-    return alignment
-
-
-def at_most_cores(num_workers: int) -> int:
-    """Return the workers to use; more than this process has cores are too many, which a warning says."""
-    usable = usable_workers(num_workers)
-    if usable < num_workers:
-        logger.warning("--num_workers %d: this process may use %d cores; using %d", num_workers, usable, usable)
-    return usable

@@ -13,13 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config import EvaluationConfig
-from data import at_most_cores, warn_of_unaligned
-from datasets import Benchmark, ImageFolderDataset, Pairs, RecordDataset, UnreadableImageError, all_pairs, read_pairs
+from datasets import (
+    Benchmark,
+    ImageFolderDataset,
+    Pairs,
+    RecordDataset,
+    UnreadableImageError,
+    all_pairs,
+    read_pairs,
+    warn_of_unaligned,
+)
 from datasets.benchmarks.pair_folder import is_pair_folder
 from datasets.benchmarks.sets import are_sets, open_sets
 from datasets.progress import tracked
 from evaluation import one_kind_folds, stratified_folds
 from evaluation.run import MIN_PAIRS, MIN_PEOPLE, precision_of
+from system.cores import at_most_cores
 from system.terminal import printable
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datasets.benchmarks.pair_dataset import PairDataset, PairSample, shard_pairs
     from datasets.benchmarks.pair_files import read_pairs
     from datasets.benchmarks.pairs import Pairs, all_pairs, make_benchmark
-    from datasets.faces.alignment import Alignment, check_alignment
+    from datasets.faces.alignment import Alignment, check_alignment, warn_of_unaligned
     from datasets.faces.image_folder import ImageFolderDataset
     from datasets.faces.images import UnreadableImageError
     from datasets.faces.view import MixedView, TrainingView
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # The names above, by module; a test compares them.
 _MODULES = {
-    "faces.alignment": ("Alignment", "check_alignment"),
+    "faces.alignment": ("Alignment", "check_alignment", "warn_of_unaligned"),
     "benchmarks.benchmark": ("BENCHMARKS", "Benchmark", "find_benchmarks", "load_benchmark", "save_benchmark"),
     "benchmarks.cache": ("cache_benchmark", "cache_folder"),
     "sampling.graph_sampler": ("GraphBatchSampler",),
@@ -116,5 +116,6 @@ __all__ = [
     "shard_pairs",
     "split_at_random",
     "split_identities",
+    "warn_of_unaligned",
     "write_faces",
 ]

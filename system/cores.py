@@ -5,11 +5,13 @@ Standard library only: how threads wait is read by the libraries of torch when t
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
 
 from system.cgroups import group_values
 
+logger = logging.getLogger(__name__)
 # Rounds in which a thread of GNU's OpenMP looks for work before it sleeps. Its own default of 300,000 burns the time
 # slice that the other threads need when a neighbor has their core: a step takes up to 15 times as long.
 # `python -m benchmarks threads` measures it.
@@ -72,3 +74,11 @@ def _quotas() -> Iterator[float]:
         # "max" and -1 stand for no limit.
         if len(words) == 2 and words[0].isdecimal() and words[1].isdecimal() and int(words[1]):
             yield int(words[0]) / int(words[1])
+
+
+def at_most_cores(num_workers: int) -> int:
+    """Return the workers to use; more than this process has cores are too many, which a warning says."""
+    usable = usable_workers(num_workers)
+    if usable < num_workers:
+        logger.warning("--num_workers %d: this process may use %d cores; using %d", num_workers, usable, usable)
+    return usable

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.ablation import measures
 from benchmarks.ablation.measures import Interval, Pairs, Rates
 from benchmarks.ablation.scores import CONDITIONS, ScoredRuns, pair_people
@@ -15,6 +13,7 @@ from benchmarks.ablation.variants import BASELINE, METHOD, SEEDS, Run
 from benchmarks.harness.docs import replace_block
 from benchmarks.harness.tables import Column, to_markdown
 from engine import runs
+from evaluation.report.plots import plot_shares
 from system.files import write_text
 
 DEPLOYED = ("head only, raw", "head only, normalized", "embedding, raw", "embedding", "matcher, raw", "matcher",
@@ -59,7 +58,7 @@ def write_tables(page: Path, picture: Path, root: Path, num_people: Mapping[str,
     for name, block in blocks.items():
         text = replace_block(text, name, block, page)
     write_text(page, text)
-    draw_shares(shares, picture)
+    plot_shares(shares, measures.FAR, picture)
     found = {"rates": _estimates(rates), "own": own_figures, "shares": shares}
     protocol = {"seeds": seeds, "people": dict(num_people), "draws": num_draws, "impostors": int((~test.issame).sum())}
     runs.write_json(root / "ablation.json", protocol | found)
@@ -153,24 +152,3 @@ def shares_table(shares: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         for one in bins
     ]
     return to_markdown(columns, rows)
-
-
-def draw_shares(shares: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
-    """Draw FAR and balanced accuracy against the co-visible share, before and after."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.4), layout="constrained", dpi=110)
-    left, right = figure.subplots(1, 2)
-    for (name, bins), color, label in zip(shares.items(), ("#888888", "#0072b2"), ("before", "after"), strict=True):
-        middle = [100 * (one["from"] + min(one["to"], 1.0)) / 2 for one in bins]
-        for axes, what in ((left, "far"), (right, "accuracy")):
-            axes.plot(middle, [one[what] for one in bins], "o-", color=color, label=f"{label}: {name}")
-    left.axhline(100 * measures.FAR, color="black", linewidth=0.8, linestyle=":")
-    left.set(title="False accepts at one threshold, %", ylim=(0, None))
-    right.set(title="Balanced accuracy at it, %")
-    right.legend(frameon=False)
-    for axes in (left, right):
-        axes.set_xlabel("share of the face visible in both images, %")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xticks(np.arange(10, 101, 15))
-    figure.savefig(path)

@@ -11,6 +11,7 @@ docs/data.md has the rates at which sets are called unaligned, rightly and wrong
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from datasets.records.dataset import RecordDataset
 from datasets.sample import FaceDataset, Image
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
 
+logger = logging.getLogger(__name__)
 SAMPLE = 200
 MIN_SAMPLE = 10
 # The worst aligned sets of 200 have 0.45 and 0.25, niqabs -0.02 and 0.31; the ORL photographs 0.25 and 0.22.
@@ -103,6 +105,18 @@ def check_alignment(dataset: FaceDataset) -> Alignment:
         # Large photographs are not decoded: that would take half a minute.
         return Alignment(len(payloads), num_not_square)
     return measure_alignment([gray for gray in map(_gray, payloads) if gray is not None], num_not_square)
+
+
+def warn_of_unaligned(dataset: FaceDataset) -> Alignment:
+    """Look at a sample of a data set and say loudly if its faces do not lie where the template has them."""
+    alignment = check_alignment(dataset)
+    if alignment.is_suspect:
+        verdict, _, reason = str(alignment).partition(":")
+        logger.warning(
+            "%s: THE FACES ARE %s:%s. Align them to ArcFace's five points at 112 x 112 first, or every number here is "
+            "one of misplaced faces (docs/data.md)", dataset.paths.root, verdict.upper(), reason,
+        )  # fmt: skip
+    return alignment
 
 
 def _read_gray(dataset: FaceDataset, index: int) -> Image | None:

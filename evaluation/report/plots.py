@@ -310,3 +310,27 @@ def _save(figure: Figure, path: Path) -> Path:
             warnings.filterwarnings("ignore", message)
         figure.savefig(temporary, format=kind, dpi=_DPI, metadata={"Software": None} if kind == "png" else None)
     return path
+
+
+def plot_shares(series: Mapping[str, Sequence[Mapping[str, float]]], far: float, path: Path) -> None:
+    """Draw false accepts and balanced accuracy at one threshold against what is visible in both images of a pair.
+
+    Args:
+        series: before and after, by name: bins with "from" and "to", shares in [0, 1], "far" and "accuracy" in percent.
+        far: that the threshold is set for, on clean pairs.
+        path: of the PNG file.
+    """
+    figure = Figure(figsize=(9, 3.4), layout="constrained", dpi=110)
+    left, right = figure.subplots(1, 2)
+    for (name, bins), color, label in zip(series.items(), ("#888888", "#0072b2"), ("before", "after"), strict=True):
+        middle = [50 * (one["from"] + min(one["to"], 1.0)) for one in bins]
+        for axes, what in ((left, "far"), (right, "accuracy")):
+            axes.plot(middle, [one[what] for one in bins], "o-", color=color, label=f"{label}: {name}")
+    left.axhline(100 * far, color="black", linewidth=0.8, linestyle=":")
+    left.set(title="False accepts at one threshold, %", ylim=(0, None))
+    right.set(title="Balanced accuracy at it, %")
+    right.legend(frameon=False)
+    for axes in (left, right):
+        axes.set_xlabel("share of the face visible in both images, %")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)

@@ -122,7 +122,7 @@ def test_benchmark_sets_have_the_scores_and_results_that_a_run_reports_of_them(t
     pairs = PairDataset(sets, OCCLUDERS, seed=42)
     with torch.inference_mode():
         for batch in DataLoader(pairs, batch_size=5):
-            scores.add(model.describe, model.matcher.match_pairs, batch, torch.device("cpu"))
+            scores.add(model.describe, model.matcher, batch, torch.device("cpu"))
     gathered = scores.gather(sets)
     for benchmark in sets:
         with np.load(tmp_path / "out" / f"scores_{benchmark.name}.npz") as saved:
