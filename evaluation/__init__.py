@@ -15,9 +15,20 @@ from evaluation.protocols.bootstrap import (
 )
 from evaluation.protocols.folds import fold_of_pairs, one_kind_folds, stratified_folds, usual_folds
 from evaluation.protocols.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
-from evaluation.protocols.identification import Identification, leave_one_out, rank_accuracy, tpir_at_fpir
+from evaluation.protocols.identification import Identification, OpenSet, identify, join_searches, leave_one_out
 from evaluation.protocols.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs, score_histogram
-from evaluation.protocols.roc import auc, det, eer, operating_point, roc_curve, roc_points, tar_at_far
+from evaluation.protocols.roc import (
+    auc,
+    clopper_pearson,
+    det,
+    eer,
+    operating_point,
+    roc_curve,
+    roc_points,
+    tar_at_far,
+    tar_at_nearest_far,
+)
+from evaluation.protocols.templates import pool_templates, score_templates
 from evaluation.protocols.validation_rate import fold_mean_rates, validation_rate
 from evaluation.protocols.verification import VerificationResult, best_threshold, verification
 from evaluation.scores.descriptions import (
@@ -54,6 +65,7 @@ __all__ = [
     "Match",
     "MatchPairs",
     "MethodResult",
+    "OpenSet",
     "Progress",
     "Resampling",
     "ShortlistedScores",
@@ -64,6 +76,7 @@ __all__ = [
     "auc_measure",
     "average",
     "best_threshold",
+    "clopper_pearson",
     "combine_folds",
     "describe_batches",
     "describe_with_flip",
@@ -75,13 +88,15 @@ __all__ = [
     "fold_of_pairs",
     "fuse",
     "fuse_with",
+    "identify",
+    "join_searches",
     "leave_one_out",
     "merge_hits",
     "one_kind_folds",
     "operating_point",
     "paired_bootstrap",
     "paired_draws",
-    "rank_accuracy",
+    "pool_templates",
     "roc_curve",
     "roc_points",
     "score_all_pairs",
@@ -89,12 +104,13 @@ __all__ = [
     "score_pair_list",
     "score_pairs",
     "score_shortlisted_pairs",
+    "score_templates",
     "search",
     "stratified_folds",
     "summarize",
     "tar_at_far",
+    "tar_at_nearest_far",
     "tar_measure",
-    "tpir_at_fpir",
     "unordered_pairs",
     "usual_folds",
     "validation_rate",

@@ -59,7 +59,7 @@ OUTSIDE = {name: {"torch"} for name in LEAVES} | {
     "datasets": {"cv2", "numcodecs", "numpy", "pillow_heif", "rich", "torch"},
     "nets": {"safetensors", "torch"},
     "models": {"PIL", "numpy", "torch"},  # Pillow where it is installed
-    "evaluation": {"matplotlib", "numpy", "rich", "sklearn", "torch"},
+    "evaluation": {"matplotlib", "numpy", "rich", "scipy", "sklearn", "torch"},
     "qaconv": {"torch", "triton"},  # triton where it is installed
     "config": set(),
     "options": set(),
