@@ -1,6 +1,7 @@
 """Verification and identification protocols, score fusion, intervals and reports."""
 
 from evaluation.protocols.bootstrap import (
+    Comparison,
     Draws,
     Interval,
     Resampling,
@@ -8,13 +9,16 @@ from evaluation.protocols.bootstrap import (
     auc_interval,
     auc_measure,
     average,
+    compare_scores,
     paired_bootstrap,
     paired_draws,
+    rate_interval,
     summarize,
     tar_measure,
 )
 from evaluation.protocols.folds import fold_of_pairs, one_kind_folds, stratified_folds, usual_folds
 from evaluation.protocols.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
+from evaluation.protocols.groups import GroupFigures, figures_by_group, visible_bins
 from evaluation.protocols.identification import Identification, OpenSet, identify, join_searches, leave_one_out
 from evaluation.protocols.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs, score_histogram
 from evaluation.protocols.roc import (
@@ -30,7 +34,7 @@ from evaluation.protocols.roc import (
 )
 from evaluation.protocols.templates import pool_templates, score_templates
 from evaluation.protocols.validation_rate import fold_mean_rates, validation_rate
-from evaluation.protocols.verification import VerificationResult, best_threshold, verification
+from evaluation.protocols.verification import VerificationResult, best_threshold, decide, verification
 from evaluation.scores.descriptions import (
     FLIP_FUSION,
     Describe,
@@ -52,12 +56,14 @@ __all__ = [
     "MAP_DTYPES",
     "MATCHERS",
     "METHODS",
+    "Comparison",
     "Describe",
     "Description",
     "Draws",
     "FaceDescriptions",
     "FlipFusion",
     "FusionStatistics",
+    "GroupFigures",
     "Hits",
     "Identification",
     "Interval",
@@ -78,11 +84,14 @@ __all__ = [
     "best_threshold",
     "clopper_pearson",
     "combine_folds",
+    "compare_scores",
+    "decide",
     "describe_batches",
     "describe_with_flip",
     "det",
     "eer",
     "evaluate_pairs",
+    "figures_by_group",
     "fit_statistics",
     "fold_mean_rates",
     "fold_of_pairs",
@@ -97,6 +106,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_draws",
     "pool_templates",
+    "rate_interval",
     "roc_curve",
     "roc_points",
     "score_all_pairs",
@@ -115,4 +125,5 @@ __all__ = [
     "usual_folds",
     "validation_rate",
     "verification",
+    "visible_bins",
 ]

@@ -8,13 +8,19 @@ Pankanti, "Error analysis of pattern recognition systems: the subsets bootstrap"
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluation.protocols.checks import BoolArray, FloatArray, Folds, check_issame
-from evaluation.protocols.weighted import WeightedMeasure, weighted_accuracy, weighted_auc, weighted_tar_at_far
+from evaluation.protocols.weighted import (
+    WeightedMeasure,
+    weighted_accuracy,
+    weighted_auc,
+    weighted_rate,
+    weighted_tar_at_far,
+)
 
 Measure: TypeAlias = Callable[[ArrayLike, BoolArray], WeightedMeasure]
 _CELLS_AT_ONCE = 2_000_000  # resamples are drawn in blocks of about this many weights: 16 MB
@@ -50,6 +56,18 @@ class Interval(NamedTuple):
     lower: float
     upper: float
     num_resamples: int
+
+
+class Comparison(NamedTuple):
+    """A measure of two methods on the same pairs, and the interval of their difference, first minus second.
+
+    p_value: two-sided; how often as much as the difference or its other sign would be drawn if there were none.
+    """
+
+    first: float
+    second: float
+    difference: Interval
+    p_value: float
 
 
 def accuracy_measure(folds: Folds = 10) -> Measure:
@@ -107,6 +125,58 @@ def paired_draws(
     return _draw(lambda weights: of_first(weights) - of_second(weights), labels, resampling)
 
 
+def compare_scores(
+    first: ArrayLike,
+    second: ArrayLike,
+    issame: ArrayLike,
+    measure: Measure | None = None,
+    resampling: Resampling = OVER_PAIRS,
+) -> Comparison:
+    """Compare two methods on the same pairs: both values, the interval of the difference, and its p-value.
+
+    The p-value turns the percentile interval around: twice the share of resamples on the rarer side of 0, ties on both,
+    with one more resample added to either side, so that it is never 0. It is NaN where no resample has the measure.
+
+    Args and raises: as `paired_bootstrap`.
+    Reference: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, Ch. 15.4; Davison, Hinkley, "Bootstrap
+    Methods and their Application", 1997, Ch. 4 (the added resample).
+    """
+    labels = check_issame("compare_scores", issame)
+    measure = measure or accuracy_measure()
+    draws = paired_draws(first, second, labels, measure, resampling)
+    existing = draws.values[~np.isnan(draws.values)]
+    rarer = min(np.count_nonzero(existing <= 0), np.count_nonzero(existing >= 0))
+    p_value = min(1.0, 2 * (1 + rarer) / (1 + existing.size)) if existing.size else float("nan")
+    every = np.ones((1, labels.size))
+    values = (float(measure(scores, labels)(every)[0]) for scores in (first, second))
+    return Comparison(*values, summarize(draws), p_value)
+
+
+def rate_interval(
+    accepted: ArrayLike,
+    issame: ArrayLike,
+    rate: Literal["accuracy", "tar", "far"] = "accuracy",
+    resampling: Resampling = OVER_PAIRS,
+) -> Interval:
+    """Return a rate of decisions that are made, at a threshold from elsewhere, with its interval.
+
+    Args:
+        accepted: bool [N]. issame: bool [N].
+        rate: share of right decisions, of genuine pairs accepted, or of impostor pairs accepted.
+        resampling: over what, how often, seed.
+    Returns:
+        The interval; all NaN where there are no pairs of that kind. At a rate of 0 or 1 it has no width, whatever the
+        number of pairs: `clopper_pearson` then says more.
+    """
+    labels = check_issame("rate_interval", issame)
+    decisions = np.asarray(accepted)
+    if decisions.shape != labels.shape or decisions.dtype != np.bool_:
+        raise ValueError(f"rate_interval: accepted must be bool [{labels.size}], got {decisions.dtype}.")
+    if rate == "accuracy":
+        return summarize(_draw(weighted_rate(decisions == labels, np.ones_like(labels)), labels, resampling))
+    return summarize(_draw(weighted_rate(decisions, labels if rate == "tar" else ~labels), labels, resampling))
+
+
 def auc_interval(scores: ArrayLike, issame: ArrayLike, resampling: Resampling = OVER_PAIRS) -> Interval:
     """Return the AUC of scores [N] with its interval; lower is a 97.5 % one-sided bound."""
     labels = check_issame("auc_interval", issame)
@@ -133,7 +203,8 @@ def summarize(draws: Draws) -> Interval:
 
 def _draw(measure: WeightedMeasure, issame: BoolArray, resampling: Resampling) -> Draws:
     estimate = float(measure(np.ones((1, issame.size)))[0])
-    return Draws(estimate, np.concatenate([measure(weights) for weights in _weights(issame, resampling)]))
+    blocks = [measure(weights) for weights in _weights(issame, resampling)]
+    return Draws(estimate, np.concatenate(blocks) if blocks else np.empty(0))
 
 
 def _weights(issame: BoolArray, resampling: Resampling) -> Iterator[FloatArray]:

@@ -83,6 +83,17 @@ def weighted_tar_at_far(scores: ArrayLike, issame: BoolArray, far: float) -> Wei
     return measure
 
 
+def weighted_rate(accepted: BoolArray, chosen: BoolArray) -> WeightedMeasure:
+    """Return the weighted share of the chosen pairs that are accepted, at thresholds that stay as they are."""
+    columns = np.stack([accepted & chosen, chosen], axis=1).astype(np.float64)
+
+    def measure(weights: FloatArray) -> FloatArray:
+        found = weights @ columns
+        return _divide(found[:, 0], found[:, 1])
+
+    return measure
+
+
 def weighted_auc(scores: ArrayLike, issame: BoolArray) -> WeightedMeasure:
     """Return the weighted share of (genuine, impostor) comparisons ranked right, ties counting half."""
     check_both_kinds("weighted_auc", issame)
