@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 import models
 import transforms
+from cli.groupings import find_groups
+from cli.score_files import save_scores
 from config import EvaluationConfig
 from data import at_most_cores, warn_of_unaligned
 from datasets import Benchmark, ImageFolderDataset, Pairs, RecordDataset, UnreadableImageError, all_pairs, read_pairs
@@ -36,11 +37,12 @@ from evaluation.run import (
     build_results,
     compare,
     evaluate,
+    group,
     identify,
     precision_of,
     score_images,
 )
-from system.files import atomic_write, make_room
+from system.files import make_room
 from system.terminal import printable, show
 
 logger = logging.getLogger(__name__)
@@ -110,6 +112,7 @@ def run(options: EvaluationConfig) -> int:
         raise ValueError("--shortlist chooses among all pairs of a folder; a benchmark set has its own: leave it out")
     sources = [from_benchmark(benchmark) for benchmark in sets] or [read_folder(options)]
     scored = {source.name: score(model, source, options) for source in sources}
+    groups = {source.name: find_groups(source, scored[source.name], options) for source in sources}
     weights = {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight}
     # A benchmark set is fused by its own folds, as in a run's report; a folder by what the checkpoint brings.
     fitted = None if sets or model.fusion_statistics is None else replace(model.fusion_statistics, weights=weights)
@@ -122,7 +125,9 @@ def run(options: EvaluationConfig) -> int:
     for source in sources:
         if source.labels is not None:
             identify(report, source.name, results[source.name], source.labels)
-        save_scores(folder / (f"scores_{source.name}.npz" if sets else "scores.npz"), source, scored[source.name])
+        group(report, source, results[source.name], groups[source.name], options.seed)
+        path = folder / (f"scores_{source.name}.npz" if sets else "scores.npz")
+        save_scores(path, source, scored[source.name], results[source.name])
     write_report(folder, report)
     with side_file(failures, f"{folder.name} pictures"):
         from evaluation.report.plots import plot_report  # matplotlib is not for a run that is refused
@@ -338,29 +343,6 @@ def occlude_images(
     return np.stack(
         [transforms.occlude(image, rng, options.occluders).image for image, rng in zip(images, draws, strict=True)]
     )
-
-
-def save_scores(path: Path, source: ImageSet, scored: ImageScores) -> None:
-    """Write the pairs and scores used: `paths` of the images, `first` and `second` into them, issame, folds, scores.
-
-    With `--shortlist` also which pairs were matched. A set without paths has its images' places alone, one without
-    folds none.
-    """
-    pairs = source.pairs
-    arrays: dict[str, Any] = {
-        f"{condition}_{name}": values for condition, by in scored.scores.items() for name, values in by.items()
-    }
-    arrays |= {f"{condition}_matched": matched for condition, matched in scored.matched.items()}
-    arrays |= {} if pairs.folds is None else {"folds": pairs.folds.astype(np.int32)}
-    with atomic_write(path, "wb") as stream:
-        np.savez_compressed(
-            stream,
-            paths=np.array(source.paths, dtype=np.str_),
-            first=pairs.first.astype(np.int32),
-            second=pairs.second.astype(np.int32),
-            issame=pairs.issame,
-            **arrays,
-        )
 
 
 def describe_matched(matched: Mapping[str, NDArray[np.bool_]]) -> str | dict[str, str]:

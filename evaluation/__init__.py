@@ -12,13 +12,13 @@ from evaluation.protocols.bootstrap import (
     compare_scores,
     paired_bootstrap,
     paired_draws,
-    rate_interval,
+    rate_intervals,
     summarize,
     tar_measure,
 )
 from evaluation.protocols.folds import fold_of_pairs, one_kind_folds, stratified_folds, usual_folds
 from evaluation.protocols.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
-from evaluation.protocols.groups import GroupFigures, figures_by_group, visible_bins
+from evaluation.protocols.groups import GroupFigures, Grouping, figures_by_group, visible_bins
 from evaluation.protocols.identification import Identification, OpenSet, identify, join_searches, leave_one_out
 from evaluation.protocols.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs, score_histogram
 from evaluation.protocols.roc import (
@@ -64,6 +64,7 @@ __all__ = [
     "FlipFusion",
     "FusionStatistics",
     "GroupFigures",
+    "Grouping",
     "Hits",
     "Identification",
     "Interval",
@@ -106,7 +107,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_draws",
     "pool_templates",
-    "rate_interval",
+    "rate_intervals",
     "roc_curve",
     "roc_points",
     "score_all_pairs",

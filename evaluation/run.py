@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -19,8 +20,10 @@ from torch import Tensor
 from evaluation.protocols.bootstrap import Draws, Resampling, accuracy_measure, average, paired_draws, summarize
 from evaluation.protocols.folds import usual_folds
 from evaluation.protocols.fusion import FusionStatistics, fit_statistics
+from evaluation.protocols.groups import Grouping, figures_by_group
 from evaluation.protocols.identification import leave_one_out
 from evaluation.protocols.protocol import MethodResult, evaluate_pairs
+from evaluation.protocols.verification import decide
 from evaluation.report.results import SCHEMA, Results
 from evaluation.scores.descriptions import FLIP_FUSION, FaceDescriptions
 from evaluation.scores.scoring import score_all_pairs, score_pair_list
@@ -85,10 +88,13 @@ class Matcher(Protocol):
 
 
 class ImageScores(NamedTuple):
-    """Scores of all pairs of a source, and where a shortlist chose, which of them the matcher saw."""
+    """Scores of all pairs of a source, which of them the matcher saw, and how much of each face is to be seen."""
 
     scores: dict[str, Scores]  # by condition
     matched: dict[str, NDArray[np.bool_]]  # by condition, [N]; empty: it saw all pairs
+    # By condition, [2, M]: of each image as the first and as the second of a pair, the visible share that the occlusion
+    # head predicts; empty: there is none.
+    visible: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 
 
 def score_images(
@@ -116,7 +122,9 @@ def score_images(
     if hide is not None:
         hidden = describe(hide(source.images))
         sides["occluded"] = (hidden if hide_both else clean, hidden)
-    scored = ImageScores({}, {})
+    shares = {condition: [visible_shares(side) for side in both] for condition, both in sides.items()}
+    visible = {c: np.stack(both) for c, both in shares.items() if all(side is not None for side in both)}
+    scored = ImageScores({}, {}, visible)
     with torch.inference_mode():
         for condition, (first, second) in sides.items():
             watch = partial(progress, description=f"scoring {condition} pairs")
@@ -131,6 +139,12 @@ def score_images(
                 found = score_all_pairs(first, matcher, others=second, progress=watch)
             scored.scores[condition] = found
     return scored
+
+
+def visible_shares(described: FaceDescriptions) -> NDArray[np.float32] | None:
+    """Return the mean predicted visibility of each image, float32 [M], over its views; None where there is none."""
+    maps = [view.visibility for view in described.views if view.visibility is not None]
+    return torch.stack([m.float().mean((1, 2, 3)).cpu() for m in maps]).mean(0).numpy() if maps else None
 
 
 def evaluate(
@@ -252,6 +266,33 @@ def identify(report: Results, name: str, results: Mapping[str, MethodResults], l
         for method, result in methods.items():
             entry: Any = report["benchmarks"][name]["conditions"][condition][method]
             entry["identification"] = leave_one_out(result.scores, labels).to_dict()
+
+
+def group(
+    report: Results,
+    source: PairSource,
+    results: Mapping[str, MethodResults],
+    groups: Mapping[str, Mapping[str, Grouping]],
+    seed: int = 0,
+) -> None:
+    """Add to the entries of a source the figures of groups of its pairs, decided at the thresholds of all its pairs.
+
+    Args:
+        groups: {condition: {what the groups are by: the groups of its pairs}}.
+        seed: of the intervals.
+    """
+    resampling = _resampling(source, seed)
+    for condition, by in ((name, found) for name, found in groups.items() if found):
+        for method, result in results[condition].items():
+            accepted = decide(result.fold_scores, result.verification.fold_threshold, result.folds)
+            entry: Any = report["benchmarks"][source.name]["conditions"][condition][method]
+            entry["groups"] = {
+                title: {
+                    name: figures.to_dict()
+                    for name, figures in figures_by_group(result.issame, grouping, accepted, resampling).items()
+                }
+                for title, grouping in by.items()
+            }
 
 
 def folds_of(source: PairSource) -> NDArray[np.int64] | int:

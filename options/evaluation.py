@@ -33,6 +33,7 @@ class EvaluationOptions(Options):
     qaconv_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
     fars: tuple[float, ...] = flag((), FARS_HELP, within=RATE)
     pairs: str | None = flag(None, "file with the pairs to score; else all pairs of images")
+    groups: str | None = flag(None, "CSV of person or image and its group: figures by group are reported too")
     shortlist: int = flag(0, "match only images with their N nearest by embedding; 0 = all pairs", within=NOT_NEGATIVE)
     map_dtype: str = flag("float16", "how the maps to match are held", choices=MAP_DTYPES)
     map_dir: str | None = flag(None, "folder for files that hold them during the run; else they are in memory")

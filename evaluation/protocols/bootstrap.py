@@ -8,7 +8,7 @@ Pankanti, "Error analysis of pattern recognition systems: the subsets bootstrap"
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,7 +18,7 @@ from evaluation.protocols.weighted import (
     WeightedMeasure,
     weighted_accuracy,
     weighted_auc,
-    weighted_rate,
+    weighted_rates,
     weighted_tar_at_far,
 )
 
@@ -56,6 +56,14 @@ class Interval(NamedTuple):
     lower: float
     upper: float
     num_resamples: int
+
+
+class Rates(NamedTuple):
+    """Of decisions on pairs: shares of right ones, of genuine pairs accepted, of impostor pairs accepted."""
+
+    accuracy: Interval
+    tar: Interval
+    far: Interval
 
 
 class Comparison(NamedTuple):
@@ -152,29 +160,28 @@ def compare_scores(
     return Comparison(*values, summarize(draws), p_value)
 
 
-def rate_interval(
-    accepted: ArrayLike,
-    issame: ArrayLike,
-    rate: Literal["accuracy", "tar", "far"] = "accuracy",
-    resampling: Resampling = OVER_PAIRS,
-) -> Interval:
-    """Return a rate of decisions that are made, at a threshold from elsewhere, with its interval.
+def rate_intervals(accepted: ArrayLike, issame: ArrayLike, resampling: Resampling = OVER_PAIRS) -> Rates:
+    """Return the rates of decisions that are made, at a threshold from elsewhere, with their intervals.
+
+    A rate of 0 or 1 has an interval of no width, whatever the number of pairs: `clopper_pearson` then says more. A rate
+    of which there are no pairs is NaN.
 
     Args:
         accepted: bool [N]. issame: bool [N].
-        rate: share of right decisions, of genuine pairs accepted, or of impostor pairs accepted.
         resampling: over what, how often, seed.
-    Returns:
-        The interval; all NaN where there are no pairs of that kind. At a rate of 0 or 1 it has no width, whatever the
-        number of pairs: `clopper_pearson` then says more.
     """
-    labels = check_issame("rate_interval", issame)
+    labels = check_issame("rate_intervals", issame)
     decisions = np.asarray(accepted)
     if decisions.shape != labels.shape or decisions.dtype != np.bool_:
-        raise ValueError(f"rate_interval: accepted must be bool [{labels.size}], got {decisions.dtype}.")
-    if rate == "accuracy":
-        return summarize(_draw(weighted_rate(decisions == labels, np.ones_like(labels)), labels, resampling))
-    return summarize(_draw(weighted_rate(decisions, labels if rate == "tar" else ~labels), labels, resampling))
+        raise ValueError(f"rate_intervals: accepted must be bool [{labels.size}], got {decisions.dtype}.")
+    measure = weighted_rates(
+        np.stack([decisions == labels, decisions & labels, decisions & ~labels], axis=1),
+        np.stack([np.ones_like(labels), labels, ~labels], axis=1),
+    )
+    estimates = measure(np.ones((1, labels.size)))[0]
+    blocks = [np.empty((0, 3)), *(measure(weights) for weights in _weights(labels, resampling))]
+    drawn = np.concatenate(blocks)
+    return Rates(*(summarize(Draws(float(one), drawn[:, place])) for place, one in enumerate(estimates)))
 
 
 def auc_interval(scores: ArrayLike, issame: ArrayLike, resampling: Resampling = OVER_PAIRS) -> Interval:
@@ -203,8 +210,7 @@ def summarize(draws: Draws) -> Interval:
 
 def _draw(measure: WeightedMeasure, issame: BoolArray, resampling: Resampling) -> Draws:
     estimate = float(measure(np.ones((1, issame.size)))[0])
-    blocks = [measure(weights) for weights in _weights(issame, resampling)]
-    return Draws(estimate, np.concatenate(blocks) if blocks else np.empty(0))
+    return Draws(estimate, np.concatenate([measure(weights) for weights in _weights(issame, resampling)]))
 
 
 def _weights(issame: BoolArray, resampling: Resampling) -> Iterator[FloatArray]:

@@ -4,17 +4,31 @@ All groups are decided at the thresholds of the whole set, never at one of their
 often than another, a system with one threshold does that to people.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from evaluation.protocols.bootstrap import Interval, Resampling, auc_interval, rate_interval
-from evaluation.protocols.checks import BoolArray, check_issame, check_scores
+from evaluation.protocols.bootstrap import Interval, Resampling, rate_intervals
+from evaluation.protocols.checks import BoolArray, check_issame
 from evaluation.protocols.roc import clopper_pearson
 
 VISIBLE_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+class Grouping(NamedTuple):
+    """The groups of N pairs: names, and int [N] places in them."""
+
+    names: Sequence[str]
+    places: NDArray[np.integer]
+
+    @classmethod
+    def of(cls, names: ArrayLike) -> "Grouping":
+        """Return the grouping of N pairs by the name of each one's group; the names in ascending order."""
+        distinct, places = np.unique(np.asarray(names), return_inverse=True)
+        return cls([str(name) for name in distinct.tolist()], places.astype(np.int16))
 
 
 class GroupFigures(NamedTuple):
@@ -26,7 +40,6 @@ class GroupFigures(NamedTuple):
         accuracy: share of right decisions.
         tar, far: shares of genuine and of impostor pairs accepted.
         tar_exact, far_exact: Clopper-Pearson intervals of both, as if pairs were independent.
-        auc: within the group.
     """
 
     num_genuine: int
@@ -37,7 +50,6 @@ class GroupFigures(NamedTuple):
     far: Interval
     tar_exact: tuple[float, float]
     far_exact: tuple[float, float]
-    auc: Interval
 
     def to_dict(self) -> dict[str, object]:
         """Return the entry of a result dictionary (see `evaluation.report.results`)."""
@@ -47,58 +59,52 @@ class GroupFigures(NamedTuple):
 
 
 def figures_by_group(
-    scores: ArrayLike,
     issame: ArrayLike,
-    groups: ArrayLike,
+    groups: Grouping,
     accepted: ArrayLike,
     resampling: Resampling = Resampling(),  # noqa: B008  # a tuple
 ) -> dict[str, GroupFigures]:
-    """Return the figures of each group of pairs, by name, in ascending order.
+    """Return the figures of each group that has pairs, by name, in the order of the names.
 
     Args:
-        scores: [N] floating. issame: bool [N]. groups: [N], the name of each pair's group.
+        issame: bool [N]. groups: of the pairs.
         accepted: bool [N], the decisions, at thresholds that no group chose for itself (`decide`).
         resampling: of the intervals; its identities [N, 2] are those of all pairs.
     Raises:
-        ValueError: on disagreeing shapes or NaN scores.
+        ValueError: on disagreeing shapes, or identities that contradict issame.
     """
-    labels = check_issame("figures_by_group", issame)
-    values = check_scores("figures_by_group", scores, labels.size)
-    names, decisions = np.asarray(groups), np.asarray(accepted)
-    for what, array in (("groups", names), ("accepted", decisions)):
+    labels, decisions = check_issame("figures_by_group", issame), np.asarray(accepted)
+    for what, array in (("groups", groups.places), ("accepted", decisions)):
         if array.shape != labels.shape:
             raise ValueError(f"figures_by_group: {what} must be [{labels.size}], got {list(array.shape)}.")
     people = None if resampling.identities is None else np.asarray(resampling.identities)
     figures = {}
-    for name in np.unique(names):
-        chosen = names == name
-        within = resampling._replace(identities=None if people is None else people[chosen])
-        figures[str(name)] = _figures(values[chosen], labels[chosen], decisions[chosen], within)
+    for place, name in enumerate(groups.names):
+        chosen = groups.places == place
+        if chosen.any():
+            within = resampling._replace(identities=None if people is None else people[chosen])
+            figures[name] = _figures(labels[chosen], decisions[chosen], within)
     return figures
 
 
-def visible_bins(shares: ArrayLike) -> NDArray[np.str_]:
-    """Return the fifth of the visible share that each value of [N], in [0, 1], lies in, by name; 1 is in the last."""
-    places = np.searchsorted(VISIBLE_EDGES[1:-1], np.asarray(shares), side="right")
+def visible_bins(shares: ArrayLike) -> Grouping:
+    """Return the fifth of the visible share that each value of [N], in [0, 1], lies in; 1 is in the last."""
     ends = [f"{100 * edge:.0f}" for edge in VISIBLE_EDGES]
-    return np.array([f"{low:>2}-{high} %" for low, high in pairwise(ends)])[places]
+    names = [f"{low}-{high} %" for low, high in pairwise(ends)]
+    return Grouping(names, np.searchsorted(VISIBLE_EDGES[1:-1], np.asarray(shares), side="right").astype(np.int16))
 
 
-def _figures(scores: NDArray[np.float64], issame: BoolArray, accepted: BoolArray, within: Resampling) -> GroupFigures:
+def _figures(issame: BoolArray, accepted: BoolArray, within: Resampling) -> GroupFigures:
     people = None if within.identities is None else np.unique(np.asarray(within.identities))
-    # One person cannot be resampled, and has no impostor pairs.
+    # One person cannot be resampled.
     drawn = within if people is None or len(people) > 1 else Resampling(num_resamples=0)
-    none = Interval(float("nan"), float("nan"), float("nan"), 0)
     return GroupFigures(
-        num_genuine=int(issame.sum()),
-        num_impostor=int((~issame).sum()),
-        num_people=None if people is None else len(people),
-        accuracy=rate_interval(accepted, issame, "accuracy", drawn),
-        tar=rate_interval(accepted, issame, "tar", drawn),
-        far=rate_interval(accepted, issame, "far", drawn),
-        tar_exact=_exact(accepted[issame]),
-        far_exact=_exact(accepted[~issame]),
-        auc=auc_interval(scores, issame, within) if issame.any() and not issame.all() else none,
+        int(issame.sum()),
+        int((~issame).sum()),
+        None if people is None else len(people),
+        *rate_intervals(accepted, issame, drawn),
+        _exact(accepted[issame]),
+        _exact(accepted[~issame]),
     )
 
 

@@ -83,13 +83,13 @@ def weighted_tar_at_far(scores: ArrayLike, issame: BoolArray, far: float) -> Wei
     return measure
 
 
-def weighted_rate(accepted: BoolArray, chosen: BoolArray) -> WeightedMeasure:
-    """Return the weighted share of the chosen pairs that are accepted, at thresholds that stay as they are."""
-    columns = np.stack([accepted & chosen, chosen], axis=1).astype(np.float64)
+def weighted_rates(counted: BoolArray, chosen: BoolArray) -> WeightedMeasure:
+    """Return the weighted shares of the chosen pairs that are counted, [R, K] for columns [N, K] of both."""
+    columns, num_rates = np.concatenate([counted, chosen], axis=1).astype(np.float64), counted.shape[1]
 
     def measure(weights: FloatArray) -> FloatArray:
         found = weights @ columns
-        return _divide(found[:, 0], found[:, 1])
+        return _divide(found[:, :num_rates], found[:, num_rates:])
 
     return measure
 

@@ -21,7 +21,7 @@ from evaluation import (
     fold_of_pairs,
     paired_bootstrap,
     paired_draws,
-    rate_interval,
+    rate_intervals,
     summarize,
     tar_at_far,
     tar_measure,
@@ -197,7 +197,7 @@ def test_rates_of_decisions_are_those_of_repeated_pairs(seed):
     weights = np.concatenate(list(_weights(issame, resampling))).astype(int)
     for rate, chosen in (("accuracy", issame | True), ("tar", issame), ("far", ~issame)):
         right = accepted == issame if rate == "accuracy" else accepted
-        found = rate_interval(accepted, issame, rate, resampling)
+        found = getattr(rate_intervals(accepted, issame, resampling), rate)
         drawn = [np.repeat(right[chosen], row[chosen]).mean() for row in weights if row[chosen].sum()]
         assert found.estimate == pytest.approx(right[chosen].mean())
         assert found.num_resamples == len(drawn)
@@ -210,7 +210,7 @@ def test_ten_thousand_draws_over_people_at_a_fixed_threshold_take_seconds():
     first = rng.integers(5749, size=6000)
     people = np.stack([first, np.where(issame, first, (first + 1) % 5749)], axis=1)
     start = time.process_time()
-    interval = rate_interval(rng.random(6000) < 0.9, issame, "tar", Resampling(people, 10_000, 0))
+    interval = rate_intervals(rng.random(6000) < 0.9, issame, Resampling(people, 10_000, 0)).tar
     assert interval.num_resamples == 10_000 and 0.88 < interval.lower < interval.estimate < interval.upper < 0.92
     assert time.process_time() - start < 5
 
@@ -270,4 +270,4 @@ def test_no_answer_of_a_fold_moves_its_own_threshold():
 @pytest.mark.parametrize(("accepted", "message"), [([1, 0], "must be bool"), (np.array([True]), r"must be bool \[2\]")])
 def test_refused_decisions(accepted, message):
     with pytest.raises(ValueError, match=message):
-        rate_interval(accepted, np.array([True, False]))
+        rate_intervals(accepted, np.array([True, False]))
