@@ -34,7 +34,8 @@ def template_points(size: int = IMAGE_SIZE) -> Array:
     if size > 0 and size % IMAGE_SIZE == 0:
         return template * (size / IMAGE_SIZE)
     if size > 0 and size % _WIDE == 0:
-        return (template + [_SHIFT, 0]) * (size / _WIDE)
+        template[:, 0] += _SHIFT
+        return template * (size / _WIDE)
     raise ValueError(f"a crop of size {size}: multiples of {IMAGE_SIZE} and {_WIDE} have a template")
 
 
@@ -49,8 +50,8 @@ def fit_similarity(points: ArrayLike, size: int = IMAGE_SIZE) -> Array:
     Returns:
         float64 [2, 3]: `matrix @ (x, y, 1)` is a place in the crop.
     Raises:
-        ValueError: if there are no five points, they are not finite, they coincide, or no rotation brings them nearer to
-            the template than a point does.
+        ValueError: if there are no five points, they are not finite, they coincide, or no rotation brings them nearer
+            to the template than a point does.
     Reference: Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991.
     """
     given = _checked(points)
