@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 import models
 import transforms
-from cli.groupings import find_groups
+from cli.groupings import find_groups, list_groups
 from cli.score_files import save_scores
 from config import EvaluationConfig
 from data import at_most_cores, warn_of_unaligned
@@ -97,22 +98,15 @@ class ImageSet:
 
 def run(options: EvaluationConfig) -> int:
     """Score the pairs, evaluate them, write the report into the output folder, and return the exit code."""
-    refuse_beyond_memory({f"--batch-size {options.batch_size}": options.batch_size * IMAGE_BYTES})
-    folder = Path(options.output_dir)
-    refuse_output_within(Path(options.data_path), folder, "--output-dir")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = runs.lock_folder(folder)
-    make_room(folder, ["run.log"])
-    failures = WriteFailures()
-    runs.log_into(folder, runs.start_log(), failures)
-    options = settle(options)
+    folder, lock, failures, options = begin(options)
     model = load_model(options)
     sets = open_sets(Path(options.data_path)) if is_benchmark(options) else []
     if sets and options.shortlist:
         raise ValueError("--shortlist chooses among all pairs of a folder; a benchmark set has its own: leave it out")
     sources = [from_benchmark(benchmark) for benchmark in sets] or [read_folder(options)]
+    listed = {source.name: list_groups(source, options) for source in sources}
     scored = {source.name: score(model, source, options) for source in sources}
-    groups = {source.name: find_groups(source, scored[source.name], options) for source in sources}
+    groups = {s.name: find_groups(s, scored[s.name], options, listed[s.name]) for s in sources}
     weights = {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight}
     # A benchmark set is fused by its own folds, as in a run's report; a folder by what the checkpoint brings.
     fitted = None if sets or model.fusion_statistics is None else replace(model.fusion_statistics, weights=weights)
@@ -137,6 +131,23 @@ def run(options: EvaluationConfig) -> int:
     show(f"report: {folder}")
     lock.close()
     return failures.exit_code()
+
+
+def begin(options: EvaluationConfig) -> tuple[Path, TextIO, WriteFailures, EvaluationConfig]:
+    """Make and lock the output folder and log into it; return folder, lock, what fails to be written, settled options.
+
+    Raises:
+        ValueError: if the folder lies in the data, is another run's, or the options need more than there is.
+    """
+    refuse_beyond_memory({f"--batch-size {options.batch_size}": options.batch_size * IMAGE_BYTES})
+    folder = Path(options.output_dir)
+    refuse_output_within(Path(options.data_path), folder, "--output-dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = runs.lock_folder(folder)
+    make_room(folder, ["run.log"])
+    failures = WriteFailures()
+    runs.log_into(folder, runs.start_log(), failures)
+    return folder, lock, failures, settle(options)
 
 
 def load_model(options: EvaluationConfig) -> models.FaceModel:

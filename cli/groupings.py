@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path, PurePath
 from typing import Protocol
@@ -45,13 +45,19 @@ class Grouped(Protocol):
         """What the occluder of each image is drawn by, with the seed."""
 
 
-def find_groups(source: Grouped, scored: ImageScores, options: EvaluationConfig) -> dict[str, dict[str, Grouping]]:
-    """Return {condition: {what the groups are by: the groups of the pairs}}.
+def list_groups(source: Grouped, options: EvaluationConfig) -> dict[str, Grouping]:
+    """Return {"--groups": the groups of the pairs} where the flag is given.
 
     Raises:
-        ValueError: if `--groups` does not fit the images.
+        ValueError: if the list does not fit the images.
     """
-    listed = {} if options.groups is None else {"--groups": listed_groups(Path(options.groups), source)}
+    return {} if options.groups is None else {"--groups": listed_groups(Path(options.groups), source)}
+
+
+def find_groups(
+    source: Grouped, scored: ImageScores, options: EvaluationConfig, listed: Mapping[str, Grouping]
+) -> dict[str, dict[str, Grouping]]:
+    """Return {condition: {what the groups are by: the groups of the pairs}}, those listed and what scores tell."""
     found = {condition: dict(listed) for condition in scored.scores}
     if source.pairs.issame.size > MAX_PAIRS:
         logger.info("more than %d pairs: no figures by visible share and by occluder", MAX_PAIRS)

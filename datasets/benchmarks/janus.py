@@ -74,7 +74,7 @@ class TemplateSet:
 
     @property
     def identities(self) -> NDArray[np.int64] | None:
-        """int64 [2P], people of both templates of each pair, None where the lists of the search do not know them all."""
+        """int64 [2P], people of both templates of each pair, None where the search does not list them all."""
         lists = [*self.galleries.values(), *([] if self.probes is None else [self.probes])]
         if not lists:
             return None

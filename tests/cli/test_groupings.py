@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import transforms
-from cli.groupings import find_groups, listed_groups, read_groups
+from cli.groupings import find_groups, list_groups, listed_groups, read_groups
 from config import EvaluationConfig
 from datasets import Pairs
 from evaluation.run import ImageScores
@@ -40,7 +40,8 @@ def test_pairs_are_grouped_by_people_and_by_images_that_count_before_them(people
     path = write(tmp_path, "name,group\nann,old\nbob,young\n")
     expected = ["old", *["old | young"] * 4, "young"]
     assert names_of(listed_groups(path, people)) == expected
-    found = find_groups(people, ImageScores({"clean": {}, "occluded": {}}, {}), options(groups=str(path)))
+    listed = list_groups(people, options(groups=str(path)))
+    found = find_groups(people, ImageScores({"clean": {}, "occluded": {}}, {}), options(), listed)
     assert names_of(found["clean"]["--groups"]) == names_of(found["occluded"]["--groups"]) == expected
     path = write(tmp_path, 'ann,old\nbob,young\n"bob/1.png",masked\n')
     assert names_of(listed_groups(path, people)) == [
@@ -66,7 +67,7 @@ def test_people_of_a_set_are_named_by_their_numbers(tmp_path):
 
 def test_the_occluder_of_a_group_is_the_one_that_is_drawn(people):
     chosen = options(occlude="one", occluders=("sunglasses", "surgical", "hand"))
-    groups = find_groups(people, ImageScores({"clean": {}, "occluded": {}}, {}), chosen)
+    groups = find_groups(people, ImageScores({"clean": {}, "occluded": {}}, {}), chosen, {})
     assert not groups["clean"]
     names = names_of(groups["occluded"]["occluder of the second face"])
     face = np.full((112, 112, 3), 128, np.uint8)
@@ -80,7 +81,7 @@ def test_the_occluder_of_a_group_is_the_one_that_is_drawn(people):
 
 def test_the_lesser_face_decides_the_visible_share(people):
     visible = {"clean": np.array([[0.9, 0.5, 0.9, 0.9], [0.9, 0.5, 0.9, 0.1]], np.float32)}
-    groups = find_groups(people, ImageScores({"clean": {}}, {}, visible), options())
+    groups = find_groups(people, ImageScores({"clean": {}}, {}, visible), options(), list_groups(people, options()))
     (grouping,) = groups["clean"].values()
     assert names_of(grouping) == ["40-60 %", "80-100 %", "0-20 %", "40-60 %", "0-20 %", "0-20 %"]
 
