@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv
 
 from evaluation.protocols.checks import FloatArray, IntArray, check_both_kinds, check_issame, check_scores
@@ -73,16 +73,20 @@ def tar_at_far(scores: ArrayLike, issame: ArrayLike, fars: Sequence[float]) -> d
         ValueError: on disagreeing shapes, NaN scores, a limit outside (0, 1], or no genuine pairs.
     """
     labels = check_issame("tar_at_far", issame)
-    values = check_scores("tar_at_far", scores, labels.size)
+    values = _check_lightly("tar_at_far", scores, labels.size)
     _check_fars("tar_at_far", fars)
     num_impostor = int((~labels).sum())
-    resolved = [far for far in fars if is_resolved(far, num_impostor)]
     if num_impostor == labels.size:
         raise ValueError("tar_at_far: at least one genuine pair is needed, got none.")
     result = {float(far): float("nan") for far in fars}
-    if resolved:
-        curve = roc_curve(values, labels)
-        result.update({float(far): operating_point(curve, far).tar for far in resolved})
+    if resolved := [float(far) for far in fars if is_resolved(far, num_impostor)]:
+        allowed = {far: _most_accepts(far, num_impostor) for far in resolved}
+        # From below, the first impostor pair that would be one too many; pairs that score more are accepted.
+        places = {far: num_impostor - number - 1 for far, number in allowed.items() if number < num_impostor}
+        ordered = np.partition(values[~labels], [*places.values()]) if places else values
+        genuine = values[labels]
+        accepts = {far: int(np.count_nonzero(genuine > ordered[place])) for far, place in places.items()}
+        result |= {far: accepts.get(far, genuine.size) / genuine.size for far in resolved}
     return result
 
 
@@ -132,7 +136,7 @@ def auc(scores: ArrayLike, issame: ArrayLike) -> float:
     """Return the share of (genuine, impostor) comparisons ranked right, ties counting half. In [0, 1]."""
     labels = check_issame("auc", issame)
     check_both_kinds("auc", labels)
-    values = check_scores("auc", scores, labels.size)
+    values = _check_lightly("auc", scores, labels.size)
     genuine, impostor = values[labels], np.sort(values[~labels])
     below = np.searchsorted(impostor, genuine, side="left")
     not_above = np.searchsorted(impostor, genuine, side="right")
@@ -198,3 +202,16 @@ def _corners(curve: RocCurve, num_genuine: int) -> IntArray:
     is_corner = np.ones(curve.far.size, dtype=np.bool_)
     is_corner[2:-1] = np.diff(counts[:, 1:], 2).any(0)  # the first point, which accepts nothing, always stays
     return np.flatnonzero(is_corner)
+
+
+def _check_lightly(place: str, scores: ArrayLike, num_pairs: int) -> NDArray[np.floating]:
+    """Return scores as `check_scores` does, but float32 as float32: all pairs of a set are a hundred million."""
+    array = np.asarray(scores)
+    is_sound = array.dtype == np.float32 and array.shape == (num_pairs,) and not np.isnan(array).any()
+    return array if is_sound else check_scores(place, scores, num_pairs)
+
+
+def _most_accepts(far: float, num_impostor: int) -> int:
+    """Return the largest number of false accepts whose quotient is at most far; quotients as in `roc_curve`."""
+    number = min(num_impostor, int(far * num_impostor) + 1)
+    return number if number / num_impostor <= far else number - 1
