@@ -75,7 +75,9 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
     issame, people = draw_pairs(NUM_PAIRS, NUM_PEOPLE)
     accepted = np.random.default_rng(1).random(NUM_PAIRS) < np.where(issame, 0.95, 0.01)
     resampling = Resampling(people, num_resamples)
-    bootstrap = {"intervals over people at a fixed threshold": lambda: rate_intervals(accepted, issame, resampling)}
+    bootstrap: dict[str, Step] = {
+        "intervals over people at a fixed threshold": lambda: rate_intervals(accepted, issame, resampling)
+    }
     for row in _rows(bootstrap, args.repeats, NUM_PAIRS):
         yield TABLE, {**row, "num_resamples": num_resamples}
     faces, labels = draw_faces(scaled(args.images, args.scale, least=40))

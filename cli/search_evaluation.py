@@ -113,7 +113,7 @@ def run_search(options: EvaluationConfig) -> int:
     searches = {}
     for kind, places in images.probes.items():
         probes = places[readable[places]]
-        sides = [features[row_of[side]] for side in (probes, gallery)]
+        sides = features[row_of[probes]], features[row_of[gallery]]
         found = search_all(*sides, images.labels[probes], images.labels[gallery], by_entry)
         searches[f"{kind} in the gallery"] = search_entry(found, images.labels[probes], len(gallery), options.seed)
     facts = {"alignment": str(alignment), "ranks_count": "images" if by_entry else "people", **images.facts}
@@ -289,7 +289,7 @@ def _search_templates(
         return pooled[np.searchsorted(ids, templates[there])].astype(np.float32), people
 
     probes, people = sides([images.probes])
-    searches = {}
+    searches: dict[str, object] = {}
     for name, lists in galleries.items():
         gallery, enrolled = sides(lists)
         found = search_all(probes, gallery, people, enrolled, by_entry=False)

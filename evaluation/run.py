@@ -122,9 +122,8 @@ def score_images(
     if hide is not None:
         hidden = describe(hide(source.images))
         sides["occluded"] = (hidden if hide_both else clean, hidden)
-    shares = {condition: [visible_shares(side) for side in both] for condition, both in sides.items()}
-    visible = {c: np.stack(both) for c, both in shares.items() if all(side is not None for side in both)}
-    scored = ImageScores({}, {}, visible)
+    visible = {condition: visible_shares(*both) for condition, both in sides.items()}
+    scored = ImageScores({}, {}, {condition: shares for condition, shares in visible.items() if shares is not None})
     with torch.inference_mode():
         for condition, (first, second) in sides.items():
             watch = partial(progress, description=f"scoring {condition} pairs")
@@ -141,10 +140,13 @@ def score_images(
     return scored
 
 
-def visible_shares(described: FaceDescriptions) -> NDArray[np.float32] | None:
-    """Return the mean predicted visibility of each image, float32 [M], over its views; None where there is none."""
-    maps = [view.visibility for view in described.views if view.visibility is not None]
-    return torch.stack([m.float().mean((1, 2, 3)).cpu() for m in maps]).mean(0).numpy() if maps else None
+def visible_shares(*sides: FaceDescriptions) -> NDArray[np.float32] | None:
+    """Return the mean predicted visibility of each image on each side, [S, M], over its views; None without any."""
+    maps = [[view.visibility for view in side.views if view.visibility is not None] for side in sides]
+    if not all(maps):
+        return None
+    shares = [torch.stack([m.float().mean((1, 2, 3)).cpu() for m in views]).mean(0) for views in maps]
+    return torch.stack(shares).numpy()
 
 
 def evaluate(

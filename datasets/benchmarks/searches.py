@@ -23,7 +23,7 @@ _TINYFACE = ("Probe", "Gallery_Match", "Gallery_Distractor")
 _NUMBER = re.compile(r"(\d+)_")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class SearchSet:
     """Images, people, and which are searched for in which.
 

@@ -156,8 +156,8 @@ def compare_scores(
     rarer = min(np.count_nonzero(existing <= 0), np.count_nonzero(existing >= 0))
     p_value = min(1.0, 2 * (1 + rarer) / (1 + existing.size)) if existing.size else float("nan")
     every = np.ones((1, labels.size))
-    values = (float(measure(scores, labels)(every)[0]) for scores in (first, second))
-    return Comparison(*values, summarize(draws), p_value)
+    value, other = (float(measure(scores, labels)(every)[0]) for scores in (first, second))
+    return Comparison(value, other, summarize(draws), p_value)
 
 
 def rate_intervals(accepted: ArrayLike, issame: ArrayLike, resampling: Resampling = OVER_PAIRS) -> Rates:

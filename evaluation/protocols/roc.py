@@ -83,7 +83,9 @@ def tar_at_far(scores: ArrayLike, issame: ArrayLike, fars: Sequence[float]) -> d
         allowed = {far: _most_accepts(far, num_impostor) for far in resolved}
         # From below, the first impostor pair that would be one too many; pairs that score more are accepted.
         places = {far: num_impostor - number - 1 for far, number in allowed.items() if number < num_impostor}
-        ordered = np.partition(values[~labels], [*places.values()]) if places else values
+        ordered = values[~labels]
+        if places:
+            ordered.partition([*places.values()])  # in place: the choice above is a copy
         genuine = values[labels]
         accepts = {far: int(np.count_nonzero(genuine > ordered[place])) for far, place in places.items()}
         result |= {far: accepts.get(far, genuine.size) / genuine.size for far in resolved}
@@ -137,7 +139,8 @@ def auc(scores: ArrayLike, issame: ArrayLike) -> float:
     labels = check_issame("auc", issame)
     check_both_kinds("auc", labels)
     values = _check_lightly("auc", scores, labels.size)
-    genuine, impostor = values[labels], np.sort(values[~labels])
+    genuine, impostor = values[labels], values[~labels]
+    impostor.sort()  # in place: the choice above is a copy
     below = np.searchsorted(impostor, genuine, side="left")
     not_above = np.searchsorted(impostor, genuine, side="right")
     return float(np.mean(below + not_above) / (2 * impostor.size))
