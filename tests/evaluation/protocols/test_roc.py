@@ -240,3 +240,11 @@ def test_three_trials_without_an_error_follow_the_rule_of_three():
     for arguments in ((5, 4), (-1, 4), (0, 0), (1, 4, 1.0)):
         with pytest.raises(ValueError, match="0 <= num_found <= num_trials"):
             clopper_pearson(*arguments)
+
+
+def test_float32_scores_give_the_figures_of_the_same_numbers_in_float64():
+    scores, issame = drawn_pairs(500, 3)
+    narrow, fars = scores.astype(np.float32), [0.02, 0.1, 1.0]
+    assert auc(narrow, issame) == auc(narrow.astype(np.float64), issame)
+    assert tar_at_far(narrow, issame, fars) == tar_at_far(narrow.astype(np.float64), issame, fars)
+    assert narrow.tolist() == scores.astype(np.float32).tolist()  # sorting left the caller's array alone
