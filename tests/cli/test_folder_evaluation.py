@@ -197,7 +197,7 @@ def test_main_evaluates_a_set_without_training_data_as_main_eval_does_at_the_far
     options = {"occlude": "one", "map_dtype": "float32", "fars": (0.5, 1e-4)}
     own = evaluate_at(tmp_path / "data" / "lfw.bin", checkpoint, tmp_path / "out", **options)
     results = read_results(path)
-    assert results["schema"] == 2 and not results["synthetic"] and results["missing"] == list(BENCHMARKS[1:])
+    assert results["schema"] == 3 and not results["synthetic"] and results["missing"] == list(BENCHMARKS[1:])
     assert list(results["benchmarks"]) == list(own["benchmarks"]) == ["lfw"]
     for condition, methods in results["benchmarks"]["lfw"]["conditions"].items():
         for method, entry in methods.items():
