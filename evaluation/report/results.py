@@ -19,15 +19,15 @@ Schema (every number may be null: it cannot be computed, or is infinite):
                     det {fmr, fnmr, threshold} (exact points of the whole curve, thinned as `det_points` says; accepted
                     is score >= threshold); where every image was searched among all others, identification
                     {rank_accuracy {k: share}, num_probes, num_strangers}
-      hardest     {condition: {method, genuine, impostor}}: the genuine pairs with the lowest and the impostor pairs with
-                  the highest scores of that method, hardest first, each {place (in the set's pairs), score, names (of
-                  both files, or null), picture (a file beside this one with both images side by side, or null),
-                  visibility (of both, [h, w] in [0, 1], or null), matches ([[cell, cell, cosine]] that are each other's
-                  best, row by row from 0, or null)}
+      hardest     {condition: {method, genuine, impostor}}: the genuine pairs with the lowest and the impostor pairs
+                  with the highest scores of that method, hardest first, each {place (in the set's pairs), score, names
+                  (of both files, or null), picture (a file beside this one with both images side by side, or null),
+                  cells ([h, w] of a map), visibility (of both, [h, w] in [0, 1], or null), matches ([[cell, cell,
+                  cosine]] that are each other's best, cells row by row from 0, or null)}
     comparisons (optional) {text: {estimate, lower, upper, num_resamples}}, paired differences of measures
 
-Schema 2 had neither det nor hardest, and stays without. Schema 1 had neither balanced_accuracy nor eer either, which are
-null when it is read, and kept identification beside the conditions, {condition: {method: ...}}.
+Schema 2 had neither det nor hardest, and stays without. Schema 1 had neither balanced_accuracy nor eer either, which
+are null when it is read, and kept identification beside the conditions, {condition: {method: ...}}.
 """
 
 import json
