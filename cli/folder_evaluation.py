@@ -28,7 +28,7 @@ from engine.devices import choose_precision, settle, uses_gpu
 from engine.files import WriteFailures, side_file
 from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
 from evaluation import MAP_DTYPES, FaceDescriptions, describe_batches, one_kind_folds, stratified_folds
-from evaluation.report.results import format_report, write_report
+from evaluation.report import draw_report, format_report, write_report
 from evaluation.run import (
     MIN_PAIRS,
     MIN_PEOPLE,
@@ -42,6 +42,7 @@ from evaluation.run import (
 )
 from system.files import atomic_write, make_room
 from system.terminal import printable, show
+from tasks.recognition.hardest_pairs import add_hardest, look_again
 
 logger = logging.getLogger(__name__)
 MAX_NAME = 50  # characters of a folder's name that the report and its files are named after; up to four bytes each
@@ -123,11 +124,11 @@ def run(options: EvaluationConfig) -> int:
         if source.labels is not None:
             identify(report, source.name, results[source.name], source.labels)
         save_scores(folder / (f"scores_{source.name}.npz" if sets else "scores.npz"), source, scored[source.name])
+    with side_file(failures, f"{folder.name} hardest pairs"), torch.inference_mode():
+        add_hardest(folder, report, sources, results, look_again(model, options, occlude_images), options.anonymous)
     write_report(folder, report)
     with side_file(failures, f"{folder.name} pictures"):
-        from evaluation.report.plots import plot_report  # matplotlib is not for a run that is refused
-
-        plot_report(folder, report)
+        draw_report(folder, report, anonymous=options.anonymous)
     show(format_report(report))
     show(f"report: {folder}")
     lock.close()
@@ -387,6 +388,7 @@ def describe_run(
         "shortlist": options.shortlist,
         "map_dtype": options.map_dtype,
         "seed": options.seed,
+        "versions": runs.versions(),
         "fusion_weights": {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight},
         "fusion_source": fusion_source,
         "matched": describe_matched(scored[sources[0].name].matched),

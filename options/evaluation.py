@@ -9,6 +9,7 @@ from options.names import ARCHS, COLOR_SPACES, COUNT, MAP_DTYPES, NOT_NEGATIVE, 
 
 RATE = "[1e-12, 1]"  # no set has as many impostor pairs as the least would need
 FARS_HELP = "false-accept rates to report the true-accept rate at; none = those of 1e-1 to 1e-6 that the pairs resolve"
+ANONYMOUS_HELP = "leave faces, names and paths out of the report's page, and keep none for it; names of sets stay"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class FusionOptions(Options):
     adaface_eval_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
     qaconv_eval_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
     fars: tuple[float, ...] = flag((), FARS_HELP, within=RATE, on_resume=MAY_CHANGE)
+    anonymous: bool = flag(False, ANONYMOUS_HELP, on_resume=MAY_CHANGE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class EvaluationOptions(Options):
     adaface_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
     qaconv_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
     fars: tuple[float, ...] = flag((), FARS_HELP, within=RATE)
+    anonymous: bool = flag(False, ANONYMOUS_HELP)
     pairs: str | None = flag(None, "file with the pairs to score; else all pairs of images")
     shortlist: int = flag(0, "match only images with their N nearest by embedding; 0 = all pairs", within=NOT_NEGATIVE)
     map_dtype: str = flag("float16", "how the maps to match are held", choices=MAP_DTYPES)

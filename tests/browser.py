@@ -1,4 +1,4 @@
-"""Headless Chromium, driven over a pipe by the DevTools protocol: no driver, no socket, nothing to install beside it."""
+"""Headless Chromium, driven over a pipe by the DevTools protocol: no driver, no socket, nothing beside it."""
 
 import base64
 import itertools
@@ -17,8 +17,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 # Where .ci/run puts axe-core of npm; another place by the variable.
 AXE = Path(os.environ.get("AXE_CORE", "~/.cache/maskwise-tests/node_modules/axe-core/axe.min.js")).expanduser()
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--hide-scrollbars",
     "--remote-debugging-pipe", "--window-size=1200,900",
 )  # fmt: skip
 TIMEOUT = 60.0

@@ -12,7 +12,7 @@ from evaluation.report.results import METHOD_NAMES, Entry, Results
 
 _CONDITION_CLASSES = {"clean": "solid", "occluded": "dashed"}
 KINDS = {"genuine": "genuine pairs", "impostor": "impostor pairs"}
-_HISTOGRAM_HEIGHT = 240
+_HISTOGRAM_SIZE = {"width": 380, "height": 230}  # three stand side by side
 THINNING = (
     "Drawn are points of the whole curve at rates evenly spaced on a log axis, joined by straight lines; a rate of 0"
     " has no place on a log axis."
@@ -77,7 +77,7 @@ def _histogram(results: Results, place: Place, entry: Entry, title: str, number:
     shares = {kind: [count / (sum(counts[kind]) or 1) for count in counts[kind]] for kind in KINDS}
     top = max(max(values) for values in shares.values())
     frame = Frame(linear_axis("score", edges[0], edges[-1]), linear_axis("share of pairs", 0, 1.05 * top or 1),
-                  height=_HISTOGRAM_HEIGHT)  # fmt: skip
+                  **_HISTOGRAM_SIZE)  # fmt: skip
     bars = [frame.steps(edges, values, f"{kind} bars", KINDS[kind]) for kind, values in shares.items()]
     folds = [
         frame.upright(t, "fold", f"threshold of a fold: {t:.4g}") for t in entry["fold_threshold"] if t is not None

@@ -23,7 +23,7 @@ def protocol(results: Results, anonymous: bool) -> list[Markup]:
     """Return two tables: the facts of all sets, and those of each."""
     facts = {name: value for name, value in results["protocol"].items() if name not in ("folds", "precision")}
     rows = [
-        [name, LEFT_OUT if anonymous and name not in ANONYMOUS_FACTS else _told(value)] for name, value in facts.items()
+        [name, LEFT_OUT if anonymous and name not in ANONYMOUS_FACTS else told(value)] for name, value in facts.items()
     ]
     of_all = table(["fact", "value"], rows, "How all sets were evaluated.", class_="facts")
     return [of_all, _sets(results)]
@@ -38,14 +38,15 @@ def _sets(results: Results) -> Markup:
         counts = [figure(results, (*place, kind), "count") for kind in ("num_genuine", "num_impostor")]
         of_set = folds.get(name) if isinstance(folds, Mapping) else folds
         checksum = element("code", benchmark["checksum"])
-        rows.append([name, *counts, _told(of_set), ", ".join(benchmark["conditions"]), checksum])
+        rows.append([name, *counts, told(of_set), ", ".join(benchmark["conditions"]), checksum])
     head = ["set", "genuine pairs", "impostor pairs", "folds", "conditions", "checksum"]
     return table(head, rows, "What each set is.", class_="facts")
 
 
-def _told(value: object) -> Child:
+def told(value: object) -> Child:
+    """Return a fact as text, of a long list its beginning."""
     if isinstance(value, Mapping):
-        return [element("div", f"{name}: ", _told(item)) for name, item in value.items()]
+        return [element("div", f"{name}: ", told(item)) for name, item in value.items()]
     if isinstance(value, Sequence) and not isinstance(value, str):
         shown = [str(item) for item in value[:MAX_ITEMS]]
         more = len(value) - len(shown)
