@@ -37,15 +37,15 @@ def columns(results: Results) -> list[tuple[str, str]]:
 
 
 def headline(results: Results) -> Markup:
-    """Return the answer in a sentence: the best known score on clean pairs, set by set."""
+    """Return the answer in a sentence: how often the best known score is right about clean pairs, set by set."""
     condition, method = headline_column(results)
     said: list[Child] = []
     for name, benchmark in results["benchmarks"].items():
         if method in benchmark["conditions"].get(condition, {}):
             place = (*place_of(name, condition, method), "accuracy")
-            said.append([", " if said else "", figure(results, place, "percent"), f" % on {name}"])
+            said.append([", " if said else "", figure(results, place, "percent"), f" % of {name}"])
     return element(
-        "p", f"The {method_name(method)} score answers ", said, f" of {condition} pairs right.", class_="answer"
+        "p", f"The {method_name(method)} score is right about ", said, f", {condition} pairs.", class_="answer"
     )
 
 

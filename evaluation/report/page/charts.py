@@ -25,17 +25,20 @@ class Axis(NamedTuple):
 
     def share(self, value: float) -> float | None:
         """Return how far along the axis a value lies, in [0, 1]; None beyond its ends."""
-        if not self.low <= value <= self.high:
-            return None
         of = _SCALES[self.scale]
-        return (of(value) - of(self.low)) / (of(self.high) - of(self.low))
+        if self.scale == "log" and not value > 0:
+            return None
+        share = (of(value) - of(self.low)) / (of(self.high) - of(self.low))
+        return share if -1e-9 <= share <= 1 + 1e-9 else None  # an end may be missed by a rounding
 
 
 def log_axis(label: str, low: float, high: float = 1.0) -> Axis:
-    """Return a log axis from low, above 0, whose ticks are powers of ten."""
+    """Return a log axis from low, above 0, whose ticks are powers of ten, of a short one also twice and five times."""
     low = min(low, high / 10)
-    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-    return Axis(label, low, high, [10.0**power for power in range(first, last + 1)], "log")
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1, 2, 5) if len(powers) <= 3 else (1,)
+    ticks = [factor * 10.0**power for power in powers for factor in factors]
+    return Axis(label, low, high, [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)], "log")
 
 
 def linear_axis(label: str, low: float, high: float) -> Axis:
@@ -80,20 +83,20 @@ class Frame:
 
     def upright(self, x: float, class_: str, name: str = "") -> Markup | None:
         """Return a line from the bottom to the top; None outside the axis."""
-        ends = self.place(x, self.y.low), self.place(x, self.y.high)
-        if ends[0] is None or ends[1] is None:
+        low, high = self.place(x, self.y.low), self.place(x, self.y.high)
+        if low is None or high is None:
             return None
-        (left, bottom), (_, top) = ends
+        (left, bottom), (_, top) = low, high
         return element(
             "line", _title(name), x1=f"{left:.1f}", x2=f"{left:.1f}", y1=f"{bottom:.1f}", y2=f"{top:.1f}", class_=class_
         )
 
     def whisker(self, x: float, low: float, high: float, class_: str) -> Markup | None:
         """Return the line of an interval; None outside the axes."""
-        ends = self.place(x, max(low, self.y.low)), self.place(x, min(high, self.y.high))
-        if ends[0] is None or ends[1] is None:
+        lower, upper = self.place(x, max(low, self.y.low)), self.place(x, min(high, self.y.high))
+        if lower is None or upper is None:
             return None
-        (left, bottom), (_, top) = ends
+        (left, bottom), (_, top) = lower, upper
         return element("path", d=f"M{left:.1f} {bottom:.1f}V{top:.1f}", class_=f"line {class_}")
 
     def dot(self, x: float, y: float, class_: str, name: str = "") -> Markup | None:

@@ -30,9 +30,9 @@ def curves(results: Results, name: str, number: int) -> Markup:
     """Return ROC and DET of a set side by side; the DET where there is one."""
     found = [(condition, method, entry) for other, condition, method, entry in entries(results) if other == name]
     names = [(method_class(c, m), f"{method_name(m)}, {c}") for c, m, _ in found]
-    drawn = [element("figure", _roc(name, found, number), element("figcaption", "ROC"))]
+    drawn = [element("figure", element("figcaption", "ROC"), _roc(name, found, number))]
     if any("det" in entry for _, _, entry in found):
-        drawn.append(element("figure", _det(name, found, number), element("figcaption", "DET")))
+        drawn.append(element("figure", element("figcaption", "DET"), _det(name, found, number)))
     return joined_figures([*drawn], legend(names), THINNING)
 
 
@@ -118,7 +118,7 @@ def _slider(num_points: int, title: str, number: str) -> Markup:
 
 def slider_data(results: Results) -> dict[str, Mapping[str, object]]:
     """Return what the script needs of each slider, by its number, as results.json has it."""
-    data = {}
+    data: dict[str, Mapping[str, object]] = {}
     sets = list(results["benchmarks"])
     for place, (name, condition, method, entry) in enumerate(entries(results)):
         if entry.get("det"):

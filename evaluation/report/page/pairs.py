@@ -62,18 +62,22 @@ def _pair(results: Results, place: tuple[str | int, ...], pair: Any, folder: Pat
 def _drawing(picture: str | None, pair: Any, title: str) -> Markup:
     """Return both faces joined by their matches, over both faces under what is hidden of them."""
     shown = pair.get("visibility")
-    faces = _faces(picture, 0)
-    below = [] if shown is None else [_faces(picture, SIDE), *(_shade(seen, side) for side, seen in enumerate(shown))]
+    faces, again = _faces(picture, pair.get("picture"))
+    below = [] if shown is None else [again, *(_shade(seen, side) for side, seen in enumerate(shown))]
     height = SIDE * (1 if shown is None else 2)
     return element(
         "svg", faces, _matches(pair), below, viewBox=f"0 0 {2 * SIDE} {height}", role="img", aria_label=title
     )
 
 
-def _faces(picture: str | None, top: int) -> Markup:
+def _faces(picture: str | None, name: str) -> tuple[Markup, Markup]:
+    """Return the picture, and the same once more below it; blank ones where there is none."""
+    size = {"x": 0, "width": 2 * SIDE, "height": SIDE}
     if picture is None:
-        return element("rect", x=0, y=top, width=2 * SIDE, height=SIDE, class_="blank")
-    return element("image", href=picture, x=0, y=top, width=2 * SIDE, height=SIDE)
+        above, below = (element("rect", y=top, class_="blank", **size) for top in (0, SIDE))
+        return above, below
+    name = name.replace("/", "-").removesuffix(".jpg")
+    return element("image", id=name, href=picture, y=0, **size), element("use", href=f"#{name}", y=SIDE)
 
 
 def _shade(seen: Sequence[Sequence[float]], side: int) -> list[Markup]:
