@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.harness.measure import alternate, ratio
+from benchmarks.harness.measure import Step, alternate, ratio
 from benchmarks.harness.program import Benchmark, scaled
 from benchmarks.harness.tables import Column, Row, Table
 from evaluation import Resampling, evaluate_pairs
@@ -78,7 +78,10 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_report(folder, results)
-        steps = {"page from results.json": partial(rebuild, folder), "plots": partial(plot_report, folder, results)}
+        steps: dict[str, Step] = {
+            "page from results.json": partial(rebuild, folder),
+            "plots": partial(plot_report, folder, results),
+        }
         seconds = alternate(steps, args.repeats)
         sizes = [(folder / "index.html").stat().st_size, sum(path.stat().st_size for path in folder.glob("*.png"))]
     page, plots = (Drawn(runs, size) for runs, size in zip(seconds.values(), sizes, strict=True))

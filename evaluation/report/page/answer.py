@@ -81,11 +81,13 @@ def measures_table(results: Results, name: str) -> Markup:
     fars = list(
         dict.fromkeys(far for methods in conditions.values() for e in methods.values() for far in e["tar_at_far"])
     )
-    rows = [
-        _measures(results, place_of(name, condition, method), f"{method_name(method)}, {condition}", fars)
-        for other, condition, method, _ in entries(results)
-        if other == name
-    ]
+    rows: list[list[Child]] = []
+    for other, condition, method, entry in entries(results):
+        if other == name:
+            place = place_of(name, condition, method)
+            rows.append(_measures(results, place, f"{method_name(method)}, {condition}", fars))
+            if entry.get("occlusion_draws"):
+                rows.append(_spread(results, (*place, "occlusion_draws"), fars))
     head = [
         "score",
         "accuracy",
@@ -115,8 +117,20 @@ def _measures(results: Results, place: Place, title: str, fars: Sequence[str]) -
     ]
 
 
+def _spread(results: Results, place: Place, fars: Sequence[str]) -> list[Child]:
+    """Return the row of the deviations between draws of occluders, below the means over these draws."""
+
+    def told(*measure: str) -> Child:
+        form = "share" if measure == ("auc",) else "percent"
+        return figure(results, (*place, "std", *measure), form)
+
+    measures = [told(measure) for measure in ("accuracy", "balanced_accuracy", "eer", "auc")]
+    title: Child = ["± over ", figure(results, (*place, "num"), "count"), " draws"]
+    return [title, *measures, *(told("tar_at_far", far) for far in fars), "", ""]
+
+
 def _rate(results: Results, place: Place) -> Child:
-    return with_interval(results, (*place, "tar"), [(*place, "interval"), (*place, "tar_interval")], "percent")
+    return with_interval(results, (*place, "tar"), [(*place, "interval")], "percent")
 
 
 def identification_table(results: Results, name: str) -> Markup | None:

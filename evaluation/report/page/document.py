@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation.report.page import answer, curves, facts, pairs, parts, training
+from evaluation.report.page import answer, curves, facts, groups, pairs, training
 from evaluation.report.page.charts import BOTTOM, LEFT, RIGHT, TOP
 from evaluation.report.page.markup import Child, Markup, element, script_json
 from evaluation.report.results import Results, head_facts
@@ -64,7 +64,7 @@ def _set(results: Results, name: str, number: int, folder: Path, anonymous: bool
         curves.curves(results, name, number),
         element("h3", "Scores and thresholds"),
         curves.histograms(results, name, number),
-        parts.by_parts(results, name),
+        groups.by_groups(results, name),
         [element("h3", "Hardest pairs"), hardest, element("p", pairs.NOTE, class_="note")] if hardest else None,
     ]
 

@@ -65,6 +65,7 @@ def unresolved(results: Results) -> Markup:
 def _limits(results: Results) -> Iterator[str]:
     if results["synthetic"]:
         yield "The faces are rendered, not photographed: nothing here says how well photographs are told apart."
+    yield from (f"{warning}." for warning in results.get("warnings") or ())
     if results["missing"]:
         yield f"Sets that were not found: {', '.join(results['missing'])}."
     if precision := results["protocol"].get("precision"):

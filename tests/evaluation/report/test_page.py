@@ -168,21 +168,41 @@ def test_only_pictures_that_we_write_are_taken_in(tmp_path):
         assert read_picture(folder, name) is None
 
 
-def test_parts_of_the_pairs_are_told_where_results_json_has_them(tmp_path):
+def test_groups_of_the_pairs_are_told_where_results_json_has_them(tmp_path):
     results = build(methods=("adaface",))
-    assert "Accuracy against the visible share" not in build_page(tmp_path, results)
+    assert "By group" not in build_page(tmp_path, results)
     entry = results["benchmarks"]["lfw"]["conditions"]["occluded"]["adaface"]
-    bounds = {"estimate": 0.75, "lower": 0.5, "upper": 1.0, "num_resamples": 9}
-    part = {"num_genuine": 7, "num_impostor": 9, "accuracy": 0.8125, "interval": bounds}
-    entry["by_visible_share"] = [{"from": 0.25, "to": 0.5, **part}, {"from": 0.5, "to": 1.0, **part}]
-    entry["by_group"] = {"<b>tall</b>": part}
+    bounds = {"estimate": 0.8125, "lower": 0.5, "upper": 1.0, "num_resamples": 9}
+    empty = dict.fromkeys(("estimate", "lower", "upper", "num_resamples"))
+    group = {"num_genuine": 7, "num_impostor": 9, "num_people": None, "accuracy": bounds, "tar": bounds, "far": empty}
+    share = "visible share of the lesser face, predicted"
+    entry["groups"] = {share: {"20-40 %": group, "80-100 %": group, "0-20 %": group | {"accuracy": empty}}}
+    entry["groups"]["--groups"] = {"<b>tall</b>": group}
     page = Page(build_page(tmp_path, results))
-    assert "Accuracy against the visible share" in page.words and "By group" in page.words and "<b>tall" in page.words
+    assert f"By group: {share}" in page.words and "By group: --groups" in page.words and "<b>tall" in page.words
     told = {pointer: text for pointer, _, _, text in page.figures}
-    base = "/benchmarks/lfw/conditions/occluded/adaface"
-    assert told[f"{base}/by_visible_share/1/accuracy"] == told[f"{base}/by_group/<b>tall<~1b>/accuracy"] == "81.25"
-    assert told[f"{base}/by_visible_share/0/interval/lower"] == "50.00"
-    assert sum(tag == "circle" for tag, _ in page.tags) == 2
+    base = "/benchmarks/lfw/conditions/occluded/adaface/groups"
+    assert told[f"{base}/{share}/20-40 %/accuracy/estimate"] == "81.25"
+    assert told[f"{base}/--groups/<b>tall<~1b>/tar/lower"] == "50.00"
+    (chart,) = [number for number, (tag, a) in enumerate(page.tags) if "visible share" in str(a.get("aria-label"))]
+    dots = [float(a["cx"]) for tag, a in page.tags[chart:] if tag == "circle"]
+    assert dots == pytest.approx([58 + 0.3 * (480 - 72), 58 + 0.9 * (480 - 72)], abs=0.06)
+
+
+def test_warnings_and_the_spread_over_draws_are_told(tmp_path):
+    results = build(methods=("adaface",)) | {"warnings": ["the people of <lfw> trained the network"]}
+    entry = results["benchmarks"]["lfw"]["conditions"]["occluded"]["adaface"]
+    spread = {"accuracy": 0.0125, "balanced_accuracy": 0.02, "eer": 0.03, "auc": 0.0375, "tar_at_far": {"0.1": 0.05}}
+    entry["occlusion_draws"] = {"num": 5, "std": spread}
+    page = Page(build_page(tmp_path, results))
+    assert "the people of <lfw> trained the network." in page.words
+    told = {pointer.rpartition("occlusion_draws/")[2]: text for pointer, _, _, text in page.figures}
+    assert (told["std/accuracy"], told["std/auc"], told["std/tar_at_far/0.1"], told["num"]) == (
+        "1.25",
+        "0.0375",
+        "5.00",
+        "5",
+    )
 
 
 METRICS = "step,epoch,lr,train_loss,val_acc\n1,0,0.1,3,\n2,0,0.1,2,0.5\n3,0,0.05,nan,\n4,1,0.05,1,0.75\n"
