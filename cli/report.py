@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from options.command import FlagParser, as_typed, user_errors
 from options.flags import Options, add_flags, flag, path_word
+from system.files import write_text
 from system.terminal import printable, show
 
 if TYPE_CHECKING:  # numpy is imported only after the options are known to be right
@@ -62,21 +63,21 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py report") -> int
 
 
 def _write(paths: Sequence[Path], options: ReportOptions) -> list[Path]:
-    """Write all pages and return their paths; nothing is written before every run has been read."""
-    from evaluation.report.page import build_page, write_comparison, write_page
+    """Write all pages and return their paths; nothing is written before all of them are built."""
+    from evaluation.report.page import PAGE, build_comparison, build_page
 
     sources = [_find(path) for path in paths]
     runs = [_read(source, name) for source, name in zip(sources, _names(sources), strict=True)]
+    texts = {}
     for source, run in zip(sources, runs, strict=True):
         with _as_one_line(source.report):
-            build_page(source.report, run.results, source.run, options.anonymous)
-    pages = [
-        write_page(source.report, run.results, source.run, options.anonymous)
-        for source, run in zip(sources, runs, strict=True)
-    ]
+            texts[source.report / PAGE] = build_page(source.report, run.results, source.run, options.anonymous)
     if len(runs) > 1:
-        pages.append(write_comparison(Path(options.output_dir), runs, options.anonymous))
-    return pages
+        texts[Path(options.output_dir) / PAGE] = build_comparison(runs, options.anonymous)
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    return list(texts)
 
 
 def _find(path: Path) -> Source:
@@ -113,6 +114,6 @@ def _as_one_line(folder: Path) -> Iterator[None]:
     """Say of results that cannot be drawn which file they are in: it may come from anywhere."""
     try:
         yield
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{folder / 'results.json'}: not the results of an evaluation ({reason})") from error

@@ -25,6 +25,7 @@ Schema (every number may be null: it cannot be computed, or is infinite):
                   cells ([h, w] of a map), visibility (of both, [h, w] in [0, 1], or null), matches ([[cell, cell,
                   cosine]] that are each other's best, cells row by row from 0, or null)}
     comparisons (optional) {text: {estimate, lower, upper, num_resamples}}, paired differences of measures
+    warnings    (optional) texts: what makes the figures say less than they seem to
 
 Schema 2 had neither det nor hardest, and stays without. Schema 1 had neither balanced_accuracy nor eer either, which
 are null when it is read, and kept identification beside the conditions, {condition: {method: ...}}.
@@ -66,6 +67,7 @@ class Results(TypedDict):
     protocol: Mapping[str, object]
     benchmarks: Mapping[str, BenchmarkResults]
     comparisons: NotRequired[Mapping[str, Entry]]
+    warnings: NotRequired[Sequence[str]]
 
 
 def write_report(folder: Path | str, results: Results) -> None:

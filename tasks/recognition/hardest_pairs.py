@@ -37,14 +37,14 @@ class Look(NamedTuple):
         describe: images floating [B, 3, H, W] in [-1, 1], RGB, on the device -> their description.
         matcher: None: cells are not matched.
         device: of the networks.
-        names: (source, place of a pair) -> the names of both files; None: they have none.
+        names: (source, place of a pair) -> the names of both files; None where they have none.
     """
 
     images: Callable[[Any, str, Sequence[int]], NDArray[np.uint8]]
     describe: Callable[[Tensor], Description]
     matcher: QAConv | None
     device: torch.device
-    names: Callable[[Any, int], list[str]] | None = None
+    names: Callable[[Any, int], list[str] | None] = lambda source, place: None
 
 
 def look_again(
@@ -66,9 +66,9 @@ def look_again(
             sides[side] = occlude(sides[side], [source.keys[member] for member in members.tolist()], options)
         return np.stack(sides, axis=1)
 
-    def names(source: Any, place: int) -> list[str]:
+    def names(source: Any, place: int) -> list[str] | None:
         members = (int(source.pairs.first[place]), int(source.pairs.second[place]))
-        return ["/".join(Path(source.paths[member]).parts[-2:]) for member in members] if source.paths else []
+        return ["/".join(Path(source.paths[member]).parts[-2:]) for member in members] if source.paths else None
 
     return Look(images, model.describe, model.matcher, model.device, names)
 
@@ -118,7 +118,7 @@ def add_hardest(
             entries = {kind: _look_at(source, condition, places, look) for kind, places in of_kind.items()}
             for entry, pair in (each for pairs in entries.values() for each in pairs):
                 entry["score"] = float(methods[method].scores[entry["place"]])
-                entry["names"] = None if anonymous or look.names is None else look.names(source, entry["place"])
+                entry["names"] = None if anonymous else look.names(source, entry["place"])
                 entry["picture"] = None if anonymous else _write(pictures, pair)
             found[condition] = {"method": method, **{kind: [e for e, _ in pairs] for kind, pairs in entries.items()}}
         report["benchmarks"][source.name]["hardest"] = found

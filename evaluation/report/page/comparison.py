@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from evaluation.report.page import facts, training
 from evaluation.report.page.answer import columns, headline_column, method_name, place_of
 from evaluation.report.page.charts import Frame, legend, linear_axis, log_axis
 from evaluation.report.page.curves import THINNING, joined_figures
-from evaluation.report.page.document import PAGE, document
+from evaluation.report.page.document import document
 from evaluation.report.page.figures import Place, figure, look, with_interval
 from evaluation.report.page.markup import Child, Markup, element, table
 from evaluation.report.page.training import MAX_LINES, Line
 from evaluation.report.results import Results
-from system.files import write_text
 
 # Facts that differ by nature from run to run, and say nothing about whether figures may be compared.
 _OWN_FACTS = ("run", "step", "model", "pooled_statistics", "unreadable", "fusion_source")
@@ -29,23 +27,13 @@ class Run(NamedTuple):
     metrics: Mapping[str, Line]
 
 
-def write_comparison(folder: Path, runs: Sequence[Run], anonymous: bool = False) -> Path:
-    """Write index.html into a folder, which is made where it is missing, and return its path.
+def build_comparison(runs: Sequence[Run], anonymous: bool = False) -> str:
+    """Return a page that compares runs.
 
     Args:
-        folder: of the page.
         runs: at least one, with different names, in the order of the page.
         anonymous: say of facts that may hold a path or a name only that they differ.
-    Raises:
-        OSError: if the page cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / PAGE, build_comparison(runs, anonymous))
-    return folder / PAGE
-
-
-def build_comparison(runs: Sequence[Run], anonymous: bool = False) -> str:
-    """Return the page of `write_comparison`."""
     sets = list(dict.fromkeys(name for run in runs for name in run.results["benchmarks"]))
     sections: dict[str, Child] = {"Answer": [_warnings(runs, sets), *(_accuracies(runs, name) for name in sets)]}
     sections |= {f"Set {name}": [element("h3", "ROC"), _roc(runs, name), _rates(runs, name)] for name in sets}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from page_results import DIFFERENCE, Page, build, write_report_of
 
-from evaluation.report.page import PAGE, Run, build_page, read_metrics, write_comparison, write_page
+from evaluation.report.page import PAGE, Run, build_comparison, build_page, read_metrics, write_page
 from evaluation.report.page.charts import Frame, linear_axis, log_axis
 from evaluation.report.page.document import MAX_SCRIPT
 from evaluation.report.page.pairs import read_picture
@@ -254,8 +254,7 @@ def test_runs_are_compared_and_what_differs_is_said(tmp_path):
     first, second = build(seed=0), build(seed=5, fusion_source="another", occlude="both")
     second["benchmarks"]["lfw"]["checksum"] = "of another"
     metrics = read_metrics(tmp_path / "metrics.csv")
-    path = write_comparison(tmp_path / "both", [Run("<first>", first, metrics), Run("second", second, {})])
-    page = Page(path.read_text(encoding="utf-8"))
+    page = Page(build_comparison([Run("<first>", first, metrics), Run("second", second, {})]))
     assert "lfw is not the same set in every run" in page.words and "<first>" in page.words
     assert "occlude" in page.words and "fusion_source" not in page.words.split("Different facts")[-1]
     assert sum(tag == "svg" and a.get("aria-label") == "train_loss" for tag, a in page.tags) == 1

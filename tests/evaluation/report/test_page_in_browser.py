@@ -6,7 +6,7 @@ import pytest
 from browser import AXE, Browser, needs_axe, needs_chromium
 from page_results import build, write_report_of
 
-from evaluation.report.page import PAGE, Run, read_metrics, write_comparison, write_page
+from evaluation.report.page import PAGE, Run, build_comparison, read_metrics, write_page
 from evaluation.report.results import read_results
 
 pytestmark = needs_chromium
@@ -27,7 +27,8 @@ def pages(tmp_path_factory):
         found[name] = write_page(folder, read_results(folder / "results.json"), root)
     metrics = read_metrics(root / "metrics.csv")
     runs = [Run("first", results["usual"], metrics), Run(HOSTILE, results["usual"], {})]
-    return found | {"comparison": write_comparison(root / "both", runs)}
+    (root / "comparison.html").write_text(build_comparison(runs), encoding="utf-8")
+    return found | {"comparison": root / "comparison.html"}
 
 
 @pytest.fixture(scope="module")
