@@ -9,6 +9,7 @@ from evaluation.report.page.markup import Child, Markup, element, table
 from evaluation.report.results import METHOD_NAMES, Entry, Results
 
 _PERCENT_NOTE = "All rates are in percent; brackets hold 95 % intervals, over people where they are known."
+SPREAD_NOTE = "Without an interval: ± the standard deviation over the folds."
 
 
 def entries(results: Results) -> Iterator[tuple[str, str, str, Entry]]:
@@ -60,13 +61,13 @@ def headline_column(results: Results) -> tuple[str, str]:
 def accuracy_table(results: Results) -> Markup:
     """Return sets against conditions and methods."""
     chosen = columns(results)
-    rows = [[name, *(_accuracy(results, name, *column) for column in chosen)] for name in results["benchmarks"]]
+    rows = [[name, *(accuracy(results, name, *column) for column in chosen)] for name in results["benchmarks"]]
     head = ["set", *(f"{method_name(method)}, {condition}" for condition, method in chosen)]
-    spread = "Without an interval: ± the standard deviation over the folds."
-    return table(head, rows, f"Verification accuracy, mean over the folds. {_PERCENT_NOTE} {spread}")
+    return table(head, rows, f"Verification accuracy, mean over the folds. {_PERCENT_NOTE} {SPREAD_NOTE}")
 
 
-def _accuracy(results: Results, name: str, condition: str, method: str) -> Child:
+def accuracy(results: Results, name: str, condition: str, method: str) -> Child:
+    """Return an accuracy with its interval, or with its spread where it has none."""
     place = place_of(name, condition, method)
     value = figure(results, (*place, "accuracy"), "percent")
     bounds = interval(results, (*place, "accuracy_interval"), "percent")

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from evaluation.report.page import facts, training
-from evaluation.report.page.answer import columns, headline_column, method_name, place_of
+from evaluation.report.page.answer import SPREAD_NOTE, accuracy, columns, headline_column, method_name, place_of
 from evaluation.report.page.charts import Frame, legend, linear_axis, log_axis
 from evaluation.report.page.curves import THINNING, joined_figures
 from evaluation.report.page.document import document
-from evaluation.report.page.figures import Place, figure, look, with_interval
+from evaluation.report.page.figures import figure, look, with_interval
 from evaluation.report.page.markup import Child, Markup, element, table
 from evaluation.report.page.training import MAX_LINES, Line
 from evaluation.report.results import Results
@@ -37,7 +37,7 @@ def build_comparison(runs: Sequence[Run], anonymous: bool = False) -> str:
     sets = list(dict.fromkeys(name for run in runs for name in run.results["benchmarks"]))
     sections: dict[str, Child] = {"Answer": [_warnings(runs, sets), *(_accuracies(runs, name) for name in sets)]}
     sections |= {f"Set {name}": [element("h3", "ROC"), _roc(runs, name), _rates(runs, name)] for name in sets}
-    sections["Training"] = _courses(runs)
+    sections["Training"] = element("div", courses, class_="figures") if (courses := _courses(runs)) else None
     sections["Different facts"] = _different_facts(runs, anonymous)
     about = [f"{len(runs)} runs", *["synthetic faces"] * any(run.results["synthetic"] for run in runs)]
     return document("Comparison of runs", about, sections, {"box": [], "sliders": {}})
@@ -45,9 +45,9 @@ def build_comparison(runs: Sequence[Run], anonymous: bool = False) -> str:
 
 def _accuracies(runs: Sequence[Run], name: str) -> Markup:
     chosen = list(dict.fromkeys(column for run in runs for column in columns(run.results)))
-    rows = [[run.name, *(_told(run, (*place_of(name, *column), "accuracy")) for column in chosen)] for run in runs]
+    rows = [[run.name, *(accuracy(run.results, name, *column) for column in chosen)] for run in runs]
     head = ["run", *(f"{method_name(method)}, {condition}" for condition, method in chosen)]
-    return table(head, rows, f"{name}: verification accuracy in percent, mean over the folds, with 95 % intervals.")
+    return table(head, rows, f"{name}: accuracy in percent, mean over the folds, with 95 % intervals. {SPREAD_NOTE}")
 
 
 def _rates(runs: Sequence[Run], name: str) -> Markup:
@@ -66,10 +66,6 @@ def _rates(runs: Sequence[Run], name: str) -> Markup:
     ]
     head = ["run", "EER", "AUC", *(f"TAR at FAR {far}" for far in fars)]
     return table(head, rows, f"{method_name(column[1])}, {column[0]}: rates in percent, AUC as a share.")
-
-
-def _told(run: Run, place: Place) -> Child:
-    return with_interval(run.results, place, [(*place[:-1], f"{place[-1]}_interval")], "percent")
 
 
 def _roc(runs: Sequence[Run], name: str) -> Markup | None:
