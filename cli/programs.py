@@ -24,6 +24,7 @@ PROGRAMS = {
     "train": Program("train, validate, test and resume a recognizer; what starts without a name", "cli.train"),
     "evaluate": Program("evaluate a checkpoint on people of your own; also main_eval.py", "cli.evaluate"),
     "compare": Program("say whether one of two evaluations is better, with interval and p-value", "cli.compare"),
+    "report": Program("write the pages of runs anew, and one that compares them", "cli.report"),
     "check": Program("say what is in a data set and what looks wrong with it", "cli.check"),
     "convert": Program("turn a data set from one format into another", "cli.convert"),
     "bench": Program("measure speed and memory against the usual way", "benchmarks.__main__"),

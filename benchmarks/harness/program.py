@@ -77,6 +77,7 @@ PROGRAMS = {
         },
     ),
     "synthetic": Program(),
+    "report_page": Program(repeats=3),
     "help": Program(repeats=10),
     "threads": Program(
         repeats=9,
