@@ -24,7 +24,7 @@ from engine import runs
 from engine.devices import choose_precision, settle, uses_gpu
 from engine.files import WriteFailures, side_file
 from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
-from evaluation import MAP_DTYPES, FaceDescriptions, describe_batches
+from evaluation import MAP_DTYPES, FaceDescriptions, ScoreNormalization, describe_batches
 from evaluation.report import draw_report, format_report, write_report
 from evaluation.run import (
     MethodResults,
@@ -58,8 +58,8 @@ def run(options: EvaluationConfig) -> int:
     results = fuse(sources, {name: found.scores for name, found in scored.items()})
     over_draws = OverDraws(results, further_results(sources, scored, fuse))
     fusion_source = "other folds of these pairs" if fitted is None else f"checkpoint: {fitted.source}"
-    if options.score_normalization != "none" and model.normalization is not None:
-        fusion_source = f"checkpoint, by what is visible: {model.normalization.source}"
+    if (known := normalization_of(model, options)) is not None:
+        fusion_source = f"checkpoint, by what is visible: {known.source}"
     facts = describe_run(sources, scored, model, options, fusion_source)
     report = build_results(sources, over_draws, facts, seed=options.seed, fars=options.fars)
     if are_sets:
@@ -102,6 +102,11 @@ def begin(options: EvaluationConfig) -> tuple[Path, TextIO, WriteFailures, Evalu
 def weights_of(options: EvaluationConfig) -> dict[str, float]:
     """Return the weights of the combined score."""
     return {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight}
+
+
+def normalization_of(model: models.FaceModel, options: EvaluationConfig) -> ScoreNormalization | None:
+    """Return what makes scores comparable; None: they are as they come."""
+    return None if options.score_normalization == "none" else model.normalization_with(weights_of(options))
 
 
 def load_model(options: EvaluationConfig) -> models.FaceModel:
@@ -158,11 +163,10 @@ def score(model: models.FaceModel, source: ImageSet, options: EvaluationConfig) 
     model.to(device)
     if model.matcher is not None:
         model.matcher.inference_dtype = lower_precision(options)
-    known = None if options.score_normalization == "none" else model.normalization_with(weights_of(options))
     return score_images(
         source,
         lambda images: describe(model, images, options, device),
-        Scoring(model.matcher, known),
+        Scoring(model.matcher, normalization_of(model, options)),
         [
             partial(occlude_images, keys=source.keys, options=replace(options, seed=seed))
             for seed in draw_seeds(options)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import models
 import transforms
-from cli.folder_evaluation import begin, choose_device, load_model, lower_precision, run
+from cli.folder_evaluation import begin, choose_device, load_model, lower_precision, normalization_of, run
 from config import EvaluationConfig
 from datasets import TemplateSet, UnreadableImageError, open_janus, warn_of_unaligned
 from datasets.benchmarks.janus import janus_name
@@ -31,6 +31,7 @@ from evaluation import (
     FARS,
     Identification,
     Resampling,
+    ScoreNormalization,
     identify,
     join_searches,
     pool_templates,
@@ -40,6 +41,7 @@ from evaluation import (
 )
 from evaluation.report.results import aligned, format_report, to_primitive, write_report
 from evaluation.run import build_results, evaluate
+from evaluation.scores.comparable import comparable_search
 from system.cores import at_most_cores
 from system.files import write_text
 from system.terminal import printable, show
@@ -51,6 +53,9 @@ FPIRS = (0.1, 0.01, 0.003)  # the last is the one of NIST's tables
 NUM_RESAMPLES = 1000
 _CELLS = 2**24  # scores of probes with a gallery held at a time
 
+# (scores [p, G], which of the probes they are of) -> the same, normalized
+Normalize: TypeAlias = Callable[[NDArray[np.float32], slice], NDArray[np.float32]]
+
 
 class Images(Protocol):
     """Images that are read one by one."""
@@ -59,6 +64,20 @@ class Images(Protocol):
 
     def read(self, index: int) -> Image:
         """Return uint8 [112, 112, 3] RGB; raises UnreadableImageError."""
+
+
+class Embedded(NamedTuple):
+    """What a network says of M images, of which R can be read.
+
+    Attributes:
+        features: float32 [R, D], the sum of those of image and mirror image, not normalized: the length tells quality.
+        readable: bool [M].
+        cells: float32 [R, K], visibility of all cells of image and mirror image; None where it is not predicted.
+    """
+
+    features: NDArray[np.float32]
+    readable: NDArray[np.bool_]
+    cells: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,18 +124,22 @@ def run_search(options: EvaluationConfig) -> int:
     assert opener is not None
     images = opener(path)
     alignment = warn_of_unaligned(images)
-    features, readable = embed(model, images, options)
+    features, readable, cells = embed(model, images, options)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
+    known = None if cells is None else normalization_of(model, options)
     row_of = np.cumsum(readable) - 1
     by_entry = bool((images.labels == DISTRACTOR).any())
     gallery = images.gallery[readable[images.gallery]]
     searches = {}
     for kind, places in images.probes.items():
         probes = places[readable[places]]
-        sides = features[row_of[probes]], features[row_of[gallery]]
-        found = search_all(*sides, images.labels[probes], images.labels[gallery], by_entry)
+        rows, columns = row_of[probes], row_of[gallery]
+        normalize = None if known is None or cells is None else comparable(cells[rows], cells[columns], known)
+        people = images.labels[probes], images.labels[gallery]
+        found = search_all(features[rows], features[columns], *people, by_entry, normalize)
         searches[f"{kind} in the gallery"] = search_entry(found, images.labels[probes], len(gallery), options.seed)
     facts = {"alignment": str(alignment), "ranks_count": "images" if by_entry else "people", **images.facts}
+    facts["score_normalization"] = "none" if known is None else f"checkpoint, by what is visible: {known.source}"
     write_searches(folder, images.name, searches, {**_facts(options, model, readable), **facts}, images.checksum())
     lock.close()
     return failures.exit_code()
@@ -127,7 +150,7 @@ def run_templates(options: EvaluationConfig) -> int:
     folder, lock, failures, options = begin(options)
     model = load_model(options)
     images = open_janus(Path(options.data_path))
-    features, readable = embed(model, images, options)
+    features, readable, _ = embed(model, images, options)
     scores = images.detector_scores[readable] if options.detector_scores else None
     of_images = images.templates[readable], images.medias[readable]
     ids, pooled = pool_templates(features, *of_images, scores, options.keep_norm)
@@ -135,6 +158,7 @@ def run_templates(options: EvaluationConfig) -> int:
         **_facts(options, model, readable),
         "keep_norm": options.keep_norm,
         "detector_scores": options.detector_scores,
+        "score_normalization": "none: what is known of it is of single images, not of templates that pool several",
     }
     _verify_templates(folder, images, ids, pooled, options, facts)
     if images.probes is not None and images.galleries:
@@ -146,12 +170,8 @@ def run_templates(options: EvaluationConfig) -> int:
     return failures.exit_code()
 
 
-def embed(
-    model: models.FaceModel, images: Images, options: EvaluationConfig
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the features [R, D] of the images that can be read, and which those are, bool [M].
-
-    A feature is the sum of those of image and mirror image, not normalized: its length tells quality.
+def embed(model: models.FaceModel, images: Images, options: EvaluationConfig) -> Embedded:
+    """Return what the network says of the images that can be read.
 
     Raises:
         ValueError: if no image can be read.
@@ -160,6 +180,7 @@ def embed(
     model.to(device)
     readable = np.zeros(len(images), dtype=np.bool_)
     parts: list[NDArray[np.float32]] = []
+    cells: list[NDArray[np.float32]] = []
     failures: list[str] = []
 
     def read(index: int) -> Image | UnreadableImageError:
@@ -182,12 +203,19 @@ def embed(
             if good:
                 batch = transforms.to_tensor(torch.from_numpy(np.stack(good)).to(device))
                 both = [model.describe(view) for view in (batch, batch.flip(-1))]
+                seen = [d.visibility.flatten(1).float() for d in both if d.visibility is not None]
+                cells += [torch.cat(seen, dim=1).cpu().numpy()] if seen else []
                 parts.append(sum(d.embedding.float() * d.norm.float() for d in both).cpu().numpy())  # type: ignore[union-attr]
     if not parts:
         raise ValueError(f"{options.data_path}: no image can be read; the first: {failures[0]}")
     if failures:
         logger.warning("%d of %d images are left out; the first: %s", len(failures), len(images), failures[0])
-    return np.concatenate(parts), readable
+    return Embedded(np.concatenate(parts), readable, np.concatenate(cells) if cells else None)
+
+
+def comparable(probes: NDArray[np.float32], gallery: NDArray[np.float32], known: ScoreNormalization) -> Normalize:
+    """Return what normalizes scores of some of the probes with the gallery, from the visibility of all cells."""
+    return lambda scores, block: comparable_search(scores, probes[block], gallery, known)
 
 
 def search_all(
@@ -196,12 +224,17 @@ def search_all(
     probe_people: NDArray[np.int64],
     gallery_people: NDArray[np.int64],
     by_entry: bool,
+    normalize: Normalize | None = None,
 ) -> Identification:
-    """Search unit features [P, D] in those of a gallery [G, D], block by block."""
+    """Search unit features [P, D] in those of a gallery [G, D], block by block; scores of a block may be normalized."""
     step = max(1, _CELLS // max(1, len(gallery)))
     starts = tracked(range(0, len(probes), step), "searching")
-    blocks = (slice(start, start + step) for start in starts)
-    parts = [identify(probes[b] @ gallery.T, probe_people[b], gallery_people, by_entry) for b in blocks]
+    parts = []
+    for start in starts:
+        block = slice(start, start + step)
+        scores = probes[block] @ gallery.T
+        scores = scores if normalize is None else normalize(scores, block)
+        parts.append(identify(scores, probe_people[block], gallery_people, by_entry))
     return join_searches(parts)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -74,6 +74,16 @@ class ScoreNormalization:
         if set(values) != set(expected):
             raise ValueError(f"ScoreNormalization: fields must be {expected}, got {list(values)}.")
         return cls(**values)  # type: ignore[arg-type]  # the names are checked above, the types are ours
+
+    def alone(self, matcher: str) -> ScoreNormalization:
+        """Return what is known of the scores of one matcher, where there are no others."""
+        return replace(
+            self,
+            mean={matcher: self.mean[matcher]},
+            log_std={matcher: self.log_std[matcher]},
+            correlation=[],
+            weights={matcher: self.weights[matcher]},
+        )
 
     def apply(self, scores: Mapping[str, ArrayLike], shares: Shares) -> dict[str, FloatArray]:
         """Return the normalized scores float64 [N] by matcher, and of two matchers the "combined" one.

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from evaluation.protocols.normalization import ScoreNormalization
 from evaluation.scores.descriptions import FaceDescriptions
-from evaluation.scores.shares import shares_of
+from evaluation.scores.shares import grid_shares, shares_of
+
+_CELLS = 2**18  # scores of a search whose shares are held at a time
 
 
 class Sides(NamedTuple):
@@ -43,3 +45,27 @@ def comparable_scores(
             parts = {name: found[name][chosen].astype(np.float64) for name in scores}
             found["combined"][chosen] = normalization.combine(parts, shares)
     return found or dict(scores)
+
+
+def comparable_search(
+    scores: NDArray[np.float32],
+    probes: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    normalization: ScoreNormalization,
+) -> NDArray[np.float32]:
+    """Return the normalized scores [P, G] of the embeddings of probes with those of a gallery.
+
+    Args:
+        scores: [P, G].
+        probes, gallery: visibility of the cells of all views of each image, [P, K] and [G, K].
+        normalization: of the model that described; what it says of the embedding alone counts.
+    """
+    of_embedding = normalization.alone("adaface")
+    found = np.empty(scores.shape, np.float32)
+    num_rows = max(1, _CELLS // scores.shape[1])
+    for start in range(0, len(scores), num_rows):
+        rows = slice(start, start + num_rows)
+        shares = grid_shares(probes[rows], gallery)
+        values = of_embedding.apply({"adaface": scores[rows].ravel()}, shares)["adaface"]
+        found[rows] = values.reshape(-1, scores.shape[1])
+    return found

@@ -39,6 +39,13 @@ def shares_of(
     return _of_all(own, others) if places is None else _of_list(own, others, places)
 
 
+def grid_shares(first: NDArray[np.float32], second: NDArray[np.float32]) -> Shares:
+    """Return the shares of all P * G pairs, row by row, from the visibility of their cells, [P, K] and [G, K]."""
+    both = first @ second.T / first.shape[1]
+    columns = (np.broadcast_to(first.mean(1)[:, None], both.shape), np.broadcast_to(second.mean(1), both.shape), both)
+    return Shares(*(column.astype(np.float64).ravel() for column in columns))
+
+
 def image_shares(*sides: FaceDescriptions) -> NDArray[np.float32] | None:
     """Return the visible share of each image on each side, [S, B], over its views; None where visibility is not known.
 

@@ -11,10 +11,10 @@ from untrained import write_checkpoint
 
 import models
 from cli.evaluate import main
-from cli.search_evaluation import embed, search_all
+from cli.search_evaluation import comparable, embed, search_all
 from config import EvaluationConfig
 from datasets import open_tinyface
-from evaluation import identify, tar_at_nearest_far
+from evaluation import ScoreNormalization, identify, tar_at_nearest_far
 from evaluation.report.results import read_results
 
 
@@ -50,14 +50,51 @@ def test_tinyface_is_searched_among_its_distractors(tmp_path, checkpoint, capsys
     assert found["protocol"]["ranks_count"] == "images" and found["protocol"]["unreadable"] == 1
     images = open_tinyface(tmp_path / "set")
     options = EvaluationConfig(model_path="m", data_path="d", gpus=0, num_workers=1)
-    features, readable = embed(models.load(checkpoint), images, options)
-    assert readable.sum() == 6
+    features, readable, cells = embed(models.load(checkpoint), images, options)
+    assert readable.sum() == len(cells) == 6
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     probes, gallery = features[:2], features[2:]
     ranks = search_all(probes, gallery, np.array([1, 0]), np.array([1, 0, -1, -1]), by_entry=True).rank()
     assert entry["cmc"]["1"]["estimate"] == np.mean(ranks <= 1)
     text = capsys.readouterr().out
     assert "tinyface: searches" in text and (tmp_path / "out" / "identification.txt").read_text() in text
+
+
+@pytest.mark.evaluation_flag("score_normalization")
+def test_what_a_checkpoint_knows_of_scores_counts_in_a_search_and_not_among_templates(tmp_path):
+    learned = ScoreNormalization(
+        mean={"adaface": [0.0, 9.0, 0, 0, 0, 0], "qaconv": [0.0] * 6},
+        log_std={"adaface": [0.0] * 6, "qaconv": [0.0] * 6},
+        correlation=[0.0] * 6,
+        center=[0.0] * 6,
+        scale=[1.0] * 6,
+        least=[0.0, 0.0],
+        weights={"adaface": 0.5, "qaconv": 0.5},
+        source="a test",
+        num_impostors=100,
+    )
+    checkpoint = write_checkpoint(tmp_path / "last.ckpt", normalization=learned)
+    write_tinyface(tmp_path / "set" / "Testing_Set")
+    told = []
+    for number, flags in enumerate(((), ("--score-normalization", "none"))):
+        assert evaluate(checkpoint, tmp_path / "set", tmp_path / f"out{number}", *flags) == 0
+        found = json.loads((tmp_path / f"out{number}" / "identification.json").read_text())
+        told.append(found["protocol"]["score_normalization"])
+    assert told == ["checkpoint, by what is visible: a test", "none"]
+    model, options = models.load(checkpoint), EvaluationConfig(model_path="m", data_path="d", gpus=0, num_workers=1)
+    features, _, cells = embed(model, open_tinyface(tmp_path / "set"), options)
+    people = np.array([1, 1, 0]), np.array([1, 0, -1, -1])
+    raw = search_all(features[:3], features[3:], *people, by_entry=True)
+    normalize = comparable(cells[:3], cells[3:], learned)
+    known = search_all(features[:3], features[3:], *people, by_entry=True, normalize=normalize)
+    hidden = 2 - cells[:3].mean(1)[:, None] - cells[3:].mean(1)
+    expected = features[:3] @ features[3:].T - 9 * hidden
+    np.testing.assert_allclose(known.best, expected.max(1), rtol=1e-4)
+    assert not np.allclose(raw.best, known.best)
+    write_janus(tmp_path / "IJBC")
+    assert evaluate(checkpoint, tmp_path / "IJBC", tmp_path / "templates") == 0
+    protocol = read_results(tmp_path / "templates" / "results.json")["protocol"]
+    assert protocol["score_normalization"].startswith("none: ")
 
 
 def test_strangers_of_rof_have_rates_or_are_said_not_to_resolve_them(tmp_path, checkpoint, capsys):

@@ -19,7 +19,8 @@ from evaluation import (
     score_shortlisted_pairs,
     shares_of,
 )
-from evaluation.scores.comparable import Sides, comparable_scores
+from evaluation.scores import comparable
+from evaluation.scores.comparable import Sides, comparable_scores, comparable_search
 
 WEIGHTS = {"adaface": 0.3, "qaconv": 0.7}
 
@@ -185,3 +186,24 @@ def test_scores_without_visibility_stay_as_they_come():
     scores = score_all_pairs(faces, match)
     found = comparable_scores(scores, Sides(faces, faces, None), fitted(3000))
     assert all((found[name] == scores[name]).all() for name in scores) and set(found) == set(scores)
+
+
+@pytest.mark.parametrize("num_cells", [1, 7, 2**18])
+def test_a_search_is_normalized_as_its_pairs_are(monkeypatch, num_cells):
+    monkeypatch.setattr(comparable, "_CELLS", num_cells)
+    generator = torch.Generator().manual_seed(0)
+    seen = [torch.rand(5, 1, 2, 3, generator=generator) for _ in range(4)]
+    sides = [
+        FaceDescriptions(torch.zeros(5, 1), tuple(LocalView(torch.zeros(5, 1, 2, 3), view) for view in views))
+        for views in (seen[:2], seen[2:])
+    ]
+    scores = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
+    normalization = fitted()
+    places = np.stack(np.meshgrid(np.arange(5), np.arange(5), indexing="ij"), axis=-1).reshape(-1, 2)
+    alone = normalization.alone("adaface")
+    expected = comparable_scores({"adaface": scores.ravel()}, Sides(*sides, places), alone)
+    assert list(expected) == ["adaface"]
+    cells = [torch.cat([view.visibility.flatten(1) for view in side.views], dim=1).numpy() for side in sides]
+    found = comparable_search(scores[:3], cells[0][:3], cells[1], normalization)
+    assert found.dtype == np.float32 and np.abs(found - scores[:3]).max() > 0.1
+    np.testing.assert_allclose(found, expected["adaface"].reshape(5, 5)[:3], rtol=1e-4, atol=1e-5)
