@@ -186,7 +186,7 @@ def calibrate(
     clean = portraits.describe_portraits(model, crops)
     masked = portraits.describe_portraits(model, mask_all(crops, plan.seed))
     scored = {
-        condition: portraits.score_listed(model, clean.faces, listed, others.faces)
+        condition: _score_halves(model, clean, others, listed, in_fit)
         for condition, others in zip(CONDITIONS, (clean, masked), strict=True)
     }
     resolved = split.resolved(plan.fars)
@@ -201,6 +201,18 @@ def calibrate(
         unresolved=tuple(far for far in plan.fars if far not in resolved),
         notes=tuple(notes),
     )
+
+
+def _score_halves(
+    model: FaceModel, clean: Portraits, others: Portraits, pairs: NDArray[np.int64], in_fit: NDArray[np.bool_]
+) -> Scores:
+    """Return the scores of pairs, the second photograph from others, half by half: no pair crosses them."""
+    scores = {name: np.empty(len(pairs)) for name in portraits.scores_of(model)}
+    for half in (in_fit, ~in_fit):
+        chosen = half[pairs[:, 0]]
+        for name, values in portraits.score_listed(model, clean.faces, pairs[chosen], others.faces).items():
+            scores[name][chosen] = values
+    return scores
 
 
 def _points(

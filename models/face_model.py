@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import nets
 import qaconv
 from evaluation import Description, FaceDescriptions, FusionStatistics, describe_with_flip, fuse_with, score_pairs
-from models import pictures
+from models import answers, pictures
+from models.calibration import Calibration
 from ops import unit_map
 from options.model import NetworkOptions
 from transforms import IMAGE_SIZE, to_tensor
@@ -160,6 +161,31 @@ class FaceModel(nn.Module):
         if self.matcher is not None and statistics is not None and set(statistics.weights) == set(scores):
             combined = float(fuse_with({name: [score] for name, score in scores.items()}, statistics)[0])
         return FaceScores(scores["adaface"], scores.get("qaconv"), combined)
+
+    def verify(
+        self,
+        a: pictures.Face,
+        b: pictures.Face,
+        calibration: Calibration | None = None,
+        score: str | None = None,
+        far: float | None = None,
+        impostors: answers.Impostors | None = None,
+        aligner: pictures.Aligner = pictures.AS_GIVEN,
+    ) -> answers.Answer:
+        """Say whether two photographs show one person, and how sure that is.
+
+        Args:
+            a, b: each a path, uint8 [112, 112, 3] RGB, or a PIL image of that size.
+            calibration: thresholds, see `models.calibrate`; None: the answer is a rank among impostors, never a yes.
+            score: "fused", "adaface" or "qaconv"; None: fused where the model has it, else adaface.
+            far: false-accept rate of the threshold; None: the one nearest to 1e-3 that the calibration has.
+            impostors: what a score without calibration is ranked among; None: drawn faces, scored in each call.
+            aligner: how a photograph becomes a crop.
+        Raises:
+            TypeError, ValueError: one line: if a face cannot be read, the model lacks the score, or the calibration
+                belongs to other weights, another template or detector, or lacks the FAR.
+        """
+        return answers.verify(self, (a, b), calibration, score, far, impostors, aligner)
 
     def _described_with_flip(self, face: pictures.Face) -> FaceDescriptions:
         return describe_with_flip(self.describe, self._tensor([face]))

@@ -16,7 +16,15 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from evaluation import Description, FaceDescriptions, describe_batches, fuse_with, score_pair_list
+from evaluation import (
+    Description,
+    FaceDescriptions,
+    describe_batches,
+    fuse_with,
+    score_all_pairs,
+    score_pair_list,
+)
+from evaluation.scores.triangle import num_unordered_pairs, pair_places
 from models import pictures
 from transforms import to_tensor
 
@@ -108,11 +116,22 @@ def describe_portraits(model: FaceModel, crops: Crops, batch_size: int = 64) -> 
 
 @torch.inference_mode()
 def score_listed(
-    model: FaceModel, faces: FaceDescriptions, pairs: ArrayLike, others: FaceDescriptions | None = None
+    model: FaceModel, faces: FaceDescriptions, pairs: NDArray[np.int64], others: FaceDescriptions | None = None
 ) -> Scores:
-    """Return every score that the model gives of the listed pairs, float64 [M]; see `evaluation.score_pair_list`."""
-    match = None if model.matcher is None else model.matcher.match_pairs
-    return with_fused(model, score_pair_list(faces, pairs, match, others=others))
+    """Return every score that the model gives of the listed pairs i < j, float64 [M]; see `evaluation.score_pair_list`.
+
+    Where most pairs of the faces are listed, all are scored: in blocks that takes a quarter of the time.
+    """
+    others = faces if others is None else others
+    members = np.unique(pairs)
+    if 2 * len(pairs) < num_unordered_pairs(len(members)):
+        match = None if model.matcher is None else model.matcher.match_pairs
+        return with_fused(model, score_pair_list(faces, pairs, match, others=others))
+    chosen = torch.from_numpy(members)
+    found = score_all_pairs(faces[chosen], model.matcher, others=others[chosen])
+    first, second = np.searchsorted(members, pairs).T
+    places = pair_places(first, second, len(members))
+    return with_fused(model, {name: values[places] for name, values in found.items()})
 
 
 def with_fused(model: FaceModel, found: Mapping[str, ArrayLike]) -> Scores:

@@ -91,7 +91,7 @@ def listed_pairs(
     if not np.array_equal(dataset.labels[found.first] == dataset.labels[found.second], found.issame):
         raise ValueError(f"{file}: contradicts the folders, which say who is who: people cannot be split; correct one")
     pairs = np.stack([found.first, found.second], axis=1)
-    pairs = np.searchsorted(places, pairs[np.isin(pairs, places).all(1)])
+    pairs = np.sort(np.searchsorted(places, pairs[np.isin(pairs, places).all(1)]), axis=1)
     within = in_fit[pairs[:, 0]] == in_fit[pairs[:, 1]]
     return pairs[within], len(found.first) - int(within.sum())
 
