@@ -365,9 +365,9 @@ class Gallery:
 def _threshold_of(strangers: NDArray[np.float64], fpir: float, was_calibrated: bool) -> tuple[float, tuple[str, ...]]:
     number = len(strangers)
     first = "the calibration has no FAR that is low enough for this gallery; " if was_calibrated else ""
-    whose = f"people of the gallery looked up among the others ({number} of them)"
+    whose = f"{number} people of the gallery, looked up among the others,"
     if fpir * number < 1:
-        note = f"{first}threshold above what all {whose} reach; they are too few to show {percent(fpir)} of strangers"
+        note = f"{first}threshold that none of {whose} reaches; they are too few to tell what {percent(fpir)} reach"
         return float(np.nextafter(strangers.max(), np.inf)), (note,)
     return threshold_at(strangers, fpir), (f"{first}threshold that {percent(fpir)} of {whose} reach",)
 
