@@ -128,8 +128,7 @@ class Gallery:
         if not name or not photographs:
             raise ValueError("Gallery.add: a name and at least one photograph are needed.")
         crops = np.stack([self._aligner.crop(face) for face in photographs])
-        files = [face.name if isinstance(face, Path) else face for face in photographs if isinstance(face, str | Path)]
-        titles = files if len(files) == len(photographs) else ["a picture"] * len(photographs)
+        titles = [_title(Path(face)) if isinstance(face, str | Path) else "a picture" for face in photographs]
         before = len(self), len(self.photographs)
         self._extend(crops, [name] * len(crops), titles)
         added = len(self.photographs) - before[1]
