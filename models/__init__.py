@@ -1,8 +1,15 @@
 """Networks that are ready to use: torch alone, no training."""
 
+from models.answers import Answer, Impostors
+from models.calibration import Calibration, Point, calibrate
 from models.face_model import FaceModel, FaceScores, build_matcher, build_occlusion_head, describe
+from models.gallery import Candidate, Found, Gallery
 from models.loading import DamagedCheckpointError, load
+from models.pictures import AS_GIVEN, Aligner
+from models.split_pairs import Plan
 
 __all__ = [
-    "DamagedCheckpointError", "FaceModel", "FaceScores", "build_matcher", "build_occlusion_head", "describe", "load",
+    "AS_GIVEN", "Aligner", "Answer", "Calibration", "Candidate", "DamagedCheckpointError", "FaceModel", "FaceScores",
+    "Found", "Gallery", "Impostors", "Plan", "Point", "build_matcher", "build_occlusion_head", "calibrate", "describe",
+    "load",
 ]  # fmt: skip

@@ -19,11 +19,11 @@ from evaluation import (
     FusionStatistics,
     ScoreNormalization,
     describe_with_flip,
-    fuse_with,
     score_pairs,
-    shares_of,
 )
-from models import pictures
+from evaluation.scores.comparable import Sides
+from models import answers, pictures, portraits
+from models.calibration import Calibration
 from ops import unit_map
 from options.model import NetworkOptions
 from transforms import IMAGE_SIZE, to_tensor
@@ -175,15 +175,35 @@ class FaceModel(nn.Module):
         scores = {name: float(values) for name, values in found.items()}
         if not all(torch.isfinite(values).all() for values in found.values()):
             raise ValueError(f"compare: scores must be finite, got {scores}; the weights may be damaged.")
-        combined, statistics = None, self.fusion_statistics
-        chunks = None if self.normalization is None else shares_of(first, second, np.zeros((1, 2), np.int64))
-        if self.normalization is not None and chunks is not None:
-            ((_, shares),) = chunks
-            normalized = self.normalization.apply({name: [score] for name, score in scores.items()}, shares)
-            combined = float(normalized["combined"][0]) if "combined" in normalized else None
-        elif self.matcher is not None and statistics is not None and set(statistics.weights) == set(scores):
-            combined = float(fuse_with({name: [score] for name, score in scores.items()}, statistics)[0])
+        sides = Sides(first, second, np.zeros((1, 2), np.int64))
+        meant = portraits.with_fused(self, {name: values.cpu().numpy() for name, values in found.items()}, sides)
+        combined = float(meant["fused"][0]) if "fused" in meant else None
         return FaceScores(scores["adaface"], scores.get("qaconv"), combined)
+
+    def verify(
+        self,
+        a: pictures.Face,
+        b: pictures.Face,
+        calibration: Calibration | None = None,
+        score: str | None = None,
+        far: float | None = None,
+        impostors: answers.Impostors | None = None,
+        aligner: pictures.Aligner = pictures.AS_GIVEN,
+    ) -> answers.Answer:
+        """Say whether two photographs show one person, and how sure that is.
+
+        Args:
+            a, b: each a path, uint8 [112, 112, 3] RGB, or a PIL image of that size.
+            calibration: thresholds, see `models.calibrate`; None: the answer is a rank among impostors, never a yes.
+            score: "fused", "adaface" or "qaconv"; None: fused where the model has it, else adaface.
+            far: false-accept rate of the threshold; None: the one nearest to 1e-3 that the calibration has.
+            impostors: what a score without calibration is ranked among; None: drawn faces, scored in each call.
+            aligner: how a photograph becomes a crop.
+        Raises:
+            TypeError, ValueError: one line: if a face cannot be read, the model lacks the score, or the calibration
+                belongs to other weights, another template or detector, or lacks the FAR.
+        """
+        return answers.verify(self, (a, b), calibration, score, far, impostors, aligner)
 
     def _described_with_flip(self, face: pictures.Face) -> FaceDescriptions:
         return describe_with_flip(self.describe, self._tensor([face]))

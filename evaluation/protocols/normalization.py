@@ -79,12 +79,12 @@ class ScoreNormalization:
         """Return the normalized scores float64 [N] by matcher, and of two matchers the "combined" one.
 
         Args:
-            scores: finite scores [N] of the matchers that it was fitted for.
+            scores: finite scores [N] of the matchers that it was fitted for, or of one of them.
             shares: of the same pairs.
         Raises:
             ValueError: if the matchers are others, or lengths differ.
         """
-        if set(scores) != set(self.mean):
+        if not scores or not set(scores) <= set(self.mean):
             raise ValueError(
                 f"ScoreNormalization: scores of {sorted(self.mean)} are needed, got those of {sorted(scores)}."
             )
@@ -93,8 +93,9 @@ class ScoreNormalization:
             name: (check_scores(f"ScoreNormalization, {name}", scores[name], len(terms)) - terms @ np.array(mean))
             * np.exp(-terms @ np.array(self.log_std[name]))
             for name, mean in self.mean.items()
+            if name in scores
         }
-        return found | ({"combined": self.combine(found, shares)} if self.correlation else {})
+        return found | ({"combined": self.combine(found, shares)} if len(found) == 2 else {})
 
     def combine(self, normalized: Mapping[str, FloatArray], shares: Shares) -> FloatArray:
         """Return the weighted sum [N] of two matchers' normalized scores, in spreads of its own."""

@@ -166,6 +166,8 @@ def test_gallery(tmp_path, capsys):
     assert [row["kib"] for row in (exact, half, byte)] == [2 + 2 * 49 * (128 * size + 4) / 1024 for size in (4, 2, 1)]
     whole, *others = rows["gallery_search"]
     assert whole["time_ratio"] == 1 and whole["recall"] == 100 and len(others) == 5
+    (enrolled,) = rows["gallery_people"]
+    assert enrolled["what"] == "500 people, int8" and enrolled["seconds"] > 0
 
 
 def test_sampler(tmp_path, capsys):
