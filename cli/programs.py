@@ -25,6 +25,8 @@ PROGRAMS = {
     "evaluate": Program("evaluate a checkpoint on people of your own; also main_eval.py", "cli.evaluate"),
     "check": Program("say what is in a data set and what looks wrong with it", "cli.check"),
     "convert": Program("turn a data set from one format into another", "cli.convert"),
+    "align": Program("find the face in photographs and cut it out as recognizers expect it", "cli.align"),
+    "fetch": Program("get a face detector that is not embedded, and check it", "cli.fetch"),
     "bench": Program("measure speed and memory against the usual way", "benchmarks.__main__"),
 }
 

@@ -45,7 +45,7 @@ def test_no_face_is_one_error_with_the_file(tmp_path):
     with pytest.raises(models.NoFaceError, match=r"a\.png: no face found, 8 ways of looking tried") as caught:
         models.align_photograph(path, FakeDetector())
     assert caught.value.aligned.status == "no face"
-    with pytest.raises(models.NoFaceError, match="^photograph: 9 x 9 pixels: too small"):
+    with pytest.raises(models.NoFaceError, match=r"^photograph: 9 x 9 pixels: too small"):
         models.align_photograph(np.zeros((9, 9, 3), np.uint8), FakeDetector())
     with pytest.raises(ValueError, match=r"nothing\.jpg: No such file"):
         models.align_photograph(tmp_path / "nothing.jpg", FakeDetector())
