@@ -117,12 +117,12 @@ class Photographs:
         try:
             with open_regular(path) as stream:
                 reason = why_left_out(stream.read(HEAD_BYTES))
+            is_meant = reason not in (NO_IMAGE, "empty")
         except OSError as error:
-            reason = error.strerror or NO_IMAGE
-        if reason in (NO_IMAGE, "empty"):
+            reason, is_meant = error.strerror or NO_IMAGE, False
+        if not is_meant:
             self.left_out[suffix[:16], reason] += 1
-            return False
-        return True
+        return is_meant
 
 
 def _listed(source: Path) -> PathTable:
