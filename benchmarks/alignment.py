@@ -9,6 +9,7 @@ place; and behind a drawn mask, sunglasses, and both. Masks lie where the first 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,9 +101,8 @@ def behind(names: tuple[str, ...], image: Image, points: NDArray[np.float64], rn
     scene = image
     for name in names:
         view = occlude(align.warp(scene, matrix), rng, OCCLUDER_FAMILIES[name])
-        scene = _put(
-            view.image, scene.copy(), cv2.invertAffineTransform(matrix), (view.visibility == 0) * np.uint8(255)
-        )
+        hidden = np.where(view.visibility == 0, 255, 0).astype(np.uint8)
+        scene = _put(view.image, scene.copy(), np.asarray(cv2.invertAffineTransform(matrix), np.float64), hidden)
     return Scene(scene, np.eye(2, 3))
 
 
@@ -143,7 +143,9 @@ def measure_speed(images: list[Image], detectors: dict[str, Detector], repeats: 
     ways: dict[str, Callable[[Image], Image | None]] = {"without a detector": without}
     for name, detector in detectors.items():
         ways[name] = lambda image, detector=detector: align_face(image, detector).crop  # type: ignore[misc]
-    seconds = {name: min(_seconds(files, way) for _ in range(repeats)) / len(files) for name, way in ways.items()}
+    seconds = {
+        name: statistics.median(_seconds(files, way) for _ in range(repeats)) / len(files) for name, way in ways.items()
+    }
     base = seconds["without a detector"]
     for name, spent in seconds.items():
         goal = GOALS.get(name, GOAL_OF_A_FILE) if name in detectors else None
