@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from options.command import FlagParser, as_typed, user_errors
 from options.flags import Options, add_flags, flag, path_word
+from options.names import DETECTOR_HELP
 from system.files import naming
 from system.terminal import show
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:  # OpenCV is imported only after the options are known to be r
     from datasets.photos.to_crops import AlignOutcome
 
 DETECTOR = "mtcnn"  # as of models.detectors; a test compares them
-DETECTOR_HELP = "mtcnn, which is embedded; yunet, once `fetch yunet` got it; a file of it; or a table of points"
 FALLBACKS = ("center",)
 
 _DESCRIPTION = """Find the face in every photograph and bring its eyes, nose and mouth to the places where recognizers
@@ -32,7 +32,7 @@ input, 130 interrupted."""
 class AlignOptions(Options):
     """Alignment."""
 
-    detector: str = flag(DETECTOR, f"what finds faces: {DETECTOR_HELP}")
+    detector: str = flag(DETECTOR, DETECTOR_HELP)
     size: int = flag(112, "side of the crops, a multiple of 112 or 128", within="[112, 1024]")
     fallback: str | None = flag(None, "what to do without a face: cut out the middle; else no crop", choices=FALLBACKS)
     jobs: int = flag(1, "processes; the result does not depend on them", within="[1, inf)")

@@ -22,6 +22,7 @@ from datasets import Benchmark, ImageFolderDataset, Pairs, RecordDataset, Unread
 from datasets.benchmarks.pair_folder import is_pair_folder
 from datasets.benchmarks.sets import are_sets, open_sets
 from datasets.faces.folder_scan import refuse_output_within
+from datasets.photos.people import open_people
 from datasets.progress import tracked
 from engine import runs
 from engine.devices import choose_precision, settle, uses_gpu
@@ -180,13 +181,16 @@ def read_folder(options: EvaluationConfig) -> ImageSet:
     """Read a folder of people or a record file: the images of the pairs listed, or all with all unordered pairs."""
     path = Path(options.data_path)
     dataset: ImageFolderDataset | RecordDataset
+    aligned: Mapping[str, object] = {}
     if path.suffix == ".rec" or (path / "train.rec").is_file():
         if options.pairs is not None:
             raise ValueError(f"--pairs names files of a folder; {path} is a record file, whose images have no names")
         dataset, left_out = RecordDataset(path), ""
     else:
-        dataset = ImageFolderDataset(path, follow_links=options.follow_links)
-        left_out = "; ".join(dataset.unread)
+        folder = ImageFolderDataset(path, follow_links=options.follow_links)
+        choice, jobs = models.DetectorChoice(options.detector), max(1, at_most_cores(options.num_workers))
+        dataset, people = open_people(folder, options.align, choice, jobs)
+        left_out, aligned = "; ".join(folder.unread), people.facts()
     listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
     alignment = warn_of_unaligned(dataset)
     images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
@@ -203,7 +207,7 @@ def read_folder(options: EvaluationConfig) -> ImageSet:
         "see scores.npz",
         labels if listed is None else None,
         [str(dataset.paths[place]) for place in places.tolist()],
-        {"unreadable": unreadable, "left_out": left_out or "no file", "alignment": str(alignment)},
+        {"unreadable": unreadable, "left_out": left_out or "no file", "alignment": str(alignment), **aligned},
     )
     warn_of_few(dataset.root, source)
     return source
@@ -363,13 +367,6 @@ def save_scores(path: Path, source: ImageSet, scored: ImageScores) -> None:
         )
 
 
-def describe_matched(matched: Mapping[str, NDArray[np.bool_]]) -> str | dict[str, str]:
-    """Return how many pairs of each condition the matcher saw, in words."""
-    if not matched:
-        return "all pairs"
-    return {condition: f"{int(seen.sum()):,} of {seen.size:,} pairs" for condition, seen in matched.items()}
-
-
 def describe_run(
     sources: Sequence[ImageSet],
     scored: Mapping[str, ImageScores],
@@ -378,6 +375,7 @@ def describe_run(
     fusion_source: str,
 ) -> dict[str, object]:
     """Return the facts of the report's protocol that only this program knows."""
+    matched = scored[sources[0].name].matched
     facts = {
         "model": options.model_path,
         "head": model.head_name,
@@ -389,7 +387,8 @@ def describe_run(
         "seed": options.seed,
         "fusion_weights": {"adaface": options.adaface_weight, "qaconv": options.qaconv_weight},
         "fusion_source": fusion_source,
-        "matched": describe_matched(scored[sources[0].name].matched),
+        "matched": {name: f"{int(seen.sum()):,} of {seen.size:,} pairs" for name, seen in matched.items()}
+        or "all pairs",
         **sources[0].facts,
     }
     if sources[0].paths:

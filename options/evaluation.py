@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from options.flags import MAY_CHANGE, Options, flag
-from options.names import ARCHS, COLOR_SPACES, COUNT, MAP_DTYPES, NOT_NEGATIVE, OCCLUDERS, SEEDS
+from options.names import (
+    ALIGN_HELP,
+    ALIGNMENTS,
+    ARCHS,
+    COLOR_SPACES,
+    COUNT,
+    DETECTOR_HELP,
+    MAP_DTYPES,
+    NOT_NEGATIVE,
+    OCCLUDERS,
+    SEEDS,
+)
 
 RATE = "[1e-12, 1]"  # no set has as many impostor pairs as the least would need
 FARS_HELP = "false-accept rates to report the true-accept rate at; none = those of 1e-1 to 1e-6 that the pairs resolve"
@@ -27,6 +38,8 @@ class EvaluationOptions(Options):
     model_path: str = flag("", "checkpoint of ours, or weights from elsewhere")
     data_path: str = flag("", "folder of identity folders, record file, benchmark set, or folder of such sets")
     follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
+    align: str = flag("auto", ALIGN_HELP, choices=ALIGNMENTS)
+    detector: str = flag("mtcnn", DETECTOR_HELP)
     output_dir: str = flag("experiments/evaluation", "folder for the report")
     batch_size: int = flag(64, "images at a time", within=COUNT)
     adaface_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)

@@ -34,7 +34,8 @@ class Photographs:
     """The photographs of a source, in a fixed order.
 
     Args:
-        source: a folder, a text file with a path a line, a record file or its folder, or a photograph.
+        source: a folder, a text file with a path a line, a record file or its folder, a photograph, or the paths
+            themselves.
     Attributes:
         names: of the photographs, relative to `names.root` with forward slashes; of records `<identity>/<key>`.
         left_out: files of a folder that are no photographs, by suffix and reason. A video, and what is damaged, counts
@@ -44,11 +45,13 @@ class Photographs:
         ValueError: if there is none, a list names a file twice or one that is not there, or the records are damaged.
     """
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path | PathTable) -> None:
         self.left_out = LeftOut()
         self.is_single = False
         self._records: RecordDataset | None = None
-        if source.is_dir() and not any(source.glob("*.rec")):
+        if isinstance(source, PathTable):
+            self.names = source
+        elif source.is_dir() and not any(source.glob("*.rec")):
             self.names = PathTable(source, self._in_folder(source))
             if not len(self.names):
                 raise ValueError(f"{source}: no photograph in it or below it" + _left_out(self.left_out))

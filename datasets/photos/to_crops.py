@@ -14,6 +14,7 @@ from datasets.conversion.encoding import Encoding, encode
 from datasets.conversion.workspace import Journal, Workspace, open_workspace
 from datasets.counted import counted
 from datasets.faces.images import UnreadableImageError, decode_image
+from datasets.faces.paths import PathTable
 from datasets.parallel import ordered_results
 from datasets.payloads import Payload
 from datasets.photos import table
@@ -46,7 +47,8 @@ class AlignJob:
     """One alignment.
 
     Attributes:
-        source, output: paths; see `Photographs` for what a source is.
+        source: see `Photographs`.
+        output: folder for the crops.
         detector: which one.
         size: side of the crops, a multiple of 112 or 128.
         fallback: whether what cannot be aligned is cut out of the middle.
@@ -54,13 +56,18 @@ class AlignJob:
         overwrite: whether a finished result is replaced.
     """
 
-    source: Path
+    source: Path | PathTable
     output: Path
     detector: Choice
     size: int = IMAGE_SIZE
     fallback: bool = False
     jobs: int = 1
     overwrite: bool = False
+
+    @property
+    def root(self) -> Path:
+        """What the source is called in messages."""
+        return self.source.root if isinstance(self.source, PathTable) else self.source
 
 
 class AlignOutcome(NamedTuple):
@@ -122,8 +129,8 @@ def sheet_beside(output: Path) -> Path:
 
 
 def _refuse_output(job: AlignJob) -> None:
-    if job.source.is_dir() and job.output.resolve().is_relative_to(job.source.resolve()):
-        raise ValueError(f"{job.output} lies in {job.source}, whose photographs it would join; give another output")
+    if job.root.is_dir() and job.output.resolve().is_relative_to(job.root.resolve()):
+        raise ValueError(f"{job.output} lies in {job.root}, whose photographs it would join; give another output")
 
 
 def _refuse_existing(job: AlignJob) -> None:
@@ -147,10 +154,10 @@ def _convert(space: Workspace, photographs: Photographs, job: AlignJob, detector
         start = counts["done"]
         crops = list(photographs.crop_names())
         with ordered_results(partial(_align_task, job=job), photographs.tasks(start), job.jobs) as results:
-            work = tracked(chain.from_iterable(results), f"Aligning {job.source.name}", len(photographs) - start)
+            work = tracked(chain.from_iterable(results), f"Aligning {job.root.name}", len(photographs) - start)
             for place, (png, aligned) in enumerate(work, start=start):
                 if photographs.is_single and not png:
-                    raise ValueError(f"{job.source}: {aligned.reason}")
+                    raise ValueError(f"{job.root}: {aligned.reason}")
                 if png:
                     _write(result / crops[place], png)
                 rows.write(table.row(photographs.names.relative(place), aligned, detector, crops[place] if png else ""))
