@@ -33,7 +33,7 @@ def test_programs_and_their_flags_exist(monkeypatch):
         assert name in PROGRAMS
         if name in READ_BY:
             READ_BY[name](argv)
-    assert {"train", "evaluate", "check", "convert", "align", "fetch"} <= set(called)
+    assert {"train", "evaluate", "check", "convert", "align"} <= set(called)
 
 
 def test_targets_of_make_exist():

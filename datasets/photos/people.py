@@ -120,7 +120,7 @@ def prepare_people(dataset: ImageFolderDataset, mode: str, detector: Choice, job
         return People(dataset.root, "not looked for (--align no)")
     if mode == AUTO:
         try:
-            finder = detector.open()
+            finder = detector.load()
         except ValueError as error:
             return People(dataset.root, f"not looked for: {error}")
         sample = look_at(dataset, finder)
@@ -153,7 +153,7 @@ def look_at(dataset: ImageFolderDataset, finder: Finder) -> Sample:
 
 def _aligned(dataset: ImageFolderDataset, detector: Choice, jobs: int) -> People:
     photographs = Photographs(dataset.paths)
-    name = detector.open().name
+    name = detector.load().name
     digest = hashlib.sha256(f"{name}\0{dataset.root.resolve()}\0{photographs.state()}".encode()).hexdigest()[:16]
     output = cache_folder() / "aligned" / digest
     while not (output / RECORD).is_file():

@@ -38,7 +38,7 @@ _RETRIED, _SEVERAL = "retried", "several"
 class Choice(Protocol):
     """A detector before it is opened: hashable and small, so that every process opens its own, once."""
 
-    def open(self) -> Finder:
+    def load(self) -> Finder:
         """Return the detector of this process."""
 
 
@@ -110,7 +110,7 @@ def align_photographs(job: AlignJob) -> AlignOutcome:
         OSError: if the output cannot be written.
     """
     photographs = Photographs(job.source)
-    finder = job.detector.open()
+    finder = job.detector.load()
     if isinstance(finder, GivenPoints):
         finder.check_count(len(photographs))
     _refuse_output(job)
@@ -188,7 +188,7 @@ def _publish(space: Workspace, photographs: Photographs, job: AlignJob, detector
 
 def _align_task(task: Task, job: AlignJob) -> list[_Work]:
     """Align some photographs; runs in any process."""
-    finder = job.detector.open()
+    finder = job.detector.load()
     return list(_works(task, finder, job))
 
 

@@ -24,7 +24,7 @@ class DetectorChoice:
 
     word: str = DEFAULT
 
-    def open(self) -> Detector | GivenPoints:
+    def load(self) -> Detector | GivenPoints:
         """Return the detector, opened once in each process; see `open_detector`."""
         return _opened(self)
 

@@ -64,7 +64,7 @@ def test_every_photograph_has_a_row_in_order(result):
 def test_crops_are_what_the_detector_and_the_warp_give(result, folder):
     output, _ = result
     row = rows_of(output)[0]
-    expected = align_face(photograph(0, seed=0).image, DetectorChoice().open())
+    expected = align_face(photograph(0, seed=0).image, DetectorChoice().load())
     crop = cv2.imread(str(output / row["crop"]))[..., ::-1]
     assert np.array_equal(crop, expected.crop)
     points = np.array([[float(row[f"{axis}{number}"]) for axis in "xy"] for number in range(1, 6)])
