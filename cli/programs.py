@@ -29,6 +29,8 @@ PROGRAMS = {
     "identify": Program("look photographs up in a gallery", "cli.answers.identify"),
     "check": Program("say what is in a data set and what looks wrong with it", "cli.check"),
     "convert": Program("turn a data set from one format into another", "cli.convert"),
+    "align": Program("find the face in photographs and cut it out as recognizers expect it", "cli.align"),
+    "fetch": Program("get a face detector that is not embedded, and check it", "cli.fetch"),
     "bench": Program("measure speed and memory against the usual way", "benchmarks.__main__"),
 }
 

@@ -1,7 +1,9 @@
 """Networks that are ready to use: torch alone, no training."""
 
+from models.alignment import NoFaceError, align_photograph
 from models.answers import Answer, Impostors
 from models.calibration import Calibration, Point, calibrate
+from models.detectors import DetectorChoice, open_detector
 from models.face_model import FaceModel, FaceScores, build_matcher, build_occlusion_head, describe
 from models.gallery import Candidate, Found, Gallery
 from models.loading import DamagedCheckpointError, load
@@ -9,7 +11,7 @@ from models.pictures import AS_GIVEN, Aligner
 from models.split_pairs import Plan
 
 __all__ = [
-    "AS_GIVEN", "Aligner", "Answer", "Calibration", "Candidate", "DamagedCheckpointError", "FaceModel", "FaceScores",
-    "Found", "Gallery", "Impostors", "Plan", "Point", "build_matcher", "build_occlusion_head", "calibrate", "describe",
-    "load",
+    "AS_GIVEN", "Aligner", "Answer", "Calibration", "Candidate", "DamagedCheckpointError", "DetectorChoice",
+    "FaceModel", "FaceScores", "Found", "Gallery", "Impostors", "NoFaceError", "Plan", "Point", "align_photograph",
+    "build_matcher", "build_occlusion_head", "calibrate", "describe", "load", "open_detector",
 ]  # fmt: skip

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from options.flags import MAY_CHANGE, Options, flag
 from options.names import (
+    ALIGN_HELP,
+    ALIGNMENTS,
     ARCHS,
     COLOR_SPACES,
     COUNT,
+    DETECTOR_HELP,
     MAP_DTYPES,
     NOT_NEGATIVE,
     OCCLUDERS,
@@ -40,6 +43,8 @@ class EvaluationOptions(Options):
     model_path: str = flag("", "checkpoint of ours, or weights from elsewhere")
     data_path: str = flag("", "folder of identity folders, record file, benchmark set, or folder of such sets")
     follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
+    align: str = flag("auto", ALIGN_HELP, choices=ALIGNMENTS)
+    detector: str = flag("mtcnn", DETECTOR_HELP)
     output_dir: str = flag("experiments/evaluation", "folder for the report")
     batch_size: int = flag(64, "images at a time", within=COUNT)
     adaface_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)

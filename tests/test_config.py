@@ -16,7 +16,7 @@ from options.overrides import BETWEEN_EPOCHS, NEVER
 # The contract of the command line: every flag with its default. Written out, so that a changed default is noticed.
 DEFAULTS = {
     "data_root": None, "train_data_path": None, "val_data_path": None, "swap_color_channel": False,
-    "val_sets": (), "follow_links": False,
+    "val_sets": (), "follow_links": False, "align": "auto", "detector": "mtcnn",
     "use_mxrecord": False, "data_format": None,
     "train_data_subset": None, "max_bad_fraction": 0.001, "custom_num_class": None,
     "val_identities": 0.1, "synthetic_identities": 200, "synthetic_images": 20,
@@ -52,6 +52,7 @@ DEFAULTS = {
 GIVEN = {
     "data_root": ("faces", "faces"), "train_data_path": ("train", "train"), "val_data_path": ("sets", "sets"),
     "val_sets": ("mine,a/b.bin", ("mine", "a/b.bin")), "fars": ("0.5,1e-3", (0.5, 0.001)),
+    "align": ("yes", "yes"), "detector": ("yunet.onnx", "yunet.onnx"),
     "train_data_subset": ("some.txt", "some.txt"), "max_bad_fraction": ("0.01", 0.01),
     "custom_num_class": ("85742", 85742), "val_identities": ("0.25", 0.25), "synthetic_identities": ("40", 40),
     "synthetic_images": ("8", 8), "epochs": ("26", 26), "batch_size": ("64", 64), "lr": ("2e-3", 0.002),

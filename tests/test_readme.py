@@ -49,7 +49,7 @@ def test_programs_and_their_flags_exist(monkeypatch):
             parser = FlagParser(name, "")
             add_flags(parser, ANSWERS[name])
             ANSWERS[name](**parser.read(argv[first_flag(argv) :]))
-    assert {"train", "evaluate", "check", "convert", *ANSWERS} <= set(called)
+    assert {"train", "evaluate", "check", "convert", "align", *ANSWERS} <= set(called)
 
 
 def first_flag(argv):

@@ -7,6 +7,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
 # Its lines on damaged files name none; ours do.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
+from transforms.align import fit_similarity, template_points
 from transforms.augment import crop_with_padding, flip, low_resolution, mirror, photometric
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
 from transforms.occluders import OCCLUDER_FAMILIES, OCCLUDERS, occlude
@@ -23,11 +24,13 @@ __all__ = [
     "TrainingTransform",
     "View",
     "crop_with_padding",
+    "fit_similarity",
     "flip",
     "low_resolution",
     "mirror",
     "occlude",
     "photometric",
+    "template_points",
     "to_image",
     "to_tensor",
     "visibility_map",

@@ -79,6 +79,14 @@ PROGRAMS = {
         },
     ),
     # Not beside the others, whose tables are those of another page.
+    "alignment": Program(
+        repeats=3,
+        flags={
+            "photographs": {"help": "folder of photographs, one face each (drawn faces)"},
+            "detectors": {"nargs": "+", "default": ["mtcnn"], "help": "detectors, as of main.py align (mtcnn)"},
+        },
+        output=Path("experiments/alignment"),
+    ),
     "structures": Program(repeats=1, output=Path("experiments/scaling")),
 }
 

