@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,9 +130,9 @@ class Gallery:
         crops = np.stack([self._aligner.crop(face) for face in photographs])
         titles = [_title(Path(face)) if isinstance(face, str | Path) else "a picture" for face in photographs]
         before = len(self), len(self.photographs)
-        self._extend(crops, [name] * len(crops), titles)
+        clashes = self._extend(crops, [name] * len(crops), titles)
         added = len(self.photographs) - before[1]
-        return Enrolled(len(self) - before[0], added, len(photographs) - added, ())
+        return Enrolled(len(self) - before[0], added, len(photographs) - added - len(clashes), tuple(clashes))
 
     def remove(self, name: str) -> None:
         """Take a person out, with all photographs.
@@ -154,7 +153,9 @@ class Gallery:
         self._strangers = {}
 
     def _add_all(self, people: portraits.People) -> Enrolled:
-        before, failures, num_crops = (len(self), len(self.photographs)), [], 0
+        before, num_crops = (len(self), len(self.photographs)), 0
+        failures: list[str] = []
+        clashes: list[str] = []
         staged = self._copy()
         for start in range(0, len(people.paths), _PHOTOGRAPHS_AT_ONCE):
             stop = min(start + _PHOTOGRAPHS_AT_ONCE, len(people.paths))
@@ -164,12 +165,13 @@ class Gallery:
             num_crops += len(crops)
             if len(crops):
                 owners = [people.names[label] for label in people.labels[start + places].tolist()]
-                staged._extend(crops, owners, [_title(paths[place]) for place in places.tolist()])
+                clashes += staged._extend(crops, owners, [_title(paths[place]) for place in places.tolist()])
         if not num_crops:
             raise ValueError(f"no photograph can be enrolled; the first: {failures[0]}")
         self.__dict__.update(staged.__dict__)
         added = len(self.photographs) - before[1]
-        return Enrolled(len(self) - before[0], added, num_crops - added, tuple(failures))
+        known = num_crops - added - len(clashes)
+        return Enrolled(len(self) - before[0], added, known, (*failures, *clashes))
 
     def _copy(self) -> Gallery:
         """Return a gallery that grows apart from this one; arrays are never changed in place."""
@@ -178,12 +180,23 @@ class Gallery:
         other.names, other.photographs = list(self.names), list(self.photographs)
         return other
 
-    def _extend(self, crops: Crops, owners: Sequence[str], titles: Sequence[str]) -> None:
-        """Add crops, some of which may be there: pool them by person, merge with who is there, append who is not."""
-        digests = np.stack([digest(crop) for crop in crops])
-        new = _first_seen(digests, self._digests)
+    def _extend(self, crops: Crops, owners: Sequence[str], titles: Sequence[str]) -> list[str]:
+        """Add crops, some of which may be there: pool them by person, merge with who is there, append who is not.
+
+        Returns:
+            Why crops are left out that are there as another person's.
+        """
+        digests = np.stack([gallery_file.digest(crop) for crop in crops])
+        new = gallery_file.first_seen(digests, self._digests)
+        holders = {row.tobytes(): self.names[owner] for row, owner in zip(self._digests, self._owners, strict=True)}
+        holders |= {digests[place].tobytes(): owners[place] for place in new}
+        clashes = [
+            f"{title}: the same picture is there as a photograph of {holders[row.tobytes()]}, not of {owner}"
+            for row, owner, title in zip(digests, owners, titles, strict=True)
+            if holders[row.tobytes()] != owner
+        ]
         if not new:
-            return
+            return clashes
         names = list(dict.fromkeys(owners[place] for place in new))
         numbers = {name: number for number, name in enumerate(names)}
         labels = np.array([numbers[owners[place]] for place in new])
@@ -194,6 +207,7 @@ class Gallery:
         self._digests = np.concatenate([self._digests, digests[new]])
         self._owners = np.append(self._owners, [places[owners[place]] for place in new])
         self._strangers = {}
+        return clashes
 
     def _put(self, names: Sequence[str], rows: Templates) -> None:
         places = {name: place for place, name in enumerate(self.names)}
@@ -355,7 +369,7 @@ class Gallery:
         return _threshold_of(strangers, fpir, calibration is not None)
 
     def _own(self, crop: NDArray[np.uint8]) -> Iterator[str]:
-        same = np.flatnonzero((self._digests == digest(crop)).all(1)).tolist()
+        same = np.flatnonzero((self._digests == gallery_file.digest(crop)).all(1)).tolist()
         for place in same[:1]:
             yield (
                 f"the probe is a photograph of the gallery itself ({self.photographs[place]} of"
@@ -371,18 +385,6 @@ def _threshold_of(strangers: NDArray[np.float64], fpir: float, was_calibrated: b
         note = f"{first}threshold that none of {whose} reaches; they are too few to tell what {percent(fpir)} reach"
         return float(np.nextafter(strangers.max(), np.inf)), (note,)
     return threshold_at(strangers, fpir), (f"{first}threshold that {percent(fpir)} of {whose} reach",)
-
-
-def digest(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return what tells a crop from others: 16 bytes of its SHA-256."""
-    data = hashlib.sha256(np.ascontiguousarray(crop).data).digest()
-    return np.frombuffer(data[: gallery_file.DIGEST_BYTES], np.uint8)
-
-
-def _first_seen(digests: NDArray[np.uint8], known: NDArray[np.uint8]) -> list[int]:
-    """Return the places of the digests that are not known, each once."""
-    places = {row.tobytes(): place for place, row in reversed([*enumerate(digests)])}
-    return sorted(places[row] for row in places.keys() - {row.tobytes() for row in known})
 
 
 def _title(path: Path) -> str:

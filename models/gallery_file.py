@@ -7,6 +7,7 @@ and read where they are matched.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import struct
@@ -46,6 +47,18 @@ class Content(NamedTuple):
     templates: Templates
     digests: NDArray[np.uint8]
     owners: NDArray[np.int64]
+
+
+def digest(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return what tells a crop from others: 16 bytes of its SHA-256."""
+    data = hashlib.sha256(np.ascontiguousarray(crop).data).digest()
+    return np.frombuffer(data[:DIGEST_BYTES], np.uint8)
+
+
+def first_seen(digests: NDArray[np.uint8], known: NDArray[np.uint8]) -> list[int]:
+    """Return the places of the digests that are not known, each once."""
+    places = {row.tobytes(): place for place, row in reversed([*enumerate(digests)])}
+    return sorted(places[row] for row in places.keys() - {row.tobytes() for row in known})
 
 
 def write(path: Path, content: Content) -> None:

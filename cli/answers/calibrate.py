@@ -52,10 +52,10 @@ def describe(calibration: Calibration) -> Iterator[str]:
     """Yield the lines of a calibration: a row for each threshold, then what the data cannot tell."""
     chosen, tested = calibration.num_people
     yield f"{chosen} people chose the thresholds, {tested} others tested them; intervals are 95 % over people"
-    yield f"{'score':<8} {'faces':<7} {'FAR':>6} {'threshold':>10}  {'FAR found':<40} TAR found"
+    yield f"{'score':<8} {'faces':<7} {'FAR':>6} {'threshold':>10}  {'FAR found':<46} TAR found"
     for point in calibration.points:
         tar = "not known" if point.tar is None else str(point.tar)
-        values = f"{point.far:>6g} {point.threshold:>10.4f}  {point.found_far!s:<40} {tar}"
+        values = f"{point.far:>6g} {point.threshold:>10.4f}  {point.found_far!s:<46} {tar}"
         yield f"{point.score:<8} {point.condition:<7} {values}"
     if calibration.unresolved:
         yield f"not resolved by these people: FAR {', '.join(f'{far:g}' for far in calibration.unresolved)}"

@@ -120,6 +120,12 @@ def test_enrolling_again_changes_nothing_and_says_so(gallery, people):
     assert len(gallery) == 6 and len(gallery.photographs) == 18
 
 
+def test_a_picture_of_two_people_is_left_out_and_said(gallery, people):
+    done = gallery.add("twin", [people / "p0" / "0.png"])
+    assert done[:3] == (0, 0, 0) and "twin" not in gallery.names
+    assert done.failures == ("p0/0.png: the same picture is there as a photograph of p0, not of twin",)
+
+
 def test_who_is_removed_is_gone_and_can_come_back(gallery, model, people):
     gallery.remove("p2")
     assert gallery.names == ["p0", "p1", "p3", "p4", "p5"] and len(gallery.photographs) == 15
