@@ -7,7 +7,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
 # Its lines on damaged files name none; ours do.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
-from transforms.augment import crop_with_padding, flip, low_resolution, mirror, photometric
+from transforms.augment import crop_with_padding, flip, grayscale, low_resolution, mirror, photometric
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
 from transforms.occluders import OCCLUDER_FAMILIES, OCCLUDERS, occlude
 from transforms.tensor import to_image, to_tensor, visibility_map
@@ -24,6 +24,7 @@ __all__ = [
     "View",
     "crop_with_padding",
     "flip",
+    "grayscale",
     "low_resolution",
     "mirror",
     "occlude",

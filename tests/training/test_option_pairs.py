@@ -17,6 +17,7 @@ from config import (
     OCCLUDERS,
     OCCLUSION_METHODS,
     OPTIMIZERS,
+    OCCLUSION_LOSSES,
     PAIRWISE_REDUCTIONS,
     QACONV_SCORES,
     SAMPLERS,
@@ -50,6 +51,7 @@ FACTORS = {
     "adaface_loss_weight": (0.0, 0.1),
     "qaconv_loss_weight": (0.0, 0.7),
     "occlusion_loss_weight": (0.0, 0.3),
+    "occlusion_loss": tuple(OCCLUSION_LOSSES),
     "partial_fc_rate": (0.0, 0.5, 1.0),
     "gradient_clip_val": (0.0, 1.0),
     "warmup_steps": (0, 2),
@@ -64,6 +66,7 @@ FACTORS = {
     "low_res_augmentation_prob": (0.0, 1.0),
     "crop_augmentation_prob": (0.0, 1.0),
     "photometric_augmentation_prob": (0.0, 1.0),
+    "grayscale_augmentation_prob": (0.0, 1.0),
 }
 # What the ranks exchange, and what keeps them from it.
 RANK_FACTORS = {
