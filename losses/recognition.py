@@ -253,8 +253,8 @@ def occlusion_loss(visibility: Tensor, target: Tensor) -> Tensor:
 def occlusion_cross_entropy(visibility: Tensor, target: Tensor) -> Tensor:
     """Return the mean over cells of the binary cross entropy; arguments, result and errors as `occlusion_loss`.
 
-    A cell that is called wrong with confidence still has a gradient, where that of a squared error vanishes. A cell that
-    is half hidden costs ln 2 at best.
+    A cell that is called wrong with confidence still has a gradient, where that of a squared error vanishes. A cell
+    that is half hidden costs ln 2 at best.
     """
     predicted, true = _checked(visibility, target)
     predicted = predicted.clamp(_LEAST, 1 - _LEAST)

@@ -1,14 +1,11 @@
-"""What the occlusion head finds of photographs behind drawn occluders, kind by kind, with intervals over people.
+"""How much of what drawn occluders hide an occlusion head finds, kind by kind, with intervals over people.
 
-    python -m benchmarks.occlusion_head --model-path last.ckpt --people faces
-
-A cell of the map is hidden where its true visibility is below 0.5, else visible. It is called hidden where the predicted
-one is below a threshold: 0.5, and the one at which 3 % of the visible cells of all images, clean ones too, are lost.
+A cell of the map is hidden where its true visibility is below 0.5, else visible. It is called hidden where the
+predicted one is below a threshold.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +16,8 @@ from numpy.typing import NDArray
 
 import transforms
 from datasets import ImageFolderDataset
-from models import FaceModel, load
-from options.command import FlagParser, launch
-from system.files import atomic_write
+from models import FaceModel
 
-PROGRAM = "python -m benchmarks.occlusion_head"
 CLEAN = "clean"
 LOST = 0.03
 _BATCH, _RESAMPLES = 64, 1000
@@ -94,8 +88,10 @@ def threshold_at(cells: Sequence[Cells], lost: float = LOST) -> float:
     return float(visible[int(lost * len(visible))])
 
 
-def rates(cells: Cells, threshold: float, labels: NDArray[np.int64]) -> dict[str, list[float]]:
+def rates(cells: Cells, threshold: float, labels: NDArray[np.int64]) -> dict[str, list[float] | None]:
     """Return shares of hidden cells found and of visible cells lost, each with its 95 % interval over people.
+
+    In percent, [share, lower, upper]; None where there are no such cells.
 
     Args:
         labels: int64 [N], whose each image is.
@@ -105,12 +101,12 @@ def rates(cells: Cells, threshold: float, labels: NDArray[np.int64]) -> dict[str
     return {name: _with_interval(part.sum(1), whole.sum(1), labels) for name, (part, whole) in found.items()}
 
 
-def _with_interval(part: NDArray[np.int64], whole: NDArray[np.int64], labels: NDArray[np.int64]) -> list[float]:
-    """Return a ratio of sums in percent and its percentile bootstrap interval over people; NaN of nothing."""
+def _with_interval(part: NDArray[np.int64], whole: NDArray[np.int64], labels: NDArray[np.int64]) -> list[float] | None:
+    """Return a ratio of sums in percent and its percentile bootstrap interval over people."""
+    if not whole.any():
+        return None
     sums = np.stack([np.bincount(labels, weights=values) for values in (part, whole)])
     drawn = np.random.default_rng(0).integers(sums.shape[1], size=(_RESAMPLES, sums.shape[1]))
-    if not sums[1].sum():
-        return [float("nan")] * 3
     parts, wholes = sums[:, drawn].sum(2)
     ratios = parts[wholes > 0] / wholes[wholes > 0]
     return [100 * float(value) for value in (sums[0].sum() / sums[1].sum(), *np.quantile(ratios, (0.025, 0.975)))]
@@ -138,39 +134,11 @@ def table(found: dict[str, object]) -> list[str]:
     """Return the lines of the table of what `measure` found."""
     thresholds, kinds = found["thresholds"], found["kinds"]
     assert isinstance(thresholds, dict) and isinstance(kinds, dict)
-    heads = [f"{part} at {name if name != '0.5' else '0.5'}" for name in thresholds for part in ("found", "lost")]
+    heads = [f"{part} at {name}" for name in thresholds for part in ("found", "lost")]
     lines = [f"{'':12}{'MSE':>8}" + "".join(f"{head:>24}" for head in heads)]
     for kind, row in kinds.items():
         cells = [row[name][part] for name in thresholds for part in ("found", "lost")]
-        texts = [f"{value:.1f} [{low:.1f}, {high:.1f}]" for value, low, high in cells]
+        texts = ["{:.1f} [{:.1f}, {:.1f}]".format(*cell) if cell else "-" for cell in cells]
         lines.append(f"{kind:12}{row['mse']:8.4f}" + "".join(f"{text:>24}" for text in texts))
     limits = ", ".join(f"{name}: {value:.3f}" for name, value in thresholds.items())
     return [*lines, f"thresholds: {limits}; {found['num_people']} people, {found['num_draws']} draws"]
-
-
-def main(argv: Sequence[str] | None = None, prog: str = PROGRAM) -> int:
-    """Measure, print a table, write JSON if asked."""
-    parser = FlagParser(prog, __doc__ or "", f"{PROGRAM} --model-path last.ckpt --people faces --draws 5")
-    parser.add_argument("--model-path", type=Path, required=True, help="checkpoint of a run")
-    parser.add_argument("--people", type=Path, required=True, help="folder with a folder of photographs for each person")
-    parser.add_argument("--draws", type=int, default=5, help="times that each photograph is occluded by each kind (5)")
-    parser.add_argument("--output", type=Path, help="JSON file of the figures")
-    args = parser.parse_args(argv)
-    try:
-        model, people = load(args.model_path), read_people(args.people)
-        if model.occlusion_head is None:
-            raise ValueError(f"{args.model_path}: this model has no occlusion head; train with --occlusion_loss_weight")
-        if args.draws < 1:
-            raise ValueError(f"--draws: 1 or more expected, got {args.draws}")
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    found = measure(model, people, args.draws)
-    print("\n".join(table(found)))
-    if args.output is not None:
-        with atomic_write(args.output, "w") as stream:
-            stream.write(json.dumps(found, indent=2) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    launch(PROGRAM, main)
