@@ -12,6 +12,7 @@ from options.names import (
     COUNT,
     HEADS,
     NOT_NEGATIVE,
+    OCCLUSION_HEADS,
     OCCLUSION_LOSSES,
     PAIRWISE_REDUCTIONS,
     POSITIVE,
@@ -39,6 +40,10 @@ class ModelOptions(Options):
     t_alpha: float = flag(
         0.01, "adaface, curricularface: rate at which running statistics follow the batch", within=SHARE
     )
+    occlusion_head: str = flag(
+        "plain", "reads the last feature map; fine: an earlier one of twice its sides too, where edges are",
+        choices=OCCLUSION_HEADS,
+    )  # fmt: skip
     partial_fc_rate: float = flag(
         0.0, "split the head's classes over the ranks, a step sees this share of them; 0 = all on every rank",
         within=SHARE,

@@ -9,6 +9,7 @@ from observed import NUM_PEOPLE, fixed_batch, recognizer, trained_step
 
 import heads
 import losses
+import nets
 from config import HEADS, OCCLUSION_LOSSES, OCCLUSION_METHODS, PAIRWISE_REDUCTIONS, Config
 from transforms import visibility_map
 
@@ -81,6 +82,16 @@ def test_a_loss_weight_multiplies_its_terms(flag, share):
     _, changed, _ = trained_step(**{flag: getattr(Config(), flag) + 1.0})
     assert share(terms) > 0.01
     assert changed - loss == pytest.approx(share(terms), rel=1e-3)
+
+
+@pytest.mark.flag("occlusion_head")
+def test_occlusion_head_fine_reads_the_detail_map_and_trains_both_maps_of_it():
+    assert isinstance(recognizer().occlusion_head, nets.OcclusionHead)
+    model = recognizer(occlusion_head="fine", adaface_loss_weight=0.0, qaconv_loss_weight=0.0)
+    assert isinstance(model.occlusion_head, nets.FineOcclusionHead)
+    model.training_step(fixed_batch(), 0).backward()
+    trained = [model.model.input_layer[0], model.occlusion_head.coarse, model.occlusion_head.fine]
+    assert all(layer.weight.grad.abs().sum() > 0 for layer in trained)
 
 
 @pytest.mark.flag("occlusion_loss")
