@@ -354,6 +354,7 @@ class FaceDataModule(TrainingData):
             low_res_prob=c.low_res_augmentation_prob,
             crop_prob=c.crop_augmentation_prob,
             photometric_prob=c.photometric_augmentation_prob,
+            grayscale_prob=c.grayscale_augmentation_prob,
         )
 
     def val_dataloader(self) -> DataLoader:

@@ -28,6 +28,8 @@ from ops import unit_map
 from options.model import NetworkOptions
 from transforms import IMAGE_SIZE, to_tensor
 
+OcclusionHead = nets.OcclusionHead | nets.FineOcclusionHead
+
 _SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
 _ROUNDING = 1e-3  # how far beyond [-1, 1] a resampled image may be
 
@@ -40,15 +42,14 @@ class FaceScores(NamedTuple):
     combined: float | None  # both, comparable whatever is hidden; None without a matcher or what scores mean
 
 
-def describe(model: nn.Module, occlusion_head: nn.Module | None, images: Tensor) -> Description:
+def describe(model: nn.Module, occlusion_head: OcclusionHead | None, images: Tensor) -> Description:
     """Return what evaluation compares of images [B, 3, 112, 112] in the networks' dtype, in [-1, 1], RGB.
 
     Args:
         model: a backbone, images -> nets.Features.
-        occlusion_head: raw feature map -> visibility; None: the description's visibility is None.
+        occlusion_head: what `build_occlusion_head` builds; None: the description's visibility is None.
     """
-    features = model(images)
-    visibility = None if occlusion_head is None else occlusion_head(features.feature_map)
+    features, visibility = nets.see(model, occlusion_head, images)
     return Description(features.embedding, features.norm, unit_map(features.feature_map), visibility)
 
 
@@ -69,11 +70,13 @@ def build_matcher(
     )
 
 
-def build_occlusion_head(options: NetworkOptions, in_channels: int) -> nets.OcclusionHead | None:
-    """Return the occlusion head that the options ask for, or None."""
+def build_occlusion_head(options: NetworkOptions, model: nets.Backbone) -> OcclusionHead | None:
+    """Return the occlusion head of a backbone that the options ask for, or None."""
     if options.occlusion_loss_weight == 0 and options.occlusion_method == "none":
         return None
-    return nets.OcclusionHead(in_channels)
+    if options.occlusion_head == "fine":
+        return nets.FineOcclusionHead(model.map_shape[0], model.detail_channels)
+    return nets.OcclusionHead(model.map_shape[0])
 
 
 class FaceModel(nn.Module):
@@ -96,7 +99,7 @@ class FaceModel(nn.Module):
         super().__init__()
         self.model = nets.build_model(options.arch, options.embedding_size)
         self.matcher = build_matcher(options, self.model.map_shape) if with_parts else None
-        self.occlusion_head = build_occlusion_head(options, self.model.map_shape[0]) if with_parts else None
+        self.occlusion_head = build_occlusion_head(options, self.model) if with_parts else None
         self.fusion_statistics = fusion_statistics
         self.normalization: ScoreNormalization | None = None
         self.head_name = options.head if with_parts else "not known"

@@ -77,6 +77,11 @@ class AugmentationOptions(Options):
     low_res_augmentation_prob: float = flag(0.0, "share of the images shrunk and enlarged again", within=SHARE)
     crop_augmentation_prob: float = flag(0.0, "share of the images with all but a crop black", within=SHARE)
     photometric_augmentation_prob: float = flag(0.0, "share of the images with other light and color", within=SHARE)
+    grayscale_augmentation_prob: float = flag(
+        0.0,
+        "share of the images without their colors, occluders' too: for data that hold gray photographs",
+        within=SHARE,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,12 @@ HEADS = {
     "magface": "heads.magface:MagFace",
     "subcenter_arcface": "heads.subcenter_arcface:SubcenterArcFace",
 }
+OCCLUSION_HEADS = ("plain", "fine")
+OCCLUSION_LOSSES = {
+    "mse": "losses.recognition:occlusion_loss",
+    "bce": "losses.recognition:occlusion_cross_entropy",
+    "dice": "losses.recognition:occlusion_dice",
+}
 PAIRWISE_REDUCTIONS = {
     "ranking": "losses.recognition:ranking_pairwise_loss",
     "balanced": "losses.recognition:balanced_pairwise_loss",

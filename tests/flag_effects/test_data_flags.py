@@ -195,9 +195,14 @@ def test_val_occlusion_adds_an_image_under_these_occluders(faces):
     assert (sunglasses[:, 2] != clean[:, 1]).any() and (sunglasses[:, 2] != surgical[:, 2]).any()
 
 
-@pytest.mark.flag("low_res_augmentation_prob", "crop_augmentation_prob", "photometric_augmentation_prob")
+@pytest.mark.flag("low_res_augmentation_prob", "crop_augmentation_prob")
+@pytest.mark.flag("photometric_augmentation_prob", "grayscale_augmentation_prob")
 @pytest.mark.parametrize(
-    "flag", ["low_res_augmentation_prob", "crop_augmentation_prob", "photometric_augmentation_prob"]
+    "flag",
+    [
+        *("low_res_augmentation_prob", "crop_augmentation_prob"),
+        *("photometric_augmentation_prob", "grayscale_augmentation_prob"),
+    ],
 )
 def test_augmentation_changes_every_image_in_its_own_way(faces, flag):
     plain = training_batch(data_root=str(faces), occlusion_prob=0.0)
@@ -211,7 +216,9 @@ def test_augmentation_changes_every_image_in_its_own_way(faces, flag):
         return
     assert kept.all()
     squares_are_flat = torch.equal(changed.image[:, ::8, ::8], changed.image[:, 7::8, 7::8])
-    assert squares_are_flat is (flag == "photometric_augmentation_prob")  # it mixes no pixels, shrinking does
+    assert squares_are_flat is (flag != "low_res_augmentation_prob")  # the others mix no pixels, shrinking does
+    is_gray = torch.equal(changed.image, changed.image[..., :1].expand_as(changed.image))
+    assert is_gray is (flag == "grayscale_augmentation_prob")
 
 
 @pytest.mark.flag("num_workers")
