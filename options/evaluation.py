@@ -27,8 +27,8 @@ FARS_HELP = "false-accept rates to report the true-accept rate at; none = those 
 class FusionOptions(Options):
     """Scores of a validation."""
 
-    adaface_eval_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
-    qaconv_eval_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
+    adaface_eval_weight: float = flag(0.7, "weight of the embedding's score", within=NOT_NEGATIVE)
+    qaconv_eval_weight: float = flag(0.3, "weight of the matcher's score", within=NOT_NEGATIVE)
     score_normalization: str = flag(
         "visibility", "scores as distances from impostors' mean at the same visible shares, which each validation"
         " learns from training people, clean and occluded; or as they come", choices=SCORE_NORMALIZATIONS,
@@ -47,8 +47,8 @@ class EvaluationOptions(Options):
     detector: str = flag("mtcnn", DETECTOR_HELP)
     output_dir: str = flag("experiments/evaluation", "folder for the report")
     batch_size: int = flag(64, "images at a time", within=COUNT)
-    adaface_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
-    qaconv_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
+    adaface_weight: float = flag(0.7, "weight of the embedding's score", within=NOT_NEGATIVE)
+    qaconv_weight: float = flag(0.3, "weight of the matcher's score", within=NOT_NEGATIVE)
     score_normalization: str = flag(
         "visibility", "scores as distances from impostors' mean at the same visible shares, where the checkpoint knows"
         " it; or as they come", choices=SCORE_NORMALIZATIONS,

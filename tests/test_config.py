@@ -36,7 +36,7 @@ DEFAULTS = {
     "class_weight": None, "triplet_margin": 1.0,
     "pairwise_reduction": "ranking", "occlusion_method": "masking", "visible_from": 0.2, "occlusion_prob": 0.5,
     "occluders": names.OCCLUDERS, "visibility_gradient": False, "val_occlusion": names.OCCLUDERS,
-    "adaface_eval_weight": 0.5, "qaconv_eval_weight": 0.5, "score_normalization": "visibility", "fars": (),
+    "adaface_eval_weight": 0.7, "qaconv_eval_weight": 0.3, "score_normalization": "visibility", "fars": (),
     "low_res_augmentation_prob": 0.0,
     "crop_augmentation_prob": 0.0, "photometric_augmentation_prob": 0.0, "grayscale_augmentation_prob": 0.0,
     "gpus": 1, "num_workers": 2,
