@@ -1,4 +1,4 @@
-"""The program that evaluates a checkpoint: the command line; cli/folder_evaluation.py does the work."""
+"""The program that evaluates a checkpoint: its command line; what it does is in folder_ and search_evaluation.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def main(argv: Sequence[str], prog: str = "main_eval.py") -> int:
     """Run the program with the words of its command line and return the exit code."""
     options = get_eval_args(argv, prog)
     bound_waiting()  # is read when torch is imported
-    from cli.folder_evaluation import run  # torch is imported only after the options are known to be right
+    from cli.search_evaluation import runner_of  # torch is imported only after the options are known to be right
 
     with user_errors(prog):
-        return run(options)
+        return runner_of(options)(options)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 import models
 import transforms
+from cli.groupings import find_groups, list_groups
 from cli.image_sets import ImageSet, open_sources
+from cli.score_files import save_scores
 from config import EvaluationConfig
 from datasets.faces.folder_scan import refuse_output_within
 from datasets.progress import tracked
@@ -24,26 +26,30 @@ from engine.files import WriteFailures, side_file
 from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
 from evaluation import MAP_DTYPES, FaceDescriptions, describe_batches
 from evaluation.report.results import format_report, write_report
-from evaluation.run import MethodResults, OverDraws, Search, SetResults, build_results, compare, evaluate, identify
-from evaluation.scores.images import Drawn, ImageScores, Scores, Scoring, score_images
-from system.files import atomic_write, make_room
+from evaluation.run import (
+    MethodResults,
+    OverDraws,
+    Search,
+    SetResults,
+    build_results,
+    compare,
+    evaluate,
+    group,
+    identify,
+)
+from evaluation.scores.images import ImageScores, Scores, Scoring, score_images
+from system.files import make_room
 from system.terminal import show
 
 
 def run(options: EvaluationConfig) -> int:
     """Score the pairs, evaluate them, write the report into the output folder, and return the exit code."""
-    refuse_beyond_memory({f"--batch-size {options.batch_size}": options.batch_size * IMAGE_BYTES})
-    folder = Path(options.output_dir)
-    refuse_output_within(Path(options.data_path), folder, "--output-dir")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = runs.lock_folder(folder)
-    make_room(folder, ["run.log"])
-    failures = WriteFailures()
-    runs.log_into(folder, runs.start_log(), failures)
-    options = settle(options)
+    folder, lock, failures, options = begin(options)
     model = load_model(options)
     sources, are_sets = open_sources(options)
+    listed = {source.name: list_groups(source, options) for source in sources}
     scored = {source.name: score(model, source, options) for source in sources}
+    groups = {s.name: find_groups(s, scored[s.name], options, listed[s.name]) for s in sources}
     weights = weights_of(options)
     # A benchmark set is fused by its own folds, as in a run's report; a folder by what the checkpoint brings.
     fitted = None if are_sets or model.fusion_statistics is None else replace(model.fusion_statistics, weights=weights)
@@ -61,7 +67,9 @@ def run(options: EvaluationConfig) -> int:
         if source.labels is not None:
             draws = searches(source, scored[source.name], results[source.name], fuse)
             identify(report, source.name, results[source.name], source.labels, next(draws).exchanged, draws)
-        save_scores(folder / (f"scores_{source.name}.npz" if are_sets else "scores.npz"), source, scored[source.name])
+        group(report, source, results[source.name], groups[source.name], options.seed)
+        path = folder / (f"scores_{source.name}.npz" if are_sets else "scores.npz")
+        save_scores(path, source, scored[source.name], results[source.name])
     write_report(folder, report)
     with side_file(failures, f"{folder.name} pictures"):
         from evaluation.report.plots import plot_report  # matplotlib is not for a run that is refused
@@ -71,6 +79,23 @@ def run(options: EvaluationConfig) -> int:
     show(f"report: {folder}")
     lock.close()
     return failures.exit_code()
+
+
+def begin(options: EvaluationConfig) -> tuple[Path, TextIO, WriteFailures, EvaluationConfig]:
+    """Make and lock the output folder and log into it; return folder, lock, what fails to be written, settled options.
+
+    Raises:
+        ValueError: if the folder lies in the data, is another run's, or the options need more than there is.
+    """
+    refuse_beyond_memory({f"--batch-size {options.batch_size}": options.batch_size * IMAGE_BYTES})
+    folder = Path(options.output_dir)
+    refuse_output_within(Path(options.data_path), folder, "--output-dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = runs.lock_folder(folder)
+    make_room(folder, ["run.log"])
+    failures = WriteFailures()
+    runs.log_into(folder, runs.start_log(), failures)
+    return folder, lock, failures, settle(options)
 
 
 def weights_of(options: EvaluationConfig) -> dict[str, float]:
@@ -185,34 +210,6 @@ def occlude_images(
     return np.stack(
         [transforms.occlude(image, rng, options.occluders).image for image, rng in zip(images, draws, strict=True)]
     )
-
-
-def save_scores(path: Path, source: ImageSet, scored: ImageScores) -> None:
-    """Write the pairs and scores used: `paths` of the images, `first` and `second` into them, issame, folds, scores.
-
-    With `--shortlist` also which pairs were matched. Scores named exchanged are of the occluded pairs with the first
-    image occluded, not the second; those of further draws of occluders have their number. A set without paths has its
-    images' places alone, one without folds none.
-    """
-    pairs = source.pairs
-    arrays: dict[str, Any] = {
-        f"{condition}_{name}": values for condition, by in scored.scores.items() for name, values in by.items()
-    }
-    arrays |= {f"{condition}_matched": matched for condition, matched in scored.matched.items()}
-    for number, drawn in enumerate((Drawn({}, scored.exchanged), *scored.further), 1):
-        of_draw = "" if number == 1 else str(number)
-        arrays |= {f"occluded{of_draw}_{name}": values for name, values in drawn.scores.items()}
-        arrays |= {f"exchanged{of_draw}_{name}": values for name, values in drawn.exchanged.items()}
-    arrays |= {} if pairs.folds is None else {"folds": pairs.folds.astype(np.int32)}
-    with atomic_write(path, "wb") as stream:
-        np.savez_compressed(
-            stream,
-            paths=np.array(source.paths, dtype=np.str_),
-            first=pairs.first.astype(np.int32),
-            second=pairs.second.astype(np.int32),
-            issame=pairs.issame,
-            **arrays,
-        )
 
 
 def describe_run(

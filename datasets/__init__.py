@@ -17,9 +17,11 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 if TYPE_CHECKING:
     from datasets.benchmarks.benchmark import BENCHMARKS, Benchmark, find_benchmarks, load_benchmark, save_benchmark
     from datasets.benchmarks.cache import cache_benchmark, cache_folder
+    from datasets.benchmarks.janus import TemplateSet, open_janus
     from datasets.benchmarks.pair_dataset import PairDataset, PairSample, shard_pairs
     from datasets.benchmarks.pair_files import read_pairs
     from datasets.benchmarks.pairs import Pairs, all_pairs, make_benchmark
+    from datasets.benchmarks.searches import SearchSet, open_rmfrd, open_rof, open_tinyface
     from datasets.faces.alignment import Alignment, check_alignment, warn_of_unaligned
     from datasets.faces.image_folder import ImageFolderDataset
     from datasets.faces.images import UnreadableImageError
@@ -47,9 +49,11 @@ _MODULES = {
     "sampling.graph_sampler": ("GraphBatchSampler",),
     "faces.image_folder": ("ImageFolderDataset",),
     "faces.images": ("UnreadableImageError",),
+    "benchmarks.janus": ("TemplateSet", "open_janus"),
     "benchmarks.pair_dataset": ("PairDataset", "PairSample", "shard_pairs"),
     "benchmarks.pair_files": ("read_pairs",),
     "benchmarks.pairs": ("Pairs", "all_pairs", "make_benchmark"),
+    "benchmarks.searches": ("SearchSet", "open_rmfrd", "open_rof", "open_tinyface"),
     "records.dataset": ("RecordDataset",),
     "records.format": ("RecordError",),
     "records.writer": ("RecordWriter", "write_faces"),
@@ -98,8 +102,10 @@ __all__ = [
     "RecordWriter",
     "Sample",
     "SampleKey",
+    "SearchSet",
     "ShuffleBatchSampler",
     "Subset",
+    "TemplateSet",
     "TrainingView",
     "UnreadableImageError",
     "all_pairs",
@@ -110,6 +116,10 @@ __all__ = [
     "find_benchmarks",
     "load_benchmark",
     "make_benchmark",
+    "open_janus",
+    "open_rmfrd",
+    "open_rof",
+    "open_tinyface",
     "read_indices",
     "read_pairs",
     "save_benchmark",

@@ -1,6 +1,7 @@
 """Verification and identification protocols, score fusion, intervals and reports."""
 
 from evaluation.protocols.bootstrap import (
+    Comparison,
     Draws,
     Interval,
     Resampling,
@@ -8,19 +9,33 @@ from evaluation.protocols.bootstrap import (
     auc_interval,
     auc_measure,
     average,
+    compare_scores,
     paired_bootstrap,
     paired_draws,
+    rate_intervals,
     summarize,
     tar_measure,
 )
 from evaluation.protocols.folds import fold_of_pairs, one_kind_folds, stratified_folds, usual_folds
 from evaluation.protocols.fusion import FusionStatistics, combine_folds, fit_statistics, fuse, fuse_with
-from evaluation.protocols.identification import Identification, leave_one_out, rank_accuracy, tpir_at_fpir
+from evaluation.protocols.groups import GroupFigures, Grouping, figures_by_group, visible_bins
+from evaluation.protocols.identification import Identification, OpenSet, identify, join_searches, leave_one_out
 from evaluation.protocols.normalization import ScoreNormalization, fit_normalization
 from evaluation.protocols.protocol import FARS, MATCHERS, METHODS, MethodResult, evaluate_pairs, score_histogram
-from evaluation.protocols.roc import auc, det, eer, operating_point, roc_curve, roc_points, tar_at_far
+from evaluation.protocols.roc import (
+    auc,
+    clopper_pearson,
+    det,
+    eer,
+    operating_point,
+    roc_curve,
+    roc_points,
+    tar_at_far,
+    tar_at_nearest_far,
+)
+from evaluation.protocols.templates import pool_templates, score_templates
 from evaluation.protocols.validation_rate import fold_mean_rates, validation_rate
-from evaluation.protocols.verification import VerificationResult, best_threshold, verification
+from evaluation.protocols.verification import VerificationResult, best_threshold, decide, verification
 from evaluation.scores.descriptions import (
     FLIP_FUSION,
     Describe,
@@ -43,12 +58,15 @@ __all__ = [
     "MAP_DTYPES",
     "MATCHERS",
     "METHODS",
+    "Comparison",
     "Describe",
     "Description",
     "Draws",
     "FaceDescriptions",
     "FlipFusion",
     "FusionStatistics",
+    "GroupFigures",
+    "Grouping",
     "Hits",
     "Identification",
     "Interval",
@@ -56,6 +74,7 @@ __all__ = [
     "Match",
     "MatchPairs",
     "MethodResult",
+    "OpenSet",
     "Progress",
     "Resampling",
     "ScoreNormalization",
@@ -68,25 +87,32 @@ __all__ = [
     "auc_measure",
     "average",
     "best_threshold",
+    "clopper_pearson",
     "combine_folds",
+    "compare_scores",
+    "decide",
     "describe_batches",
     "describe_with_flip",
     "det",
     "eer",
     "evaluate_pairs",
+    "figures_by_group",
     "fit_normalization",
     "fit_statistics",
     "fold_mean_rates",
     "fold_of_pairs",
     "fuse",
     "fuse_with",
+    "identify",
+    "join_searches",
     "leave_one_out",
     "merge_hits",
     "one_kind_folds",
     "operating_point",
     "paired_bootstrap",
     "paired_draws",
-    "rank_accuracy",
+    "pool_templates",
+    "rate_intervals",
     "roc_curve",
     "roc_points",
     "score_all_pairs",
@@ -94,15 +120,17 @@ __all__ = [
     "score_pair_list",
     "score_pairs",
     "score_shortlisted_pairs",
+    "score_templates",
     "search",
     "shares_of",
     "stratified_folds",
     "summarize",
     "tar_at_far",
+    "tar_at_nearest_far",
     "tar_measure",
-    "tpir_at_fpir",
     "unordered_pairs",
     "usual_folds",
     "validation_rate",
     "verification",
+    "visible_bins",
 ]

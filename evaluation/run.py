@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from evaluation.protocols.bootstrap import Draws, Resampling, accuracy_measure, average, paired_draws, summarize
 from evaluation.protocols.folds import usual_folds
 from evaluation.protocols.fusion import FusionStatistics, fit_statistics
+from evaluation.protocols.groups import Grouping, figures_by_group
 from evaluation.protocols.identification import leave_one_out
 from evaluation.protocols.measured import Measured, mean_draws, mean_figures, mean_measured
 from evaluation.protocols.protocol import MethodResult, evaluate_pairs
+from evaluation.protocols.verification import decide
 from evaluation.report.results import SCHEMA, Results
 from evaluation.scores.descriptions import FLIP_FUSION
 from evaluation.scores.images import Scores
@@ -252,6 +254,33 @@ def warnings_of(sources: Sequence[PairSource]) -> list[str]:
                 f"{len(counts)} have any; the figures are mostly about that person"
             )
     return found
+
+
+def group(
+    report: Results,
+    source: PairSource,
+    results: Mapping[str, MethodResults],
+    groups: Mapping[str, Mapping[str, Grouping]],
+    seed: int = 0,
+) -> None:
+    """Add to the entries of a source the figures of groups of its pairs, decided at the thresholds of all its pairs.
+
+    Args:
+        groups: {condition: {what the groups are by: the groups of its pairs}}.
+        seed: of the intervals.
+    """
+    resampling = _resampling(source, seed)
+    for condition, by in ((name, found) for name, found in groups.items() if found):
+        for method, result in results[condition].items():
+            accepted = decide(result.fold_scores, result.verification.fold_threshold, result.folds)
+            entry: Any = report["benchmarks"][source.name]["conditions"][condition][method]
+            entry["groups"] = {
+                title: {
+                    name: figures.to_dict()
+                    for name, figures in figures_by_group(result.issame, grouping, accepted, resampling).items()
+                }
+                for title, grouping in by.items()
+            }
 
 
 def folds_of(source: PairSource) -> NDArray[np.int64] | int:

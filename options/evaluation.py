@@ -55,6 +55,9 @@ class EvaluationOptions(Options):
     )  # fmt: skip
     fars: tuple[float, ...] = flag((), FARS_HELP, within=RATE)
     pairs: str | None = flag(None, "file with the pairs to score; else all pairs of images")
+    groups: str | None = flag(None, "CSV of person or image and its group: figures by group are reported too")
+    keep_norm: bool = flag(True, "of IJB's templates: images weigh by the length of their features")
+    detector_scores: bool = flag(True, "of IJB's templates: images weigh by the detector's score")
     shortlist: int = flag(0, "match only images with their N nearest by embedding; 0 = all pairs", within=NOT_NEGATIVE)
     map_dtype: str = flag("float16", "how the maps to match are held", choices=MAP_DTYPES)
     map_dir: str | None = flag(None, "folder for files that hold them during the run; else they are in memory")

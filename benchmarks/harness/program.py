@@ -60,6 +60,13 @@ PROGRAMS = {
         },
     ),
     "gallery": Program(flags={"model_path": {"help": "checkpoint of ours (an untrained network)"}}),
+    "evaluation": Program(
+        repeats=3,
+        flags={
+            "images": {"type": int, "default": 13_233, "help": "of the set (%(default)s)"},
+            "resamples": {"type": int, "default": 10_000, "help": "of the bootstrap (%(default)s)"},
+        },
+    ),
     "data": Program(),
     "sampler": Program(
         repeats=3,

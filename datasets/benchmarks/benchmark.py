@@ -14,6 +14,7 @@ from datasets.benchmarks.bcolz_folder import is_bcolz, open_bcolz
 from datasets.benchmarks.benchmark_folder import Benchmark, check_name, is_own_layout, read_folder, save_benchmark
 from datasets.benchmarks.bin_file import open_bin
 from datasets.benchmarks.converted import Source, convert_once
+from datasets.benchmarks.mlfw import is_mlfw, open_mlfw
 from datasets.benchmarks.pair_folder import is_pair_folder, open_pair_folder
 
 __all__ = ["BENCHMARKS", "Benchmark", "find_benchmarks", "load_benchmark", "save_benchmark"]
@@ -39,6 +40,7 @@ _FORMATS = (
     _Format("", is_own_layout, None),
     _Format(".bin", lambda path: path.suffix == ".bin" and path.is_file(), open_bin),
     _Format("", is_bcolz, open_bcolz),
+    _Format("", is_mlfw, open_mlfw),
     _Format("", is_pair_folder, open_pair_folder),
 )
 
@@ -51,7 +53,8 @@ def load_benchmark(
     A set in another format than ours is converted once, into the user's cache folder, and opened from there as long as
     its files stay as they are. Formats, in the order in which they are tried: our own folder with images.npy and
     issame.npy (identities.npy, folds.npy and source.txt are optional); InsightFace's `<name>.bin`; AdaFace's bcolz
-    folder `<name>/` beside `<name>_list.npy`; a folder of identities with pairs.txt (LFW's form) or pairs.csv in it.
+    folder `<name>/` beside `<name>_list.npy`; MLFW's folder `aligned/` beside its pairs.txt; a folder of identities
+    with pairs.txt (LFW's form, MFR2 too) or pairs.csv in it.
 
     Args:
         path_or_dir: the set itself, or the folder that holds it under its name.

@@ -9,6 +9,7 @@ import numpy as np
 
 from datasets.benchmarks.benchmark_folder import PairStream
 from datasets.benchmarks.converted import Source
+from datasets.benchmarks.mlfw import is_mlfw
 from datasets.benchmarks.pair_files import read_pairs
 from datasets.benchmarks.pairs import Pairs
 from datasets.faces.folder_scan import PAIR_FILES
@@ -16,8 +17,8 @@ from datasets.faces.image_folder import ImageFolderDataset
 
 
 def is_pair_folder(folder: Path) -> bool:
-    """Return whether a list of pairs lies in a folder."""
-    return any((folder / name).is_file() for name in PAIR_FILES)
+    """Return whether a list of pairs lies in a folder of identities: MLFW's lies beside one of images."""
+    return any((folder / name).is_file() for name in PAIR_FILES) and not is_mlfw(folder)
 
 
 def open_pair_folder(folder: Path) -> Source:

@@ -14,7 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evaluation.protocols.checks import BoolArray, FloatArray, Folds, check_issame
-from evaluation.protocols.weighted import WeightedMeasure, weighted_accuracy, weighted_auc, weighted_tar_at_far
+from evaluation.protocols.weighted import (
+    WeightedMeasure,
+    weighted_accuracy,
+    weighted_auc,
+    weighted_rates,
+    weighted_tar_at_far,
+)
 
 Measure: TypeAlias = Callable[[ArrayLike, BoolArray], WeightedMeasure]
 _CELLS_AT_ONCE = 2_000_000  # resamples are drawn in blocks of about this many weights: 16 MB
@@ -50,6 +56,26 @@ class Interval(NamedTuple):
     lower: float
     upper: float
     num_resamples: int
+
+
+class Rates(NamedTuple):
+    """Of decisions on pairs: shares of right ones, of genuine pairs accepted, of impostor pairs accepted."""
+
+    accuracy: Interval
+    tar: Interval
+    far: Interval
+
+
+class Comparison(NamedTuple):
+    """A measure of two methods on the same pairs, and the interval of their difference, first minus second.
+
+    p_value: two-sided; how often as much as the difference or its other sign would be drawn if there were none.
+    """
+
+    first: float
+    second: float
+    difference: Interval
+    p_value: float
 
 
 def accuracy_measure(folds: Folds = 10) -> Measure:
@@ -105,6 +131,57 @@ def paired_draws(
     measure = measure or accuracy_measure()
     of_first, of_second = measure(first, labels), measure(second, labels)
     return _draw(lambda weights: of_first(weights) - of_second(weights), labels, resampling)
+
+
+def compare_scores(
+    first: ArrayLike,
+    second: ArrayLike,
+    issame: ArrayLike,
+    measure: Measure | None = None,
+    resampling: Resampling = OVER_PAIRS,
+) -> Comparison:
+    """Compare two methods on the same pairs: both values, the interval of the difference, and its p-value.
+
+    The p-value turns the percentile interval around: twice the share of resamples on the rarer side of 0, ties on both,
+    with one more resample added to either side, so that it is never 0. It is NaN where no resample has the measure.
+
+    Args and raises: as `paired_bootstrap`.
+    Reference: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, Ch. 15.4; Davison, Hinkley, "Bootstrap
+    Methods and their Application", 1997, Ch. 4 (the added resample).
+    """
+    labels = check_issame("compare_scores", issame)
+    measure = measure or accuracy_measure()
+    draws = paired_draws(first, second, labels, measure, resampling)
+    existing = draws.values[~np.isnan(draws.values)]
+    rarer = min(np.count_nonzero(existing <= 0), np.count_nonzero(existing >= 0))
+    p_value = min(1.0, 2 * (1 + rarer) / (1 + existing.size)) if existing.size else float("nan")
+    every = np.ones((1, labels.size))
+    value, other = (float(measure(scores, labels)(every)[0]) for scores in (first, second))
+    return Comparison(value, other, summarize(draws), p_value)
+
+
+def rate_intervals(accepted: ArrayLike, issame: ArrayLike, resampling: Resampling = OVER_PAIRS) -> Rates:
+    """Return the rates of decisions that are made, at a threshold from elsewhere, with their intervals.
+
+    A rate of 0 or 1 has an interval of no width, whatever the number of pairs: `clopper_pearson` then says more. A rate
+    of which there are no pairs is NaN.
+
+    Args:
+        accepted: bool [N]. issame: bool [N].
+        resampling: over what, how often, seed.
+    """
+    labels = check_issame("rate_intervals", issame)
+    decisions = np.asarray(accepted)
+    if decisions.shape != labels.shape or decisions.dtype != np.bool_:
+        raise ValueError(f"rate_intervals: accepted must be bool [{labels.size}], got {decisions.dtype}.")
+    measure = weighted_rates(
+        np.stack([decisions == labels, decisions & labels, decisions & ~labels], axis=1),
+        np.stack([np.ones_like(labels), labels, ~labels], axis=1),
+    )
+    estimates = measure(np.ones((1, labels.size)))[0]
+    blocks = [np.empty((0, 3)), *(measure(weights) for weights in _weights(labels, resampling))]
+    drawn = np.concatenate(blocks)
+    return Rates(*(summarize(Draws(float(one), drawn[:, place])) for place, one in enumerate(estimates)))
 
 
 def auc_interval(scores: ArrayLike, issame: ArrayLike, resampling: Resampling = OVER_PAIRS) -> Interval:

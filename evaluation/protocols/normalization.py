@@ -6,9 +6,9 @@ visible shares; a score's distance from that mean, in such spreads, is comparabl
 
 With a, b the hidden shares of both faces and c the share of cells not seen in both, the terms are 1, a + b, ab,
 a^2 + b^2, c, c^2, standardized. For each matcher the mean and the logarithm of the spread are linear in them: a
-Gaussian of both by maximum likelihood, with a ridge; then how the spread of the scores above one spread differs from it,
-for thresholds lie there. The product of two matchers' normalized scores has its mean
-likewise: their correlation, which says how wide a weighted sum of them spreads. All of it is a few dozen numbers.
+Gaussian of both by maximum likelihood, with a ridge; then how the spread above one spread differs from it, for
+thresholds lie there. The product of two matchers' normalized scores has its mean likewise: their correlation, which
+says how wide a weighted sum of them spreads. All of it is a few dozen numbers.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _raw_terms(shares: Shares) -> FloatArray:
 
 
 def _fit(scores: FloatArray, terms: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the coefficients [6] of mean and log spread: Fisher scoring, then the spread of the upper tail likewise."""
+    """Return the coefficients [6] of mean and log spread, by Fisher scoring; the spread is that of the upper tail."""
     mean = _solve(terms, scores)
     log_std = np.zeros(terms.shape[1])
     log_std[0] = np.log(max(float((scores - terms @ mean).std()), _LEAST_SPREAD))

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import betaincinv
 
 from evaluation.protocols.checks import FloatArray, IntArray, check_both_kinds, check_issame, check_scores
 
@@ -72,26 +73,74 @@ def tar_at_far(scores: ArrayLike, issame: ArrayLike, fars: Sequence[float]) -> d
         ValueError: on disagreeing shapes, NaN scores, a limit outside (0, 1], or no genuine pairs.
     """
     labels = check_issame("tar_at_far", issame)
-    values = check_scores("tar_at_far", scores, labels.size)
-    if not all(0 < far <= 1 for far in fars):
-        raise ValueError(f"tar_at_far: fars must lie in (0, 1], got {list(fars)}.")
+    values = _check_lightly("tar_at_far", scores, labels.size)
+    _check_fars("tar_at_far", fars)
     num_impostor = int((~labels).sum())
-    resolved = [far for far in fars if is_resolved(far, num_impostor)]
     if num_impostor == labels.size:
         raise ValueError("tar_at_far: at least one genuine pair is needed, got none.")
     result = {float(far): float("nan") for far in fars}
-    if resolved:
-        curve = roc_curve(values, labels)
-        result.update({float(far): operating_point(curve, far).tar for far in resolved})
+    if resolved := [float(far) for far in fars if is_resolved(far, num_impostor)]:
+        allowed = {far: _most_accepts(far, num_impostor) for far in resolved}
+        # From below, the first impostor pair that would be one too many; pairs that score more are accepted.
+        places = {far: num_impostor - number - 1 for far, number in allowed.items() if number < num_impostor}
+        ordered = values[~labels]
+        if places:
+            ordered.partition([*places.values()])  # in place: the choice above is a copy
+        genuine = values[labels]
+        accepts = {far: int(np.count_nonzero(genuine > ordered[place])) for far, place in places.items()}
+        result |= {far: accepts.get(far, genuine.size) / genuine.size for far in resolved}
     return result
+
+
+def tar_at_nearest_far(scores: ArrayLike, issame: ArrayLike, fars: Sequence[float]) -> dict[float, float]:
+    """Return for each FAR the TAR at the corner of the ROC whose FAR is nearest, which may lie above the one asked for.
+
+    This is how most published figures on IJB-B and IJB-C are made; `tar_at_far` never exceeds its limit. Of two FARs
+    equally near the larger one counts. Points between others on a straight line are no corners. A FAR that the pairs do
+    not resolve is not refused: it gives the TAR at a FAR of 0, as the published script does.
+
+    Args:
+        scores: [N] floating, larger = more alike; accepted when score >= threshold.
+        issame: bool [N] of both kinds.
+        fars: in (0, 1].
+    Raises:
+        ValueError: on disagreeing shapes, NaN scores, one kind of pairs only, or a FAR outside (0, 1].
+    Reference: InsightFace's evaluation of IJB, which takes scikit-learn's curve without collinear points.
+    """
+    _check_fars("tar_at_nearest_far", fars)
+    curve = roc_curve(scores, issame)
+    corners = _corners(curve, int(np.count_nonzero(issame)))[::-1]
+    far = curve.far[corners]
+    return {float(wanted): float(curve.tar[corners[np.argmin(np.abs(far - wanted))]]) for wanted in fars}
+
+
+def clopper_pearson(num_found: int, num_trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the exact (conservative) interval of a share of which num_found of num_trials were seen.
+
+    It takes the trials for independent, which pairs that share people are not: a check of a bootstrap, no replacement.
+
+    Raises:
+        ValueError: unless 0 <= num_found <= num_trials, num_trials >= 1 and 0 < confidence < 1.
+    Reference: Clopper, Pearson, "The use of confidence or fiducial limits", Biometrika 26(4), 1934.
+    """
+    if not 0 <= num_found <= num_trials or num_trials < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            "clopper_pearson: 0 <= num_found <= num_trials >= 1 and a confidence in (0, 1) are needed, got"
+            f" {num_found}, {num_trials}, {confidence}."
+        )
+    tail, num_others = (1 - confidence) / 2, num_trials - num_found
+    lower = float(betaincinv(num_found, num_others + 1, tail)) if num_found else 0.0
+    upper = float(betaincinv(num_found + 1, num_others, 1 - tail)) if num_others else 1.0
+    return lower, upper
 
 
 def auc(scores: ArrayLike, issame: ArrayLike) -> float:
     """Return the share of (genuine, impostor) comparisons ranked right, ties counting half. In [0, 1]."""
     labels = check_issame("auc", issame)
     check_both_kinds("auc", labels)
-    values = check_scores("auc", scores, labels.size)
-    genuine, impostor = values[labels], np.sort(values[~labels])
+    values = _check_lightly("auc", scores, labels.size)
+    genuine, impostor = values[labels], values[~labels]
+    impostor.sort()  # in place: the choice above is a copy
     below = np.searchsorted(impostor, genuine, side="left")
     not_above = np.searchsorted(impostor, genuine, side="right")
     return float(np.mean(below + not_above) / (2 * impostor.size))
@@ -102,14 +151,15 @@ def det(scores: ArrayLike, issame: ArrayLike) -> tuple[FloatArray, FloatArray, F
 
     A pair is accepted when score >= threshold. fmr is the share of impostor pairs accepted, fnmr that of genuine pairs
     refused. Of the thresholds on which every genuine pair is accepted only the highest is kept, and of those on which
-    no impostor pair is, only the lowest: the rest are better by no measure.
+    no impostor pair is, only the lowest (+inf where an impostor pair has the highest score): the rest are better by no
+    measure.
 
     Raises:
         ValueError: on disagreeing shapes, NaN scores, or one kind of pairs only.
     Reference: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
     """
     curve = roc_curve(scores, issame)
-    strictest = int(np.searchsorted(curve.num_false_accepts[1:], curve.num_false_accepts[1], side="right"))
+    strictest = int(np.searchsorted(curve.num_false_accepts, 0, side="right")) - 1
     most_lenient = 1 + int(np.searchsorted(curve.tar[1:], 1.0))
     kept = slice(strictest, most_lenient + 1)
     return curve.far[kept][::-1], 1 - curve.tar[kept][::-1], curve.threshold[kept][::-1]
@@ -142,3 +192,29 @@ def roc_points(curve: RocCurve, num_points: int = 200) -> tuple[FloatArray, Floa
     far = np.geomspace(1 / num_impostor, 1, num_points)
     far[[0, -1]] = 1 / num_impostor, 1  # geomspace may miss its ends by one rounding
     return far, curve.tar[np.searchsorted(curve.far, far, side="right") - 1]
+
+
+def _check_fars(place: str, fars: Sequence[float]) -> None:
+    if not all(0 < far <= 1 for far in fars):
+        raise ValueError(f"{place}: fars must lie in (0, 1], got {list(fars)}.")
+
+
+def _corners(curve: RocCurve, num_genuine: int) -> IntArray:
+    """Return the points of a curve that do not lie on a straight line between two others at equal steps."""
+    counts = np.stack([curve.num_false_accepts, np.rint(curve.tar * num_genuine).astype(np.int64)])
+    is_corner = np.ones(curve.far.size, dtype=np.bool_)
+    is_corner[2:-1] = np.diff(counts[:, 1:], 2).any(0)  # the first point, which accepts nothing, always stays
+    return np.flatnonzero(is_corner)
+
+
+def _check_lightly(place: str, scores: ArrayLike, num_pairs: int) -> NDArray[np.floating]:
+    """Return scores as `check_scores` does, but float32 as float32: all pairs of a set are a hundred million."""
+    array = np.asarray(scores)
+    is_sound = array.dtype == np.float32 and array.shape == (num_pairs,) and not np.isnan(array).any()
+    return array if is_sound else check_scores(place, scores, num_pairs)
+
+
+def _most_accepts(far: float, num_impostor: int) -> int:
+    """Return the largest number of false accepts whose quotient is at most far; quotients as in `roc_curve`."""
+    number = min(num_impostor, int(far * num_impostor) + 1)
+    return number if number / num_impostor <= far else number - 1

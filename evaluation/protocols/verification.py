@@ -59,6 +59,20 @@ def verification(
     return VerificationResult(float(fold_accuracy.mean()), float(fold_accuracy.std()), fold_accuracy, fold_threshold)
 
 
+def decide(scores: ArrayLike, thresholds: ArrayLike, folds: Folds = 10) -> BoolArray:
+    """Return which pairs are accepted, bool [N], each at the threshold of its own fold; see `verification`.
+
+    Args:
+        scores: [N], or [F, N] as `verification` takes them.
+        thresholds: [F], of the folds.
+        folds: a count or an integer array [N].
+    """
+    values, by_fold = np.asarray(scores), np.asarray(thresholds)
+    fold_of_pair = fold_of_pairs(folds, values.shape[-1])
+    own = values if values.ndim == 1 else values[fold_of_pair, np.arange(values.shape[1])]
+    return own > by_fold[fold_of_pair]
+
+
 def best_threshold(
     scores: FloatArray, issame: BoolArray, thresholds: FloatArray | None = None, balanced: bool = False
 ) -> float:

@@ -117,6 +117,17 @@ def weighted_tars_at_fars(scores: ArrayLike, issame: BoolArray, fars: Sequence[f
     return measure
 
 
+def weighted_rates(counted: BoolArray, chosen: BoolArray) -> WeightedMeasure:
+    """Return the weighted shares of the chosen pairs that are counted, [R, K] for columns [N, K] of both."""
+    columns, num_rates = np.concatenate([counted, chosen], axis=1).astype(np.float64), counted.shape[1]
+
+    def measure(weights: FloatArray) -> FloatArray:
+        found = weights @ columns
+        return _divide(found[:, :num_rates], found[:, num_rates:])
+
+    return measure
+
+
 def weighted_auc(scores: ArrayLike, issame: BoolArray) -> WeightedMeasure:
     """Return the weighted share of (genuine, impostor) comparisons ranked right, ties counting half."""
     check_both_kinds("weighted_auc", issame)

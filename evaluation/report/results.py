@@ -20,7 +20,10 @@ Schema (every number may be null: it cannot be computed, or is infinite):
                     where every image was searched among all others, identification {rank_accuracy {k: share},
                     num_probes, num_strangers, probes and gallery ("clean" or "occluded", how their images are)}; where
                     occluders were drawn several times, occlusion_draws {num, std {measure: number}}: figures are means
-                    over the draws, std their sample deviations, histogram is that of the first draw
+                    over the draws, std their sample deviations, histogram and groups are those of the first draw;
+                    where pairs were grouped, groups {by what: {name: {num_genuine, num_impostor, num_people, accuracy,
+                    tar, far, tar_exact, far_exact}}}: rates at the thresholds of the whole set with their intervals,
+                    the exact ones as if pairs were independent
     comparisons (optional) {text: {estimate, lower, upper, num_resamples}}, paired differences of measures
     warnings    (optional) texts: what makes the figures say less than they seem to
 
@@ -148,7 +151,7 @@ def format_table(results: Results) -> str:
     lines = [
         f"Verification accuracy in %, mean over folds{_synthetic_mark(results)}{head}",
         "",
-        *_aligned(header + rows),
+        *aligned(header + rows),
     ]
     lines += [line for benchmark in benchmarks.items() for line in _imbalance(*benchmark)]
     if results["missing"]:
@@ -174,6 +177,7 @@ def format_report(results: Results) -> str:
                 method: entry["identification"] for method, entry in entries.items() if "identification" in entry
             }:
                 parts.append(_identification(title, found))
+            parts += [_groups(title, method, entry["groups"]) for method, entry in entries.items() if "groups" in entry]
     if results.get("comparisons"):
         lines = [f"  {name}: {_interval(entry)}" for name, entry in results["comparisons"].items()]
         parts.append("\n".join(["Paired differences", *lines, ""]))
@@ -245,7 +249,7 @@ def _details(title: str, entries: Mapping[str, Entry]) -> str:
         if drawn := entry.get("occlusion_draws"):
             rows.append(_spread(drawn, fars))
     notes = [first["tar_at_far"][far]["note"] for far in fars if first["tar_at_far"][far]["note"]]
-    return "\n".join([f"{title}: {_pairs(first)}", *(f"  {line}" for line in [*_aligned(rows), *notes]), ""])
+    return "\n".join([f"{title}: {_pairs(first)}", *(f"  {line}" for line in [*aligned(rows), *notes]), ""])
 
 
 def _spread(drawn: Entry, fars: Sequence[str]) -> list[str]:
@@ -268,10 +272,27 @@ def _identification(title: str, entries: Mapping[str, Entry]) -> str:
     )
     if "probes" in first:
         facts += f"; probes are {first['probes']}, the others {first['gallery']}"
-    return "\n".join([f"{title}, identification: {facts}", *(f"  {line}" for line in _aligned(rows)), ""])
+    return "\n".join([f"{title}, identification: {facts}", *(f"  {line}" for line in aligned(rows)), ""])
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def _groups(title: str, method: str, groups: Mapping[str, Mapping[str, Entry]]) -> str:
+    lines = [
+        f"{title}, {METHOD_NAMES[method]}, by group, at the thresholds of the whole set (exact: as if independent)"
+    ]
+    for by, entries in groups.items():
+        rows = [[by, "genuine", "impostor", "people", "accuracy", "TAR", "exact", "FAR", "exact"]]
+        for name, entry in entries.items():
+            people = "-" if entry["num_people"] is None else f"{entry['num_people']:,}"
+            counts = [f"{entry[kind]:,}" for kind in ("num_genuine", "num_impostor")]
+            rates = [_interval(entry["accuracy"])]
+            for rate in ("tar", "far"):
+                rates += [_interval(entry[rate]), f"[{', '.join(_number(end, 4) for end in entry[f'{rate}_exact'])}]"]
+            rows.append([printable(name), *counts, people, *rates])
+        lines += [f"  {line}" for line in aligned(rows)]
+    return "\n".join([*lines, ""])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows as lines whose columns are padded to equal width, the first to the left, numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

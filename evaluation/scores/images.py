@@ -15,6 +15,7 @@ from evaluation.scores.comparable import Sides, comparable_scores
 from evaluation.scores.descriptions import FaceDescriptions
 from evaluation.scores.scoring import score_all_pairs, score_pair_list
 from evaluation.scores.search import score_shortlisted_pairs
+from evaluation.scores.shares import image_shares
 
 Scores: TypeAlias = Mapping[str, NDArray[np.float32]]  # by matcher, [N] in the order of the source's pairs
 
@@ -56,12 +57,15 @@ class Drawn(NamedTuple):
 
 
 class ImageScores(NamedTuple):
-    """Scores of all pairs of a source, those of further draws of occluders apart."""
+    """Scores of all pairs of a source, those of further draws of occluders apart, and what can be seen of each face."""
 
     scores: dict[str, Scores]  # by condition
     matched: dict[str, NDArray[np.bool_]]  # where a shortlist chose: which pairs the matcher saw, by condition, [N]
     exchanged: Scores = MappingProxyType({})  # as in `Drawn`, of the first draw
     further: Sequence[Drawn] = ()
+    # By condition, [2, M]: of each image as the first and as the second of a pair, the visible share that the occlusion
+    # head predicts, behind the occluders of the first draw; empty: there is none.
+    visible: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 
 
 def score_images(
@@ -90,6 +94,7 @@ def score_images(
     """
     matcher, normalization = scoring
     matched: dict[str, NDArray[np.bool_]] = {}
+    visible: dict[str, NDArray[np.float32]] = {}
 
     def score(first: FaceDescriptions, second: FaceDescriptions, condition: str) -> Scores:
         watch, seen = partial(progress, description=f"scoring {condition} pairs"), None
@@ -106,14 +111,19 @@ def score_images(
         return comparable_scores(found, Sides(first, second, source.places), normalization, seen)
 
     def score_hidden(hidden: FaceDescriptions) -> Drawn:
-        scores = score(hidden if hide_both else clean, hidden, "occluded")
+        first = hidden if hide_both else clean
+        scores = score(first, hidden, "occluded")
+        if "occluded" not in visible and (shares := image_shares(first, hidden)) is not None:
+            visible["occluded"] = shares
         is_searched = source.places is None and not hide_both
         return Drawn(scores, score(hidden, clean, "occluded") if is_searched else {})
 
     clean = describe(source.images)
     with torch.inference_mode():
         scores = {"clean": score(clean, clean, "clean")}
+        if (shares := image_shares(clean, clean)) is not None:
+            visible["clean"] = shares
         drawn = [score_hidden(describe(hide(source.images))) for hide in hides]
     if not drawn:
-        return ImageScores(scores, matched)
-    return ImageScores({**scores, "occluded": drawn[0].scores}, matched, drawn[0].exchanged, drawn[1:])
+        return ImageScores(scores, matched, visible=visible)
+    return ImageScores({**scores, "occluded": drawn[0].scores}, matched, drawn[0].exchanged, drawn[1:], visible)

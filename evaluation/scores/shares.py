@@ -39,6 +39,16 @@ def shares_of(
     return _of_all(own, others) if places is None else _of_list(own, others, places)
 
 
+def image_shares(*sides: FaceDescriptions) -> NDArray[np.float32] | None:
+    """Return the visible share of each image on each side, [S, B], over its views; None where visibility is not known.
+
+    Args:
+        sides: descriptions of B images each.
+    """
+    seen = [cells.mean(1) for side in sides if (cells := _visible_cells(side)) is not None]
+    return torch.stack(seen).numpy() if len(seen) == len(sides) else None
+
+
 def _visible_cells(descriptions: FaceDescriptions) -> Tensor | None:
     """Return the visibility of all cells of all views, [B, K] float32 on the CPU."""
     seen = [view.visibility for view in descriptions.views]

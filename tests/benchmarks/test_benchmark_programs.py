@@ -1,6 +1,7 @@
 """Every benchmark at a tiny size: it runs, prints its rows and writes its JSON. No figure is judged here."""
 
 import json
+import sys
 import time
 
 import cv2
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_benchmarks
-from benchmarks import alignment, data, gallery, head, qaconv, sampler, step, synthetic, threads, validation
+from benchmarks import alignment, data, evaluation, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
 from benchmarks.harness import floor
 from benchmarks.harness.program import QACONV_ROWS, read, run
@@ -176,6 +177,17 @@ def test_gallery(tmp_path, capsys):
     assert whole["time_ratio"] == 1 and whole["recall"] == 100 and len(others) == 5
     (enrolled,) = rows["gallery_people"]
     assert enrolled["what"] == "500 people, int8" and enrolled["seconds"] > 0
+
+
+def test_evaluation(tmp_path, capsys):
+    rows = run_tiny(evaluation, tmp_path, capsys)["evaluation"]
+    assert [row["what"] for row in rows if row["time_ratio"] is not None] == [evaluation.FIGURES, evaluation.PEER]
+    assert rows[0]["num_resamples"] == 50 and rows[-1]["num_pairs"] == 66 * 65 // 2
+
+
+def test_evaluation_without_its_peer_says_so(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
+    assert evaluation.peer(None, None) is None and "not installed" in capsys.readouterr().out
 
 
 def test_sampler(tmp_path, capsys):

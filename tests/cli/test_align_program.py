@@ -10,7 +10,7 @@ import pytest
 from photographs import background, photograph, write
 from programs import ROOT
 
-from cli import align, fetch
+from cli.data import align, fetch
 from models import detectors
 from models.detectors import fetched_file, yunet
 from options.command import user_errors

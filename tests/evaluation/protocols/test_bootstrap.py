@@ -15,9 +15,13 @@ from evaluation import (
     auc_interval,
     auc_measure,
     average,
+    best_threshold,
+    compare_scores,
+    decide,
     fold_of_pairs,
     paired_bootstrap,
     paired_draws,
+    rate_intervals,
     summarize,
     tar_at_far,
     tar_measure,
@@ -206,3 +210,89 @@ def test_one_identity_is_refused():
     with pytest.raises(ValueError, match="at least two identities"):
         resampling = Resampling(np.ones((2, 2), int))
         paired_bootstrap([0.1, 0.2], [0.1, 0.2], np.array([True, True]), accuracy_measure(2), resampling)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_rates_of_decisions_are_those_of_repeated_pairs(seed):
+    scores, issame = drawn_pairs(seed=seed)
+    people = np.stack([np.arange(40) // 4, np.arange(40) // 4 + 10 * (1 - issame)], axis=1)
+    accepted = scores > 0.4
+    resampling = Resampling(people, 25, seed)
+    weights = np.concatenate(list(_weights(issame, resampling))).astype(int)
+    for rate, chosen in (("accuracy", issame | True), ("tar", issame), ("far", ~issame)):
+        right = accepted == issame if rate == "accuracy" else accepted
+        found = getattr(rate_intervals(accepted, issame, resampling), rate)
+        drawn = [np.repeat(right[chosen], row[chosen]).mean() for row in weights if row[chosen].sum()]
+        assert found.estimate == pytest.approx(right[chosen].mean())
+        assert found.num_resamples == len(drawn)
+        assert (found.lower, found.upper) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+
+
+def test_ten_thousand_draws_over_people_at_a_fixed_threshold_take_seconds():
+    rng = np.random.default_rng(0)
+    issame = np.arange(6000) < 3000
+    first = rng.integers(5749, size=6000)
+    people = np.stack([first, np.where(issame, first, (first + 1) % 5749)], axis=1)
+    start = time.process_time()
+    interval = rate_intervals(rng.random(6000) < 0.9, issame, Resampling(people, 10_000, 0)).tar
+    assert interval.num_resamples == 10_000 and 0.88 < interval.lower < interval.estimate < interval.upper < 0.92
+    assert time.process_time() - start < 5
+
+
+def test_a_comparison_tells_a_better_method_from_an_equal_one():
+    scores, issame = drawn_pairs(600, seed=3, decimals=6)
+    noise = np.random.default_rng(1).normal(size=(2, 600))
+    resampling = Resampling(num_resamples=500)
+    better = compare_scores(scores + 0.2 * noise[0], scores + 2 * noise[1], issame, auc_measure(), resampling)
+    assert better.first == pytest.approx(auc(scores + 0.2 * noise[0], issame))
+    assert better.second == pytest.approx(auc(scores + 2 * noise[1], issame))
+    assert better.difference.estimate == pytest.approx(better.first - better.second) and better.difference.lower > 0
+    assert better.p_value == pytest.approx(2 / 501)
+    turned = compare_scores(scores + 2 * noise[1], scores + 0.2 * noise[0], issame, auc_measure(), resampling)
+    assert turned.difference.estimate == -better.difference.estimate and turned.p_value == better.p_value
+    same = compare_scores(scores, np.exp(scores), issame, auc_measure(), resampling)
+    assert same.p_value == 1.0 and same.difference.estimate == 0
+
+
+def test_p_values_of_equal_methods_are_below_a_tenth_about_as_often_as_that():
+    values = []
+    for seed in range(120):
+        scores, issame = drawn_pairs(200, seed, decimals=6)
+        first, second = scores + np.random.default_rng(seed + 1000).normal(size=(2, 200))
+        values.append(compare_scores(first, second, issame, auc_measure(), Resampling(num_resamples=200)).p_value)
+    assert 0.03 < np.mean(np.array(values) < 0.1) < 0.2
+
+
+def test_a_threshold_fitted_on_the_test_part_flatters_chance_and_the_protocol_does_not():
+    """The planted leak: scores that say nothing, and a threshold for each fold from its own pairs."""
+    honest, leaked = [], []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        scores, issame = rng.normal(size=100), np.arange(100) % 2 == 0
+        result = verification(scores, issame)
+        fold = fold_of_pairs(10, 100)
+        own = [best_threshold(scores[fold == f], issame[fold == f]) for f in range(10)]
+        decisions = decide(scores, result.fold_threshold)
+        assert np.mean(decisions == issame) == pytest.approx(result.accuracy)
+        honest.append(result.accuracy)
+        leaked.append(np.mean(decide(scores, own) == issame))
+    assert abs(np.mean(honest) - 0.5) < 0.03  # a leak in `verification` would show here
+    assert np.mean(leaked) > 0.6
+
+
+def test_no_answer_of_a_fold_moves_its_own_threshold():
+    scores, issame = drawn_pairs(100, seed=5, decimals=6)
+    plain = verification(scores, issame).fold_threshold
+    for fold in range(10):
+        test = fold_of_pairs(10, 100) == fold
+        turned = np.where(test, ~issame, issame)
+        assert verification(scores, turned).fold_threshold[fold] == plain[fold]
+        moved = np.where(test, scores + np.random.default_rng(fold).normal(size=100), scores)
+        assert verification(moved, issame).fold_threshold[fold] == plain[fold]
+
+
+@pytest.mark.parametrize(("accepted", "message"), [([1, 0], "must be bool"), (np.array([True]), r"must be bool \[2\]")])
+def test_refused_decisions(accepted, message):
+    with pytest.raises(ValueError, match=message):
+        rate_intervals(accepted, np.array([True, False]))

@@ -5,10 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs import ROOT
+from scipy.stats import binom
+from sklearn import metrics
 from sklearn.metrics import roc_auc_score
 
 from evaluation import (
     auc,
+    clopper_pearson,
     det,
     eer,
     fold_mean_rates,
@@ -16,6 +19,7 @@ from evaluation import (
     roc_curve,
     roc_points,
     tar_at_far,
+    tar_at_nearest_far,
     validation_rate,
 )
 
@@ -165,6 +169,13 @@ def test_golden_eer_and_det(name):
     expected = [golden[f"{name}_det_{what}"] for what in ("fpr", "fnr", "thresholds")]
     for found, wanted in zip(det(scores, issame), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-12, rtol=0)
+    for limit in ("0.01", "0.001"):
+        point = operating_point(roc_curve(scores, issame), float(limit))
+        assert point.num_false_accepts == int(golden[f"{name}_false_accepts_at_fmr_{limit}"])
+        assert 1 - point.tar == pytest.approx(float(golden[f"{name}_fnmr_at_fmr_{limit}"]), abs=1e-12)
+        interval = clopper_pearson(point.num_false_accepts, len(impostor))
+        expected = golden[f"{name}_fmr_clopper_pearson_95_at_{limit}"]
+        np.testing.assert_allclose(interval, expected, rtol=0, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=50)
@@ -186,3 +197,54 @@ def test_eer_of_equal_scores_is_a_half_and_of_inverted_ones_one():
     assert eer(np.zeros(5), issame) == 0.5
     assert eer(issame.astype(float), issame) == 0.0
     assert eer(-issame.astype(float), issame) == 1.0
+
+
+@settings(deadline=None, max_examples=60)
+@given(num_pairs=st.integers(4, 60), seed=st.integers(0, 10_000))
+def test_det_eer_and_nearest_far_agree_with_scikit_learn(num_pairs, seed):
+    scores, issame = drawn_pairs(num_pairs, seed)
+    for found, wanted in zip(det(scores, issame), metrics.det_curve(issame, scores), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-12, rtol=0)
+    far, tar, _ = metrics.roc_curve(issame, scores, drop_intermediate=False)
+    crossing = np.interp(0.0, far - (1 - tar), far)
+    assert eer(scores, issame) == pytest.approx(crossing, abs=1e-12)
+    far, tar, _ = (side[::-1] for side in metrics.roc_curve(issame, scores))
+    wanted = [1e-6, 0.03, 0.1, 0.25, 0.5, 1.0]
+    expected = {limit: tar[np.argmin(np.abs(far - limit))] for limit in wanted}
+    assert tar_at_nearest_far(scores, issame, wanted) == expected
+
+
+def test_the_two_conventions_of_tar_at_far_differ_where_no_point_meets_the_far():
+    issame = np.arange(30) < 10
+    scores = np.where(issame, np.arange(30) % 10, -1.0)
+    scores[[20, 21, 22]] = 4.5, 3.5, 2.5  # 0, 1, 2, 3 false accepts of 20 for TARs of 0.5, 0.6, 0.7, 1
+    assert tar_at_far(scores, issame, [0.09]) == {0.09: 0.6}
+    assert tar_at_nearest_far(scores, issame, [0.09]) == {0.09: 0.7}
+
+
+@settings(deadline=None, max_examples=60)
+@given(num_trials=st.integers(1, 400), share=st.floats(0, 1), confidence=st.sampled_from([0.8, 0.95, 0.99]))
+def test_clopper_pearson_ends_where_what_was_seen_becomes_improbable(num_trials, share, confidence):
+    num_found = round(share * num_trials)
+    lower, upper = clopper_pearson(num_found, num_trials, confidence)
+    tail = (1 - confidence) / 2
+    assert 0 <= lower <= num_found / num_trials <= upper <= 1
+    if num_found:
+        assert binom.sf(num_found - 1, num_trials, lower) == pytest.approx(tail, rel=1e-6)
+    if num_found < num_trials:
+        assert binom.cdf(num_found, num_trials, upper) == pytest.approx(tail, rel=1e-6)
+
+
+def test_three_trials_without_an_error_follow_the_rule_of_three():
+    assert clopper_pearson(0, 1000)[1] == pytest.approx(3.7 / 1000, rel=0.01)
+    for arguments in ((5, 4), (-1, 4), (0, 0), (1, 4, 1.0)):
+        with pytest.raises(ValueError, match="0 <= num_found <= num_trials"):
+            clopper_pearson(*arguments)
+
+
+def test_float32_scores_give_the_figures_of_the_same_numbers_in_float64():
+    scores, issame = drawn_pairs(500, 3)
+    narrow, fars = scores.astype(np.float32), [0.02, 0.1, 1.0]
+    assert auc(narrow, issame) == auc(narrow.astype(np.float64), issame)
+    assert tar_at_far(narrow, issame, fars) == tar_at_far(narrow.astype(np.float64), issame, fars)
+    assert narrow.tolist() == scores.astype(np.float32).tolist()  # sorting left the caller's array alone

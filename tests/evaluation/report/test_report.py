@@ -219,6 +219,18 @@ def test_a_report_that_could_not_be_reproduced_is_refused(results, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_groups_are_a_table_of_rates_with_both_kinds_of_interval(results):
+    rate = {"estimate": 0.9, "lower": 0.8, "upper": 0.95, "num_resamples": 400}
+    none = {"estimate": None, "lower": None, "upper": None, "num_resamples": 0}
+    group = {"num_genuine": 1200, "num_impostor": 0, "num_people": None, "accuracy": rate, "tar": rate, "far": none}
+    group |= {"tar_exact": [0.88, 0.92], "far_exact": [None, None]}
+    results["benchmarks"]["lfw"]["conditions"]["clean"]["adaface"]["groups"] = {"--groups": {"mask\x1b": group}}
+    lines = format_report(results).splitlines()
+    (row,) = [line for line in lines if line.strip().startswith("mask")]
+    assert "\x1b" not in row and "1,200" in row and row.count("0.9000 [0.8000, 0.9500]") == 2
+    assert "[0.8800, 0.9200]" in row and "- [-, -]" in row and row.endswith("[-, -]")
+
+
 def test_results_of_schema_1_are_read_and_reported_without_what_they_lack(results, tmp_path):
     found = {"rank_accuracy": {"1": 0.5, "5": 0.75}, "num_probes": 1200, "num_strangers": 3}
     results["benchmarks"]["lfw"]["conditions"]["clean"]["qaconv"]["identification"] = found
