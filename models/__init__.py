@@ -1,6 +1,6 @@
 """Networks that are ready to use: torch alone, no training."""
 
-from models.alignment import NoFaceError, align_photograph
+from models.alignment import NoFaceError, align_photograph, aligner
 from models.answers import Answer, Impostors
 from models.calibration import Calibration, Point, calibrate
 from models.detectors import DetectorChoice, open_detector
@@ -13,5 +13,5 @@ from models.split_pairs import Plan
 __all__ = [
     "AS_GIVEN", "Aligner", "Answer", "Calibration", "Candidate", "DamagedCheckpointError", "DetectorChoice",
     "FaceModel", "FaceScores", "Found", "Gallery", "Impostors", "NoFaceError", "Plan", "Point", "align_photograph",
-    "build_matcher", "build_occlusion_head", "calibrate", "describe", "load", "open_detector",
+    "aligner", "build_matcher", "build_occlusion_head", "calibrate", "describe", "load", "open_detector",
 ]  # fmt: skip

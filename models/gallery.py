@@ -241,6 +241,15 @@ class Gallery:
         }
         gallery_file.write(Path(path), gallery_file.Content(header, self._templates, self._digests, self._owners))
 
+    @staticmethod
+    def origin_of(path: str | Path) -> Origin:
+        """Return with which weights, template and detector a gallery was made, without reading the rest.
+
+        Raises:
+            ValueError, OSError: one line that names the file.
+        """
+        return Origin(**gallery_file.read_header(Path(path))["origin"])
+
     @classmethod
     def load(cls, path: str | Path, model: FaceModel, aligner: Aligner = AS_GIVEN) -> Gallery:
         """Read a gallery that was made with this model and aligner; its maps stay on the disk until they are matched.

@@ -13,7 +13,8 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,11 +94,26 @@ def read(path: Path, embedding_size: int, map_shape: tuple[int, int, int] | None
     Raises:
         OSError: if it cannot be read. ValueError: one line that names the file and what is wrong in it.
     """
+    with _opened(path) as archive:
+        return _checked(_read_members(path, archive), embedding_size, map_shape, has_visibility)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the header of a gallery; errors are those of `read`."""
+    with _opened(path) as archive:
+        if archive.getinfo("header.npy").file_size > _MAX_HEADER:
+            raise ValueError("header: too long")
+        return _header(_load(archive.read("header.npy")))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a gallery; what is wrong with its content becomes one line that names the file."""
     from datasets.faces.paths import open_regular
 
     try:
         with open_regular(path) as stream, zipfile.ZipFile(stream) as archive:
-            return _checked(_read_members(path, archive), embedding_size, map_shape, has_visibility)
+            yield archive
     except (ValueError, KeyError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: no gallery that can be used, or damaged ({reason})") from error

@@ -41,9 +41,11 @@ def _calibrate(people: Path, options: CalibrateOptions) -> str:
     shared.check_writable(output)
     model = shared.load_model(options)
     from models import Plan, calibrate
+    from models.portraits import find_people
 
     plan = Plan(options.fars, options.max_pairs, options.draws, options.seed)
-    found = calibrate(model, people, options.pairs, plan, shared.choose_aligner(options))
+    aligner = shared.choose_aligner(options, find_people(people).paths)
+    found = calibrate(model, people, options.pairs, plan, aligner)
     found.save(output)
     return "\n".join([*describe(found), f"thresholds: {output}"])
 

@@ -37,11 +37,13 @@ def _enrol(path: Path, people: Path | None, options: EnrolOptions) -> str:
     shared.check_writable(path)
     model = shared.load_model(options)
     from models import Gallery
+    from models.portraits import find_people
 
-    aligner = shared.choose_aligner(options)
     is_new = not path.exists()
     if is_new and options.remove:
         raise ValueError(f"{path}: no such gallery, from which --remove could take people")
+    photographs = [] if people is None else find_people(people).paths
+    aligner = shared.choose_aligner(options, photographs, None if is_new else Gallery.origin_of(path))
     gallery = Gallery(model, aligner, options.map_dtype) if is_new else Gallery.load(path, model, aligner)
     lines = []
     for name in options.remove:

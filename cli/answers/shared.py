@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from options.answers import AnswerOptions, ModelOptions
 from system.cores import bound_waiting
+from system.terminal import printable
 
 if TYPE_CHECKING:  # torch is imported only after the options are known to be right
     from models import Aligner, Calibration, FaceModel
+    from models.portraits import Origin
 
 WITHOUT = "none"  # of --calibration
 
@@ -26,12 +30,34 @@ def load_model(options: ModelOptions) -> FaceModel:
     return models.load(options.model_path, options.arch, options.color_space)
 
 
-def choose_aligner(options: ModelOptions) -> Aligner:
-    """Return how a photograph becomes a crop: the one place where the programs that answer decide it."""
-    from models import AS_GIVEN
+def choose_aligner(options: ModelOptions, photographs: Sequence[Path], recorded: Origin | None = None) -> Aligner:
+    """Return how a photograph becomes a crop: the one place where the programs that answer decide it.
 
-    del options
-    return AS_GIVEN
+    Args:
+        options: with --align and --detector.
+        photographs: that are to be answered about; with `auto` a sample of them is looked at.
+        recorded: what the thresholds or the gallery in use were made with; with `auto` it decides.
+    Raises:
+        ValueError: if the detector cannot be opened.
+    """
+    from models import AS_GIVEN, aligner
+
+    if options.align == "no" or (options.align == "auto" and recorded and recorded.detector == AS_GIVEN.detector):
+        return AS_GIVEN
+    if options.align == "auto" and recorded is None:
+        from datasets.photos.people import MAX_OFF, look_at
+        from models import open_detector
+
+        sample = look_at(photographs, open_detector(options.detector))
+        if not sample.num_found or sample.off <= MAX_OFF:  # of one or two photographs, too
+            _say(f"photographs are taken as aligned crops: {sample}; --align yes aligns them")
+            return AS_GIVEN
+        _say(f"photographs are aligned by {options.detector}: {sample}")
+    return aligner(options.detector)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{printable(line, 500)}\n")
 
 
 def find_calibration(options: AnswerOptions, model_path: str) -> Calibration | None:

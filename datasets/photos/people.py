@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,7 +124,7 @@ def prepare_people(dataset: ImageFolderDataset, mode: str, detector: Choice, job
             finder = detector.load()
         except ValueError as error:
             return People(dataset.root, f"not looked for: {error}")
-        sample = look_at(dataset, finder)
+        sample = look_at(dataset.paths, finder)
         if not sample.is_judged or sample.is_aligned:
             verdict = "taken for aligned crops" if sample.is_aligned else "read as it is"
             return People(dataset.root, f"{verdict}: {sample}")
@@ -133,14 +134,14 @@ def prepare_people(dataset: ImageFolderDataset, mode: str, detector: Choice, job
     return _aligned(dataset, detector, jobs)
 
 
-def look_at(dataset: ImageFolderDataset, finder: Finder) -> Sample:
-    """Return what a detector says of SAMPLE images, spread evenly over a folder."""
+def look_at(paths: Sequence[Path], finder: Finder) -> Sample:
+    """Return what a detector says of SAMPLE of the images, spread evenly."""
     if isinstance(finder, GivenPoints):
         return Sample(0, 0, float("nan"))
     offs, num_images = [], 0
-    for place in np.unique(np.linspace(0, len(dataset) - 1, SAMPLE).astype(int)).tolist():
+    for place in np.unique(np.linspace(0, len(paths) - 1, SAMPLE).astype(int)).tolist():
         try:
-            image = read_image(dataset.paths[place])
+            image = read_image(paths[place])
         except UnreadableImageError:
             continue
         num_images += 1

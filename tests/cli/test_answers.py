@@ -5,6 +5,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from photographs import background, faces, place
 from portraits import load_model, write_model, write_people
 from programs import program, refusal
 from untrained import write_checkpoint
@@ -234,3 +235,39 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(capsys, people, pair, 
 def test_unknown_score_is_said_once_for_all_probes(capsys, pair, gallery, bare, tmp_path):
     line = refusal(capsys, identify.main, gallery, *pair, "--model_path", bare, "--score", "other")
     assert "invalid choice" in line or "is not one of" in line
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Folders of people, photographs with a background around the face."""
+    root = tmp_path_factory.mktemp("photographs")
+    for person, face in enumerate(faces()[:2]):
+        for number in range(2):
+            image = background(np.random.default_rng(person)).copy()
+            place(face, image, scale=1.2 + 0.2 * number)
+            (root / f"p{person}").mkdir(exist_ok=True)
+            cv2.imwrite(str(root / f"p{person}" / f"{number}.png"), image[..., ::-1])
+    return root
+
+
+@pytest.mark.answer_flag("align", "detector")
+def test_photographs_are_aligned_unless_told_otherwise(capsys, photographs, bare, people, tmp_path):
+    pair = photographs / "p0" / "0.png", photographs / "p0" / "1.png"
+    flags = ("--model_path", bare, "--impostors", people)
+
+    def scored(*more):
+        run(verify, *pair, *flags, *more)
+        shown = capsys.readouterr()
+        return shown.out.split("score fused ")[1].split()[0], shown.err
+
+    asked, by_itself, as_given = scored("--align", "yes"), scored(), scored("--align", "no")
+    assert asked[0] == by_itself[0] != as_given[0]
+    assert "photographs are aligned by mtcnn: 2 of 2 images" in by_itself[1] and not as_given[1]
+    gallery = tmp_path / "gallery.npz"
+    run(enrol, gallery, photographs, "--model_path", bare)
+    assert Gallery.origin_of(gallery).detector.startswith("mtcnn")
+    assert "p0" in said(capsys, identify, gallery, pair[0], "--model_path", bare)  # as the gallery was made
+    line = refusal(capsys, identify.main, gallery, pair[0], "--model_path", bare, "--align", "no")
+    assert "template" in line and "as given" in line
+    wrong = ("--align", "yes", "--detector", tmp_path / "nothing.onnx")
+    assert "nothing.onnx" in refusal(capsys, verify.main, *pair, *flags, *wrong)

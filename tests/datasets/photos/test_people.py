@@ -83,12 +83,12 @@ def test_square_photographs_are_told_from_crops(tmp_path):
     for number in range(4):
         square = photograph(number, seed=number, shape=(240, 240)).image
         write(tmp_path / f"square/p{number // 2}/{number}.png", square)
-    sample = look_at(ImageFolderDataset(tmp_path / "square"), CHOICE.load())
+    sample = look_at(ImageFolderDataset(tmp_path / "square").paths, CHOICE.load())
     assert sample.num_found == 4 and 12 < sample.off < 60 and not sample.is_aligned
     large = tmp_path / "large"
     for number in range(4):
         write(large / f"p{number // 2}/{number}.png", faces()[number].repeat(2, axis=0).repeat(2, axis=1))
-    assert look_at(ImageFolderDataset(large), CHOICE.load()).is_aligned
+    assert look_at(ImageFolderDataset(large).paths, CHOICE.load()).is_aligned
 
 
 def test_what_the_program_wrote_is_known_and_another_template_is_refused(crops, tmp_path):
