@@ -17,7 +17,7 @@ from system.files import naming, write_text
 from system.terminal import printable, show
 
 if TYPE_CHECKING:  # numpy and torch are imported only after the options are known to be right
-    from cli.score_files import ScoreFile
+    from cli.pairs.score_files import ScoreFile
 
 _DESCRIPTION = """Compare two evaluations of the same pairs. A and B are folders that main_eval.py wrote, or their
 scores.npz. Of every score that both have, accuracy, AUC and the TAR at each FAR that the pairs resolve are told for
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py compare") -> in
 
 def _matching_files(a: Path, b: Path) -> list[tuple[str, ScoreFile, ScoreFile]]:
     """Return the sets that both have, by name."""
-    from cli.score_files import find_score_files, read_scores
+    from cli.pairs.score_files import find_score_files, read_scores
 
     first, second = find_score_files(a), find_score_files(b)
     if len(first) == len(second) == 1:  # a set alone may be called otherwise

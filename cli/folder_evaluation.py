@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 import models
 import transforms
-from cli.groupings import find_groups, list_groups
-from cli.image_sets import ImageSet, open_sources
-from cli.score_files import save_scores
+from cli.pairs.groupings import find_groups, list_groups
+from cli.pairs.image_sets import ImageSet, open_sources
+from cli.pairs.score_files import save_scores
 from config import EvaluationConfig
 from datasets.faces.folder_scan import refuse_output_within
 from datasets.progress import tracked
@@ -25,7 +25,7 @@ from engine.devices import choose_precision, settle, uses_gpu
 from engine.files import WriteFailures, side_file
 from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
 from evaluation import MAP_DTYPES, FaceDescriptions, describe_batches
-from evaluation.report.results import format_report, write_report
+from evaluation.report import draw_report, format_report, write_report
 from evaluation.run import (
     MethodResults,
     OverDraws,
@@ -40,6 +40,7 @@ from evaluation.run import (
 from evaluation.scores.images import ImageScores, Scores, Scoring, score_images
 from system.files import make_room
 from system.terminal import show
+from tasks.recognition.hardest_pairs import add_hardest, look_again
 
 
 def run(options: EvaluationConfig) -> int:
@@ -70,11 +71,11 @@ def run(options: EvaluationConfig) -> int:
         group(report, source, results[source.name], groups[source.name], options.seed)
         path = folder / (f"scores_{source.name}.npz" if are_sets else "scores.npz")
         save_scores(path, source, scored[source.name], results[source.name])
+    with side_file(failures, f"{folder.name} hardest pairs"), torch.inference_mode():
+        add_hardest(folder, report, sources, results, look_again(model, options, occlude_images), options.anonymous)
     write_report(folder, report)
     with side_file(failures, f"{folder.name} pictures"):
-        from evaluation.report.plots import plot_report  # matplotlib is not for a run that is refused
-
-        plot_report(folder, report)
+        draw_report(folder, report, anonymous=options.anonymous)
     show(format_report(report))
     show(f"report: {folder}")
     lock.close()
@@ -230,6 +231,7 @@ def describe_run(
         "shortlist": options.shortlist,
         "map_dtype": options.map_dtype,
         "seed": options.seed,
+        "versions": runs.versions(),
         "fusion_weights": weights_of(options),
         "fusion_source": fusion_source,
         "matched": {name: f"{int(seen.sum()):,} of {seen.size:,} pairs" for name, seen in matched.items()}

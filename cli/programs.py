@@ -24,6 +24,7 @@ PROGRAMS = {
     "train": Program("train, validate, test and resume a recognizer; what starts without a name", "cli.train"),
     "evaluate": Program("evaluate a checkpoint on people of your own; also main_eval.py", "cli.evaluate"),
     "compare": Program("say whether one of two evaluations is better, with interval and p-value", "cli.compare"),
+    "report": Program("write the pages of runs anew, and one that compares them", "cli.report"),
     "verify": Program("say whether two photographs show one person, and how sure that is", "cli.answers.verify"),
     "calibrate": Program("find thresholds for a model on people of your own", "cli.answers.calibrate"),
     "enrol": Program("put people into a gallery, or take them out", "cli.answers.enrol"),

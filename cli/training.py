@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import pytorch_lightning as pl
+import torch
 
 from cli.checkpoints import (
     DamagedCheckpointError,
@@ -49,7 +50,7 @@ from engine.loggers.wandb_run import restore_wandb_id
 from engine.out_of_memory import advice, is_out_of_memory
 from engine.signals import Stopped, StoppedWaiting, StopSignals
 from engine.trainer import build_trainer
-from evaluation.report.results import format_table, write_report
+from evaluation.report import draw_report, format_table, write_report
 from evaluation.run import build_results, compare
 from options.overrides import override
 from system.cores import usable_workers
@@ -57,6 +58,7 @@ from system.files import make_room, remove_unfinished
 from system.launch import find_launch, is_main_process
 from system.terminal import show
 from tasks.recognition.callbacks import build_callbacks
+from tasks.recognition.hardest_pairs import add_hardest, look_at_test
 from tasks.recognition.memory import plan_memory
 from tasks.recognition.terms import class_weight
 from train_val import MAIN_DATASET, Recognizer
@@ -335,6 +337,7 @@ def _report(session: Session, folder: Path) -> None:
         "run": folder.name,
         "step": session.trainer.global_step,
         "seed": config.seed,
+        "versions": runs.versions(),
         "val_occlusion": config.val_occlusion,
         "fusion_weights": model.fusion_weights,
         "fusion_source": "impostor pairs of the other folds" if learned is None else learned.source,
@@ -346,12 +349,13 @@ def _report(session: Session, folder: Path) -> None:
     sets = datamodule.benchmarks
     results = build_results(sets, model.last_results, facts, datamodule.synthetic, datamodule.missing, fars=config.fars)
     results["comparisons"] = compare(sets, model.last_results)
+    with side_file(session.failures, "report's hardest pairs"), torch.inference_mode():
+        look = look_at_test(model.eval(), sets, config)
+        add_hardest(folder / "report", results, sets, model.last_results, look, config.anonymous)
     with side_file(session.failures, "report"):
         write_report(folder / "report", results)
     with side_file(session.failures, "report pictures"):
-        from evaluation.report.plots import plot_report  # matplotlib is not for a run that is stopped
-
-        plot_report(folder / "report", results)
+        draw_report(folder / "report", results, run=folder, anonymous=config.anonymous)
     show(format_table(results))
     for name, entry in results["comparisons"].items():
         show(

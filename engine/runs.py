@@ -217,10 +217,19 @@ def log_into(folder: Path, kept: MemoryHandler, failures: WriteFailures | None =
     logging.getLogger().addHandler(file)
 
 
+def versions() -> dict[str, object]:
+    """Return the versions that figures depend on: Python, packages, and the git revision of this program."""
+    return {"python": platform.python_version(), **_package_versions(), **_git_state()}
+
+
+def _package_versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in RECORDED_PACKAGES}
+
+
 def _environment() -> dict[str, object]:
     return {
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in RECORDED_PACKAGES},
+        "packages": _package_versions(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         **describe_machine(),

@@ -21,6 +21,7 @@ from options.names import (
 
 RATE = "[1e-12, 1]"  # no set has as many impostor pairs as the least would need
 FARS_HELP = "false-accept rates to report the true-accept rate at; none = those of 1e-1 to 1e-6 that the pairs resolve"
+ANONYMOUS_HELP = "leave faces, names and paths out of the report's page, and keep none for it; names of sets stay"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class FusionOptions(Options):
         " learns from training people, clean and occluded; or as they come", choices=SCORE_NORMALIZATIONS,
     )  # fmt: skip
     fars: tuple[float, ...] = flag((), FARS_HELP, within=RATE, on_resume=MAY_CHANGE)
+    anonymous: bool = flag(False, ANONYMOUS_HELP, on_resume=MAY_CHANGE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class EvaluationOptions(Options):
         " it; or as they come", choices=SCORE_NORMALIZATIONS,
     )  # fmt: skip
     fars: tuple[float, ...] = flag((), FARS_HELP, within=RATE)
+    anonymous: bool = flag(False, ANONYMOUS_HELP)
     pairs: str | None = flag(None, "file with the pairs to score; else all pairs of images")
     groups: str | None = flag(None, "CSV of person or image and its group: figures by group are reported too")
     keep_norm: bool = flag(True, "of IJB's templates: images weigh by the length of their features")

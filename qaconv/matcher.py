@@ -195,6 +195,27 @@ class QAConv(nn.Module):
         assert maxima.probe_cell is not None
         return maxima.probe_cell[:, 0, :, 0].long(), maxima.probe[:, 0, :, 0]
 
+    def best_cells(
+        self, a: Tensor, b: Tensor, a_visibility: Tensor | None = None, b_visibility: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the score of a[i] with b[i] is made of: where each cell finds its best match, and its cosine.
+
+        Args:
+            a, b, a_visibility, b_visibility: as for `match_pairs`, both visibilities or none.
+        Returns:
+            int64 [N, h*w], the cell of b[i] for each cell of a[i], and the cell of a[i] for each cell of b[i]; floating
+            [N, h*w], the cosines of the cells of a[i] with theirs, weighted as the occlusion method says. A cell
+            without a match has cosine 0 and cell 0.
+        Raises:
+            ValueError: if shapes disagree.
+        """
+        a_cells = self._cells(a, a_visibility, group_dim=1, where="QAConv.best_cells: a")
+        b_cells = self._cells(b, b_visibility, group_dim=1, where="QAConv.best_cells: b")
+        maxima = best_matches(a_cells.maps, b_cells.maps)
+        assert maxima.probe_cell is not None and maxima.gallery_cell is not None
+        of_a, of_b = (cells[:, 0, :, 0].long() for cells in (maxima.probe_cell, maxima.gallery_cell))
+        return of_a, of_b, maxima.probe[:, 0, :, 0]
+
     def class_logits(self, maps: Tensor, labels: Tensor, visibility: Tensor | None = None) -> Tensor:
         """Return the scores of every map with its own class's map (column 0) and those of the nearest classes.
 

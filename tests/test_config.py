@@ -37,6 +37,7 @@ DEFAULTS = {
     "pairwise_reduction": "ranking", "occlusion_method": "masking", "visible_from": 0.2, "occlusion_prob": 0.5,
     "occluders": names.OCCLUDERS, "visibility_gradient": False, "val_occlusion": names.OCCLUDERS,
     "adaface_eval_weight": 0.7, "qaconv_eval_weight": 0.3, "score_normalization": "visibility", "fars": (),
+    "anonymous": False,
     "low_res_augmentation_prob": 0.0,
     "crop_augmentation_prob": 0.0, "photometric_augmentation_prob": 0.0, "grayscale_augmentation_prob": 0.0,
     "gpus": 1, "num_workers": 2,
@@ -376,7 +377,8 @@ def test_resume_refuses_a_conflicting_flag_by_name_but_not_an_equal_one():
 def test_what_may_change_on_resume_is_listed():
     kinds = {option.name: option.spec.on_resume for option in Config.options()}
     assert {name for name, kind in kinds.items() if kind == MAY_CHANGE} == {
-        "data_root", "train_data_path", "val_data_path", "val_sets", "fars", "train_data_subset", "max_bad_fraction",
+        "data_root", "train_data_path", "val_data_path", "val_sets", "fars", "anonymous", "train_data_subset",
+        "max_bad_fraction",
         "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
         "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "activation_checkpointing",
         "log_every_n_steps", "heartbeat_seconds",

@@ -16,6 +16,7 @@ from evaluation.protocols.roc import (
     RocCurve,
     auc,
     curve_eer,
+    det_points,
     is_resolved,
     operating_point,
     roc_curve,
@@ -116,6 +117,7 @@ class MethodResult:
             "num_impostor": self.num_impostor,
             "constant_accuracy": max(self.num_impostor, int(self.issame.sum())) / self.issame.size,
             "roc": {"far": far.round(8).tolist(), "tar": tar.round(6).tolist()},
+            "det": self._det_entry(),
             "histogram": score_histogram(self.scores, self.issame),
         }
         if resampling is None:
@@ -128,6 +130,11 @@ class MethodResult:
         ]
         names = ["accuracy", "auc", *(f"{limit:.12g}" for limit in limits)]
         return Measured(figures, draw_all(names, measures, self.issame, resampling))
+
+    def _det_entry(self) -> dict[str, list[float]]:
+        fmr, fnmr, thresholds = det_points(self.curve)
+        # Of a threshold no digit is left out: a score that equals it is accepted.
+        return {"fmr": fmr.round(10).tolist(), "fnmr": fnmr.round(10).tolist(), "threshold": thresholds.tolist()}
 
     def _rate_entry(self, far: float, point: OperatingPoint | None) -> dict[str, object]:
         if point is not None:

@@ -158,7 +158,11 @@ def det(scores: ArrayLike, issame: ArrayLike) -> tuple[FloatArray, FloatArray, F
         ValueError: on disagreeing shapes, NaN scores, or one kind of pairs only.
     Reference: Martin et al., "The DET curve in assessment of detection task performance", Eurospeech 1997.
     """
-    curve = roc_curve(scores, issame)
+    return curve_det(roc_curve(scores, issame))
+
+
+def curve_det(curve: RocCurve) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return `det` of a curve that is there already."""
     strictest = int(np.searchsorted(curve.num_false_accepts, 0, side="right")) - 1
     most_lenient = 1 + int(np.searchsorted(curve.tar[1:], 1.0))
     kept = slice(strictest, most_lenient + 1)
@@ -192,6 +196,27 @@ def roc_points(curve: RocCurve, num_points: int = 200) -> tuple[FloatArray, Floa
     far = np.geomspace(1 / num_impostor, 1, num_points)
     far[[0, -1]] = 1 / num_impostor, 1  # geomspace may miss its ends by one rounding
     return far, curve.tar[np.searchsorted(curve.far, far, side="right") - 1]
+
+
+def det_points(curve: RocCurve, num_points: int = 100) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return (fmr, fnmr, thresholds) of `det` thinned for drawing: at most 2 * num_points + 2 points, each exact.
+
+    The point that accepts nothing, whose threshold is +inf, is left out. Of the others both ends are kept; of
+    num_points FMRs, evenly spaced on a log axis from the smallest above 0 to 1, the one with the largest FMR that is
+    not above each; and likewise of FNMRs.
+    """
+    whole = curve_det(curve)
+    fmr, fnmr, thresholds = (values[np.isfinite(whole[2])] for values in whole)
+    last = len(fmr) - 1
+    kept = np.unique([0, last, *(last - _last_not_above(fmr[::-1], num_points)), *_last_not_above(fnmr, num_points)])
+    return fmr[kept], fnmr[kept], thresholds[kept]
+
+
+def _last_not_above(rates: FloatArray, num_points: int) -> IntArray:
+    """Return for limits evenly spaced on a log axis the place of the last of the ascending rates not above each."""
+    smallest = rates[rates > 0].min(initial=1)
+    limits = np.geomspace(smallest, 1, num_points) * (1 + 1e-9)  # the ends are met despite rounding
+    return np.searchsorted(rates, limits, side="right") - 1
 
 
 def _check_fars(place: str, fars: Sequence[float]) -> None:

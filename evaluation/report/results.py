@@ -2,12 +2,12 @@
 
 Schema (every number may be null: it cannot be computed, or is infinite):
 
-    schema      2; `read_results` reads 1 too
+    schema      3; `read_results` reads 1 and 2 too
     synthetic   true if any face was rendered, not photographed
     missing     names of the benchmark sets that were not found
     protocol    flip_fusion, color_space, folds, seed, interval_method, fusion_weights {matcher: weight}, fusion_source;
                 further facts may follow, among them head: the margin head that trained the embedding
-    benchmarks  {name: {checksum, conditions}}
+    benchmarks  {name: {checksum, conditions}}, maybe also hardest
       checksum    of the benchmark's file, as text
       conditions  {"clean" | "occluded": {method: entry}}, methods "adaface" (the embedding, whatever head trained it),
                   "qaconv", "combined"
@@ -17,18 +17,24 @@ Schema (every number may be null: it cannot be computed, or is infinite):
                     {tar, far, threshold, num_false_accepts, note, interval}} (a FAR that the pairs do not resolve has
                     nulls and a note that says why), roc {far, tar}, histogram {edges, genuine, impostor}; an interval
                     is {estimate, lower, upper, num_resamples} or null, and may be absent but for auc_interval;
-                    where every image was searched among all others, identification {rank_accuracy {k: share},
-                    num_probes, num_strangers, probes and gallery ("clean" or "occluded", how their images are)}; where
-                    occluders were drawn several times, occlusion_draws {num, std {measure: number}}: figures are means
-                    over the draws, std their sample deviations, histogram and groups are those of the first draw;
-                    where pairs were grouped, groups {by what: {name: {num_genuine, num_impostor, num_people, accuracy,
-                    tar, far, tar_exact, far_exact}}}: rates at the thresholds of the whole set with their intervals,
-                    the exact ones as if pairs were independent
+                    det {fmr, fnmr, threshold} (exact points of the whole curve, thinned as `det_points` says; accepted
+                    is score >= threshold); where every image was searched among all others, identification
+                    {rank_accuracy {k: share}, num_probes, num_strangers, probes and gallery ("clean" or "occluded", how
+                    their images are)}; where occluders were drawn several times, occlusion_draws {num, std {measure:
+                    number}}: figures are means over the draws, std their sample deviations; histogram, det, groups and
+                    hardest are those of the first draw; where pairs were grouped, groups {by what: {name: {num_genuine,
+                    num_impostor, num_people, accuracy, tar, far, tar_exact, far_exact}}}: rates at the thresholds of
+                    the whole set with their intervals, the exact ones as if pairs were independent
+      hardest     {condition: {method, genuine, impostor}}: the genuine pairs with the lowest and the impostor pairs
+                  with the highest scores of that method, hardest first, each {place (in the set's pairs), score, names
+                  (of both files, or null), picture (a file beside this one with both images side by side, or null),
+                  cells ([h, w] of a map), visibility (of both, [h, w] in [0, 1], or null), matches ([[cell, cell,
+                  cosine]] that are each other's best, cells row by row from 0, or null)}
     comparisons (optional) {text: {estimate, lower, upper, num_resamples}}, paired differences of measures
     warnings    (optional) texts: what makes the figures say less than they seem to
 
-Schema 1 had neither balanced_accuracy nor eer, which are null when it is read, and kept identification beside the
-conditions, {condition: {method: ...}}.
+Schema 2 had neither det nor hardest, and stays without. Schema 1 had neither balanced_accuracy nor eer either, which
+are null when it is read, and kept identification beside the conditions, {condition: {method: ...}}.
 """
 
 import json
@@ -42,7 +48,7 @@ import numpy as np
 from system.files import write_text
 from system.terminal import printable
 
-SCHEMA = 2
+SCHEMA = 3
 PROTOCOL_FACTS = ("flip_fusion", "color_space", "folds", "seed", "interval_method", "fusion_weights", "fusion_source")
 METHOD_NAMES = {"adaface": "embedding", "qaconv": "QAConv", "combined": "combined"}
 
@@ -55,6 +61,7 @@ class BenchmarkResults(TypedDict):
 
     checksum: str
     conditions: Mapping[str, Mapping[str, Entry]]
+    hardest: NotRequired[Mapping[str, Entry]]
 
 
 class Results(TypedDict):
@@ -86,7 +93,7 @@ def write_report(folder: Path | str, results: Results) -> None:
 
 
 def read_results(path: Path | str) -> Results:
-    """Return what `write_report` wrote into a results.json, as schema 2 has it, whichever schema it was written in.
+    """Return what `write_report` wrote into a results.json, as schema 3 has it, whichever schema it was written in.
 
     Raises:
         ValueError: if it is no such file; names it.
@@ -97,8 +104,9 @@ def read_results(path: Path | str) -> Results:
     except ValueError as error:
         raise ValueError(f"{path}: not a results.json that can be read ({error})") from error
     schema = content.get("schema") if isinstance(content, dict) else None
-    if schema not in (1, SCHEMA):
-        raise ValueError(f"{path}: schema {schema!r} is not known; a results.json of schema 1 or {SCHEMA} is expected")
+    if schema not in (1, 2, SCHEMA):
+        raise ValueError(f"{path}: schema {schema!r} is not known; a results.json of schema 1 to {SCHEMA} is expected")
+    content["schema"] = SCHEMA
     if schema == 1:
         try:
             _upgrade(content)
@@ -108,7 +116,6 @@ def read_results(path: Path | str) -> Results:
 
 
 def _upgrade(content: dict[str, Any]) -> None:
-    content["schema"] = SCHEMA
     for benchmark in content["benchmarks"].values():
         found = benchmark.pop("identification", {})
         for condition, entries in benchmark["conditions"].items():

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from benchmarks import __main__ as all_benchmarks
-from benchmarks import alignment, data, evaluation, gallery, head, qaconv, sampler, step, synthetic, threads, validation
+from benchmarks import data, evaluation, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
 from benchmarks.harness import floor
 from benchmarks.harness.program import QACONV_ROWS, read, run
 from benchmarks.harness.step_clock import StepClock, Stretch
 from benchmarks.harness.tables import row_cells
+from benchmarks.own_pages import alignment
 from config import Config
 
 TINY = ["--scale", "0.005", "--repeats", "1"]

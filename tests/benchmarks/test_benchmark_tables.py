@@ -5,7 +5,19 @@ import json
 import pytest
 from programs import ROOT
 
-from benchmarks import data, evaluation, gallery, head, qaconv, sampler, step, synthetic, threads, validation
+from benchmarks import (
+    data,
+    evaluation,
+    gallery,
+    head,
+    qaconv,
+    report_page,
+    sampler,
+    step,
+    synthetic,
+    threads,
+    validation,
+)
 from benchmarks import help as help_benchmark
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.harness.docs import update_docs
@@ -13,7 +25,9 @@ from benchmarks.harness.tables import Column, row_cells, text_line, to_markdown
 
 COLUMNS = (Column("what", "what", width=10), Column("time", "ratio", "{:.2f}x"), Column("MiB", "mib", "{:,.0f}"))
 ROWS = [{"what": "first", "ratio": 0.256, "mib": 1234.5}, {"what": "second", "ratio": None}]
-MODULES = (qaconv, step, head, validation, gallery, evaluation, data, sampler, synthetic, help_benchmark, threads)
+MODULES = (
+    qaconv, step, head, validation, gallery, evaluation, data, sampler, synthetic, report_page, help_benchmark, threads,
+)  # fmt: skip
 PAGE = ROOT / "docs/benchmarks.md"
 
 

@@ -8,7 +8,8 @@ from short_runs import write_faces
 from untrained import write_checkpoint
 
 import models
-from cli import folder_evaluation, image_sets
+from cli import folder_evaluation
+from cli.pairs import image_sets
 from config import EvaluationConfig
 from evaluation.report.results import read_results
 

@@ -8,7 +8,8 @@ from short_runs import write_faces
 
 import main
 import main_eval
-from cli import folder_evaluation, image_sets, training
+from cli import folder_evaluation, training
+from cli.pairs import image_sets
 from data import FaceDataModule
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 

@@ -12,7 +12,8 @@ from untrained import write_checkpoint
 
 import config as names
 import models
-from cli import folder_evaluation, image_sets
+from cli import folder_evaluation
+from cli.pairs import image_sets
 from config import EvaluationConfig
 from datasets import ImageFolderDataset
 from evaluation import Shares, fit_normalization

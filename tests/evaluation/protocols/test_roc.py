@@ -22,6 +22,7 @@ from evaluation import (
     tar_at_nearest_far,
     validation_rate,
 )
+from evaluation.protocols.roc import det_points
 
 GOLDEN = ROOT / "tests" / "golden" / "verification"
 
@@ -142,6 +143,27 @@ def test_roc_points_lie_on_the_curve_from_the_smallest_far_to_one():
     assert far[0] == 1 / (~issame).sum() and far[-1] == 1 and tar[-1] == 1
     for limit, rate in zip(far, tar, strict=True):
         assert rate == naive_tar_at_far(scores, issame, limit)
+
+
+@settings(deadline=None, max_examples=40)
+@given(num_pairs=st.integers(4, 3000), seed=st.integers(0, 1000), num_points=st.integers(1, 40))
+def test_a_thinned_det_keeps_exact_points_both_ends_and_the_best_one_within_each_limit(num_pairs, seed, num_points):
+    scores, issame = drawn_pairs(num_pairs, seed)
+    whole = det(scores, issame)
+    thinned = det_points(roc_curve(scores, issame), num_points)
+    points, kept = (list(zip(*curve, strict=True)) for curve in (whole, thinned))
+    points = [point for point in points if np.isfinite(point[2])]
+    assert set(kept) <= set(points) and len(set(kept)) == len(kept) <= 2 * num_points + 2
+    assert (kept[0], kept[-1]) == (points[0], points[-1]) and (np.diff(thinned[2]) > 0).all()
+    for fmr, fnmr, threshold in kept:
+        rates = np.mean(scores[~issame] >= threshold), np.mean(scores[issame] < threshold)
+        np.testing.assert_allclose((fmr, fnmr), rates, rtol=0, atol=1e-12)
+    for axis, other in ((0, 1), (1, 0)):
+        smallest = min((point[axis] for point in points if point[axis] > 0), default=1)
+        for limit in np.geomspace(smallest, 1, num_points) * (1 + 1e-9):
+            within = [point for point in points if point[axis] <= limit]
+            if within:
+                assert min(within, key=lambda point: (-point[axis], point[other])) in kept
 
 
 @pytest.mark.parametrize(

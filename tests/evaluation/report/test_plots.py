@@ -31,7 +31,7 @@ def results():
     scores = {name: rng.normal(size=200) + 2 * issame for name in WEIGHTS}
     entries = {name: result.to_dict() for name, result in evaluate_pairs(scores, issame, WEIGHTS).items()}
     benchmark = {"checksum": "-", "conditions": {"clean": entries, "occluded": entries}}
-    made = Results(schema=2, synthetic=True, missing=[], protocol={}, benchmarks={"lfw": benchmark, "cplfw": benchmark})
+    made = Results(schema=3, synthetic=True, missing=[], protocol={}, benchmarks={"lfw": benchmark, "cplfw": benchmark})
     return json.loads(json.dumps(to_primitive(made), allow_nan=False))
 
 

@@ -38,7 +38,7 @@ def results():
         "cfp_fp": {"checksum": "sha256:22", "conditions": {"clean": entries(2), "occluded": entries(3)}},
     }
     protocol = {fact: f"value of {fact}" for fact in PROTOCOL_FACTS} | {"fusion_weights": WEIGHTS}
-    return Results(schema=2, synthetic=True, missing=["calfw"], protocol=protocol, benchmarks=benchmarks)
+    return Results(schema=3, synthetic=True, missing=["calfw"], protocol=protocol, benchmarks=benchmarks)
 
 
 def cells(table, name):
@@ -243,7 +243,7 @@ def test_results_of_schema_1_are_read_and_reported_without_what_they_lack(result
     old["benchmarks"]["lfw"]["identification"] = {"clean": {"qaconv": found}}
     (tmp_path / "results.json").write_text(json.dumps(old))
     read = read_results(tmp_path / "results.json")
-    assert read["schema"] == 2 and "identification" not in read["benchmarks"]["lfw"]
+    assert read["schema"] == 3 and "identification" not in read["benchmarks"]["lfw"]
     for name, benchmark in results["benchmarks"].items():
         for condition, methods in benchmark["conditions"].items():
             for method, entry in methods.items():
@@ -253,7 +253,7 @@ def test_results_of_schema_1_are_read_and_reported_without_what_they_lack(result
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "{}", '{"schema": 3}', '{"schema": 1}', '{"schema": 1, "benchmarks": {"lfw": 3}}']
+    "text", ["{", "[]", "{}", '{"schema": 4}', '{"schema": 1}', '{"schema": 1, "benchmarks": {"lfw": 3}}']
 )
 def test_what_is_no_result_is_refused_with_its_file(tmp_path, text):
     (tmp_path / "results.json").write_text(text)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import transforms
-from cli.groupings import find_groups, list_groups, listed_groups, read_groups
+from cli.pairs.groupings import find_groups, list_groups, listed_groups, read_groups
 from config import EvaluationConfig
 from datasets import Pairs
 from evaluation.scores.images import ImageScores
@@ -103,7 +103,7 @@ def test_damaged_lists_are_named(people, tmp_path, text, message):
 
 
 def test_too_many_groups_and_images_without_names_are_refused(people, tmp_path, monkeypatch):
-    monkeypatch.setattr("cli.groupings.MAX_GROUPS", 2)
+    monkeypatch.setattr("cli.pairs.groupings.MAX_GROUPS", 2)
     path = write(tmp_path, "ann,old\nbob,young\n")
     with pytest.raises(ValueError, match="3 groups of pairs; at most 2"):
         listed_groups(path, people)

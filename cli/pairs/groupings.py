@@ -26,7 +26,7 @@ NO_GROUP = "no group"
 
 
 class Grouped(Protocol):
-    """What is asked of a set of pairs, see `cli.image_sets.ImageSet`."""
+    """What is asked of a set of pairs, see `cli.pairs.image_sets.ImageSet`."""
 
     @property
     def pairs(self) -> Pairs:

@@ -21,7 +21,7 @@ _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 class ScoredPairs(Protocol):
-    """What is asked of a set of pairs, see `cli.image_sets.ImageSet`."""
+    """What is asked of a set of pairs, see `cli.pairs.image_sets.ImageSet`."""
 
     @property
     def pairs(self) -> Pairs:
