@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evaluation.protocols.roc import clopper_pearson
+
 _CELLS_AT_ONCE = 2_000_000  # weights of pairs in draws held at a time: 16 MB
 _TAIL = 0.025  # beyond either end of an interval
 
@@ -59,32 +61,6 @@ def threshold_at(impostors: ArrayLike, far: float) -> float:
         higher = ordered[ordered > threshold]
         threshold = higher[-1] if len(higher) else np.nextafter(threshold, np.inf)
     return float(threshold)
-
-
-def clopper_pearson(accepted: int, pairs: int) -> tuple[float, float]:
-    """Return the exact 95 % interval of a binomial share; pairs >= 1.
-
-    Reference: Clopper, Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial",
-        Biometrika 26(4), 1934.
-    """
-    lower = 0.0 if accepted == 0 else _share_at(accepted - 1, pairs, 1 - _TAIL)
-    return lower, 1.0 if accepted == pairs else _share_at(accepted, pairs, _TAIL)
-
-
-def _share_at(count: int, pairs: int, probability: float) -> float:
-    """Return the share with which at most `count` of `pairs` are accepted with this probability; count < pairs."""
-    numbers = np.arange(1, count + 1)
-    log_ways = np.append(0.0, np.cumsum(np.log(pairs - numbers + 1) - np.log(numbers)))
-    accepted = np.arange(count + 1)
-    low, high = 0.0, 1.0
-    for _ in range(60):  # halvings: beyond float64
-        share = (low + high) / 2
-        terms = log_ways + accepted * np.log(share) + (pairs - accepted) * np.log1p(-share)
-        if np.exp(terms).sum() > probability:
-            low = share
-        else:
-            high = share
-    return (low + high) / 2
 
 
 class PeopleDraws:

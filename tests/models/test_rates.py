@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.rates import PeopleDraws, clopper_pearson, threshold_at
+from evaluation import clopper_pearson
+from models.rates import PeopleDraws, threshold_at
 
 SCORES = st.lists(st.integers(0, 12), min_size=1, max_size=40)
 
