@@ -30,7 +30,7 @@ def opencv_threads():
 
 def run_tiny(module, folder, capsys, *argv):
     """Return the tables' rows, by table, after a run that printed each of them."""
-    name = module.__name__.removeprefix("benchmarks.")
+    name = module.__name__.rpartition(".")[2]
     path = run(name, read(name, [*TINY, "--output", str(folder), *argv], "bench"))
     assert path == folder / f"{name}.json" and [*folder.iterdir()] == [path]
     result = json.loads(path.read_text())
