@@ -32,6 +32,8 @@ from options.names import (
     MAP_DTYPES,
     MS1MV2_SUBSET,
     OCCLUDERS,
+    OCCLUSION_HEADS,
+    OCCLUSION_LOSSES,
     OCCLUSION_METHODS,
     OPTIMIZERS,
     PAIRWISE_REDUCTIONS,
@@ -47,9 +49,10 @@ from system.launch import is_main_process
 # The names that options choose from are also found here.
 __all__ = [
     "ARCHS", "AUTO", "BACKENDS", "COLOR_SPACES", "EPOCH_UNITS", "HEADS", "IMAGES_PER_IDENTITY", "LR_SCHEDULES",
-    "MAP_DTYPES", "MS1MV2_SUBSET", "OCCLUDERS", "OCCLUSION_METHODS", "OPTIMIZERS", "PAIRWISE_REDUCTIONS",
-    "QACONV_SCORES", "SAMPLERS", "SPLIT_HEADS", "WANDB_MODES", "Config", "EvaluationConfig", "EvaluationOptions",
-    "add_task_arguments", "explicit_flags", "get_args", "get_eval_args", "merge_for_resume",
+    "MAP_DTYPES", "MS1MV2_SUBSET", "OCCLUDERS", "OCCLUSION_HEADS", "OCCLUSION_LOSSES", "OCCLUSION_METHODS",
+    "OPTIMIZERS", "PAIRWISE_REDUCTIONS", "QACONV_SCORES", "SAMPLERS", "SPLIT_HEADS", "WANDB_MODES", "Config",
+    "EvaluationConfig", "EvaluationOptions", "add_task_arguments", "explicit_flags", "get_args", "get_eval_args",
+    "merge_for_resume",
 ]  # fmt: skip
 
 MAX_PREFIX_BYTES = 200  # a name has 255, and the date and a number follow

@@ -43,10 +43,12 @@ from datasets import (
 )
 from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
 from datasets.cohort import Cohort, draw_cohort
+from datasets.photos.people import People, open_people
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.module import TrainingData
 from engine.signals import start_worker
 from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of, warnings_of
+from models.detectors import DetectorChoice
 from options.names import DIVISIONS, SOURCES, TEST_RUN_BATCHES, registered
 from system.cores import at_most_cores
 from tasks.recognition.terms import pairs_cross_ranks
@@ -69,6 +71,7 @@ class FaceDataModule(TrainingData):
         benchmarks: the sets that validation and test score, in a fixed order.
         missing: the names of the five benchmarks that were not found.
         synthetic: whether the faces of the benchmarks are the embedded synthetic ones.
+        alignment: what was aligned, by which detector to which template; empty where there is no folder of people.
         unreadable: why an image could not be read, by its path, of those that training met so far.
 
     Raises:
@@ -86,6 +89,7 @@ class FaceDataModule(TrainingData):
         self.synthetic = self._trains_on_embedded and not elsewhere
         self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []
+        self.alignment: dict[str, object] = {}
         self._num_workers = at_most_cores(config.num_workers)
         self._train: FaceDataset | None = None
         self._cohort: Cohort | None = None
@@ -188,7 +192,7 @@ class FaceDataModule(TrainingData):
             raise ValueError(fault)
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", sets.resolve().name).lstrip(".-")[:100] or "people"
         try:
-            people = ImageFolderDataset(sets, follow_links=config.follow_links)
+            people, _ = self._aligned(ImageFolderDataset(sets, follow_links=config.follow_links))
             drawn = cache_benchmark(people, name, seed=config.seed)
         except ValueError as error:
             raise ValueError(f"{fault}, and no people to draw pairs of: {error}") from error
@@ -207,6 +211,8 @@ class FaceDataModule(TrainingData):
                 raise ValueError(f"{training} holds a record file, train.rec: --use_mxrecord reads it") from error
             raise
         if not self._trains_on_embedded:
+            if isinstance(dataset, ImageFolderDataset):
+                dataset, _ = self._aligned(dataset)
             warn_of_unaligned(dataset)
         if config.train_data_subset is None:
             return dataset
@@ -222,6 +228,13 @@ class FaceDataModule(TrainingData):
             raise ValueError(f"--train_data_subset {path}: {error}") from error
         logger.info("--train_data_subset: %d images of %d identities", len(subset), len(subset.class_names))
         return subset
+
+    def _aligned(self, dataset: ImageFolderDataset) -> tuple[ImageFolderDataset, People]:
+        """Return a folder of people, or crops of it where it holds photographs, as --align says."""
+        config = self.config
+        found = open_people(dataset, config.align, DetectorChoice(config.detector), max(1, self._num_workers))
+        self.alignment = found[1].facts()
+        return found
 
     def _hold_out(self, dataset: FaceDataset, training: Path) -> FaceDataset:
         config = self.config
@@ -341,6 +354,7 @@ class FaceDataModule(TrainingData):
             low_res_prob=c.low_res_augmentation_prob,
             crop_prob=c.crop_augmentation_prob,
             photometric_prob=c.photometric_augmentation_prob,
+            grayscale_prob=c.grayscale_augmentation_prob,
         )
 
     def val_dataloader(self) -> DataLoader:

@@ -53,7 +53,7 @@ class Recognizer(TrainingModule):
         )
         matched_classes = num_classes[MAIN_DATASET] if c.class_embeddings else None
         self.matcher = models.build_matcher(c, self.model.map_shape, matched_classes)
-        self.occlusion_head = models.build_occlusion_head(c, self.model.map_shape[0])
+        self.occlusion_head = models.build_occlusion_head(c, self.model)
         if self.occlusion_head is not None:
             # Without a loss of its own and cut off from the matcher's it has no gradient either.
             reached = self.matcher is not None and c.visibility_gradient
@@ -112,8 +112,8 @@ class Recognizer(TrainingModule):
 
     def forward_terms(self, batch: Sample, step: Step) -> Terms:
         """Return the weighted loss terms of a batch, and what is measured beside."""
-        features = self.model(transforms.to_tensor(batch.image).to(self.dtype))
-        visibility = None if self.occlusion_head is None else self.occlusion_head(features.feature_map)
+        images = transforms.to_tensor(batch.image).to(self.dtype)
+        features, visibility = nets.see(self.model, self.occlusion_head, images)
         by_set = cast(dict[str, heads.Head], dict(self.heads.items()))
         for head in by_set.values():
             head.margin_scale = self._margin_scale()

@@ -10,14 +10,17 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import models
 import transforms
 from benchmarks.ablation.scores import IMAGES_PER_PERSON, Faces, hide, render_people
 from benchmarks.ablation.variants import SEEN
@@ -38,11 +41,15 @@ from evaluation import (
     unordered_pairs,
     verification,
 )
+from models import gallery_file, portraits
+from models.templates import pool
+from options.model import NetworkOptions
 from qaconv import QAConv
 from train_val import MAIN_DATASET, Recognizer
 
 NUM_PEOPLE = 100
 NUM_PROBES = 40
+NUM_ENROLLED = 100_000
 SHORTLISTS = (100, 20)
 BATCH_SIZE = 64
 
@@ -66,6 +73,16 @@ SEARCH = Table(
         Column("s", "seconds", "{:.3f}"),
         Column("extra MiB", "extra_mib", "{:,.0f}"),
         Column("gallery MiB", "gallery_mib", "{:,.1f}"),
+    ),
+)
+PEOPLE = Table(
+    "gallery_people",
+    (
+        Column("gallery", "what", width=28),
+        Column("s/probe", "seconds", "{:.3f}"),
+        Column("of it describing", "describe_seconds", "{:.3f}"),
+        Column("load s", "load_seconds", "{:.2f}"),
+        Column("file MiB", "gallery_mib", "{:,.0f}"),
     ),
 )
 
@@ -166,6 +183,54 @@ def search_rows(model: Recognizer, matcher: QAConv, people: Faces, folder: Path,
         }
 
 
+def write_gallery(path: Path, model: models.FaceModel, images: NDArray[np.uint8], num_people: int) -> None:
+    """Write a gallery of so many people: those of the images over and over, each with another embedding."""
+    described = portraits.describe_portraits(model, images)
+    templates = pool(described, np.arange(len(images)), "int8").rows(np.resize(np.arange(len(images)), num_people))
+    noise = np.random.default_rng(0).normal(0, 0.02, templates.embedding.shape).astype(np.float32)
+    embedding = templates.embedding + noise
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    header = {
+        "origin": portraits.origin_of(model, models.AS_GIVEN)._asdict(),
+        "map_dtype": "int8",
+        "names": [f"person {number}" for number in range(num_people)],
+        "photographs": [f"{number}.png" for number in range(num_people)],
+        "strangers": {name: [0.0] for name in portraits.scores_of(model)},
+    }
+    digests = np.arange(num_people).astype(np.uint8)[:, None].repeat(gallery_file.DIGEST_BYTES, axis=1)
+    content = gallery_file.Content(header, replace(templates, embedding=embedding), digests, np.arange(num_people))
+    gallery_file.write(path, content)
+
+
+def people_rows(model: models.FaceModel, people: Faces, folder: Path, num_people: int, repeats: int) -> Iterator[Row]:
+    """Yield how long one probe takes from its pixels to its candidates, the matcher on the short list included."""
+    path, probe = folder / "gallery.npz", hide(people, SEEN, 0).images[0]
+    write_gallery(path, model, people.images[:64], num_people)
+    start = perf_counter()
+    gallery = models.Gallery.load(path, model)
+    load_seconds = perf_counter() - start
+    ways = {
+        "identify": lambda: gallery.identify(probe, score=portraits.scores_of(model)[-1]),
+        "describe": lambda: portraits.describe_portraits(model, probe[None]),
+    }
+    seconds = alternate(ways, repeats)
+    yield {
+        "what": f"{num_people} people, int8",
+        "seconds": median(seconds["identify"]),
+        "describe_seconds": median(seconds["describe"]),
+        "load_seconds": load_seconds,
+        "gallery_mib": path.stat().st_size / MIB,
+        "runs": seconds["identify"],
+    }
+
+
+def _face_model(path: str | None) -> models.FaceModel:
+    if path is not None:
+        return models.load(path)
+    torch.manual_seed(0)
+    return models.FaceModel(NetworkOptions(arch="ir_tiny")).eval()
+
+
 def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
     model = build_model(args.model_path)
     matcher = model.matcher
@@ -177,6 +242,10 @@ def _measure(args: argparse.Namespace) -> Iterator[tuple[Table, Row]]:
             yield STORAGE, row
         for row in search_rows(model, matcher, people, Path(folder), args.repeats):
             yield SEARCH, row
+    with tempfile.TemporaryDirectory() as folder:
+        num_people = scaled(NUM_ENROLLED, args.scale, least=100)
+        for row in people_rows(_face_model(args.model_path), people, Path(folder), num_people, args.repeats):
+            yield PEOPLE, row
 
 
-BENCHMARK = Benchmark((STORAGE, SEARCH), _measure)
+BENCHMARK = Benchmark((STORAGE, SEARCH, PEOPLE), _measure)

@@ -89,14 +89,15 @@ def validate(model: Recognizer, pairs: PairSet, batch_size: int) -> dict[str, fl
     assert model.matcher is not None and model.occlusion_head is not None
     follow_module(clock, BACKBONE, model.model)
     follow_module(clock, "occlusion head", model.occlusion_head)
-    match_pairs = clock.follow("QAConv, pairs in batches", model.matcher.match_pairs)
+    matcher: Any = model.matcher
+    matcher.match_pairs = clock.follow("QAConv, pairs in batches", matcher.match_pairs)
     batches = shard_pairs(len(pairs), batch_size, rank=0, world_size=1)
     loader = iter(DataLoader(PairDataset([pairs], OCCLUDERS), batch_sampler=batches))
     scores = validation.PairScores()
     read = clock.follow("images and occluders", lambda: next(loader))
     add = clock.follow("the rest of a batch", scores.add)
     for _ in batches:
-        add(model.describe, match_pairs, read(), torch.device("cpu"))
+        add(model.describe, matcher, read(), torch.device("cpu"))
     return clock.seconds
 
 

@@ -217,13 +217,6 @@ def occlude_images(
     )
 
 
-def describe_matched(matched: Mapping[str, NDArray[np.bool_]]) -> str | dict[str, str]:
-    """Return how many pairs of each condition the matcher saw, in words."""
-    if not matched:
-        return "all pairs"
-    return {condition: f"{int(seen.sum()):,} of {seen.size:,} pairs" for condition, seen in matched.items()}
-
-
 def describe_run(
     sources: Sequence[ImageSet],
     scored: Mapping[str, ImageScores],
@@ -232,6 +225,7 @@ def describe_run(
     fusion_source: str,
 ) -> dict[str, object]:
     """Return the facts of the report's protocol that only this program knows."""
+    matched = scored[sources[0].name].matched
     facts = {
         "model": options.model_path,
         "head": model.head_name,
@@ -244,7 +238,8 @@ def describe_run(
         "versions": runs.versions(),
         "fusion_weights": weights_of(options),
         "fusion_source": fusion_source,
-        "matched": describe_matched(scored[sources[0].name].matched),
+        "matched": {name: f"{int(seen.sum()):,} of {seen.size:,} pairs" for name, seen in matched.items()}
+        or "all pairs",
         **sources[0].facts,
     }
     if options.occlusion_draws > 1:

@@ -25,8 +25,14 @@ PROGRAMS = {
     "evaluate": Program("evaluate a checkpoint on people of your own; also main_eval.py", "cli.evaluate"),
     "compare": Program("say whether one of two evaluations is better, with interval and p-value", "cli.compare"),
     "report": Program("write the pages of runs anew, and one that compares them", "cli.report"),
-    "check": Program("say what is in a data set and what looks wrong with it", "cli.check"),
-    "convert": Program("turn a data set from one format into another", "cli.convert"),
+    "verify": Program("say whether two photographs show one person, and how sure that is", "cli.answers.verify"),
+    "calibrate": Program("find thresholds for a model on people of your own", "cli.answers.calibrate"),
+    "enrol": Program("put people into a gallery, or take them out", "cli.answers.enrol"),
+    "identify": Program("look photographs up in a gallery", "cli.answers.identify"),
+    "check": Program("say what is in a data set and what looks wrong with it", "cli.data.check"),
+    "convert": Program("turn a data set from one format into another", "cli.data.convert"),
+    "align": Program("find the face in photographs and cut it out as recognizers expect it", "cli.data.align"),
+    "fetch": Program("get a face detector that is not embedded, and check it", "cli.data.fetch"),
     "bench": Program("measure speed and memory against the usual way", "benchmarks.__main__"),
 }
 

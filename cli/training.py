@@ -344,6 +344,7 @@ def _report(session: Session, folder: Path) -> None:
         "score_normalization": None if learned is None else learned.to_dict(),
         "pooled_statistics": None if statistics is None else statistics.to_dict(),
         "unreadable": sorted(datamodule.unreadable),
+        **datamodule.alignment,
     }
     sets = datamodule.benchmarks
     results = build_results(sets, model.last_results, facts, datamodule.synthetic, datamodule.missing, fars=config.fars)

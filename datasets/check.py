@@ -2,7 +2,7 @@
 
 import sys
 
-from cli.check import main
+from cli.data.check import main
 from options.command import launch
 
 PROGRAM = "python -m datasets.check"

@@ -2,7 +2,7 @@
 
 import sys
 
-from cli.convert import main
+from cli.data.convert import main
 from options.command import launch
 
 PROGRAM = "python -m datasets.convert"

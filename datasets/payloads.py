@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from datasets.faces.image_folder import ImageFolderDataset
 from datasets.faces.images import MAX_FILE_BYTES, UnreadableImageError, decode_image, fit_image
+from datasets.faces.paths import open_regular
 from datasets.records.dataset import RecordDataset
 from datasets.records.file import RecordFile
 from datasets.records.format import RecordError
@@ -84,7 +85,7 @@ def decode_payload(payload: Payload) -> tuple[Image | None, str]:
 
 def _read_file(path: Path) -> Payload:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         return Payload(str(path), b"", error.strerror or type(error).__name__)

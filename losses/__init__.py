@@ -8,6 +8,8 @@ from losses.recognition import (
     balanced_pairwise_loss,
     mean_over_valid,
     mean_pairwise_loss,
+    occlusion_cross_entropy,
+    occlusion_dice,
     occlusion_loss,
     pairwise_accuracy,
     pairwise_matching_loss,
@@ -22,12 +24,19 @@ from options import names
 PAIRWISE_REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     name: names.registered(place) for name, place in names.PAIRWISE_REDUCTIONS.items()
 }
+# (visibility [B, 1, h, w], target [B, 1, h, w]) -> scalar
+OCCLUSION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    name: names.registered(place) for name, place in names.OCCLUSION_LOSSES.items()
+}
 
 __all__ = [
+    "OCCLUSION_LOSSES",
     "PAIRWISE_REDUCTIONS",
     "balanced_pairwise_loss",
     "mean_over_valid",
     "mean_pairwise_loss",
+    "occlusion_cross_entropy",
+    "occlusion_dice",
     "occlusion_loss",
     "pairwise_accuracy",
     "pairwise_matching_loss",

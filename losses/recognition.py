@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ops import at_least_float32
 
+_LEAST = 1e-6  # of a probability whose logarithm is taken: a sigmoid of float32 reaches 0 and 1
+
 
 class Pairs(NamedTuple):
     """Boolean masks [B, G] of a score matrix; `positive` leaves out `is_self`, `negative` cannot contain it."""
@@ -244,6 +246,33 @@ def occlusion_loss(visibility: Tensor, target: Tensor) -> Tensor:
         ValueError: if the shapes are not equal or not [B, 1, h, w].
         TypeError: if either is not floating.
     """
+    predicted, true = _checked(visibility, target)
+    return (predicted - true).square().sum() / max(1, predicted.numel())
+
+
+def occlusion_cross_entropy(visibility: Tensor, target: Tensor) -> Tensor:
+    """Return the mean over cells of the binary cross entropy; arguments, result and errors as `occlusion_loss`.
+
+    A cell that is called wrong with confidence still has a gradient, where that of a squared error vanishes. A cell
+    that is half hidden costs ln 2 at best.
+    """
+    predicted, true = _checked(visibility, target)
+    predicted = predicted.clamp(_LEAST, 1 - _LEAST)
+    return -(true * predicted.log() + (1 - true) * (1 - predicted).log()).sum() / max(1, predicted.numel())
+
+
+def occlusion_dice(visibility: Tensor, target: Tensor) -> Tensor:
+    """Return the mean over images of 1 - Dice of the hidden share; arguments, result and errors as `occlusion_loss`.
+
+    One cell more on both sides of the ratio: an image of which nothing is hidden, and nothing is called so, costs 0.
+    Reference: Milletari, Navab, Ahmadi, "V-Net", 3DV 2016, arXiv:1606.04797, Sec. 3.
+    """
+    hidden, truly = (1 - part.flatten(1) for part in _checked(visibility, target))
+    ratio = (2 * (hidden * truly).sum(1) + 1) / (hidden.square().sum(1) + truly.square().sum(1) + 1)
+    return (1 - ratio).sum() / max(1, len(ratio))
+
+
+def _checked(visibility: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if visibility.shape != target.shape or visibility.ndim != 4 or visibility.shape[1] != 1:
         raise ValueError(
             f"occlusion_loss: visibility and target must both be [B, 1, h, w], got {list(visibility.shape)} and "
@@ -254,5 +283,4 @@ def occlusion_loss(visibility: Tensor, target: Tensor) -> Tensor:
             f"occlusion_loss: visibility and target must be floating, got {visibility.dtype} and {target.dtype}; "
             "average the masks over the cells of the map first."
         )
-    error = at_least_float32(visibility) - at_least_float32(target.detach())
-    return error.square().sum() / max(1, error.numel())
+    return at_least_float32(visibility), at_least_float32(target.detach())

@@ -1,11 +1,17 @@
 """Networks that are ready to use: torch alone, no training."""
 
-from models.alignment import NoFaceError, align_photograph
-from models.detectors import open_detector
+from models.alignment import NoFaceError, align_photograph, aligner
+from models.answers import Answer, Impostors
+from models.calibration import Calibration, Point, calibrate
+from models.detectors import DetectorChoice, open_detector
 from models.face_model import FaceModel, FaceScores, build_matcher, build_occlusion_head, describe
+from models.gallery import Candidate, Found, Gallery
 from models.loading import DamagedCheckpointError, load
+from models.pictures import AS_GIVEN, Aligner
+from models.split_pairs import Plan
 
 __all__ = [
-    "DamagedCheckpointError", "FaceModel", "FaceScores", "NoFaceError", "align_photograph", "build_matcher",
-    "build_occlusion_head", "describe", "load", "open_detector",
+    "AS_GIVEN", "Aligner", "Answer", "Calibration", "Candidate", "DamagedCheckpointError", "DetectorChoice",
+    "FaceModel", "FaceScores", "Found", "Gallery", "Impostors", "NoFaceError", "Plan", "Point", "align_photograph",
+    "aligner", "build_matcher", "build_occlusion_head", "calibrate", "describe", "load", "open_detector",
 ]  # fmt: skip

@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.photos.aligned import ALIGNED, Aligned, Finder, align_with
-from models.detectors import open_detector
+from models.detectors import DetectorChoice, open_detector
+from models.pictures import Aligner, Face
 from transforms import IMAGE_SIZE
+
+TEMPLATE_NAME = f"five points, {IMAGE_SIZE} x {IMAGE_SIZE}"
 
 
 class NoFaceError(ValueError):
@@ -46,3 +49,22 @@ def align_photograph(
     if aligned.status != ALIGNED:
         raise NoFaceError(aligned, name or "photograph")
     return aligned
+
+
+def aligner(detector: str = DetectorChoice.word) -> Aligner:
+    """Return what turns photographs into crops by a detector, for answers, calibrations and galleries.
+
+    Args:
+        detector: see `open_detector`.
+    Raises:
+        ValueError: if it cannot be opened.
+    """
+    finder = open_detector(detector)
+
+    def crop(face: Face) -> NDArray[np.uint8]:
+        photograph = face if isinstance(face, str | Path | np.ndarray) else np.asarray(face.convert("RGB"))
+        found = align_photograph(photograph, finder).crop
+        assert found is not None  # what is not aligned raises
+        return found
+
+    return Aligner(crop, TEMPLATE_NAME, finder.name)

@@ -19,14 +19,16 @@ from evaluation import (
     FusionStatistics,
     ScoreNormalization,
     describe_with_flip,
-    fuse_with,
     score_pairs,
-    shares_of,
 )
-from models import pictures
+from evaluation.scores.comparable import Sides
+from models import answers, pictures, portraits
+from models.calibration import Calibration
 from ops import unit_map
 from options.model import NetworkOptions
 from transforms import IMAGE_SIZE, to_tensor
+
+OcclusionHead = nets.OcclusionHead | nets.FineOcclusionHead
 
 _SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
 _ROUNDING = 1e-3  # how far beyond [-1, 1] a resampled image may be
@@ -40,15 +42,14 @@ class FaceScores(NamedTuple):
     combined: float | None  # both, comparable whatever is hidden; None without a matcher or what scores mean
 
 
-def describe(model: nn.Module, occlusion_head: nn.Module | None, images: Tensor) -> Description:
+def describe(model: nn.Module, occlusion_head: OcclusionHead | None, images: Tensor) -> Description:
     """Return what evaluation compares of images [B, 3, 112, 112] in the networks' dtype, in [-1, 1], RGB.
 
     Args:
         model: a backbone, images -> nets.Features.
-        occlusion_head: raw feature map -> visibility; None: the description's visibility is None.
+        occlusion_head: what `build_occlusion_head` builds; None: the description's visibility is None.
     """
-    features = model(images)
-    visibility = None if occlusion_head is None else occlusion_head(features.feature_map)
+    features, visibility = nets.see(model, occlusion_head, images)
     return Description(features.embedding, features.norm, unit_map(features.feature_map), visibility)
 
 
@@ -69,11 +70,13 @@ def build_matcher(
     )
 
 
-def build_occlusion_head(options: NetworkOptions, in_channels: int) -> nets.OcclusionHead | None:
-    """Return the occlusion head that the options ask for, or None."""
+def build_occlusion_head(options: NetworkOptions, model: nets.Backbone) -> OcclusionHead | None:
+    """Return the occlusion head of a backbone that the options ask for, or None."""
     if options.occlusion_loss_weight == 0 and options.occlusion_method == "none":
         return None
-    return nets.OcclusionHead(in_channels)
+    if options.occlusion_head == "fine":
+        return nets.FineOcclusionHead(model.map_shape[0], model.detail_channels)
+    return nets.OcclusionHead(model.map_shape[0])
 
 
 class FaceModel(nn.Module):
@@ -96,7 +99,7 @@ class FaceModel(nn.Module):
         super().__init__()
         self.model = nets.build_model(options.arch, options.embedding_size)
         self.matcher = build_matcher(options, self.model.map_shape) if with_parts else None
-        self.occlusion_head = build_occlusion_head(options, self.model.map_shape[0]) if with_parts else None
+        self.occlusion_head = build_occlusion_head(options, self.model) if with_parts else None
         self.fusion_statistics = fusion_statistics
         self.normalization: ScoreNormalization | None = None
         self.head_name = options.head if with_parts else "not known"
@@ -175,15 +178,35 @@ class FaceModel(nn.Module):
         scores = {name: float(values) for name, values in found.items()}
         if not all(torch.isfinite(values).all() for values in found.values()):
             raise ValueError(f"compare: scores must be finite, got {scores}; the weights may be damaged.")
-        combined, statistics = None, self.fusion_statistics
-        chunks = None if self.normalization is None else shares_of(first, second, np.zeros((1, 2), np.int64))
-        if self.normalization is not None and chunks is not None:
-            ((_, shares),) = chunks
-            normalized = self.normalization.apply({name: [score] for name, score in scores.items()}, shares)
-            combined = float(normalized["combined"][0]) if "combined" in normalized else None
-        elif self.matcher is not None and statistics is not None and set(statistics.weights) == set(scores):
-            combined = float(fuse_with({name: [score] for name, score in scores.items()}, statistics)[0])
+        sides = Sides(first, second, np.zeros((1, 2), np.int64))
+        meant = portraits.with_fused(self, {name: values.cpu().numpy() for name, values in found.items()}, sides)
+        combined = float(meant["fused"][0]) if "fused" in meant else None
         return FaceScores(scores["adaface"], scores.get("qaconv"), combined)
+
+    def verify(
+        self,
+        a: pictures.Face,
+        b: pictures.Face,
+        calibration: Calibration | None = None,
+        score: str | None = None,
+        far: float | None = None,
+        impostors: answers.Impostors | None = None,
+        aligner: pictures.Aligner = pictures.AS_GIVEN,
+    ) -> answers.Answer:
+        """Say whether two photographs show one person, and how sure that is.
+
+        Args:
+            a, b: each a path, uint8 [112, 112, 3] RGB, or a PIL image of that size.
+            calibration: thresholds, see `models.calibrate`; None: the answer is a rank among impostors, never a yes.
+            score: "fused", "adaface" or "qaconv"; None: fused where the model has it, else adaface.
+            far: false-accept rate of the threshold; None: the one nearest to 1e-3 that the calibration has.
+            impostors: what a score without calibration is ranked among; None: drawn faces, scored in each call.
+            aligner: how a photograph becomes a crop.
+        Raises:
+            TypeError, ValueError: one line: if a face cannot be read, the model lacks the score, or the calibration
+                belongs to other weights, another template or detector, or lacks the FAR.
+        """
+        return answers.verify(self, (a, b), calibration, score, far, impostors, aligner)
 
     def _described_with_flip(self, face: pictures.Face) -> FaceDescriptions:
         return describe_with_flip(self.describe, self._tensor([face]))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Face: TypeAlias = Union[str, Path, NDArray[np.uint8], "PilImage"]
 
 _SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
+_LEAST_SIDE = 16  # pixels of a photograph; of fewer a network sees what resampling has made up
 
 
 def read_pixels(face: Face) -> NDArray[np.uint8]:
@@ -40,6 +42,39 @@ def read_pixels(face: Face) -> NDArray[np.uint8]:
     if face.shape != _SHAPE:
         raise ValueError(f"face: an image must be {list(_SHAPE)}, got {list(face.shape)}; align and resize it first.")
     return np.array(face, order="C")
+
+
+def read_face(face: Face) -> NDArray[np.uint8]:
+    """Return a face as `read_pixels` does, and refuse a file that is too small to show one.
+
+    Raises:
+        TypeError, ValueError: as `read_pixels`; also if a side of a file's image is below 16 pixels.
+    """
+    if not isinstance(face, str | Path):
+        return read_pixels(face)
+    from datasets.faces.images import fit_image, read_image
+
+    image = read_image(Path(face))
+    height, width = image.shape[:2]
+    if min(height, width) < _LEAST_SIDE:
+        raise ValueError(f"{face}: {width} x {height} pixels show no face; {_LEAST_SIDE} a side are the least")
+    return fit_image(image)
+
+
+class Aligner(NamedTuple):
+    """How a photograph becomes a crop uint8 [112, 112, 3] RGB: the one place where a detector comes in.
+
+    Attributes:
+        crop: the photograph -> its face; where it finds none, or cannot read it, a ValueError in one line.
+        template, detector: names that calibrations and galleries record, and refuse where they differ.
+    """
+
+    crop: Callable[[Face], NDArray[np.uint8]] = read_face
+    template: str = "as given"
+    detector: str = "none"
+
+
+AS_GIVEN = Aligner()  # photographs that are aligned already
 
 
 def find_images(folder: Path) -> list[Path]:

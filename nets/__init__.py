@@ -1,6 +1,6 @@
 """Backbones, the occlusion head, and reading weights."""
 
-from .backbone import Backbone, Features, OcclusionHead
+from .backbone import Backbone, Features, FineOcclusionHead, OcclusionHead, see
 from .registry import MODELS, build_model
 from .weight_file import WeightFile, check_is_file, read_content, read_state_dict
 from .weights import backbone_state, infer_arch, infer_embedding_size, load_weights
@@ -9,6 +9,7 @@ __all__ = [
     "MODELS",
     "Backbone",
     "Features",
+    "FineOcclusionHead",
     "OcclusionHead",
     "WeightFile",
     "backbone_state",
@@ -19,4 +20,5 @@ __all__ = [
     "load_weights",
     "read_content",
     "read_state_dict",
+    "see",
 ]

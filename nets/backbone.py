@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ops import at_least_float32
 
@@ -55,6 +57,8 @@ class Backbone(nn.Module):
         input_size: side of the images.
         embedding_size: length D of the embedding.
         map_shape: (channels, height, width) of the feature map.
+        detail_channels: of the detail map, an earlier one with twice the feature map's height and width.
+        detail_blocks: how many blocks of the body make it.
         activation_checkpointing: whether the blocks of the body compute their activations again in the backward pass
             of training instead of keeping them.
     """
@@ -62,15 +66,24 @@ class Backbone(nn.Module):
     input_size: int = INPUT_SIZE
     embedding_size: int
     map_shape: tuple[int, int, int]
+    detail_channels: int
+    detail_blocks: int
     input_layer: nn.Sequential
     output_layer: nn.Sequential
     body: nn.Sequential
     activation_checkpointing: bool = False
 
-    def forward(self, images: Tensor) -> Features:
+    @overload
+    def forward(self, images: Tensor, detailed: Literal[False] = False) -> Features: ...
+
+    @overload
+    def forward(self, images: Tensor, detailed: Literal[True]) -> tuple[Features, Tensor]: ...
+
+    def forward(self, images: Tensor, detailed: bool = False) -> Features | tuple[Features, Tensor]:
         """Return embedding [B, D], norm [B, 1] and feature map [B, *map_shape] of images [B, 3, 112, 112].
 
-        The feature map is the raw output of the last body block.
+        The feature map is the raw output of the last body block. With `detailed` the second of two results is the
+        detail map [B, detail_channels, 2 h, 2 w].
 
         Raises:
             ValueError: if the images have another shape.
@@ -81,11 +94,18 @@ class Backbone(nn.Module):
                 f"model(images): expected images [B, 3, {size}, {size}] in [-1, 1], RGB, got {list(images.shape)}; "
                 f"use transforms.to_tensor on crops of {size} x {size}"
             )
-        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
-        stem = self.input_layer(images)
-        feature_map = run_recomputed(self.body, stem) if recompute else self.body(stem)
-        embedding, norm = split_norm(self.output_layer(feature_map))
-        return Features(embedding, norm, feature_map)
+        blocks, before = list(self.body), self.detail_blocks if detailed else 0
+        detail = self._run(blocks[:before], self.input_layer(images))
+        feature_map = self._run(blocks[before:], detail)
+        features = Features(*split_norm(self.output_layer(feature_map)), feature_map)
+        return (features, detail) if detailed else features
+
+    def _run(self, blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+        if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+            return run_recomputed(blocks, x)
+        for block in blocks:
+            x = block(x)
+        return x
 
 
 class OcclusionHead(nn.Module):
@@ -113,6 +133,63 @@ class OcclusionHead(nn.Module):
         """
         logits: Tensor = self.layers(feature_map)
         return at_least_float32(logits).sigmoid()
+
+
+class FineOcclusionHead(nn.Module):
+    """Reads the detail map beside the feature map and averages what it finds on the finer cells.
+
+    What hides a face is told by texture and edges, which the last blocks have given up for identity. A 3x3 convolution
+    of each map, the coarse one repeated 2 x 2, batch norm of their sum, ReLU; then a second 3x3 convolution, batch
+    norm, ReLU, 1x1 convolution and sigmoid on the finer cells.
+
+    Args:
+        in_channels: channels of the backbone's raw feature map.
+        detail_channels: channels of its detail map.
+        hidden_channels: channels between the convolutions.
+    """
+
+    def __init__(self, in_channels: int, detail_channels: int, hidden_channels: int = 48) -> None:
+        super().__init__()
+        self.coarse = nn.Conv2d(in_channels, hidden_channels, 3, padding=1, bias=False)
+        self.fine = nn.Conv2d(detail_channels, hidden_channels, 3, padding=1, bias=False)
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(hidden_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(hidden_channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden_channels, 1, 1),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                # Of the inputs, as in the plain head: by its one output the last layer would begin far too certain.
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, feature_map: Tensor, detail: Tensor) -> Tensor:
+        """Return the visibility [B, 1, h, w] in [0, 1], 1 = visible.
+
+        Float32 under any autocast, float64 for a float64 head.
+
+        Args:
+            feature_map: [B, in_channels, h, w], raw.
+            detail: [B, detail_channels, 2 h, 2 w].
+        """
+        coarse = functional.interpolate(self.coarse(feature_map), scale_factor=2.0, mode="nearest")
+        logits: Tensor = self.layers(coarse + self.fine(detail))
+        return functional.avg_pool2d(at_least_float32(logits).sigmoid(), 2)
+
+
+def see(
+    model: nn.Module, occlusion_head: OcclusionHead | FineOcclusionHead | None, images: Tensor
+) -> tuple[Features, Tensor | None]:
+    """Return the features of images [B, 3, 112, 112], and the visibility [B, 1, h, w] that a head reads from them."""
+    if isinstance(occlusion_head, FineOcclusionHead):
+        features, detail = model(images, detailed=True)
+        return features, occlusion_head(features.feature_map, detail)
+    features = model(images)
+    return features, None if occlusion_head is None else occlusion_head(features.feature_map)
 
 
 def initialize(model: nn.Module) -> None:

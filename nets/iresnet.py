@@ -106,6 +106,8 @@ class IResNet(Backbone):
         super().__init__()
         self.embedding_size = embedding_size
         self.map_shape = (stages[-1].channels, MAP_SIZE, MAP_SIZE)
+        self.detail_channels = stages[-2].channels
+        self.detail_blocks = sum(stage.depth for stage in stages[:-1])
         self.input_layer = input_layer
         self.output_layer = nn.Sequential(
             nn.BatchNorm2d(stages[-1].channels),

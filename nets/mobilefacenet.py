@@ -21,6 +21,7 @@ class Row(NamedTuple):
 
 
 ROWS = (Row(2, 64, 5, 2), Row(4, 128, 1, 2), Row(2, 128, 6, 1), Row(4, 128, 1, 2), Row(2, 128, 2, 1))
+DETAIL_ROWS = 3  # the next one strides for the last time
 
 
 def conv_bn(in_channels: int, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -62,6 +63,8 @@ class MobileFaceNet(Backbone):
     """
 
     map_shape = (MAP_CHANNELS, MAP_SIZE, MAP_SIZE)
+    detail_channels = ROWS[DETAIL_ROWS - 1].channels
+    detail_blocks = sum(row.repeats for row in ROWS[:DETAIL_ROWS])
 
     def __init__(self, embedding_size: int) -> None:
         super().__init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def run_recomputed(blocks: nn.Sequential, x: Tensor) -> Tensor:
+def run_recomputed(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
     """Return blocks(x), bit for bit with its gradients, for one more forward pass and less memory.
 
     Each block keeps its input; the backward pass computes what else it needs from that, in the same autocast and with

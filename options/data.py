@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from options.flags import MAY_CHANGE, Options, flag
-from options.names import COUNT, MS1MV2_SUBSET, OCCLUDERS, OCCLUSION_METHODS, SHARE, SOURCES
+from options.names import (
+    ALIGN_HELP,
+    ALIGNMENTS,
+    COUNT,
+    DETECTOR_HELP,
+    MS1MV2_SUBSET,
+    OCCLUDERS,
+    OCCLUSION_METHODS,
+    SHARE,
+    SOURCES,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +38,8 @@ class DataOptions(Options):
     )  # fmt: skip
     swap_color_channel: bool = flag(False, "the training files hold red and blue the other way round")
     follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
+    align: str = flag("auto", ALIGN_HELP, choices=ALIGNMENTS)
+    detector: str = flag("mtcnn", DETECTOR_HELP)
     use_mxrecord: bool = flag(
         False, "the training data are a RecordIO file, train.rec with train.idx, as InsightFace's"
     )
@@ -65,6 +77,11 @@ class AugmentationOptions(Options):
     low_res_augmentation_prob: float = flag(0.0, "share of the images shrunk and enlarged again", within=SHARE)
     crop_augmentation_prob: float = flag(0.0, "share of the images with all but a crop black", within=SHARE)
     photometric_augmentation_prob: float = flag(0.0, "share of the images with other light and color", within=SHARE)
+    grayscale_augmentation_prob: float = flag(
+        0.0,
+        "share of the images without their colors, occluders' too: for data that hold gray photographs",
+        within=SHARE,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

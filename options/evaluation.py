@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from options.flags import MAY_CHANGE, Options, flag
 from options.names import (
+    ALIGN_HELP,
+    ALIGNMENTS,
     ARCHS,
     COLOR_SPACES,
     COUNT,
+    DETECTOR_HELP,
     MAP_DTYPES,
     NOT_NEGATIVE,
     OCCLUDERS,
@@ -25,8 +28,8 @@ ANONYMOUS_HELP = "leave faces, names and paths out of the report's page, and kee
 class FusionOptions(Options):
     """Scores of a validation."""
 
-    adaface_eval_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
-    qaconv_eval_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
+    adaface_eval_weight: float = flag(0.7, "weight of the embedding's score", within=NOT_NEGATIVE)
+    qaconv_eval_weight: float = flag(0.3, "weight of the matcher's score", within=NOT_NEGATIVE)
     score_normalization: str = flag(
         "visibility", "scores as distances from impostors' mean at the same visible shares, which each validation"
         " learns from training people, clean and occluded; or as they come", choices=SCORE_NORMALIZATIONS,
@@ -42,10 +45,12 @@ class EvaluationOptions(Options):
     model_path: str = flag("", "checkpoint of ours, or weights from elsewhere")
     data_path: str = flag("", "folder of identity folders, record file, benchmark set, or folder of such sets")
     follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
+    align: str = flag("auto", ALIGN_HELP, choices=ALIGNMENTS)
+    detector: str = flag("mtcnn", DETECTOR_HELP)
     output_dir: str = flag("experiments/evaluation", "folder for the report")
     batch_size: int = flag(64, "images at a time", within=COUNT)
-    adaface_weight: float = flag(0.5, "weight of the embedding's score", within=NOT_NEGATIVE)
-    qaconv_weight: float = flag(0.5, "weight of the matcher's score", within=NOT_NEGATIVE)
+    adaface_weight: float = flag(0.7, "weight of the embedding's score", within=NOT_NEGATIVE)
+    qaconv_weight: float = flag(0.3, "weight of the matcher's score", within=NOT_NEGATIVE)
     score_normalization: str = flag(
         "visibility", "scores as distances from impostors' mean at the same visible shares, where the checkpoint knows"
         " it; or as they come", choices=SCORE_NORMALIZATIONS,

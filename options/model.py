@@ -12,6 +12,8 @@ from options.names import (
     COUNT,
     HEADS,
     NOT_NEGATIVE,
+    OCCLUSION_HEADS,
+    OCCLUSION_LOSSES,
     PAIRWISE_REDUCTIONS,
     POSITIVE,
     QACONV_SCORES,
@@ -38,6 +40,10 @@ class ModelOptions(Options):
     t_alpha: float = flag(
         0.01, "adaface, curricularface: rate at which running statistics follow the batch", within=SHARE
     )
+    occlusion_head: str = flag(
+        "plain", "reads the last feature map; fine: an earlier one of twice its sides too, where edges are",
+        choices=OCCLUSION_HEADS,
+    )  # fmt: skip
     partial_fc_rate: float = flag(
         0.0, "split the head's classes over the ranks, a step sees this share of them; 0 = all on every rank",
         within=SHARE,
@@ -78,6 +84,10 @@ class LossOptions(Options):
     adaface_loss_weight: float = flag(0.1, "weight of the margin head's loss", within=NOT_NEGATIVE)
     qaconv_loss_weight: float = flag(0.7, "weight of the matcher's losses; 0 = no matcher", within=NOT_NEGATIVE)
     occlusion_loss_weight: float = flag(0.3, "weight of the occlusion head's loss", within=NOT_NEGATIVE)
+    occlusion_loss: str = flag(
+        "mse", "occlusion head: mean squared error, binary cross entropy, or Dice of what is hidden",
+        choices=OCCLUSION_LOSSES,
+    )  # fmt: skip
     triplet_weight: float = flag(0.5, "weight of the ranking loss within the matcher's", within=NOT_NEGATIVE)
     class_weight: float | None = flag(
         None, "weight of the class embeddings' loss within the matcher's; else that of the ranking loss",

@@ -18,6 +18,12 @@ HEADS = {
     "magface": "heads.magface:MagFace",
     "subcenter_arcface": "heads.subcenter_arcface:SubcenterArcFace",
 }
+OCCLUSION_HEADS = ("plain", "fine")
+OCCLUSION_LOSSES = {
+    "mse": "losses.recognition:occlusion_loss",
+    "bce": "losses.recognition:occlusion_cross_entropy",
+    "dice": "losses.recognition:occlusion_dice",
+}
 PAIRWISE_REDUCTIONS = {
     "ranking": "losses.recognition:ranking_pairwise_loss",
     "balanced": "losses.recognition:balanced_pairwise_loss",
@@ -39,6 +45,11 @@ OCCLUSION_METHODS = ("none", "scaling", "masking")
 SCORE_NORMALIZATIONS = ("visibility", "none")
 MAP_DTYPES = ("float32", "float16", "int8")
 OCCLUDERS = ("surgical", "cloth", "respirator", "niqab", "scarf", "sunglasses", "cap", "fringe", "hand", "block")
+ALIGNMENTS = ("auto", "yes", "no")
+ALIGN_HELP = "whether a folder of people is aligned first; auto: if a sample of it shows photographs"
+DETECTOR_HELP = (
+    "what finds faces: mtcnn, which is embedded; yunet, once `fetch yunet` got it; a file of it; or points in a table"
+)
 COLOR_SPACES = ("rgb", "bgr")
 BACKENDS = ("ddp", "dp", "ddp2")
 WANDB_MODES = ("online", "offline", "disabled")

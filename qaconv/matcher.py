@@ -172,19 +172,28 @@ class QAConv(nn.Module):
         Raises:
             ValueError: if shapes disagree.
         """
-        if a.shape != b.shape:
-            raise ValueError(
-                f"QAConv.match_pairs: a and b must agree in shape, got {list(a.shape)} and {list(b.shape)}; "
-                "for all pairs of two sets call forward."
-            )
-        if (a_visibility is None) != (b_visibility is None):
-            a_visibility = _all_visible(a) if a_visibility is None else a_visibility
-            b_visibility = _all_visible(b) if b_visibility is None else b_visibility
         half = _is_half(a)
         with torch.autocast(a.device.type, enabled=False):
-            a_cells = self._cells(a, a_visibility, group_dim=1, where="QAConv.match_pairs: a")
-            b_cells = self._cells(b, b_visibility, group_dim=1, where="QAConv.match_pairs: b")
-            return self._scores(a_cells, b_cells, half)[:, 0, 0]
+            return self._scores(*self._paired_cells(a, b, a_visibility, b_visibility), half)[:, 0, 0]
+
+    def matched_cells(
+        self, a: Tensor, b: Tensor, a_visibility: Tensor | None = None, b_visibility: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return where the cells of a[i] are matched in b[i], int64 [N, h * w], and their cosines [N, h * w].
+
+        They are what `match_pairs` scores, in the occlusion method of this matcher; a hidden cell has cell 0 and
+        cosine 0. No gradient is recorded.
+
+        Args:
+            a, b, a_visibility, b_visibility: as of `match_pairs`.
+        Raises:
+            ValueError: if shapes disagree.
+        """
+        with torch.no_grad(), torch.autocast(a.device.type, enabled=False):
+            a_cells, b_cells = self._paired_cells(a, b, a_visibility, b_visibility)
+            maxima = best_matches(a_cells.maps, b_cells.maps, with_cells=True)
+        assert maxima.probe_cell is not None
+        return maxima.probe_cell[:, 0, :, 0].long(), maxima.probe[:, 0, :, 0]
 
     def best_cells(
         self, a: Tensor, b: Tensor, a_visibility: Tensor | None = None, b_visibility: Tensor | None = None
@@ -263,6 +272,22 @@ class QAConv(nn.Module):
         features = maps.flatten(2).transpose(1, 2).contiguous().unsqueeze(group_dim)
         seen = None if visibility is None else visibility.to(maps.dtype).flatten(1).unsqueeze(group_dim)
         return self._occlude(features, seen)
+
+    def _paired_cells(
+        self, a: Tensor, b: Tensor, a_visibility: Tensor | None, b_visibility: Tensor | None
+    ) -> tuple[Cells, Cells]:
+        """Return the cells [N, 1, h*w, C'] of a[i] and b[i]."""
+        if a.shape != b.shape:
+            raise ValueError(
+                f"QAConv.match_pairs: a and b must agree in shape, got {list(a.shape)} and {list(b.shape)}; "
+                "for all pairs of two sets call forward."
+            )
+        if (a_visibility is None) != (b_visibility is None):
+            a_visibility = _all_visible(a) if a_visibility is None else a_visibility
+            b_visibility = _all_visible(b) if b_visibility is None else b_visibility
+        a_cells = self._cells(a, a_visibility, group_dim=1, where="QAConv.match_pairs: a")
+        b_cells = self._cells(b, b_visibility, group_dim=1, where="QAConv.match_pairs: b")
+        return a_cells, b_cells
 
     def _occlude(self, features: Tensor, visibility: Tensor | None) -> Cells:
         if visibility is None:

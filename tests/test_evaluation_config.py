@@ -24,7 +24,7 @@ def test_evaluation_flags_in_both_spellings():
 
 def test_evaluation_defaults():
     config = get_eval_args(["--model-path", "m", "--data-path", "d"])
-    assert (config.batch_size, config.adaface_weight, config.qaconv_weight, config.occlude) == (64, 0.5, 0.5, "none")
+    assert (config.batch_size, config.adaface_weight, config.qaconv_weight, config.occlude) == (64, 0.7, 0.3, "none")
     assert (config.arch, config.color_space, config.pairs) == (None, None, None)
     assert (config.shortlist, config.map_dtype, config.map_dir) == (0, "float16", None)
 

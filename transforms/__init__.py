@@ -8,7 +8,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 from transforms.align import fit_similarity, template_points
-from transforms.augment import crop_with_padding, flip, low_resolution, mirror, photometric
+from transforms.augment import crop_with_padding, flip, grayscale, low_resolution, mirror, photometric
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
 from transforms.occluders import OCCLUDER_FAMILIES, OCCLUDERS, occlude
 from transforms.tensor import to_image, to_tensor, visibility_map
@@ -26,6 +26,7 @@ __all__ = [
     "crop_with_padding",
     "fit_similarity",
     "flip",
+    "grayscale",
     "low_resolution",
     "mirror",
     "occlude",

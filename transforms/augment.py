@@ -76,6 +76,12 @@ def photometric(image: Image, rng: np.random.Generator) -> Image:
     return image
 
 
+def grayscale(image: Image) -> Image:
+    """Return `image` without its colors, as a black-and-white camera takes it: three equal channels of luminance."""
+    check_image(image, "grayscale")
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
+
+
 def _draw_crop_size(rng: np.random.Generator) -> tuple[int, int]:
     for _ in range(_CROP_TRIALS):
         area = IMAGE_SIZE**2 * rng.uniform(*CROP_SCALES)

@@ -15,6 +15,7 @@ from system import ROOT
 
 RESULTS = Path("experiments/benchmarks")
 PAGE = ROOT / "docs/benchmarks.md"
+OWN_PAGES = "benchmarks.own_pages"
 QACONV_ROWS = (
     *("self_7x7", "self_14x14", "gallery_7x7", "forward_7x7", "forward_14x14"),
     *("bf16_7x7", "bf16_14x14", "all_pairs"),
@@ -27,6 +28,7 @@ class Program(NamedTuple):
     repeats: int = 5
     flags: Mapping[str, Mapping[str, Any]] = {}  # of its own: keywords of add_argument
     output: Path = RESULTS
+    package: str = "benchmarks"  # where the module of its name is
 
 
 PROGRAMS = {
@@ -87,7 +89,16 @@ PROGRAMS = {
         },
     ),
     # Not beside the others, whose tables are those of another page.
-    "structures": Program(repeats=1, output=Path("experiments/scaling")),
+    "alignment": Program(
+        repeats=3,
+        flags={
+            "photographs": {"help": "folder of photographs, one face each (drawn faces)"},
+            "detectors": {"nargs": "+", "default": ["mtcnn"], "help": "detectors, as of main.py align (mtcnn)"},
+        },
+        output=Path("experiments/alignment"),
+        package=OWN_PAGES,
+    ),
+    "structures": Program(repeats=1, output=Path("experiments/scaling"), package=OWN_PAGES),
 }
 
 
@@ -132,7 +143,7 @@ def scaled(number: int, scale: float, least: int) -> int:
 
 def read(name: str, argv: Sequence[str], prog: str) -> argparse.Namespace:
     """Return the options of one benchmark, whose module is not imported for it."""
-    source = Path(__file__).parents[1] / f"{name}.py"
+    source = ROOT.joinpath(*PROGRAMS[name].package.split("."), f"{name}.py")
     description = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
     parser = FlagParser(f"{prog} {name}", description, f"{as_typed(prog)} {name} --scale 0.1 --repeats 3")
     add_common_arguments(parser, PROGRAMS[name])
@@ -143,7 +154,7 @@ def read(name: str, argv: Sequence[str], prog: str) -> argparse.Namespace:
 
 def run(name: str, args: argparse.Namespace) -> Path:
     """Measure, print each row when it is there, and return the JSON written."""
-    benchmark: Benchmark = import_module(f"benchmarks.{name}").BENCHMARK
+    benchmark: Benchmark = import_module(f"{PROGRAMS[name].package}.{name}").BENCHMARK
     if args.threads:
         import torch
 

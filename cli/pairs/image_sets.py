@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import models
 from config import EvaluationConfig
 from datasets import (
     Benchmark,
@@ -25,6 +26,7 @@ from datasets import (
 )
 from datasets.benchmarks.pair_folder import is_pair_folder
 from datasets.benchmarks.sets import are_sets, open_sets
+from datasets.photos.people import open_people
 from datasets.progress import tracked
 from evaluation import one_kind_folds, stratified_folds
 from evaluation.run import MIN_PAIRS, MIN_PEOPLE, precision_of
@@ -125,13 +127,16 @@ def read_folder(options: EvaluationConfig) -> ImageSet:
     """Read a folder of people or a record file: the images of the pairs listed, or all with all unordered pairs."""
     path = Path(options.data_path)
     dataset: ImageFolderDataset | RecordDataset
+    aligned: Mapping[str, object] = {}
     if path.suffix == ".rec" or (path / "train.rec").is_file():
         if options.pairs is not None:
             raise ValueError(f"--pairs names files of a folder; {path} is a record file, whose images have no names")
         dataset, left_out = RecordDataset(path), ""
     else:
-        dataset = ImageFolderDataset(path, follow_links=options.follow_links)
-        left_out = "; ".join(dataset.unread)
+        folder = ImageFolderDataset(path, follow_links=options.follow_links)
+        choice, jobs = models.DetectorChoice(options.detector), max(1, at_most_cores(options.num_workers))
+        dataset, people = open_people(folder, options.align, choice, jobs)
+        left_out, aligned = "; ".join(folder.unread), people.facts()
     listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
     alignment = warn_of_unaligned(dataset)
     images, places, unreadable = read_images(dataset, listed, at_most_cores(options.num_workers))
@@ -148,7 +153,7 @@ def read_folder(options: EvaluationConfig) -> ImageSet:
         "see scores.npz",
         labels if listed is None else None,
         [str(dataset.paths[place]) for place in places.tolist()],
-        {"unreadable": unreadable, "left_out": left_out or "no file", "alignment": str(alignment)},
+        {"unreadable": unreadable, "left_out": left_out or "no file", "alignment": str(alignment), **aligned},
     )
     warn_of_few(dataset.root, source)
     return source

@@ -46,7 +46,7 @@ def records_to_folder(job: Job, names_from_list: bool = False) -> Outcome:
         OSError: if the output cannot be written.
     """
     dataset = RecordDataset(job.source)
-    stems = listed_names(dataset) if names_from_list else _numbered(dataset)
+    stems = listed_names(dataset) if names_from_list else numbered_names(dataset)
     with open_workspace(job.output, plan(dataset, "folder", names_from_list)) as workspace:
         if workspace.published:
             return named_by_earlier_run(job.output)
@@ -58,7 +58,7 @@ def records_to_folder(job: Job, names_from_list: bool = False) -> Outcome:
     return Outcome(text, num_unreadable, unreadable_beside(job.output) if num_unreadable else None)
 
 
-def _numbered(dataset: RecordDataset) -> PathTable:
+def numbered_names(dataset: RecordDataset) -> PathTable:
     """Return `<identity>/<key>` of each image, keys of one length, so that they sort as numbers do."""
     digits = len(str(int(dataset.keys.max())))
     pairs = zip(dataset.labels.tolist(), dataset.keys.tolist(), strict=True)

@@ -22,6 +22,10 @@ from system.files import is_regular, make_room, set_aside, write_text
 _PLAN, _PROGRESS, _LOCK = "plan.txt", "progress.json", "lock"
 
 
+class BusyError(ValueError):
+    """Another process is at work on the same result."""
+
+
 class Workspace:
     """The hidden folder of one conversion, while its lock is held; see `open_workspace`.
 
@@ -72,7 +76,7 @@ def open_workspace(final: Path, plan: str) -> Iterator[Workspace]:
         final: path of the result; the workspace lies beside it.
         plan: whatever the content of the result depends on.
     Raises:
-        ValueError: if another process is at work on the same result.
+        BusyError: if another process is at work on the same result.
         OSError: if the folder cannot be written.
     """
     folder = final.parent / f".{final.name}.converting"
@@ -84,7 +88,7 @@ def open_workspace(final: Path, plan: str) -> Iterator[Workspace]:
         try:
             _lock(lock)
         except (BlockingIOError, PermissionError) as error:
-            raise ValueError(f"{final}: another conversion is writing it; wait until it ends") from error
+            raise BusyError(f"{final}: another conversion is writing it; wait until it ends") from error
         make_room(folder, (_PLAN, _PROGRESS))
         if _read(folder / _PLAN) != plan:
             _clear(folder)

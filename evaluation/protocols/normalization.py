@@ -5,9 +5,10 @@ training people, clean and behind occluders, teach a smooth function which mean 
 visible shares; a score's distance from that mean, in such spreads, is comparable with any other's.
 
 With a, b the hidden shares of both faces and c the share of cells not seen in both, the terms are 1, a + b, ab,
-a^2 + b^2, c, c^2, standardized. For each matcher the mean and the logarithm of the spread are linear in them (a
-Gaussian of both by maximum likelihood, with a ridge). The product of two matchers' normalized scores has its mean
-likewise: their correlation, which says how wide a weighted sum of them spreads. All of it is a few dozen numbers.
+a^2 + b^2, c, c^2, standardized. For each matcher the mean and the logarithm of the spread are linear in them: a
+Gaussian of both by maximum likelihood, with a ridge; then how the spread above one spread differs from it, for
+thresholds lie there. The product of two matchers' normalized scores has its mean likewise: their correlation, which
+says how wide a weighted sum of them spreads. All of it is a few dozen numbers.
 """
 
 from __future__ import annotations
@@ -89,12 +90,12 @@ class ScoreNormalization:
         """Return the normalized scores float64 [N] by matcher, and of two matchers the "combined" one.
 
         Args:
-            scores: finite scores [N] of the matchers that it was fitted for.
+            scores: finite scores [N] of the matchers that it was fitted for, or of one of them.
             shares: of the same pairs.
         Raises:
             ValueError: if the matchers are others, or lengths differ.
         """
-        if set(scores) != set(self.mean):
+        if not scores or not set(scores) <= set(self.mean):
             raise ValueError(
                 f"ScoreNormalization: scores of {sorted(self.mean)} are needed, got those of {sorted(scores)}."
             )
@@ -103,8 +104,9 @@ class ScoreNormalization:
             name: (check_scores(f"ScoreNormalization, {name}", scores[name], len(terms)) - terms @ np.array(mean))
             * np.exp(-terms @ np.array(self.log_std[name]))
             for name, mean in self.mean.items()
+            if name in scores
         }
-        return found | ({"combined": self.combine(found, shares)} if self.correlation else {})
+        return found | ({"combined": self.combine(found, shares)} if len(found) == 2 else {})
 
     def combine(self, normalized: Mapping[str, FloatArray], shares: Shares) -> FloatArray:
         """Return the weighted sum [N] of two matchers' normalized scores, in spreads of its own."""
@@ -146,7 +148,7 @@ def fit_normalization(
     center[0], scale[scale < _LEAST_SPREAD] = 0.0, 1.0  # the first term is 1
     scale[0] = 1.0
     terms = (raw - center) / scale
-    gaussians = {name: _fit_gaussian(values[~issame], terms) for name, values in by_name.items()}
+    gaussians = {name: _fit(values[~issame], terms) for name, values in by_name.items()}
     normalized = [
         (by_name[name][~issame] - terms @ mean) * np.exp(-terms @ log_std)
         for name, (mean, log_std) in gaussians.items()
@@ -172,18 +174,31 @@ def _raw_terms(shares: Shares) -> FloatArray:
     return np.stack(columns, axis=1)
 
 
-def _fit_gaussian(scores: FloatArray, terms: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the coefficients [6] of mean and log spread by maximum likelihood: Fisher scoring, the mean reweighted."""
+def _fit(scores: FloatArray, terms: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the coefficients [6] of mean and log spread, by Fisher scoring; the spread is that of the upper tail."""
     mean = _solve(terms, scores)
     log_std = np.zeros(terms.shape[1])
     log_std[0] = np.log(max(float((scores - terms @ mean).std()), _LEAST_SPREAD))
     for _ in range(_NUM_STEPS):
-        squares = ((scores - terms @ mean) * np.exp(-terms @ log_std)) ** 2
-        # The Fisher information of the log spread is twice the terms' second moments.
-        log_std = log_std + _solve(terms, (squares - 1) / 2).clip(-1, 1)
-        log_std[0] = max(log_std[0], np.log(_LEAST_SPREAD))
+        log_std = _fisher_step(log_std, scores - terms @ mean, terms)
         mean = _solve(terms, scores, np.exp(-2 * terms @ log_std))
-    return mean, log_std
+    residuals = scores - terms @ mean
+    normalized = residuals * np.exp(-terms @ log_std)
+    upper = normalized > 1
+    if upper.sum() < LEAST_PAIRS:
+        return mean, log_std
+    tail, scale = np.zeros_like(log_std), np.sqrt(np.square(normalized[upper]).mean())
+    for _ in range(_NUM_STEPS):
+        tail = _fisher_step(tail, normalized[upper] / scale, terms[upper])
+    return mean, log_std + tail
+
+
+def _fisher_step(log_std: FloatArray, residuals: FloatArray, terms: FloatArray) -> FloatArray:
+    """Return the next log spread; its Fisher information is twice the terms' second moments."""
+    squares = np.square(residuals * np.exp(-terms @ log_std))
+    found = log_std + _solve(terms, (squares - 1) / 2).clip(-1, 1)
+    found[0] = max(found[0], np.log(_LEAST_SPREAD))
+    return found
 
 
 def _solve(terms: FloatArray, values: FloatArray, weights: FloatArray | None = None) -> FloatArray:

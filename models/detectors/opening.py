@@ -1,4 +1,4 @@
-"""Which detector a word names: `mtcnn`, or the path of YuNet's file or of a table of points."""
+"""Which detector a word names: `mtcnn`, `yunet` once it is fetched, or the path of its file or of a table of points."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from datasets.cache_folder import cache_folder
 from datasets.photos.detection import Detector
 from datasets.photos.given_points import GivenPoints
 
-DEFAULT = "mtcnn"
+DEFAULT, FETCHED = "mtcnn", "yunet"
 _TABLES = (".csv", ".tsv", ".txt")
 
 
@@ -18,12 +19,12 @@ class DetectorChoice:
     """A detector before it is opened: small, so that every process can open its own.
 
     Attributes:
-        word: "mtcnn", or the path of a file.
+        word: see `open_detector`.
     """
 
     word: str = DEFAULT
 
-    def open(self) -> Detector | GivenPoints:
+    def load(self) -> Detector | GivenPoints:
         """Return the detector, opened once in each process; see `open_detector`."""
         return _opened(self)
 
@@ -32,8 +33,8 @@ def open_detector(word: str = DEFAULT) -> Detector | GivenPoints:
     """Open a detector for this thread.
 
     Args:
-        word: "mtcnn", the embedded one; a path that ends in .csv, .tsv or .txt, a table of points (`GivenPoints`); any
-            other path, YuNet's ONNX file.
+        word: "mtcnn", the embedded one; "yunet", what `main.py fetch yunet` left in the cache folder; a path that ends
+            in .csv, .tsv or .txt, a table of points (`GivenPoints`); any other path, YuNet's ONNX file.
     Raises:
         ValueError: if the file is missing, damaged or another one, or the package of the embedded one is not there.
     """
@@ -45,7 +46,12 @@ def open_detector(word: str = DEFAULT) -> Detector | GivenPoints:
         return GivenPoints(Path(word))
     from models.detectors.yunet import YuNet
 
-    return YuNet(Path(word))
+    return YuNet(fetched_file() if word == FETCHED else Path(word))
+
+
+def fetched_file() -> Path:
+    """Return where `main.py fetch yunet` puts YuNet's file, in the user's cache folder."""
+    return cache_folder() / "detectors" / "yunet.onnx"
 
 
 @lru_cache(maxsize=1)

@@ -202,7 +202,8 @@ def _occlusion(forward: Forward) -> Tensor | None:
     visibility, mask = forward.visibility, forward.batch.visibility
     if visibility is None or mask is None:
         return None
-    return losses.occlusion_loss(visibility, visibility_map(mask, *visibility.shape[-2:]))
+    loss = losses.OCCLUSION_LOSSES[forward.config.occlusion_loss]
+    return loss(visibility, visibility_map(mask, *visibility.shape[-2:]))
 
 
 def class_weight(config: Config) -> float:

@@ -15,6 +15,7 @@ from benchmarks.harness import floor
 from benchmarks.harness.program import QACONV_ROWS, read, run
 from benchmarks.harness.step_clock import StepClock, Stretch
 from benchmarks.harness.tables import row_cells
+from benchmarks.own_pages import alignment
 from config import Config
 
 TINY = ["--scale", "0.005", "--repeats", "1"]
@@ -29,7 +30,7 @@ def opencv_threads():
 
 def run_tiny(module, folder, capsys, *argv):
     """Return the tables' rows, by table, after a run that printed each of them."""
-    name = module.__name__.removeprefix("benchmarks.")
+    name = module.__name__.rpartition(".")[2]
     path = run(name, read(name, [*TINY, "--output", str(folder), *argv], "bench"))
     assert path == folder / f"{name}.json" and [*folder.iterdir()] == [path]
     result = json.loads(path.read_text())
@@ -55,6 +56,14 @@ def test_qaconv(tmp_path, capsys):
     in_half_precision = [row["against"] == "float32" for row in rows]
     assert [row.get("logit_difference", 0) > 0 for row in rows] == in_half_precision
     assert all(row["floor_seconds"] > 0 for row in rows)
+
+
+def test_alignment(tmp_path, capsys):
+    rows = run_tiny(alignment, tmp_path, capsys)
+    assert [row["what"] for row in rows["alignment_speed"]] == ["without a detector", "mtcnn"]
+    kinds = [row["what"] for row in rows["alignment_conditions"]]
+    assert kinds == ["as they are", "in larger scenes", "mask", "sunglasses", "mask and sunglasses"]
+    assert rows["alignment_conditions"][0]["off"] == 0 and rows["alignment_conditions"][0]["aligned"] > 0
 
 
 def test_qaconv_rows_are_chosen_by_name(tmp_path, capsys):
@@ -167,6 +176,8 @@ def test_gallery(tmp_path, capsys):
     assert [row["kib"] for row in (exact, half, byte)] == [2 + 2 * 49 * (128 * size + 4) / 1024 for size in (4, 2, 1)]
     whole, *others = rows["gallery_search"]
     assert whole["time_ratio"] == 1 and whole["recall"] == 100 and len(others) == 5
+    (enrolled,) = rows["gallery_people"]
+    assert enrolled["what"] == "500 people, int8" and enrolled["seconds"] > 0
 
 
 def test_evaluation(tmp_path, capsys):

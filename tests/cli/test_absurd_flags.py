@@ -5,7 +5,7 @@ from programs import SMALL_RUN, refusal
 
 import main
 import main_eval
-from cli import check, convert
+from cli.data import check, convert
 from config import Config
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")

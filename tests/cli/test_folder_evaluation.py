@@ -129,7 +129,7 @@ def test_benchmark_sets_have_the_scores_and_results_that_a_run_reports_of_them(t
             for condition, by_matcher in gathered[benchmark.name].items():
                 for matcher, values in by_matcher.items():
                     np.testing.assert_allclose(saved[f"{condition}_{matcher}"], values, atol=1e-4)
-    weights = {"adaface": 0.5, "qaconv": 0.5}
+    weights = {"adaface": 0.7, "qaconv": 0.3}
     of_run = evaluate(sets, gathered, weights)
     expected = to_primitive(build_results(sets, of_run, {}, seed=42) | {"comparisons": compare(sets, of_run)})
     assert results["benchmarks"].keys() == {"mine", "other"} and results["comparisons"].keys() == {

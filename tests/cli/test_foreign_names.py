@@ -18,7 +18,7 @@ from untrained import write_checkpoint
 
 import main
 import main_eval
-from cli import check, convert
+from cli.data import check, convert
 from nets.weight_file import read_state_dict
 from options.command import user_errors
 from system.files import naming

@@ -49,7 +49,7 @@ def test_an_installed_command_calls_itself_by_its_name(called, monkeypatch):
     with pytest.raises(SystemExit) as end:
         main.start()
     assert end.value.code == 7
-    assert called == [("cli.check", ["faces"], "maskwise check")]
+    assert called == [("cli.data.check", ["faces"], "maskwise check")]
 
 
 @pytest.mark.parametrize(("word", "hint"), [("evalute", "did you mean evaluate?"), ("x", "choose from train, ")])
@@ -63,7 +63,8 @@ def test_every_program_has_a_main_and_stands_in_the_help(name, capsys):
     assert callable(import_module(PROGRAMS[name].module).main)
     with pytest.raises(SystemExit):
         main.main(["--help"])
-    assert f"\n  {name:<8}  {PROGRAMS[name].help}\n" in capsys.readouterr().out
+    width = max(map(len, PROGRAMS))
+    assert f"\n  {name:<{width}}  {PROGRAMS[name].help}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["check", "convert"])

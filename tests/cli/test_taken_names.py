@@ -10,7 +10,7 @@ from short_runs import write_faces
 from untrained import write_checkpoint
 
 import main_eval
-from cli import check, convert
+from cli.data import check, convert
 from datasets.synthetic.prepare import render_identities
 from engine import runs
 from engine.loggers import wandb_run

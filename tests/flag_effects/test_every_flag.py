@@ -1,6 +1,7 @@
 """Every flag does something: a test of what it changes, beyond the value that is parsed, is marked with its name.
 
-`@pytest.mark.flag("lr")` marks the test of a flag of main.py, `@pytest.mark.evaluation_flag("pairs")` of main_eval.py.
+`@pytest.mark.flag("lr")` marks the test of a flag of main.py, `@pytest.mark.evaluation_flag("pairs")` of main_eval.py,
+`@pytest.mark.answer_flag("far")` of the programs that answer.
 """
 
 import ast
@@ -9,6 +10,13 @@ import pytest
 from programs import ROOT
 
 from config import Config, EvaluationConfig
+from options.answers import CalibrateOptions, EnrolOptions, IdentifyOptions, VerifyOptions
+
+PROGRAMS = {
+    "flag": (Config,),
+    "evaluation_flag": (EvaluationConfig,),
+    "answer_flag": (VerifyOptions, CalibrateOptions, EnrolOptions, IdentifyOptions),
+}
 
 
 def marked(mark):
@@ -29,6 +37,6 @@ def marked(mark):
     }
 
 
-@pytest.mark.parametrize(("program", "mark"), [(Config, "flag"), (EvaluationConfig, "evaluation_flag")])
-def test_every_flag_has_a_test_of_its_effect(program, mark):
-    assert marked(mark) == {option.name for option in program.options()}
+@pytest.mark.parametrize("mark", PROGRAMS)
+def test_every_flag_has_a_test_of_its_effect(mark):
+    assert marked(mark) == {option.name for program in PROGRAMS[mark] for option in program.options()}

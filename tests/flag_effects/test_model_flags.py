@@ -9,7 +9,9 @@ from observed import NUM_PEOPLE, fixed_batch, recognizer, trained_step
 
 import heads
 import losses
-from config import HEADS, OCCLUSION_METHODS, PAIRWISE_REDUCTIONS, Config
+import nets
+from config import HEADS, OCCLUSION_LOSSES, OCCLUSION_METHODS, PAIRWISE_REDUCTIONS, Config
+from transforms import visibility_map
 
 
 @pytest.mark.flag("arch", "embedding_size")
@@ -80,6 +82,29 @@ def test_a_loss_weight_multiplies_its_terms(flag, share):
     _, changed, _ = trained_step(**{flag: getattr(Config(), flag) + 1.0})
     assert share(terms) > 0.01
     assert changed - loss == pytest.approx(share(terms), rel=1e-3)
+
+
+@pytest.mark.flag("occlusion_head")
+def test_occlusion_head_fine_reads_the_detail_map_and_trains_both_maps_of_it():
+    assert isinstance(recognizer().occlusion_head, nets.OcclusionHead)
+    model = recognizer(occlusion_head="fine", adaface_loss_weight=0.0, qaconv_loss_weight=0.0)
+    assert isinstance(model.occlusion_head, nets.FineOcclusionHead)
+    model.training_step(fixed_batch(), 0).backward()
+    trained = [model.model.input_layer[0], model.occlusion_head.coarse, model.occlusion_head.fine]
+    assert all(layer.weight.grad.abs().sum() > 0 for layer in trained)
+
+
+@pytest.mark.flag("occlusion_loss")
+def test_occlusion_loss_is_that_of_its_name():
+    model = recognizer()
+    seen = {}
+    model.occlusion_head.register_forward_hook(lambda head, maps, output: seen.update(visibility=output.detach()))
+    model.training_step(fixed_batch(), 0)
+    target = visibility_map(fixed_batch().visibility, *seen["visibility"].shape[-2:])
+    for name in OCCLUSION_LOSSES:
+        expected = losses.OCCLUSION_LOSSES[name](seen["visibility"], target)
+        assert trained_step(occlusion_loss=name)[2]["train_occlusion_loss"] == pytest.approx(float(expected), rel=1e-4)
+    assert trained_step()[2]["train_occlusion_loss"] == trained_step(occlusion_loss="mse")[2]["train_occlusion_loss"]
 
 
 def test_class_weight_without_class_embeddings_is_refused():

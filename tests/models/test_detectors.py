@@ -154,4 +154,4 @@ def test_a_missing_detector_names_how_to_get_one(tmp_path):
 
 
 def test_a_choice_is_opened_once_in_a_process():
-    assert DetectorChoice().open() is DetectorChoice("mtcnn").open()
+    assert DetectorChoice().load() is DetectorChoice("mtcnn").load()

@@ -61,6 +61,12 @@ def checked(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("checked") / "last.ckpt", check_mode=True)
 
 
+@pytest.fixture(scope="module")
+def fine(tmp_path_factory):
+    """A checkpoint whose occlusion head reads the detail map."""
+    return write_checkpoint(tmp_path_factory.mktemp("fine") / "last.ckpt", occlusion_head="fine")
+
+
 def assert_same_bits(found, expected):
     for name, values in expected._asdict().items():
         other = getattr(found, name)
@@ -68,7 +74,7 @@ def assert_same_bits(found, expected):
         assert values is None or (values.dtype == other.dtype and torch.equal(values, other)), name
 
 
-@pytest.mark.parametrize("which", ["untrained", "trained", "checked"])
+@pytest.mark.parametrize("which", ["untrained", "trained", "checked", "fine"])
 def test_it_describes_as_the_recognizer_does_bit_for_bit(which, request):
     path = request.getfixturevalue(which)
     recognizer, found = load_pretrained_model(path), models.load(path)
@@ -87,6 +93,14 @@ def test_its_keys_are_those_of_the_checkpoint_without_classes(which, request):
     assert state.keys() == {key for key in saved if not key.startswith(of_classes)}
     assert {key.split(".")[0] for key in state} == {"model", "occlusion_head", "matcher"}
     assert all(torch.equal(value, saved[key]) for key, value in state.items())
+
+
+def test_a_checkpoint_from_before_the_fine_head_has_the_plain_one(untrained, model, tmp_path):
+    checkpoint = torch.load(untrained, weights_only=True)
+    for name in ("occlusion_head", "occlusion_loss", "grayscale_augmentation_prob"):
+        del checkpoint["hyper_parameters"]["config"][name]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    assert_same_bits(models.load(tmp_path / "old.ckpt").describe(IMAGES), model.describe(IMAGES))
 
 
 def test_all_three_scores_of_two_faces(model, faces):

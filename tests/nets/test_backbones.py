@@ -33,6 +33,34 @@ def test_every_architecture_states_its_sizes_and_keeps_to_them(arch: str) -> Non
     assert features.feature_map.shape == (2, *model.map_shape)
 
 
+@pytest.mark.parametrize("arch", list(nets.MODELS))
+def test_the_detail_map_is_the_last_of_twice_the_sides(arch: str) -> None:
+    with torch.device("meta"):
+        model = nets.build_model(arch, embedding_size=96).eval()
+        sizes = []
+        for block in model.body:
+            block.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.shape))
+        _, detail = model(torch.empty(2, 3, 112, 112), detailed=True)
+    _, height, width = model.map_shape
+    assert detail.shape == (2, model.detail_channels, 2 * height, 2 * width) == sizes[model.detail_blocks - 1]
+    assert sizes[model.detail_blocks][-2:] == (height, width)
+
+
+@pytest.mark.parametrize("arch", SMALL)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_features_are_the_same_with_the_detail_map(
+    models: dict[str, nn.Module], arch: str, checkpointing: bool
+) -> None:
+    model = models[arch].eval()
+    plain = model(images(2))
+    model.activation_checkpointing = checkpointing
+    features, detail = model(images(2), detailed=True)
+    model.activation_checkpointing = False
+    assert all(torch.equal(a, b) for a, b in zip(plain, features, strict=True))
+    detail.sum().backward()
+    model.zero_grad()
+
+
 def test_default_embedding_size_is_512() -> None:
     with torch.device("meta"):
         assert nets.build_model("mobilefacenet").embedding_size == 512

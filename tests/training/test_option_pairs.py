@@ -15,6 +15,8 @@ from config import (
     HEADS,
     LR_SCHEDULES,
     OCCLUDERS,
+    OCCLUSION_HEADS,
+    OCCLUSION_LOSSES,
     OCCLUSION_METHODS,
     OPTIMIZERS,
     PAIRWISE_REDUCTIONS,
@@ -50,6 +52,8 @@ FACTORS = {
     "adaface_loss_weight": (0.0, 0.1),
     "qaconv_loss_weight": (0.0, 0.7),
     "occlusion_loss_weight": (0.0, 0.3),
+    "occlusion_loss": tuple(OCCLUSION_LOSSES),
+    "occlusion_head": OCCLUSION_HEADS,
     "partial_fc_rate": (0.0, 0.5, 1.0),
     "gradient_clip_val": (0.0, 1.0),
     "warmup_steps": (0, 2),
@@ -64,6 +68,7 @@ FACTORS = {
     "low_res_augmentation_prob": (0.0, 1.0),
     "crop_augmentation_prob": (0.0, 1.0),
     "photometric_augmentation_prob": (0.0, 1.0),
+    "grayscale_augmentation_prob": (0.0, 1.0),
 }
 # What the ranks exchange, and what keeps them from it.
 RANK_FACTORS = {

@@ -11,7 +11,7 @@ from transforms import OCCLUDERS, TrainingTransform, View
 
 NAMES = tuple(OCCLUDERS)
 SEEDS = st.integers(0, 2**32 - 1)
-STEPS = ("occlusion_prob", "low_res_prob", "crop_prob", "photometric_prob", "flip_prob")
+STEPS = ("occlusion_prob", "low_res_prob", "crop_prob", "photometric_prob", "grayscale_prob", "flip_prob")
 
 
 def make_image(seed: int = 0) -> np.ndarray:
@@ -59,9 +59,9 @@ def test_default_flips_half_and_does_nothing_else() -> None:
 @pytest.mark.parametrize(("first", "second"), list(combinations(STEPS, 2)))
 def test_whether_a_step_runs_does_not_depend_on_another_step(first: str, second: str) -> None:
     alone = [(apply(make_transform(**{first: 0.5}), seed).image != make_image()).any() for seed in range(30)]
-    gates = np.array([np.random.default_rng(seed).random(5) for seed in range(30)]) < 0.5
-    column = ["flip_prob", "occlusion_prob", "crop_prob", "low_res_prob", "photometric_prob"].index(first)
-    np.testing.assert_array_equal(alone, gates[:, column])
+    gates = np.array([np.random.default_rng(seed).random(6) for seed in range(30)]) < 0.5
+    order = ("flip_prob", "occlusion_prob", "crop_prob", "low_res_prob", "photometric_prob", "grayscale_prob")
+    np.testing.assert_array_equal(alone, gates[:, order.index(first)])
     both = make_transform(**{first: 0.5, second: 1.0})
     assert all((apply(both, seed).image != make_image()).any() for seed in range(5))
 
@@ -98,6 +98,16 @@ def test_the_input_image_is_never_written() -> None:
     image.flags.writeable = False
     for seed in range(30):
         apply(make_transform(**dict.fromkeys(STEPS, 0.7)), seed, image)
+
+
+@settings(max_examples=25)
+@given(seed=SEEDS)
+def test_grayscale_takes_the_colors_of_face_and_occluder_and_nothing_else(seed: int) -> None:
+    colored = apply(make_transform(occlusion_prob=1.0), seed)
+    gray = apply(make_transform(occlusion_prob=1.0, grayscale_prob=1.0), seed)
+    np.testing.assert_array_equal(gray.visibility, colored.visibility)
+    luminance = colored.image @ [0.299, 0.587, 0.114]
+    assert np.abs(gray.image - luminance[..., None]).max() <= 1
 
 
 def test_red_stays_in_channel_0() -> None:

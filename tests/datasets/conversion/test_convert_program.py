@@ -11,8 +11,8 @@ from converted_faces import contents, write_face
 from programs import ROOT
 from record_files import faces, write_records
 
-from cli import convert
-from cli.convert import main
+from cli.data import convert
+from cli.data.convert import main
 from datasets.conversion import encoding
 from datasets.synthetic.prepare import render_identities
 

@@ -16,7 +16,7 @@ from programs import ROOT
 from record_files import faces as record_faces
 from record_files import write_records
 
-from cli.check import main
+from cli.data.check import main
 from datasets import Benchmark, save_benchmark
 from datasets.conversion.encoding import Encoding
 from datasets.conversion.outcome import Job

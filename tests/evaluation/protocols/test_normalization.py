@@ -110,7 +110,13 @@ def test_it_survives_primitives_and_refuses_others():
     with pytest.raises(ValueError, match="fields must be"):
         ScoreNormalization.from_dict({"mean": {}})
     with pytest.raises(ValueError, match="scores of"):
-        normalization.apply({"adaface": [0.1]}, Shares(*(np.ones(1),) * 3))
+        normalization.apply({"other": [0.1]}, Shares(*(np.ones(1),) * 3))
+
+
+def test_one_of_two_matchers_is_normalized_as_beside_the_other():
+    scores, shares, _, _ = draw_pairs(300)
+    both, alone = (fitted(3000).apply(part, shares) for part in (scores, {"qaconv": scores["qaconv"]}))
+    assert set(alone) == {"qaconv"} and (alone["qaconv"] == both["qaconv"]).all()
 
 
 def test_few_impostors_teach_nothing():

@@ -1,0 +1,1 @@
+"""What the occlusion head finds on photographs behind drawn occluders."""

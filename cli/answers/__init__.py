@@ -1,0 +1,1 @@
+"""Programs that answer questions about photographs: verify, calibrate, enrol, identify."""

@@ -1,0 +1,88 @@
+"""What the programs that answer have in common: the model, the thresholds, and how a photograph becomes a crop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from options.answers import AnswerOptions, ModelOptions
+from system.cores import bound_waiting
+from system.terminal import printable
+
+if TYPE_CHECKING:  # torch is imported only after the options are known to be right
+    from models import Aligner, Calibration, FaceModel
+    from models.portraits import Origin
+
+WITHOUT = "none"  # of --calibration
+
+
+def load_model(options: ModelOptions) -> FaceModel:
+    """Return the model of the options, on the CPU.
+
+    Raises:
+        FileNotFoundError, ValueError: one line that names the file.
+    """
+    bound_waiting()  # is read when torch is imported
+    import models
+
+    return models.load(options.model_path, options.arch, options.color_space)
+
+
+def choose_aligner(options: ModelOptions, photographs: Sequence[Path], recorded: Origin | None = None) -> Aligner:
+    """Return how a photograph becomes a crop: the one place where the programs that answer decide it.
+
+    Args:
+        options: with --align and --detector.
+        photographs: that are to be answered about; with `auto` a sample of them is looked at.
+        recorded: what the thresholds or the gallery in use were made with; with `auto` it decides.
+    Raises:
+        ValueError: if the detector cannot be opened.
+    """
+    from models import AS_GIVEN, aligner
+
+    if options.align == "no" or (options.align == "auto" and recorded and recorded.detector == AS_GIVEN.detector):
+        return AS_GIVEN
+    if options.align == "auto" and recorded is None:
+        from datasets.photos.people import MAX_OFF, look_at
+        from models import open_detector
+
+        sample = look_at(photographs, open_detector(options.detector))
+        if not sample.num_found or sample.off <= MAX_OFF:  # of one or two photographs, too
+            _say(f"photographs are taken as aligned crops: {sample}; --align yes aligns them")
+            return AS_GIVEN
+        _say(f"photographs are aligned by {options.detector}: {sample}")
+    return aligner(options.detector)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{printable(line, 500)}\n")
+
+
+def find_calibration(options: AnswerOptions, model_path: str) -> Calibration | None:
+    """Return the thresholds of the options: of the file given, else of the one beside the model, if it is there.
+
+    Raises:
+        OSError, ValueError: one line that names the file.
+    """
+    from models import Calibration
+    from models.calibration import beside
+
+    if options.calibration == WITHOUT:
+        return None
+    if options.calibration is not None:
+        return Calibration.load(options.calibration)
+    return Calibration.load(beside(model_path)) if beside(model_path).exists() else None
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before any work is done.
+
+    Raises:
+        ValueError: if its folder is missing, or it is a folder itself.
+    """
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{path}: its folder does not exist")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a file")

@@ -1,0 +1,1 @@
+"""Programs that read or make data sets: check, convert, align, fetch."""

@@ -1,0 +1,447 @@
+"""Galleries: pooling against a loop, people who come and go, the file, and who is known."""
+
+import io
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from portraits import load_model, write_people
+
+from models import Aligner, Gallery, Plan, calibrate
+from models.gallery import NUM_STRANGERS, SHORTLIST
+from models.pictures import read_face
+from models.portraits import describe_portraits, scores_of
+from models.templates import pool
+
+OWN = "is a photograph of the gallery itself"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_model(tmp_path_factory.mktemp("model") / "last.ckpt")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    return write_people(tmp_path_factory.mktemp("people"), num=6, images=3)
+
+
+@pytest.fixture(scope="module")
+def portraits(model, people):
+    crops = [read_face(people / f"p{label}" / f"{image}.png") for label in range(2) for image in range(3)]
+    return describe_portraits(model, np.stack(crops))
+
+
+@pytest.fixture
+def gallery(model, people):
+    gallery = Gallery(model)
+    gallery.enrol(people)
+    return gallery
+
+
+@pytest.fixture(scope="module")
+def saved(model, people, tmp_path_factory):
+    gallery = Gallery(model)
+    gallery.enrol(people)
+    file = tmp_path_factory.mktemp("saved") / "gallery.npz"
+    gallery.save(file)
+    return file
+
+
+def same(first, second, tolerance=1e-3):
+    left, right = first._templates, second._templates
+    np.testing.assert_allclose(left.embedding, right.embedding, atol=1e-5)
+    for a, b in zip(left.views, right.views, strict=True):
+        np.testing.assert_allclose(a.maps.astype(float), b.maps.astype(float), atol=tolerance)
+        np.testing.assert_allclose(a.visibility, b.visibility, atol=1e-5)
+
+
+# ---------------------------------------------------------------- templates
+
+
+def test_photographs_are_pooled_by_quality_as_a_loop_does(portraits):
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    templates = pool(portraits, labels, "float16")
+    for person in (0, 1):
+        own = np.flatnonzero(labels == person).tolist()
+        total = sum(portraits.faces.embedding[i] * portraits.norm[i] * portraits.visible[i] for i in own)
+        np.testing.assert_allclose(templates.embedding[person], total / total.norm(), atol=1e-6)
+        for view, held in zip(portraits.faces.views, templates.views, strict=True):
+            for row in range(7):
+                for column in range(7):
+                    cells = [view.local_map[i, :, row, column] for i in own]
+                    seen = [view.visibility[i, 0, row, column] for i in own]
+                    weights = [portraits.norm[i] * v for i, v in zip(own, seen, strict=True)]
+                    total = sum(w * cell for w, cell in zip(weights, cells, strict=True))
+                    np.testing.assert_allclose(held.maps[person, row, column], total / total.norm(), atol=1e-3)
+                    assert held.visibility[person, row, column] == pytest.approx(float(max(seen)))
+
+
+def test_a_hidden_cell_of_one_photograph_leaves_the_template_to_the_others(portraits):
+    view = portraits.faces.views[0]
+    visibility = view.visibility.clone()
+    visibility[0, :, 4:] = 0
+    faces = replace(portraits.faces, views=(view._replace(visibility=visibility),))
+    norm, visible = portraits.norm, portraits.visible
+    two = pool(portraits._replace(faces=faces[:2], norm=norm[:2], visible=visible[:2]), np.array([0, 0]), "float16")
+    alone = pool(portraits._replace(faces=faces[1:2], norm=norm[1:2], visible=visible[1:2]), np.array([0]), "float16")
+    np.testing.assert_allclose(two.views[0].maps[0, 4:], alone.views[0].maps[0, 4:], atol=1e-3)
+    np.testing.assert_array_equal(two.views[0].visibility[0, 4:], alone.views[0].visibility[0, 4:])
+    assert np.abs(two.views[0].maps[0, :4].astype(float) - alone.views[0].maps[0, :4]).max() > 1e-2
+
+
+def test_a_cell_that_is_hidden_in_every_photograph_is_zero_and_scores_stay_finite(model, portraits):
+    views = tuple(v._replace(visibility=torch.zeros_like(v.visibility)) for v in portraits.faces.views)
+    hidden = portraits._replace(faces=replace(portraits.faces, views=views))
+    for dtype in ("float16", "int8"):
+        templates = pool(hidden, np.arange(6), dtype)
+        assert not templates.views[0].maps.any() and np.isfinite(templates.embedding).all()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("int8", 3)])
+def test_photographs_that_come_later_are_pooled_as_if_they_had_been_there(model, people, dtype, tolerance):
+    at_once, in_turn = Gallery(model, map_dtype=dtype), Gallery(model, map_dtype=dtype)
+    at_once.enrol(people)
+    for image in (0, 1, 2):
+        for person in range(6):
+            in_turn.add(f"p{person}", [people / f"p{person}" / f"{image}.png"])
+    assert in_turn.names == at_once.names and len(in_turn.photographs) == 18
+    same(at_once, in_turn, tolerance)
+
+
+# ---------------------------------------------------------------- people come and go
+
+
+def test_enrolling_again_changes_nothing_and_says_so(gallery, people):
+    assert gallery.enrol(people)[:3] == (0, 0, 18)
+    assert len(gallery) == 6 and len(gallery.photographs) == 18
+
+
+def test_a_picture_of_two_people_is_left_out_and_said(gallery, people):
+    done = gallery.add("twin", [people / "p0" / "0.png"])
+    assert done[:3] == (0, 0, 0) and "twin" not in gallery.names
+    assert done.failures == ("p0/0.png: the same picture is there as a photograph of p0, not of twin",)
+
+
+def test_who_is_removed_is_gone_and_can_come_back(gallery, model, people):
+    gallery.remove("p2")
+    assert gallery.names == ["p0", "p1", "p3", "p4", "p5"] and len(gallery.photographs) == 15
+    without = Gallery(model)
+    for name in gallery.names:
+        without.add(name, sorted((people / name).iterdir()))
+    same(gallery, without)
+    ways = [each.identify(people / "p4" / "0.png").candidates for each in (gallery, without)]
+    assert [name for name, _ in ways[0]] == [name for name, _ in ways[1]]
+    np.testing.assert_allclose([score for _, score in ways[0]], [score for _, score in ways[1]], atol=1e-2)
+    assert OWN not in str(gallery.identify(people / "p2" / "0.png"))
+    gallery.add("p2", [people / "p2" / "0.png"])
+    assert gallery.names[-1] == "p2" and f"{OWN} (p2/0.png of p2)" in str(gallery.identify(people / "p2" / "0.png"))
+    with pytest.raises(ValueError, match="nobody of the name 'p9'"):
+        gallery.remove("p9")
+
+
+def test_the_last_person_leaves_an_empty_gallery(model, people):
+    gallery = Gallery(model)
+    gallery.add("p0", [people / "p0" / "0.png"])
+    gallery.remove("p0")
+    assert len(gallery) == 0
+    for call in (lambda: gallery.identify(people / "p0" / "0.png"), lambda: gallery.save("nowhere.npz")):
+        with pytest.raises(ValueError, match="the gallery is empty"):
+            call()
+
+
+def test_what_cannot_be_read_is_left_out_or_refused_and_nothing_changes(model, people, tmp_path):
+    copy = write_people(tmp_path / "people", num=3)
+    (copy / "p0" / "0.png").write_bytes(b"no image")
+    gallery = Gallery(model)
+    done = gallery.enrol(copy)
+    assert done[:3] == (3, 5, 0) and len(done.failures) == 1 and "0.png" in done.failures[0]
+    with pytest.raises(ValueError, match=r"0\.png"):
+        gallery.add("new", [copy / "p1" / "0.png", copy / "p0" / "0.png"])
+    assert len(gallery) == 3
+    (tmp_path / "bad" / "p0").mkdir(parents=True)
+    (tmp_path / "bad" / "p0" / "0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="no photograph can be enrolled"):
+        gallery.enrol(tmp_path / "bad")
+    with pytest.raises(ValueError, match="at least one photograph"):
+        gallery.add("new", [])
+
+
+def test_two_photographs_without_labels_are_two_people(model, people, tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes((people / f"p{number}" / "0.png").read_bytes())
+    gallery = Gallery(model)
+    assert gallery.enrol(tmp_path)[:2] == (2, 2) and gallery.names == ["0.png", "1.png"]
+    found = gallery.identify(people / "p0" / "1.png")
+    assert len(found.candidates) == 2 and found.known is not None and "too few to tell" in str(found)
+
+
+# ---------------------------------------------------------------- who is it?
+
+
+def test_candidates_are_those_of_all_scores_one_by_one(gallery, model, people):
+    probe = people / "p3" / "1.png"
+    faces = describe_portraits(model, read_face(probe)[None]).faces
+    for name in scores_of(model):
+        found = gallery.identify(probe, k=6, score=name)
+        expected = {}
+        for place, person in enumerate(gallery.names):
+            listed = gallery._templates.describe(np.array([place]))
+            cosine = float(faces.embedding[0] @ listed.embedding[0])
+            with torch.inference_mode():
+                views = [
+                    float(model.matcher.match_pairs(a.local_map, b.local_map, a.visibility, b.visibility))
+                    for a, b in zip(faces.views, listed.views, strict=True)
+                ]
+            qaconv = sum(views) / 2
+            fused = 0.6 * (cosine - 0.1) / 0.3 + 0.4 * (qaconv + 0.2) / 0.7
+            expected[person] = {"adaface": cosine, "qaconv": qaconv, "fused": fused}[name]
+        ranked = sorted(expected, key=expected.get, reverse=True)
+        assert [candidate.name for candidate in found.candidates] == ranked
+        assert [candidate.score for candidate in found.candidates] == pytest.approx(
+            [expected[person] for person in ranked], abs=1e-4
+        )
+        assert found.margin == pytest.approx(expected[ranked[0]] - expected[ranked[1]], abs=1e-4)
+
+
+def test_a_probe_of_the_gallery_itself_is_said(gallery, people):
+    assert f"{OWN} (p1/2.png of p1)" in str(gallery.identify(people / "p1" / "2.png"))
+    gallery.remove("p1")
+    assert OWN not in str(gallery.identify(people / "p1" / "2.png"))
+
+
+def test_strangers_are_the_best_scores_among_the_others(gallery):
+    strangers = gallery.strangers()
+    assert set(strangers) == {"fused", "adaface", "qaconv"} and len(strangers["adaface"]) == 6
+    cosines = gallery._templates.embedding @ gallery._templates.embedding.T
+    np.fill_diagonal(cosines, -np.inf)
+    np.testing.assert_allclose(strangers["adaface"], np.sort(cosines.max(1)), atol=1e-6)
+
+
+def test_the_open_set_threshold_lets_a_share_of_strangers_pass(gallery, people):
+    strangers = gallery.strangers()["adaface"]
+    third = gallery.identify(people / "p0" / "0.png", score="adaface", fpir=0.34)
+    assert third.threshold == strangers[-2] and "34 % of 6 people" in str(third)
+    strict = gallery.identify(people / "p0" / "0.png", score="adaface")
+    assert strict.threshold > strangers[-1] and "too few to tell what 1 % reach" in str(strict)
+    assert strict.known == (strict.candidates[0].score >= strict.threshold)
+
+
+def test_who_stays_below_the_threshold_is_unknown(gallery, people):
+    gallery._strangers = {name: np.full(6, 1e6) for name in gallery.strangers()}
+    found = gallery.identify(people / "p0" / "0.png")
+    assert found.known is False and str(found).startswith("unknown: score fused")
+    gallery._strangers = {name: np.full(6, -1e6) for name in gallery.strangers()}
+    found = gallery.identify(people / "p0" / "0.png")
+    assert found.known is True and str(found).startswith(f"{found.candidates[0].name}: score fused")
+
+
+def test_a_gallery_of_one_person_cannot_tell_who_is_unknown(model, people):
+    gallery = Gallery(model)
+    gallery.add("only", [people / "p0" / "0.png"])
+    found = gallery.identify(people / "p1" / "0.png")
+    assert found.known is None and found.threshold is None and found.margin is None
+    assert "uncalibrated; nearest is only" in str(found) and "has no strangers" in str(found)
+
+
+def test_a_calibration_decides_where_its_rate_is_low_enough(gallery, model, people):
+    calibration = calibrate(model, people, plan=Plan(fars=(0.5, 0.05), num_draws=100))
+    calibration = replace(calibration, covered_below=None)
+    probe = people / "p0" / "0.png"
+    found = gallery.identify(probe, fpir=0.4, calibration=calibration)  # 0.4 / 6 people
+    assert found.threshold == calibration.point("fused", "clean", 0.05).threshold
+    assert "for a FAR of 0.05: at most 30 % of strangers" in str(found)
+    strict = gallery.identify(probe, fpir=0.01, calibration=calibration)
+    assert "the calibration has no FAR that is low enough" in str(strict)
+    with pytest.raises(ValueError, match="belongs to other weights"):
+        other = replace(calibration, origin=calibration.origin._replace(model="0" * 64))
+        gallery.identify(probe, calibration=other)
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [("k must be", {"k": 0}), ("fpir in", {"fpir": 1.0}), ("no such score", {"score": "x"})],
+)
+def test_wrong_arguments_are_refused(gallery, people, words, options):
+    with pytest.raises(ValueError, match=words):
+        gallery.identify(people / "p0" / "0.png", **options)
+
+
+def test_large_galleries_match_a_short_list_and_sample_strangers(model, people):
+    gallery = Gallery(model)
+    gallery.enrol(people)
+    row = gallery._templates
+    many = np.resize(np.arange(6), 400)
+    gallery._templates = row.rows(many)
+    rng = np.random.default_rng(0)
+    noisy = row.embedding[many] + rng.normal(0, 0.05, (400, row.embedding.shape[1])).astype(np.float32)
+    gallery._templates = replace(gallery._templates, embedding=noisy / np.linalg.norm(noisy, axis=1, keepdims=True))
+    gallery.names = [f"n{place}" for place in range(400)]
+    gallery._strangers = {"adaface": np.zeros(2)}
+    found = gallery.identify(people / "p0" / "0.png", k=400, score="adaface")
+    assert len(found.candidates) == SHORTLIST
+    probe = describe_portraits(model, read_face(people / "p0" / "0.png")[None]).faces.embedding[0].numpy()
+    best = np.argsort(-(gallery._templates.embedding @ probe))[:SHORTLIST]
+    assert {candidate.name for candidate in found.candidates} == {f"n{place}" for place in best}
+    assert NUM_STRANGERS < 400
+
+
+# ---------------------------------------------------------------- the file
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_what_is_saved_comes_back(model, people, tmp_path, dtype):
+    gallery = Gallery(model, map_dtype=dtype)
+    gallery.enrol(people)
+    gallery.save(tmp_path / "gallery.npz")
+    found = Gallery.load(tmp_path / "gallery.npz", model)
+    same(gallery, found)
+    assert isinstance(found._templates.views[0].maps, np.memmap)
+    assert found.names == gallery.names and found.photographs == gallery.photographs
+    probe = people / "p5" / "2.png"
+    assert str(found.identify(probe)) == str(gallery.identify(probe))
+    found.remove("p0")
+    found.add("p1", [people / "p0" / "0.png"])
+    found.save(tmp_path / "gallery.npz")  # over the file that its maps lie in
+    again = Gallery.load(tmp_path / "gallery.npz", model)
+    same(found, again)
+    assert [path.name for path in tmp_path.iterdir()] == ["gallery.npz"]
+    with np.load(tmp_path / "gallery.npz", allow_pickle=False) as plain:
+        assert plain["maps_0"].dtype == np.dtype(dtype)
+
+
+def test_a_gallery_of_other_weights_or_another_alignment_is_refused(saved, model, tmp_path):
+    other = load_model(tmp_path / "other.ckpt", num_classes=4, qaconv_score="weighted")
+    with pytest.raises(ValueError, match=r"gallery\.npz: the gallery belongs to other weights"):
+        Gallery.load(saved, other)
+    for aligner in (Aligner(read_face, "arcface"), Aligner(read_face, detector="yunet")):
+        with pytest.raises(ValueError, match=r"the gallery was made with the (template|detector)"):
+            Gallery.load(saved, model, aligner)
+
+
+def rewrite(source, target, **changes):
+    """Write a gallery again with some members changed or left out."""
+    with np.load(source) as arrays:
+        members = {**dict(arrays), **changes}
+    np.savez(target, **{name: values for name, values in members.items() if values is not None})
+
+
+def header_of(source, **changes):
+    with np.load(source) as arrays:
+        header = json.loads(arrays["header"].tobytes()) | changes
+    return np.frombuffer(json.dumps(header).encode(), np.uint8)
+
+
+BIG_HEADER = b"{'descr': '|i1', 'fortran_order': False, 'shape': (1000000000000, 7, 7, 512), }"
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("'owners' is missing", {"owners": None}),
+        ("'other' is unexpected", {"other": np.zeros(1)}),
+        ("embedding: float32", {"embedding": np.zeros((6, 16))}),
+        ("unit length", {"embedding": np.full((6, 16), np.nan, np.float32)}),
+        ("owners: each photograph", {"owners": np.full(18, 6)}),
+        ("owners: each photograph", {"owners": np.zeros(18, np.int64)}),
+        ("visibility_0: numbers from 0 to 1", {"visibility_0": np.full((6, 7, 7), 2, np.float32)}),
+        ("length: numbers from 0", {"length": np.full(6, np.nan, np.float32)}),
+        ("maps_1: float16", {"maps_1": np.zeros((6, 7, 7, 3), np.float16)}),
+        ("plain numbers", {"digests": np.array([{}], dtype=object)}),
+        ("header", {"header": np.frombuffer(b"[" * 100_000, np.uint8)}),
+        ("header", {"header": np.frombuffer(b"null", np.uint8)}),
+    ],
+)
+def test_a_file_with_something_wrong_is_refused_in_one_line(saved, model, tmp_path, words, changes):
+    rewrite(saved, tmp_path / "changed.npz", **changes)
+    with pytest.raises(ValueError, match=r"changed\.npz: no gallery that can be used") as raised:
+        Gallery.load(tmp_path / "changed.npz", model)
+    assert words in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ("another version", {"schema": 2}),
+        ("a person is there twice", {"names": ["a"] * 6}),
+        ("float16 or int8", {"map_dtype": "float32"}),
+        ("SHA-256", {"origin": {"model": "x", "template": "", "detector": ""}}),
+        ("list", {"strangers": {"fused": 3}}),
+        ("finite", {"strangers": {"fused": [float("nan")]}}),
+    ],
+)
+def test_a_header_with_something_wrong_is_refused(saved, model, tmp_path, words, changes):
+    rewrite(saved, tmp_path / "changed.npz", header=header_of(saved, **changes))
+    with pytest.raises(ValueError, match=r"changed\.npz: no gallery") as raised:
+        Gallery.load(tmp_path / "changed.npz", model)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x05\x06", b"no archive at all" * 50])
+def test_what_is_no_gallery_is_refused_in_one_line(model, tmp_path, content):
+    (tmp_path / "other.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"other\.npz: no gallery"):
+        Gallery.load(tmp_path / "other.npz", model)
+
+
+def test_damaged_cut_compressed_and_boastful_files_are_refused(saved, model, tmp_path):
+    data = saved.read_bytes()
+    place = data.index(b"embedding.npy") + 300
+    damaged = data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
+    big = io.BytesIO()
+    with np.load(saved) as arrays, zipfile.ZipFile(big, "w") as archive:
+        for name in arrays.files:
+            buffer = io.BytesIO()
+            np.save(buffer, arrays[name])
+            text = buffer.getvalue()
+            if name == "maps_0":
+                text = b"\x93NUMPY\x01\x00" + len(BIG_HEADER).to_bytes(2, "little") + BIG_HEADER
+            archive.writestr(f"{name}.npy", text)
+    with np.load(saved) as arrays:
+        np.savez_compressed(tmp_path / "compressed.npz", **arrays)
+    contents = {"damaged": damaged, "cut": data[: len(data) // 2], "big": big.getvalue()}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.npz").write_bytes(content)
+    for name in ("compressed", *contents):
+        with pytest.raises(ValueError, match=rf"{name}\.npz: no gallery that can be used, or damaged"):
+            Gallery.load(tmp_path / f"{name}.npz", model)
+
+
+def test_a_failed_save_leaves_the_old_file(gallery, people, tmp_path, monkeypatch):
+    file = tmp_path / "gallery.npz"
+    gallery.save(file)
+    before = file.read_bytes()
+
+    def fail(stream, **arrays):
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", fail)
+    gallery.remove("p0")
+    with pytest.raises(OSError):
+        gallery.save(file)
+    assert file.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["gallery.npz"]
+
+
+def test_a_model_without_matcher_has_a_gallery_of_embeddings(people, tmp_path):
+    options = {"qaconv_loss_weight": 0.0, "occlusion_loss_weight": 0.0, "occlusion_method": "none"}
+    alone = load_model(tmp_path / "a.ckpt", **options)
+    gallery = Gallery(alone)
+    gallery.enrol(people)
+    gallery.save(tmp_path / "gallery.npz")
+    found = Gallery.load(tmp_path / "gallery.npz", alone).identify(people / "p0" / "0.png")
+    assert found.score == "adaface" and found.visible is None
+    with pytest.raises(ValueError, match="lacks a local matcher"):
+        gallery.identify(people / "p0" / "0.png", score="fused")
+
+
+def test_hostile_names_are_one_line_each(model, people, tmp_path):
+    gallery = Gallery(model)
+    gallery.add("evil\x1b[31m\nname", [people / "p0" / "0.png"])
+    gallery.add("other", [people / "p1" / "0.png"])
+    gallery.save(tmp_path / "g.npz")
+    found = Gallery.load(tmp_path / "g.npz", model).identify(people / "p0" / "1.png")
+    assert "\x1b" not in str(found) and len(str(found).splitlines()) == 5
