@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from datasets.faces.images import UnreadableImageError
 from datasets.sample import FaceDataset, Image
 from transforms import occlude
 
+logger = logging.getLogger(__name__)
 SIZE = 256  # images: 32,640 pairs of each kind
 _STREAM = zlib.crc32(b"cohort")
 
@@ -25,7 +27,7 @@ class Cohort(NamedTuple):
     labels: NDArray[np.int64]  # [M]
 
 
-def draw_cohort(dataset: FaceDataset, occluders: Sequence[str], seed: int, size: int = SIZE) -> Cohort:
+def draw_cohort(dataset: FaceDataset, occluders: Sequence[str], seed: int, size: int = SIZE) -> Cohort | None:
     """Draw the images, one of each person before a second one of any; unreadable ones are passed over.
 
     Args:
@@ -33,8 +35,8 @@ def draw_cohort(dataset: FaceDataset, occluders: Sequence[str], seed: int, size:
         occluders: names to draw from, at least one.
         seed: >= 0; every draw follows it.
         size: images, at most; fewer where there are fewer.
-    Raises:
-        ValueError: if no image can be read.
+    Returns:
+        The cohort; None if no image can be read, which a warning says.
     """
     rng = np.random.default_rng((seed, _STREAM))
     order = rng.permutation(len(dataset))
@@ -51,7 +53,8 @@ def draw_cohort(dataset: FaceDataset, occluders: Sequence[str], seed: int, size:
         if len(images) == size:
             break
     if not images:
-        raise ValueError("cohort: none of the training images can be read")
+        logger.warning("none of the training images can be read: scores are not normalized by what is visible")
+        return None
     draws = (np.random.default_rng((seed, _STREAM, number)) for number in range(len(images)))
     hidden = [occlude(image, draw, occluders).image for image, draw in zip(images, draws, strict=True)]
     return Cohort(np.stack(images), np.stack(hidden), dataset.labels[places])
