@@ -77,7 +77,7 @@ def test_a_checkpoint_is_evaluated_on_a_folder_of_identities(trained, faces, tmp
         found = [entry["identification"] for entry in methods.values()]
         assert {(entry["num_probes"], entry["num_strangers"]) for entry in found} == {(96, 0)}
         assert all(0 < entry["rank_accuracy"]["1"] <= entry["rank_accuracy"]["5"] for entry in found)
-    assert "checkpoint: clean pairs of lfw" in results["protocol"]["fusion_source"]
+    assert "checkpoint, by what is visible: 96 images of 12 training people" in results["protocol"]["fusion_source"]
     assert "over identities" in results["protocol"]["interval_method"]
     mix = '336 genuine and 4,224 impostor pairs; always answering "different" already gets 92.63 %'
     assert f"train: {mix}" in done.stdout
