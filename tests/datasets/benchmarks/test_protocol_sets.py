@@ -1,7 +1,5 @@
 """Sets with layouts of their own are read as their publications lay them out."""
 
-import logging
-
 import cv2
 import numpy as np
 import pytest
@@ -12,8 +10,6 @@ from datasets import load_benchmark, open_janus, open_rmfrd, open_rof, open_tiny
 from datasets.benchmarks.janus import janus_name
 from datasets.benchmarks.searches import DISTRACTOR, opener_of_search
 from datasets.benchmarks.sets import are_sets, open_sets
-
-logging.getLogger("datasets").setLevel(logging.ERROR)
 
 
 @pytest.fixture(autouse=True)
