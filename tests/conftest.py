@@ -67,18 +67,6 @@ def no_log_outlives_its_test():
         handler.close()
 
 
-@pytest.fixture(autouse=True)
-def _log_as_before():
-    """Undo what a program that a test calls does to the log of the process: the tests after it listen to theirs."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.setLevel(level)
-    for handler in [handler for handler in root.handlers if handler not in handlers]:
-        if type(handler).__module__ != "_pytest.logging":
-            root.removeHandler(handler)
-
-
 @pytest.fixture
 def quiet_log(monkeypatch):
     """Let a program set up its log without touching the handlers of the tests."""
