@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from photographs import background, faces, place
 from portraits import write_people
 from untrained import write_checkpoint
 
@@ -74,6 +75,12 @@ def test_the_python_sections_run(tmp_path, monkeypatch, capsys):
     write_people(tmp_path / "my_people", num=4)
     for name in ("a.png", "b.png"):
         cv2.imwrite(str(tmp_path / name), np.full((112, 112, 3), 128, np.uint8))
+    for person, face in enumerate(faces()[:4]):
+        for path in (f"photographs/p{person}/0.jpg", f"photographs/p{person}/1.jpg", "a.jpg", "b.jpg"):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            photograph = background(np.random.default_rng(len(path) + person))
+            place(face, photograph, scale=1.3 if path.endswith("0.jpg") else 1.5)
+            cv2.imwrite(str(tmp_path / path), photograph[..., ::-1])
     monkeypatch.chdir(tmp_path)
     describing, answering = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     names = {"images": torch.zeros(2, 3, 112, 112)}
@@ -82,6 +89,7 @@ def test_the_python_sections_run(tmp_path, monkeypatch, capsys):
     assert len(names["paths"]) == 8
     # Four people resolve no rate below a whole: what README's people would, these need not.
     monkeypatch.setattr("models.calibrate", partial(models.calibrate, plan=models.Plan(fars=(1.0,), num_draws=100)))
-    exec(answering, {})
+    exec(answering.replace("my_people", "photographs"), answers := {})
+    assert answers["embedding"].shape[0] == 1
     text = capsys.readouterr().out
-    assert "same person: score adaface" in text and "photograph" not in text and text.count("\n1. ") == 1
+    assert "same person: score adaface" in text and text.count("\n1. ") == 1
