@@ -75,7 +75,10 @@ class PairScores:
             scores = {name: _numpy(values) for name, values in found.items()}
             if normalization is not None:
                 places = np.arange(len(batch.index))[:, None].repeat(2, axis=1)
-                scores = comparable_scores(scores, Sides(first, other, places), normalization)
+                if all(np.isfinite(values).all() for values in scores.values()):
+                    scores = comparable_scores(scores, Sides(first, other, places), normalization)
+                else:  # `find_nonfinite` says it, when all are gathered
+                    scores["combined"] = np.full(len(places), np.nan, np.float32)
             self._batches.append(ScoredBatch(condition, _numpy(batch.benchmark), _numpy(batch.index), scores))
 
     def gather(self, benchmarks: Sequence[Benchmark]) -> dict[str, dict[str, Scores]]:
