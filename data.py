@@ -128,9 +128,11 @@ class FaceDataModule(TrainingData):
 
     @property
     def cohort(self) -> Cohort | None:
-        """Return the training faces that teach what scores mean, the same ones always; None without occluders."""
-        if self._cohort is None and self._train is not None and self.config.occluders:
-            self._cohort = draw_cohort(self._train, self.config.occluders, self.config.seed)
+        """Return the training faces that teach what scores mean, the same always; None where nothing is to be taught."""
+        c = self.config
+        wanted = c.score_normalization != "none" and c.qaconv_loss_weight and c.occluders
+        if self._cohort is None and self._train is not None and wanted:
+            self._cohort = draw_cohort(self._train, c.occluders, c.seed)
         return self._cohort
 
     def setup(self, stage: str | None = None) -> None:

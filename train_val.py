@@ -157,20 +157,13 @@ class Recognizer(TrainingModule):
     def validation_step(self, batch: PairSample, batch_idx: int) -> None:
         """Score one batch of benchmark pairs; nothing but the scores is kept."""
         if batch_idx == 0 and self.trainer.state.fn == TrainerFn.FITTING:
-            self._learn_normalization()
+            cohort = self.trainer.datamodule.cohort  # type: ignore[attr-defined]  # Lightning attaches it
+            self.normalization = validation.learn_normalization(
+                self.describe, self.matcher, cohort, self.fusion_weights, self.device
+            )
         self.pair_scores.add(self.describe, self.matcher, batch, self.device, self.normalization)
 
     test_step = validation_step
-
-    def _learn_normalization(self) -> None:
-        """Learn from training people what scores mean, in the precision of the validation that begins."""
-        self.normalization = None
-        cohort = self.trainer.datamodule.cohort  # type: ignore[attr-defined]  # Lightning attaches it
-        if self.matcher is None or self.config.score_normalization == "none" or cohort is None:
-            return
-        self.normalization = validation.learn_normalization(
-            self.describe, self.matcher, cohort, self.fusion_weights, self.device
-        )
 
     def on_validation_epoch_start(self) -> None:
         """Forget the scores of the validation before."""

@@ -99,12 +99,19 @@ class PairScores:
 
 
 def learn_normalization(
-    describe: Describe, matcher: Matcher, cohort: Cohort, weights: Mapping[str, float], device: torch.device
+    describe: Describe,
+    matcher: Matcher | None,
+    cohort: Cohort | None,
+    weights: Mapping[str, float],
+    device: torch.device,
 ) -> ScoreNormalization | None:
     """Return what the pairs of a cohort say of scores: clean ones, with one and with both faces occluded.
 
-    None where visibility is not predicted, people are too few, or a score is not finite, which the validation will say.
+    None without a matcher or a cohort, where visibility is not predicted, people are too few, or a score is not finite,
+    which the validation will say.
     """
+    if matcher is None or cohort is None:
+        return None
     clean, hidden = (
         describe_batches(describe, _batches(images, device), len(images)) for images in (cohort.clean, cohort.occluded)
     )

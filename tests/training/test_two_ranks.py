@@ -77,7 +77,8 @@ def test_both_ranks_have_the_scores_that_one_process_finds_with_the_checkpoint(t
     model = load_pretrained_model(folder / "last.ckpt")
     trainer.test(model, datamodule=datamodule, verbose=False)
     alone = plain_scores(model)
-    assert set(alone) == {f"lfw/{condition}/{m}" for condition in ("clean", "occluded") for m in ("adaface", "qaconv")}
+    methods = ("adaface", "qaconv", "combined")
+    assert set(alone) == {f"lfw/{condition}/{method}" for condition in ("clean", "occluded") for method in methods}
     for rank in ranks:
         assert all(len(values) == NUM_PAIRS for values in rank["scores"].values())
         torch.testing.assert_close(rank["scores"], alone, rtol=1e-4, atol=1e-5)
