@@ -128,7 +128,7 @@ class FaceDataModule(TrainingData):
 
     @property
     def cohort(self) -> Cohort | None:
-        """Return the training faces that teach what scores mean, the same always; None where nothing is to be taught."""
+        """Return the training faces that teach what scores mean, always the same; None where nothing is taught."""
         c = self.config
         wanted = c.score_normalization != "none" and c.qaconv_loss_weight and c.occluders
         if self._cohort is None and self._train is not None and wanted:
