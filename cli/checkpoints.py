@@ -16,8 +16,9 @@ import nets
 from cli import checkpoint_form
 from config import Config
 from data import FaceDataModule
+from datasets.photos.people import NO
 from engine.callbacks import BEST, LAST, PREVIOUS
-from models import loading
+from models import Alignment, loading
 from models.loading import DamagedCheckpointError
 from options.names import DIVISIONS
 from train_val import MAIN_DATASET, Recognizer
@@ -25,6 +26,7 @@ from train_val import MAIN_DATASET, Recognizer
 __all__ = [
     "DamagedCheckpointError",
     "OtherDataError",
+    "check_alignment",
     "check_data",
     "check_division",
     "division_of",
@@ -173,6 +175,17 @@ def check_division(path: str | Path | None, data: FaceDataModule) -> None:
             "%s: the people held out here are not those of its training, so it may have been trained on some of them; "
             "give --seed, --val_identities and the data of that run", path,
         )  # fmt: skip
+
+
+def check_alignment(path: str | Path | None, data: FaceDataModule) -> None:
+    """Refuse to evaluate on photographs that were aligned otherwise than those of the training, but with --align no.
+
+    Raises:
+        ValueError: one line that says what differs.
+    """
+    trained = Alignment.of({} if path is None else _parameters(Path(path)).get("alignment", {}))
+    if trained is not None and data.config.align != NO:
+        trained.refuse_other(Alignment.of(data.alignment))
 
 
 def _parameters(path: Path) -> Mapping[str, Any]:

@@ -47,7 +47,7 @@ def run(options: EvaluationConfig) -> int:
     """Score the pairs, evaluate them, write the report into the output folder, and return the exit code."""
     folder, lock, failures, options = begin(options)
     model = load_model(options)
-    sources, are_sets = open_sources(options)
+    sources, are_sets = open_sources(options, model.alignment)
     listed = {source.name: list_groups(source, options) for source in sources}
     scored = {source.name: score(model, source, options) for source in sources}
     groups = {s.name: find_groups(s, scored[s.name], options, listed[s.name]) for s in sources}

@@ -16,6 +16,7 @@ import torch
 from cli.checkpoints import (
     DamagedCheckpointError,
     OtherDataError,
+    check_alignment,
     check_data,
     check_division,
     division_of,
@@ -52,6 +53,7 @@ from engine.signals import Stopped, StoppedWaiting, StopSignals
 from engine.trainer import build_trainer
 from evaluation.report import draw_report, format_table, write_report
 from evaluation.run import build_results, compare
+from models import Alignment
 from options.overrides import override
 from system.cores import usable_workers
 from system.files import make_room, remove_unfinished
@@ -170,6 +172,7 @@ def _open(
     datamodule = FaceDataModule(config, world_size(config), division_of(evaluated, checkpoint))
     datamodule.setup()
     check_division(evaluated, datamodule)
+    check_alignment(evaluated, datamodule)
     if not config.evaluate:  # the training data may not be there
         check_memory(config, datamodule.num_classes)
     if checkpoint is not None:
@@ -319,6 +322,8 @@ def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
     identities = {MAIN_DATASET: datamodule.identities}
     model = Recognizer(config.to_dict(), {MAIN_DATASET: datamodule.num_classes}, identities)
     model.hparams["division"] = datamodule.division
+    if (alignment := Alignment.of(datamodule.alignment)) is not None:
+        model.hparams["alignment"] = alignment._asdict()
     if config.start_from_model_statedict is not None:
         start_from(model, config.start_from_model_statedict, config.color_space, everything=config.load == "all")
     if config.frozen:

@@ -1,6 +1,6 @@
 """Networks that are ready to use: torch alone, no training."""
 
-from models.alignment import NoFaceError, align_photograph, aligner
+from models.alignment import Alignment, NoFaceError, align_photograph, aligner
 from models.answers import Answer, Impostors
 from models.calibration import Calibration, Point, calibrate
 from models.detectors import DetectorChoice, open_detector
@@ -11,7 +11,8 @@ from models.pictures import AS_GIVEN, Aligner
 from models.split_pairs import Plan
 
 __all__ = [
-    "AS_GIVEN", "Aligner", "Answer", "Calibration", "Candidate", "DamagedCheckpointError", "DetectorChoice",
-    "FaceModel", "FaceScores", "Found", "Gallery", "Impostors", "NoFaceError", "Plan", "Point", "align_photograph",
-    "aligner", "build_matcher", "build_occlusion_head", "calibrate", "describe", "load", "open_detector",
+    "AS_GIVEN", "Aligner", "Alignment", "Answer", "Calibration", "Candidate", "DamagedCheckpointError",
+    "DetectorChoice", "FaceModel", "FaceScores", "Found", "Gallery", "Impostors", "NoFaceError", "Plan", "Point",
+    "align_photograph", "aligner", "build_matcher", "build_occlusion_head", "calibrate", "describe", "load",
+    "open_detector",
 ]  # fmt: skip

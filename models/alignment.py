@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.photos.aligned import ALIGNED, Aligned, Finder, align_with
+from datasets.photos.given_points import NAMED
 from models.detectors import DetectorChoice, open_detector
 from models.pictures import Aligner, Face
 from transforms import IMAGE_SIZE
 
 TEMPLATE_NAME = f"five points, {IMAGE_SIZE} x {IMAGE_SIZE}"
+
+
+class Alignment(NamedTuple):
+    """How photographs became crops: names of the template and of the detector.
+
+    Scores of crops that were made otherwise than those of the training are lower, and mean something else.
+    """
+
+    template: str
+    detector: str
+
+    @classmethod
+    def of(cls, facts: Mapping[str, object]) -> Alignment | None:
+        """Return what the facts of a run or an evaluation say.
+
+        None where they do not: crops that were aligned elsewhere, drawn faces, a table of points, which names no
+        detector.
+        """
+        template, detector = facts.get("template"), facts.get("detector")
+        known = isinstance(template, str) and isinstance(detector, str) and not detector.startswith(NAMED)
+        return cls(str(template), str(detector)) if known else None
+
+    def refuse_other(self, used: Alignment | None) -> None:
+        """Refuse crops that were made otherwise than those that a model was trained on; None: it is not known how.
+
+        Raises:
+            ValueError: one line that says what differs, and how to say that it is meant.
+        """
+        for name, trained, other in zip(self._fields, self, used or self, strict=True):
+            if trained != other:
+                raise ValueError(
+                    f"the model was trained on faces aligned with the {name} {trained!r}, these are with {other!r}:"
+                    " give --detector as in its training; if the difference is meant, align with main.py align and add"
+                    " --align no"
+                )
 
 
 class NoFaceError(ValueError):

@@ -37,7 +37,8 @@ def options_rule() -> Rule:
     """Return the rule for `hyper_parameters`: primitives, for `Config` to judge."""
     config = named(either(_PRIMITIVE, each(_PRIMITIVE)))
     required = {"config": config, "num_classes": at_least({_MAIN_DATASET: _at_least_one})}
-    return at_least(required, {"identities": named(""), "division": _division})
+    alignment = {"template": "", "detector": ""}
+    return at_least(required, {"identities": named(""), "division": _division, "alignment": alignment})
 
 
 def equal_to(expected: object) -> Rule:

@@ -23,6 +23,7 @@ from evaluation import (
 )
 from evaluation.scores.comparable import Sides
 from models import answers, pictures, portraits
+from models.alignment import Alignment
 from models.calibration import Calibration
 from ops import unit_map
 from options.model import NetworkOptions
@@ -91,6 +92,7 @@ class FaceModel(nn.Module):
     Attributes:
         normalization: what scores mean at what can be seen; None in older checkpoints: `fusion_statistics` combines.
         head_name: the margin head that the embedding was trained with; "not known" of foreign weights.
+        alignment: how the photographs of its training became crops; None where it is not known, as of foreign weights.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class FaceModel(nn.Module):
         self.fusion_statistics = fusion_statistics
         self.normalization: ScoreNormalization | None = None
         self.head_name = options.head if with_parts else "not known"
+        self.alignment: Alignment | None = None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import nets
 from evaluation import FusionStatistics, ScoreNormalization
+from models.alignment import Alignment
 from models.checkpoint_rules import ENTRIES, LATER_ENTRIES, options_rule, state_rules
 from models.face_model import FaceModel
 from ops import at_least, damage, first_fault, foreign_tensor
@@ -134,6 +135,7 @@ def _own(path: Path, arch: str | None, color_space: str | None) -> FaceModel:
         model.fusion_statistics = None if statistics is None else FusionStatistics.from_dict(statistics)
         learned = checkpoint.get("score_normalization")
         model.normalization = None if learned is None else ScoreNormalization.from_dict(learned)
+        model.alignment = Alignment.of(checkpoint["hyper_parameters"].get("alignment", {}))
     return model
 
 

@@ -44,7 +44,7 @@ def _calibrate(people: Path, options: CalibrateOptions) -> str:
     from models.portraits import find_people
 
     plan = Plan(options.fars, options.max_pairs, options.draws, options.seed)
-    aligner = shared.choose_aligner(options, find_people(people).paths)
+    aligner = shared.choose_aligner(model, options, find_people(people).paths)
     found = calibrate(model, people, options.pairs, plan, aligner)
     found.save(output)
     return "\n".join([*describe(found), f"thresholds: {output}"])

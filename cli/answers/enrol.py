@@ -43,7 +43,7 @@ def _enrol(path: Path, people: Path | None, options: EnrolOptions) -> str:
     if is_new and options.remove:
         raise ValueError(f"{path}: no such gallery, from which --remove could take people")
     photographs = [] if people is None else find_people(people).paths
-    aligner = shared.choose_aligner(options, photographs, None if is_new else Gallery.origin_of(path))
+    aligner = shared.choose_aligner(model, options, photographs, None if is_new else Gallery.origin_of(path))
     gallery = Gallery(model, aligner, options.map_dtype) if is_new else Gallery.load(path, model, aligner)
     lines = []
     for name in options.remove:

@@ -36,7 +36,7 @@ def _identify(path: Path, probes: Sequence[Path], options: IdentifyOptions, prog
     from models.portraits import choose_score
 
     calibration = shared.find_calibration(options, options.model_path)
-    gallery = Gallery.load(path, model, shared.choose_aligner(options, probes, Gallery.origin_of(path)))
+    gallery = Gallery.load(path, model, shared.choose_aligner(model, options, probes, Gallery.origin_of(path)))
     choose_score(model, options.score)  # what is wrong with the command is said once, not for each photograph
     code = 0
     for probe in probes:

@@ -30,17 +30,20 @@ def load_model(options: ModelOptions) -> FaceModel:
     return models.load(options.model_path, options.arch, options.color_space)
 
 
-def choose_aligner(options: ModelOptions, photographs: Sequence[Path], recorded: Origin | None = None) -> Aligner:
+def choose_aligner(
+    model: FaceModel, options: ModelOptions, photographs: Sequence[Path], recorded: Origin | None = None
+) -> Aligner:
     """Return how a photograph becomes a crop: the one place where the programs that answer decide it.
 
     Args:
+        model: where it says how the faces of its training were aligned, no other way is taken.
         options: with --align and --detector.
         photographs: that are to be answered about; with `auto` a sample of them is looked at.
         recorded: what the thresholds or the gallery in use were made with; with `auto` it decides.
     Raises:
-        ValueError: if the detector cannot be opened.
+        ValueError: if the detector cannot be opened, or is another one than that of the training.
     """
-    from models import AS_GIVEN, aligner
+    from models import AS_GIVEN, Alignment, aligner
 
     if options.align == "no" or (options.align == "auto" and recorded and recorded.detector == AS_GIVEN.detector):
         return AS_GIVEN
@@ -53,7 +56,10 @@ def choose_aligner(options: ModelOptions, photographs: Sequence[Path], recorded:
             _say(f"photographs are taken as aligned crops: {sample}; --align yes aligns them")
             return AS_GIVEN
         _say(f"photographs are aligned by {options.detector}: {sample}")
-    return aligner(options.detector)
+    chosen = aligner(options.detector)
+    if model.alignment is not None:
+        model.alignment.refuse_other(Alignment.of(chosen._asdict()))
+    return chosen
 
 
 def _say(line: str) -> None:

@@ -36,7 +36,7 @@ def _answer(pair: tuple[Path, Path], options: VerifyOptions) -> str:
         shared.check_writable(Path(options.picture))
     model = shared.load_model(options)
     calibration = shared.find_calibration(options, options.model_path)
-    aligner = shared.choose_aligner(options, pair, None if calibration is None else calibration.origin)
+    aligner = shared.choose_aligner(model, options, pair, None if calibration is None else calibration.origin)
     if calibration is not None and options.impostors is not None:
         raise ValueError("--impostors is for an answer without thresholds; add --calibration none, or leave it out")
     from models import Impostors

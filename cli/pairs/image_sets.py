@@ -83,16 +83,19 @@ class ImageSet:
         return self.checksum_text
 
 
-def open_sources(options: EvaluationConfig) -> tuple[list[ImageSet], bool]:
+def open_sources(options: EvaluationConfig, trained: models.Alignment | None = None) -> tuple[list[ImageSet], bool]:
     """Return what is to be evaluated, and whether it is benchmark sets, with the pairs of their protocols.
 
+    Args:
+        options: of the evaluation.
+        trained: how the faces were aligned that the model was trained on; a folder of others is refused.
     Raises:
         ValueError, OSError: one line, if it cannot be read, or an option asks for what it has not.
     """
     sets = open_sets(Path(options.data_path)) if is_benchmark(options) else []
     if sets and options.shortlist:
         raise ValueError("--shortlist chooses among all pairs of a folder; a benchmark set has its own: leave it out")
-    return [from_benchmark(benchmark) for benchmark in sets] or [read_folder(options)], bool(sets)
+    return [from_benchmark(benchmark) for benchmark in sets] or [read_folder(options, trained)], bool(sets)
 
 
 def is_benchmark(options: EvaluationConfig) -> bool:
@@ -123,8 +126,13 @@ def from_benchmark(benchmark: Benchmark) -> ImageSet:
     )
 
 
-def read_folder(options: EvaluationConfig) -> ImageSet:
+def read_folder(options: EvaluationConfig, trained: models.Alignment | None = None) -> ImageSet:
     """Read a folder of people or a record file: the images of the pairs listed, or all with all unordered pairs."""
+
+    def accept(facts: Mapping[str, object]) -> None:
+        if trained is not None:
+            trained.refuse_other(models.Alignment.of(facts))
+
     path = Path(options.data_path)
     dataset: ImageFolderDataset | RecordDataset
     aligned: Mapping[str, object] = {}
@@ -135,7 +143,7 @@ def read_folder(options: EvaluationConfig) -> ImageSet:
     else:
         folder = ImageFolderDataset(path, follow_links=options.follow_links)
         choice, jobs = models.DetectorChoice(options.detector), max(1, at_most_cores(options.num_workers))
-        dataset, people = open_people(folder, options.align, choice, jobs)
+        dataset, people = open_people(folder, options.align, choice, jobs, accept)
         left_out, aligned = "; ".join(folder.unread), people.facts()
     listed = None if options.pairs is None else read_pairs(options.pairs, dataset)
     alignment = warn_of_unaligned(dataset)

@@ -19,6 +19,7 @@ _NUMBERS = 10
 _FORMS = "path and ten numbers (x and y of five points in pixels), or CVLface's idx,ldmk_0,...,ldmk_9"
 # What a fraction of a side may be of points that lie beyond the border.
 _MAX_FRACTION = 4.0
+NAMED = "points of"  # how names of tables begin
 
 
 class GivenPoints:
@@ -40,7 +41,7 @@ class GivenPoints:
     def __init__(self, path: Path) -> None:
         text = read_text(path, "points")
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-        self.name = f"points of {path.name} (sha256 {digest[:8]})"
+        self.name = f"{NAMED} {path.name} (sha256 {digest[:8]})"
         self.path = path
         rows = _rows(path, text)
         heading = next(rows, None)

@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,7 @@ SAMPLE = 24
 # Pixels of 112. Crops that were aligned have 3, or 5 where another detector looks; the drawn faces 5 to 6.
 MAX_OFF = 10.0
 _MIN_FOUND = 1 / 3  # of the sample: with fewer faces found nothing can be said
+Accept: TypeAlias = Callable[[Mapping[str, object]], None]
 _WAIT = 1.0  # seconds between two looks whether another rank is done
 
 
@@ -50,7 +51,8 @@ class People(NamedTuple):
 
     def facts(self) -> dict[str, object]:
         """Return what a report says: what was done, the detector and the template, None where they are not known."""
-        template = None if self.size is None else f"five points, {self.size} x {self.size}"
+        # Crops of a multiple of the size have the same template, and are read at this size.
+        template = None if self.size is None else f"five points, {IMAGE_SIZE} x {IMAGE_SIZE}"
         return {"aligned": self.text, "detector": self.detector, "template": template}
 
 
@@ -87,10 +89,10 @@ class Sample(NamedTuple):
 
 
 def open_people(
-    dataset: ImageFolderDataset, mode: str, detector: Choice, jobs: int = 1
+    dataset: ImageFolderDataset, mode: str, detector: Choice, jobs: int = 1, accept: Accept | None = None
 ) -> tuple[ImageFolderDataset, People]:
     """Return the data set to read in place of one, as `prepare_people` decides, and what was decided; it is logged."""
-    people = prepare_people(dataset, mode, detector, jobs)
+    people = prepare_people(dataset, mode, detector, jobs, accept)
     logger.info("%s: alignment: %s", dataset.root, people.text)
     if people.root == dataset.root:
         return dataset, people
@@ -98,7 +100,9 @@ def open_people(
     return ImageFolderDataset(people.root, dataset.transform, swap_color_channel=swap), people
 
 
-def prepare_people(dataset: ImageFolderDataset, mode: str, detector: Choice, jobs: int = 1) -> People:
+def prepare_people(
+    dataset: ImageFolderDataset, mode: str, detector: Choice, jobs: int = 1, accept: Accept | None = None
+) -> People:
     """Return the folder to read in place of a folder of people: itself, or aligned crops of it.
 
     A folder that `main.py align` wrote is known by its alignment.json. With `auto` a sample of another one is looked
@@ -110,12 +114,16 @@ def prepare_people(dataset: ImageFolderDataset, mode: str, detector: Choice, job
         mode: "auto", "yes" or "no".
         detector: what finds the faces.
         jobs: processes that align.
+        accept: is told the facts of the crops before any is made, and raises where they are not to be used; with "no"
+            it is not asked.
     Raises:
         ValueError: if the crops have another template than networks here, or the detector cannot be opened and is
             needed.
     """
     made = _read_record(dataset.root)
     if made is not None:
+        if accept is not None and mode != NO:
+            accept(made.facts())
         return made
     if mode == NO:
         return People(dataset.root, "not looked for (--align no)")
@@ -131,6 +139,8 @@ def prepare_people(dataset: ImageFolderDataset, mode: str, detector: Choice, job
         logger.warning(
             "%s: photographs, not aligned crops (%s); they are aligned (--align no: not)", dataset.root, sample
         )
+    if accept is not None:
+        accept(People(dataset.root, "", detector.load().name, IMAGE_SIZE).facts())
     return _aligned(dataset, detector, jobs)
 
 
