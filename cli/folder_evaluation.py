@@ -244,7 +244,8 @@ def describe_run(
     }
     if options.occlusion_draws > 1:
         drawn = f"means over {options.occlusion_draws} draws, which the intervals resample like people"
-        facts["occlusion_draws"] = f"{drawn}; seeds {', '.join(map(str, draw_seeds(options)))}"
+        first = "histograms, DET, groups and hardest pairs are of the first draw alone"
+        facts["occlusion_draws"] = f"{drawn}; {first}; seeds {', '.join(map(str, draw_seeds(options)))}"
     if sources[0].paths:
         facts["pairs"] = options.pairs or "all unordered pairs of images, each once, none with itself"
         facts["folds"] = "stratified, seeded" if options.pairs is None else "of the pair list, else stratified"

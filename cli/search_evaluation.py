@@ -27,30 +27,37 @@ from datasets.benchmarks.janus import janus_name
 from datasets.benchmarks.searches import DISTRACTOR, opener_of_search
 from datasets.progress import tracked
 from datasets.sample import Image
+from engine import runs
+from engine.files import WriteFailures, side_file
 from evaluation import (
     FARS,
     Identification,
-    Resampling,
     ScoreNormalization,
     identify,
     join_searches,
     pool_templates,
-    rate_intervals,
     score_templates,
     tar_at_nearest_far,
 )
-from evaluation.report.results import aligned, format_report, to_primitive, write_report
+from evaluation.report import Results, draw_report, format_report, read_results, write_report
+from evaluation.report.page import write_page
+from evaluation.report.results import format_searches, to_primitive
+from evaluation.report.searches import Roles, search_entry, search_results
 from evaluation.run import build_results, evaluate
 from evaluation.scores.comparable import comparable_search
 from system.cores import at_most_cores
 from system.files import write_text
-from system.terminal import printable, show
+from system.terminal import show
 
 logger = logging.getLogger(__name__)
 
-RANKS = (1, 5, 10, 20)
-FPIRS = (0.1, 0.01, 0.003)  # the last is the one of NIST's tables
-NUM_RESAMPLES = 1000
+# A fit to pairs of single images tells what impostors score who are hidden so much. A template of several images hides
+# only what all of them hide, and its mean is closer to every other face: neither share nor spread would be those of the
+# fit. Pooled shares are therefore not put in place of an image's.
+RAW_TEMPLATES = (
+    "none: templates are compared by raw cosines; what a checkpoint knows of scores is of pairs of single images, not"
+    " of templates that pool several"
+)
 _CELLS = 2**24  # scores of probes with a gallery held at a time
 
 # (scores [p, G], which of the probes they are of) -> the same, normalized
@@ -137,10 +144,13 @@ def run_search(options: EvaluationConfig) -> int:
         normalize = None if known is None or cells is None else comparable(cells[rows], cells[columns], known)
         people = images.labels[probes], images.labels[gallery]
         found = search_all(features[rows], features[columns], *people, by_entry, normalize)
-        searches[f"{kind} in the gallery"] = search_entry(found, images.labels[probes], len(gallery), options.seed)
-    facts = {"alignment": str(alignment), "ranks_count": "images" if by_entry else "people", **images.facts}
+        roles = Roles(kind, images.gallery_kind, len(gallery))
+        searches[f"{kind} in the gallery"] = search_entry(found, images.labels[probes], roles, options.seed)
+    facts = {"alignment": str(alignment), **images.facts}
     facts["score_normalization"] = "none" if known is None else f"checkpoint, by what is visible: {known.source}"
-    write_searches(folder, images.name, searches, {**_facts(options, model, readable), **facts}, images.checksum())
+    searched = _searched(images.checksum(), by_entry, searches)
+    report = search_results(images.name, searched, {**_facts(options, model, readable), **facts}, options.seed)
+    write_searches(folder, report, failures, options.anonymous)
     lock.close()
     return failures.exit_code()
 
@@ -158,14 +168,15 @@ def run_templates(options: EvaluationConfig) -> int:
         **_facts(options, model, readable),
         "keep_norm": options.keep_norm,
         "detector_scores": options.detector_scores,
-        "score_normalization": "none: what is known of it is of single images, not of templates that pool several",
+        "score_normalization": RAW_TEMPLATES,
     }
-    _verify_templates(folder, images, ids, pooled, options, facts)
+    report = _verify_templates(images, ids, pooled, options, facts)
     if images.probes is not None and images.galleries:
         searches = _search_templates(images, ids, pooled, options.seed)
-        write_searches(folder, images.name, searches, {**facts, "ranks_count": "people"}, images.checksum())
+        report["searches"] = {images.name: _searched(images.checksum(), False, searches)}
     else:
         logger.warning("%s: no lists of the search (1N) in meta/; templates are compared 1:1 only", options.data_path)
+    write_searches(folder, report, failures, options.anonymous)
     lock.close()
     return failures.exit_code()
 
@@ -238,72 +249,45 @@ def search_all(
     return join_searches(parts)
 
 
-def search_entry(found: Identification, people: NDArray[np.int64], num_gallery: int, seed: int) -> dict[str, object]:
-    """Return what a search comes to, with intervals over the people of the probes."""
-    known = people[found.known]
-    pairs = np.stack([known, known], axis=1)
-    resampling = Resampling(pairs, NUM_RESAMPLES, seed) if len(set(known.tolist())) > 1 else Resampling(num_resamples=0)
-    rank = found.rank()
-    everyone = np.ones(len(known), dtype=np.bool_)
-    cmc = {str(r): rate_intervals(rank <= r, everyone, resampling).tar._asdict() for r in RANKS}
-    entry: dict[str, object] = {
-        **{name: value for name, value in found.to_dict().items() if name.startswith("num_")},
-        "num_gallery": num_gallery,
-        "ties": "pessimistic",
-        "cmc": cmc,
-    }
-    if not found.known.all():
-        entry["tpir_at_fpir"] = {
-            f"{fpir:g}": {"rank_1": found.tpir_at_fpir(fpir, 1), "any_rank": found.tpir_at_fpir(fpir)} for fpir in FPIRS
-        }
-    return entry
-
-
-def write_searches(
-    folder: Path, name: str, searches: Mapping[str, Any], facts: Mapping[str, object], checksum: str
-) -> None:
-    """Write identification.json and identification.txt and show the latter."""
-    content = {"schema": 1, "set": name, "checksum": checksum, "searches": searches, "protocol": facts}
-    text = json.dumps(to_primitive(content), indent=1, allow_nan=False)
-    write_text(folder / "identification.json", f"{text}\n")
-    lines = [f"{name}: searches; of equal scores the other person comes first", ""]
-    rows = [["search", "probes", "strangers", "gallery", *(f"rank {rank} %" for rank in RANKS)]]
-    for title, entry in searches.items():
-        counts = [f"{entry[key]:,}" for key in ("num_probes", "num_strangers", "num_gallery")]
-        rows.append([title, *counts, *(_percent(entry["cmc"][str(rank)]) for rank in RANKS)])
-    lines += aligned(rows)
-    for title, entry in searches.items():
-        for fpir, rates in entry.get("tpir_at_fpir", {}).items():
-            fnirs = [f"FNIR {100 * (1 - rate):.2f} % {what}" for what, rate in rates.items() if rate == rate]
-            told = ", ".join(fnirs).replace("_", " ") or f"not resolved by {entry['num_strangers']} strangers"
-            lines.append(f"{title}, FPIR {fpir}: {told}")
-    lines += ["", *(f"  {key}: {printable(str(value))}" for key, value in facts.items()), f"  checksum: {checksum}"]
-    write_text(folder / "identification.txt", "\n".join(lines) + "\n")
-    show("\n".join(lines))
+def write_searches(folder: Path, report: Results, failures: WriteFailures, anonymous: bool) -> None:
+    """Write the report with its page, and beside it identification.json and identification.txt of its searches."""
+    write_report(folder, report)
+    for name, found in (report.get("searches") or {}).items():
+        facts = {**report["protocol"], "ranks_count": found["ranks_count"]}
+        content = {"schema": 1, "set": name, "checksum": found["checksum"], "searches": found["entries"]}
+        text = json.dumps(to_primitive({**content, "protocol": facts}), indent=1, allow_nan=False)
+        write_text(folder / "identification.json", f"{text}\n")
+        write_text(folder / "identification.txt", format_searches(name, found))
+    with side_file(failures, f"{folder.name} pictures"):
+        results = read_results(folder / "results.json")
+        if report["benchmarks"]:
+            draw_report(folder, results, anonymous=anonymous)
+        else:
+            write_page(folder, results, anonymous=anonymous)
+    show(format_report(report))
     show(f"report: {folder}")
 
 
+def _searched(checksum: str, by_entry: bool, entries: Mapping[str, object]) -> dict[str, object]:
+    return {"checksum": checksum, "ranks_count": "images" if by_entry else "people", "entries": entries}
+
+
 def _verify_templates(
-    folder: Path,
     images: TemplateSet,
     ids: NDArray[np.int64],
     pooled: NDArray[np.floating],
     options: EvaluationConfig,
     facts: Mapping[str, object],
-) -> None:
+) -> Results:
     source = TemplatePairs(images.name, images.issame, images.identities, images.checksum())
     scores = score_templates(ids, pooled, images.first, images.second).astype(np.float32)
     results = evaluate([source], {source.name: {"clean": {"adaface": scores}}}, {"adaface": 1.0})
     nearest = tar_at_nearest_far(scores, source.issame, options.fars or FARS)
     protocol = {
         **facts,
-        "fusion_weights": {"adaface": 1.0},
-        "fusion_source": "the embedding alone",
         "tar_at_nearest_far": {f"{far:g}": round(tar, 6) for far, tar in nearest.items()},
     }
-    report = build_results([source], results, protocol, seed=options.seed, fars=options.fars)
-    write_report(folder, report)
-    show(format_report(report))
+    return build_results([source], results, protocol, seed=options.seed, fars=options.fars)
 
 
 def _search_templates(
@@ -326,7 +310,8 @@ def _search_templates(
     for name, lists in galleries.items():
         gallery, enrolled = sides(lists)
         found = search_all(probes, gallery, people, enrolled, by_entry=False)
-        searches[f"probes in {name}"] = search_entry(found, people, len(gallery), seed)
+        roles = Roles("templates of probes", f"templates of {name}", len(gallery))
+        searches[f"probes in {name}"] = search_entry(found, people, roles, seed)
     return searches
 
 
@@ -336,10 +321,9 @@ def _facts(options: EvaluationConfig, model: models.FaceModel, readable: NDArray
         "head": model.head_name,
         "data": options.data_path,
         "flip_fusion": "sum of the unnormalized features of image and mirror image",
+        "fusion_weights": {"adaface": 1.0},
+        "fusion_source": "the embedding alone",
         "unreadable": int((~readable).sum()),
         "seed": options.seed,
+        "versions": runs.versions(),
     }
-
-
-def _percent(interval: Mapping[str, Any]) -> str:
-    return "{:.2f} [{:.2f}, {:.2f}]".format(*(100 * interval[key] for key in ("estimate", "lower", "upper")))

@@ -33,6 +33,7 @@ class SearchSet:
         labels: int64 [M], number of the person, DISTRACTOR for images of unknown people.
         class_names: of the people, by number.
         gallery: int64, places of the images that are searched in.
+        gallery_kind: which images they are, in a word.
         probes: by kind, int64 places of the images that are searched for.
         facts: what a report says of the reading.
     """
@@ -42,6 +43,7 @@ class SearchSet:
     labels: NDArray[np.int64]
     class_names: list[str]
     gallery: NDArray[np.int64]
+    gallery_kind: str
     probes: Mapping[str, NDArray[np.int64]]
     facts: Mapping[str, str]
     decoding: str = "fitted"
@@ -103,6 +105,7 @@ def open_tinyface(path: Path) -> SearchSet:
         labels.astype(np.int64),
         [str(number) for number in numbers],
         places[len(probe) :],
+        "matches and distractors" if distractors else "matches",
         {"probe": places[: len(probe)]},
         {"distractors": f"{len(distractors):,}" if distractors else "none: the published protocol has 153,428"},
     )
@@ -116,7 +119,7 @@ def open_rof(path: Path) -> SearchSet:
     Reference: Erakin, Demir, Ekenel, "On Recognizing Occluded Faces in the Wild", BIOSIG 2021.
     """
     kinds = {name: name for name in ("masked", "sunglasses") if (path / name).is_dir()}
-    return _by_kind(path, "rof", "neutral", kinds)
+    return _by_kind(path, "rof", ("neutral", "neutral"), kinds)
 
 
 def open_rmfrd(path: Path) -> SearchSet:
@@ -126,10 +129,11 @@ def open_rmfrd(path: Path) -> SearchSet:
         ValueError: if a folder holds no people.
     Reference: Wang et al., "Masked Face Recognition Dataset and Application", arXiv:2003.09093.
     """
-    return _by_kind(path, "rmfrd", "AFDB_face_dataset", {"masked": "AFDB_masked_face_dataset"})
+    return _by_kind(path, "rmfrd", ("AFDB_face_dataset", "without a mask"), {"masked": "AFDB_masked_face_dataset"})
 
 
-def _by_kind(path: Path, name: str, gallery: str, probes: Mapping[str, str]) -> SearchSet:
+def _by_kind(path: Path, name: str, searched: tuple[str, str], probes: Mapping[str, str]) -> SearchSet:
+    gallery, kind_of_gallery = searched
     scans = {folder: FolderScan(path / folder).images for folder in (gallery, *probes.values())}
     images = {
         folder: [(person, f"{folder}/{person}/{file}") for person, files in people.items() for file in files]
@@ -145,6 +149,7 @@ def _by_kind(path: Path, name: str, gallery: str, probes: Mapping[str, str]) -> 
         np.searchsorted(names, [person for person, _ in listed]).astype(np.int64),
         names,
         places[gallery],
+        kind_of_gallery,
         {kind: places[folder] for kind, folder in probes.items()},
         {},
     )

@@ -19,6 +19,14 @@ RANKS = (1, 5)
 TIES = ("pessimistic", "optimistic")
 
 
+class OpenPoint(NamedTuple):
+    """Where a limit of FPIR is met: rates and threshold; somebody is named when a score >= threshold."""
+
+    fpir: float
+    tpir: float
+    threshold: float  # +inf: nobody is ever named
+
+
 class OpenSet(NamedTuple):
     """One point per distinct best score of a probe, strictest threshold first, all [T]."""
 
@@ -96,6 +104,14 @@ class Identification:
     def tpir_at_fpir(self, fpir: float, rank: int | None = None) -> float:
         """Return TPIR at the lowest threshold whose FPIR <= fpir; NaN where fpir * unknown probes < 1.
 
+        Args and raises: as `point_at_fpir`.
+        """
+        point = self.point_at_fpir(fpir, rank)
+        return float("nan") if point is None else point.tpir
+
+    def point_at_fpir(self, fpir: float, rank: int | None = None) -> OpenPoint | None:
+        """Return the point with the lowest threshold whose FPIR <= fpir; None where fpir * unknown probes < 1.
+
         Args:
             fpir: in (0, 1).
             rank: within which the probe's person must be; None: any.
@@ -106,9 +122,11 @@ class Identification:
             raise ValueError(f"Identification: fpir must lie in (0, 1), got {fpir}.")
         curve = self.open_set(rank)
         if 1 / np.count_nonzero(~self.known) > fpir:
-            return float("nan")
-        point = int(np.searchsorted(curve.fpir, fpir, side="right")) - 1
-        return float(curve.tpir[point]) if point >= 0 else 0.0
+            return None
+        place = int(np.searchsorted(curve.fpir, fpir, side="right")) - 1
+        if place < 0:
+            return OpenPoint(0.0, 0.0, float("inf"))
+        return OpenPoint(float(curve.fpir[place]), float(curve.tpir[place]), float(curve.threshold[place]))
 
     def to_dict(self, ranks: Sequence[int] = RANKS) -> dict[str, object]:
         """Return the entry of a result dictionary (see `evaluation.report.results`)."""
@@ -123,6 +141,16 @@ class Identification:
     def _check_known(self) -> None:
         if not self.known.any():
             raise ValueError("Identification: the gallery holds no probe's person; there is nobody to find.")
+
+
+def open_set_points(curve: OpenSet, num_points: int = 100) -> OpenSet:
+    """Return at most num_points + 2 points of a curve for drawing, each exact: both ends, and of FPIRs evenly spaced on
+    a log axis the most lenient point that is not above each."""
+    smallest = curve.fpir[curve.fpir > 0].min(initial=1)
+    limits = np.geomspace(smallest, 1, num_points) * (1 + 1e-9)  # the ends are met despite rounding
+    places = np.searchsorted(curve.fpir, limits, side="right") - 1
+    kept = np.unique([0, len(curve.fpir) - 1, *places.clip(min=0)])
+    return OpenSet(*(values[kept] for values in curve))
 
 
 def identify(

@@ -30,6 +30,13 @@ Schema (every number may be null: it cannot be computed, or is infinite):
                   (of both files, or null), picture (a file beside this one with both images side by side, or null),
                   cells ([h, w] of a map), visibility (of both, [h, w] in [0, 1], or null), matches ([[cell, cell,
                   cosine]] that are each other's best, cells row by row from 0, or null)}
+    searches    (optional) {set: {checksum, ranks_count ("people" or "images" of others take a rank each), entries
+                {title: entry}}} of probes that are searched in a gallery: num_probes (whose person it holds),
+                num_people (of them), num_strangers, num_gallery; probes and gallery, which images both are, in words;
+                ties; cmc {rank: interval}, cmc_curve {rank, share}; and with strangers tpir_at_fpir {FPIR: {rank_1,
+                any_rank, threshold, rank_1_interval, any_rank_interval}}, null where the strangers do not resolve it,
+                and open_set {fpir, fnir}: exact points, thinned, of the person first and named. An evaluation of
+                searches alone has no benchmarks.
     comparisons (optional) {text: {estimate, lower, upper, num_resamples}}, paired differences of measures
     warnings    (optional) texts: what makes the figures say less than they seem to
 
@@ -72,6 +79,7 @@ class Results(TypedDict):
     missing: Sequence[str]
     protocol: Mapping[str, object]
     benchmarks: Mapping[str, BenchmarkResults]
+    searches: NotRequired[Mapping[str, Entry]]
     comparisons: NotRequired[Mapping[str, Entry]]
     warnings: NotRequired[Sequence[str]]
 
@@ -141,6 +149,8 @@ def to_primitive(value: object) -> object:
 def format_table(results: Results) -> str:
     """Return the table of accuracies in percent: benchmarks and their mean against conditions and methods, as text."""
     benchmarks = results["benchmarks"]
+    if not benchmarks:
+        return ""
     columns = _columns(results)
     rows = []
     for name, entry in benchmarks.items():
@@ -175,7 +185,8 @@ def head_facts(results: Results) -> list[str]:
 
 def format_report(results: Results) -> str:
     """Return the table followed by every other measure, the comparisons and the facts of the protocol."""
-    parts = [format_table(results)]
+    parts = [format_table(results)] if results["benchmarks"] else []
+    parts += [format_searches(name, found) for name, found in (results.get("searches") or {}).items()]
     for name, benchmark in results["benchmarks"].items():
         for condition, entries in benchmark["conditions"].items():
             title = f"{printable(name)}, {condition}{_synthetic_mark(results)}"
@@ -189,9 +200,8 @@ def format_report(results: Results) -> str:
         lines = [f"  {name}: {_interval(entry)}" for name, entry in results["comparisons"].items()]
         parts.append("\n".join(["Paired differences", *lines, ""]))
     facts = [f"  {name}: {printable(_fact(value))}" for name, value in results["protocol"].items()]
-    checksums = [
-        printable(f"  checksum of {name}: {benchmark['checksum']}") for name, benchmark in results["benchmarks"].items()
-    ]
+    whole = {**(results.get("searches") or {}), **results["benchmarks"]}
+    checksums = [printable(f"  checksum of {name}: {found['checksum']}") for name, found in whole.items()]
     parts.append("\n".join(["Protocol", *facts, *checksums, ""]))
     return "\n".join(parts)
 
@@ -280,6 +290,34 @@ def _identification(title: str, entries: Mapping[str, Entry]) -> str:
     if "probes" in first:
         facts += f"; probes are {first['probes']}, the others {first['gallery']}"
     return "\n".join([f"{title}, identification: {facts}", *(f"  {line}" for line in aligned(rows)), ""])
+
+
+def format_searches(name: str, found: Entry) -> str:
+    """Return the searches of a set as text: rates at ranks, then those of the open set."""
+    entries = found["entries"]
+    ranks = list(next(iter(entries.values()))["cmc"])
+    rows = [["search", "probes", "strangers", "gallery", *(f"rank {rank} %" for rank in ranks)]]
+    for title, entry in entries.items():
+        counts = [f"{entry[key]:,}" for key in ("num_probes", "num_strangers", "num_gallery")]
+        rates = [_percent(entry["cmc"][rank]["estimate"], entry["cmc"][rank]) for rank in ranks]
+        rows.append([printable(title), *counts, *rates])
+    others = "one entry a person" if found["ranks_count"] == "people" else "every entry by itself"
+    head = f"{printable(name)}: searches; of equal scores the other person comes first; ranks count {others}"
+    return "\n".join([head, "", *aligned(rows), *_open_sets(entries), ""])
+
+
+def _open_sets(entries: Mapping[str, Entry]) -> list[str]:
+    lines = []
+    for title, entry in entries.items():
+        for fpir, rates in entry.get("tpir_at_fpir", {}).items():
+            fnirs = [
+                f"FNIR {_number(100 * (1 - rates[kind]), 2)} % {kind.replace('_', ' ')}"
+                for kind in ("rank_1", "any_rank")
+                if rates[kind] is not None and math.isfinite(rates[kind])
+            ]
+            told = ", ".join(fnirs) or f"not resolved by {entry['num_strangers']} strangers"
+            lines.append(f"{printable(title)}, FPIR {fpir}: {told}")
+    return lines
 
 
 def _groups(title: str, method: str, groups: Mapping[str, Mapping[str, Entry]]) -> str:

@@ -150,10 +150,11 @@ def identification_table(results: Results, name: str) -> Markup | None:
             *(figure(results, (*place, "rank_accuracy", rank), "percent") for rank in ranks),
             figure(results, (*place, "num_probes"), "count"),
             figure(results, (*place, "num_strangers"), "count"),
+            *(entry["identification"].get(side, "–") for side in ("probes", "gallery")),
         ]
-        for title, place, _ in found
+        for title, place, entry in found
     ]
-    head = ["score", *(f"within rank {rank}" for rank in ranks), "searches", "strangers"]
+    head = ["score", *(f"within rank {rank}" for rank in ranks), "searches", "strangers", "probes are", "others are"]
     caption = "Each image is searched among all others: percent of the searches. Strangers: people with one image."
     return table(head, rows, caption)
 

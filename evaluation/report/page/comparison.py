@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from evaluation.report.page import facts, training
+from evaluation.report.page import facts, searches, training
 from evaluation.report.page.answer import SPREAD_NOTE, accuracy, columns, headline_column, method_name, place_of
 from evaluation.report.page.charts import Frame, legend, linear_axis, log_axis
 from evaluation.report.page.curves import THINNING, joined_figures
@@ -35,8 +35,12 @@ def build_comparison(runs: Sequence[Run], anonymous: bool = False) -> str:
         anonymous: say of facts that may hold a path or a name only that they differ.
     """
     sets = list(dict.fromkeys(name for run in runs for name in run.results["benchmarks"]))
-    sections: dict[str, Child] = {"Answer": [_warnings(runs, sets), *(_accuracies(runs, name) for name in sets)]}
+    searched = list(dict.fromkeys(name for run in runs for name in run.results.get("searches") or {}))
+    warned = [_warnings(runs, sets, "benchmarks"), _warnings(runs, searched, "searches")]
+    sections: dict[str, Child] = {"Answer": [*warned, *(_accuracies(runs, name) for name in sets)]}
     sections |= {f"Set {name}": [element("h3", "ROC"), _roc(runs, name), _rates(runs, name)] for name in sets}
+    named = [(run.name, run.results) for run in runs]
+    sections |= {f"Searches of {name}": searches.compared(named, name) for name in searched}
     sections["Training"] = element("div", courses, class_="figures") if (courses := _courses(runs)) else None
     sections["Different facts"] = _different_facts(runs, anonymous)
     about = [f"{len(runs)} runs", *["synthetic faces"] * any(run.results["synthetic"] for run in runs)]
@@ -101,11 +105,11 @@ def _left_out(number: int) -> str:
     return "" if number <= MAX_LINES else f" Of {number} runs the first {MAX_LINES} are drawn."
 
 
-def _warnings(runs: Sequence[Run], sets: Sequence[str]) -> Markup | None:
-    """Return why figures of a name may not be comparable."""
+def _warnings(runs: Sequence[Run], sets: Sequence[str], kind: str) -> Markup | None:
+    """Return why figures of a name may not be comparable, of benchmarks or of searches."""
     found = []
     for name in sets:
-        benchmarks = [run.results["benchmarks"].get(name) for run in runs]
+        benchmarks = [(look(run.results, (kind,)) or {}).get(name) for run in runs]
         if None in benchmarks:
             found.append(f"{name} was not evaluated in every run.")
         if len({each["checksum"] for each in benchmarks if each is not None}) > 1:

@@ -36,6 +36,19 @@ def curves(results: Results, name: str, number: int) -> Markup:
     return joined_figures([*drawn], legend(names), THINNING)
 
 
+def first_draw_note(results: Results, name: str) -> Markup | None:
+    """Return what is of the first draw of occluders alone; None where there was one."""
+    drawn = [entry["occlusion_draws"]["num"] for other, *_, entry in entries(results)
+             if other == name and entry.get("occlusion_draws")]  # fmt: skip
+    if not drawn:
+        return None
+    text = (
+        f"Tables and ROC of occluded pairs are means over {drawn[0]} draws of occluders. Their histograms, DET, groups"
+        " and hardest pairs are of the first draw alone."
+    )
+    return element("p", text, class_="note")
+
+
 def joined_figures(drawn: Sequence[Markup], names: Child, note: Child) -> Markup:
     """Return figures side by side over what their lines stand for."""
     return element("div", element("div", drawn, class_="figures"), names, element("p", note, class_="note"))

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation.report.page import answer, curves, facts, groups, pairs, training
+from evaluation.report.page import answer, curves, facts, groups, pairs, searches, training
 from evaluation.report.page.charts import BOTTOM, LEFT, RIGHT, TOP
 from evaluation.report.page.markup import Child, Markup, element, script_json
 from evaluation.report.results import Results, head_facts
@@ -37,11 +37,14 @@ def write_page(folder: Path, results: Results, run: Path | None = None, anonymou
 
 def build_page(folder: Path, results: Results, run: Path | None = None, anonymous: bool = False) -> str:
     """Return the page of `write_page`."""
-    sections: dict[str, Child] = {"Answer": [answer.headline(results), answer.accuracy_table(results)]}
+    first: list[Child] = [answer.headline(results), answer.accuracy_table(results)] if results["benchmarks"] else []
+    first += [searches.headline(results)] if results.get("searches") else []
+    sections: dict[str, Child] = {"Answer": first}
     sections |= {
         f"Set {name}": _set(results, name, number, folder, anonymous)
         for number, name in enumerate(results["benchmarks"])
     }
+    sections |= {f"Searches of {name}": searches.section(results, name) for name in results.get("searches") or {}}
     sections["Paired differences"] = answer.comparisons_table(results)
     sections["Not resolved"] = facts.unresolved(results)
     sections["Protocol"] = facts.protocol(results, anonymous)
@@ -64,6 +67,7 @@ def _set(results: Results, name: str, number: int, folder: Path, anonymous: bool
         curves.curves(results, name, number),
         element("h3", "Scores and thresholds"),
         curves.histograms(results, name, number),
+        curves.first_draw_note(results, name),
         groups.by_groups(results, name),
         [element("h3", "Hardest pairs"), hardest, element("p", pairs.NOTE, class_="note")] if hardest else None,
     ]

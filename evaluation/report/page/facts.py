@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from evaluation.report.page import searches
 from evaluation.report.page.answer import entries, method_name, place_of
 from evaluation.report.page.figures import figure
 from evaluation.report.page.markup import Child, Markup, element, table
@@ -14,19 +15,22 @@ MAX_ITEMS = 20  # of a list that is shown
 ANONYMOUS_FACTS = frozenset((
     "flip_fusion", "color_space", "precision", "interval_method", "fusion_weights", "fusion_source", "seed", "head",
     "occlude", "occluders", "occlusion_draws", "val_occlusion", "shortlist", "map_dtype", "matched", "step", "versions",
-    "template", "detector", "schema",
+    "template", "detector", "schema", "score_normalization", "keep_norm", "detector_scores", "tar_at_nearest_far",
+    "ranks_count", "distractors",
 ))  # fmt: skip
 LEFT_OUT = "left out"
 
 
-def protocol(results: Results, anonymous: bool) -> list[Markup]:
-    """Return two tables: the facts of all sets, and those of each."""
+def protocol(results: Results, anonymous: bool) -> list[Markup | None]:
+    """Return tables: the facts of all sets, and those of each."""
     facts = {name: value for name, value in results["protocol"].items() if name not in ("folds", "precision")}
     rows = [
         [name, LEFT_OUT if anonymous and name not in ANONYMOUS_FACTS else told(value)] for name, value in facts.items()
     ]
     of_all = table(["fact", "value"], rows, "How all sets were evaluated.", class_="facts")
-    return [of_all, _sets(results)]
+    searched = [[name, element("code", found["checksum"])] for name, found in (results.get("searches") or {}).items()]
+    of_searches = table(["set", "checksum"], searched, "What was searched.", class_="facts") if searched else None
+    return [of_all, _sets(results) if results["benchmarks"] else None, of_searches]
 
 
 def _sets(results: Results) -> Markup:
@@ -70,6 +74,7 @@ def _limits(results: Results) -> Iterator[str]:
         yield f"Sets that were not found: {', '.join(results['missing'])}."
     if precision := results["protocol"].get("precision"):
         yield f"How exactly accuracy can be known: {precision}."
+    yield from searches.limits(results)
     for name, condition, method, entry in entries(results):
         title = f"{name}, {method_name(method)}, {condition}"
         yield from (f"{name}: {point['note']}." for point in entry["tar_at_far"].values() if point["note"])
