@@ -27,8 +27,9 @@ def is_mlfw(folder: Path) -> bool:
 def open_mlfw(folder: Path) -> Source:
     """Return the set whose pairs are the lines `a.jpg b.jpg label` of pairs.txt, label 1 for the same person.
 
-    Folds are not marked; those of ten equal parts in the order of the list are CALFW's. People are those of the names
-    of the images, where they agree with the labels.
+    Folds are not marked; those of ten equal parts in the order of the list are CALFW's, whose pairs, size and people in
+    each fold the authors kept (whdeng.cn/mlfw). People are those of the names of the images, where they agree with the
+    labels.
 
     Raises:
         ValueError: naming file and line, if the list is damaged or names images that are not there.

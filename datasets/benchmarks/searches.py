@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from datasets.sample import Image
 DISTRACTOR = -1  # in `labels`: nobody among the probes
 _TINYFACE = ("Probe", "Gallery_Match", "Gallery_Distractor")
 _NUMBER = re.compile(r"(\d+)_")
+_ROF_ENDINGS = {"masked": "_wearing_mask", "sunglasses": "_wearing_sunglasses"}  # of the folders of people
 
 
 @dataclass(eq=False)
@@ -73,7 +75,7 @@ def opener_of_search(path: Path) -> Callable[[Path], SearchSet] | None:
         return open_tinyface
     if all((path / name).is_dir() for name in ("AFDB_face_dataset", "AFDB_masked_face_dataset")):
         return open_rmfrd
-    if (path / "neutral").is_dir() and any((path / name).is_dir() for name in ("masked", "sunglasses")):
+    if _rof_root(path) is not None:
         return open_rof
     return None
 
@@ -83,11 +85,14 @@ def open_tinyface(path: Path) -> SearchSet:
 
     Names begin with the number of the person and `_`. Where `probe_img_ID_pairs.mat` and
     `gallery_match_img_ID_pairs.mat` lie beside them, or one folder up, they say which images take part and of whom.
-    Distractors are searched in, each image by itself, and may lie in folders within theirs.
+    Distractors are searched in, each image by itself, and may lie in folders within theirs. The published set has 3,728
+    probes, 4,443 matches and 153,428 distractors; its own evaluation reads `probe_set`, `probe_ids`, `gallery_set` and
+    `gallery_ids` of the two lists, and gives every distractor an id that no probe has.
 
     Raises:
         ValueError: if a list names images that are not there, or an image has no number; one line.
-    Reference: Cheng, Zhu, Gong, "Low-Resolution Face Recognition", ACCV 2018.
+    Reference: Cheng, Zhu, Gong, "Low-Resolution Face Recognition", ACCV 2018; read likewise by AdaFace's
+        validation_lq (github.com/mk-minchul/AdaFace).
     """
     root = _tinyface_root(path)
     assert root is not None
@@ -112,31 +117,66 @@ def open_tinyface(path: Path) -> SearchSet:
 
 
 def open_rof(path: Path) -> SearchSet:
-    """Open ROF: `neutral/`, `masked/` and `sunglasses/`, each with a folder a person; neutral images are the gallery.
+    """Open ROF: `neutral/`, `masked/` and `sunglasses/`, or a folder of them; neutral images are the gallery.
+
+    Each has a folder a person, which the authors' download.py calls `<person>`, `<person>_wearing_mask` and
+    `<person>_wearing_sunglasses`, and puts into `images/`; folders of one name are one person's too.
 
     Raises:
         ValueError: if a folder holds no people.
-    Reference: Erakin, Demir, Ekenel, "On Recognizing Occluded Faces in the Wild", BIOSIG 2021.
+    Reference: Erakin, Demir, Ekenel, "On Recognizing Occluded Faces in the Wild", BIOSIG 2021; its files:
+        github.com/ekremerakin/RealWorldOccludedFaces.
     """
-    kinds = {name: name for name in ("masked", "sunglasses") if (path / name).is_dir()}
-    return _by_kind(path, "rof", ("neutral", "neutral"), kinds)
+    root = _rof_root(path)
+    assert root is not None
+    kinds = {name: name for name in _ROF_ENDINGS if (root / name).is_dir()}
+    return _by_kind(root, "rof", ("neutral", "neutral"), kinds, _ROF_ENDINGS)
+
+
+def _rof_root(path: Path) -> Path | None:
+    for root in (path, path / "images"):
+        if (root / "neutral").is_dir() and any((root / name).is_dir() for name in _ROF_ENDINGS):
+            return root
+    return None
 
 
 def open_rmfrd(path: Path) -> SearchSet:
     """Open RMFRD: `AFDB_face_dataset/` is the gallery, `AFDB_masked_face_dataset/` the probes, a folder a person each.
 
+    Both lie in `self-built-masked-face-recognition-dataset/` of the published archive. People of one folder alone are
+    strangers there, or are never looked for.
+
     Raises:
         ValueError: if a folder holds no people.
-    Reference: Wang et al., "Masked Face Recognition Dataset and Application", arXiv:2003.09093.
+    Reference: Wang et al., "Masked Face Recognition Dataset and Application", arXiv:2003.09093; its files:
+        github.com/X-zhangyang/Real-World-Masked-Face-Dataset.
     """
     return _by_kind(path, "rmfrd", ("AFDB_face_dataset", "without a mask"), {"masked": "AFDB_masked_face_dataset"})
 
 
-def _by_kind(path: Path, name: str, searched: tuple[str, str], probes: Mapping[str, str]) -> SearchSet:
+def _by_kind(
+    path: Path,
+    name: str,
+    searched: tuple[str, str],
+    probes: Mapping[str, str],
+    endings: Mapping[str, str] = MappingProxyType({}),
+) -> SearchSet:
+    """Return the set of folders of people.
+
+    Args:
+        path, name: of the set.
+        searched: folder of the gallery, and what its images are in a word.
+        probes: folder of each kind of probe.
+        endings: what a folder appends to the names of its people.
+    """
     gallery, kind_of_gallery = searched
     scans = {folder: FolderScan(path / folder).images for folder in (gallery, *probes.values())}
     images = {
-        folder: [(person, f"{folder}/{person}/{file}") for person, files in people.items() for file in files]
+        folder: [
+            (person.removesuffix(endings.get(folder, "")), f"{folder}/{person}/{file}")
+            for person, files in people.items()
+            for file in files
+        ]
         for folder, people in scans.items()
     }
     listed = [entry for entries in images.values() for entry in entries]

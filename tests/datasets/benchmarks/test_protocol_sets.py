@@ -91,15 +91,18 @@ def test_tinyface_needs_numbers_in_its_names(tmp_path):
         open_tinyface(tmp_path)
 
 
-def test_rof_searches_masked_and_sunglasses_among_neutral(tmp_path):
+@pytest.mark.parametrize(
+    ("folder", "mask", "glasses"), [("", "", ""), ("images/", "_wearing_mask", "_wearing_sunglasses")]
+)
+def test_rof_searches_masked_and_sunglasses_among_neutral(tmp_path, folder, mask, glasses):
     names = [
         "neutral/Ann/1.png",
         "neutral/Bob/1.png",
-        "masked/Ann/1.png",
-        "sunglasses/Ann/4.png",
-        "sunglasses/Eve/1.png",
+        f"masked/Ann{mask}/1.png",
+        f"sunglasses/Ann{glasses}/4.png",
+        f"sunglasses/Eve{glasses}/1.png",
     ]
-    write_images(tmp_path, names)
+    write_images(tmp_path / folder, names)
     images = opener_of_search(tmp_path)(tmp_path)
     assert images.name == "rof" and images.class_names == ["Ann", "Bob", "Eve"]
     assert images.labels[images.gallery].tolist() == [0, 1]
@@ -107,7 +110,7 @@ def test_rof_searches_masked_and_sunglasses_among_neutral(tmp_path):
         "masked": [0],
         "sunglasses": [0, 2],
     }
-    assert open_rof(tmp_path).paths.relative(int(images.probes["masked"][0])) == "masked/Ann/1.png"
+    assert open_rof(tmp_path).paths.relative(int(images.probes["masked"][0])) == f"masked/Ann{mask}/1.png"
 
 
 def test_rmfrd_searches_masked_among_bare_faces(tmp_path):
