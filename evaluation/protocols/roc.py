@@ -33,12 +33,21 @@ def roc_curve(scores: ArrayLike, issame: ArrayLike) -> RocCurve:
     labels = check_issame("roc_curve", issame)
     num_genuine, num_impostor = check_both_kinds("roc_curve", labels)
     values = check_scores("roc_curve", scores, labels.size)
-    thresholds = np.unique(values)[::-1]
-    genuine, impostor = np.sort(values[labels]), np.sort(values[~labels])
-    true_accepts = np.append(0, num_genuine - np.searchsorted(genuine, thresholds, side="left"))
-    false_accepts = np.append(0, num_impostor - np.searchsorted(impostor, thresholds, side="left"))
-    far, tar = false_accepts / num_impostor, true_accepts / num_genuine
-    return RocCurve(np.append(np.inf, thresholds), false_accepts, far, tar)
+    # Impostor pairs are the many: they are sorted once, and what is looked up in them are the genuine scores alone.
+    impostor, genuine = values[~labels], np.sort(values[labels])
+    impostor.sort()  # in place: the choice above is a copy
+    first = np.flatnonzero(np.append(True, impostor[1:] > impostor[:-1]))  # of each distinct score
+    below = np.searchsorted(impostor, genuine, side="left")
+    of_both = impostor.take(below, mode="clip") == genuine
+    others = np.flatnonzero(~of_both & np.append(True, genuine[1:] > genuine[:-1]))  # scores of genuine pairs alone
+    places = np.searchsorted(first, below[others], side="left")
+    thresholds = np.insert(impostor[first], places, genuine[others])
+    num_refused = np.insert(first, places, below[others])  # impostor pairs below each threshold, which ascend
+    num_false = np.append(0, num_impostor - num_refused[::-1])
+    ends = np.append(np.searchsorted(thresholds, genuine), len(thresholds) - 1)
+    genuine_below = np.repeat(np.arange(num_genuine + 1), np.diff(ends, prepend=-1))  # genuine pairs below each
+    num_true = np.append(0, num_genuine - genuine_below[::-1])
+    return RocCurve(np.append(np.inf, thresholds[::-1]), num_false, num_false / num_impostor, num_true / num_genuine)
 
 
 def operating_point(curve: RocCurve, far: float) -> OperatingPoint:

@@ -5,7 +5,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from evaluation.protocols.checks import BoolArray, FloatArray, Folds, check_both_kinds, check_issame, check_scores
+from evaluation.protocols.checks import (
+    BoolArray,
+    FloatArray,
+    Folds,
+    IntArray,
+    check_both_kinds,
+    check_issame,
+    check_scores,
+)
 from evaluation.protocols.folds import fold_of_pairs
 
 
@@ -47,9 +55,13 @@ def verification(
     rows = np.broadcast_to(check_scores("verification", scores, labels.size, num_folds), (num_folds, labels.size))
     candidates = None if thresholds is None else _check_thresholds(thresholds)
     fold_accuracy, fold_threshold = np.empty(num_folds), np.empty(num_folds)
+    shared = _SortedFolds(rows[0], labels, fold_of_pair) if rows.strides[0] == 0 and candidates is None else None
     for fold, row in enumerate(rows):
         test = fold_of_pair == fold
-        fold_threshold[fold] = best_threshold(row[~test], labels[~test], candidates, balanced)
+        if shared is not None:
+            fold_threshold[fold] = shared.best_threshold_without(fold, balanced)
+        else:
+            fold_threshold[fold] = best_threshold(row[~test], labels[~test], candidates, balanced)
         right = (row[test] > fold_threshold[fold]) == labels[test]
         if balanced:
             check_both_kinds(f"verification, fold {fold}", labels[test])
@@ -88,6 +100,40 @@ def best_threshold(
     if balanced:  # in whole numbers, so that equal shares are equal
         rejected_impostors, rejected_genuine = rejected_impostors * issame.sum(), rejected_genuine * (~issame).sum()
     return float(thresholds[np.argmax(rejected_impostors - rejected_genuine)])
+
+
+class _SortedFolds:
+    """Scores sorted once within each fold, in which the best thresholds of all unions of folds are found.
+
+    Refusing more impostor pairs is never worse, so a best threshold lies right below a genuine score or above all; it
+    is the highest score that is refused there.
+    """
+
+    def __init__(self, scores: FloatArray, issame: BoolArray, fold_of_pair: IntArray) -> None:
+        chosen = [fold_of_pair == fold for fold in range(int(fold_of_pair.max()) + 1)]
+        parts = [(np.sort(scores[fold & issame]), np.sort(scores[fold & ~issame])) for fold in chosen]
+        self.sizes = np.array([[genuine.size, impostor.size] for genuine, impostor in parts])
+        bounds = np.unique(scores[issame & (scores > -np.inf)])  # a score of -inf is never accepted
+        # [folds, 2, bounds + 1]: pairs of each kind that score less than a bound, at last all, and the highest score
+        # among them.
+        self.below = np.array(
+            [[np.append(np.searchsorted(side, bounds), side.size) for side in part] for part in parts]
+        )
+        self.highest = np.array(
+            [
+                [np.append(-np.inf, side)[below] for side, below in zip(part, counts, strict=True)]
+                for part, counts in zip(parts, self.below, strict=True)
+            ]
+        )
+
+    def best_threshold_without(self, fold: int, balanced: bool) -> float:
+        """Return `best_threshold` of the pairs of all other folds."""
+        others = np.arange(len(self.sizes)) != fold
+        genuine, impostor = self.below[others].sum(0)
+        if balanced:
+            num_genuine, num_impostor = self.sizes[others].sum(0)
+            genuine, impostor = genuine * num_impostor, impostor * num_genuine
+        return float(self.highest[others][:, :, np.argmax(impostor - genuine)].max())
 
 
 def _check_thresholds(thresholds: ArrayLike) -> FloatArray:

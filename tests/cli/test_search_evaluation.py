@@ -10,6 +10,7 @@ from protocol_layouts import write_images, write_janus, write_tinyface
 from untrained import write_checkpoint
 
 import models
+from cli import report
 from cli.evaluate import main
 from cli.search_evaluation import comparable, embed, search_all
 from config import EvaluationConfig
@@ -58,6 +59,15 @@ def test_tinyface_is_searched_among_its_distractors(tmp_path, checkpoint, capsys
     assert entry["cmc"]["1"]["estimate"] == np.mean(ranks <= 1)
     text = capsys.readouterr().out
     assert "tinyface: searches" in text and (tmp_path / "out" / "identification.txt").read_text() in text
+    results, page = read_results(tmp_path / "out" / "results.json"), tmp_path / "out" / "index.html"
+    assert results["searches"]["tinyface"]["entries"] == found["searches"] and not results["benchmarks"]
+    assert entry["probes"] == "probe" and entry["gallery"] == "matches and distractors"
+    assert "matches and distractors" in page.read_text() and str(checkpoint) in page.read_text()
+    before = page.read_text()
+    page.unlink()
+    assert report.main([str(tmp_path / "out")]) == 0 and page.read_text() == before
+    assert evaluate(checkpoint, tmp_path / "set", tmp_path / "out", "--anonymous") == 0
+    assert str(checkpoint) not in page.read_text()
 
 
 @pytest.mark.evaluation_flag("score_normalization")
@@ -134,6 +144,9 @@ def test_templates_are_compared_and_searched(tmp_path, checkpoint, capsys):
         assert list(searches) == ["probes in G1", "probes in G2", "probes in G1 and G2"]
         counts = [(one["num_probes"], one["num_strangers"], one["num_gallery"]) for one in searches.values()]
         assert counts == [(2, 1, 2), (1, 2, 1), (3, 0, 3)]
+        assert results["searches"]["ijbc"]["entries"] == searches
+        page = (output / "index.html").read_text()
+        assert "Searches of ijbc" in page and "templates of G1" in page and "pairs of single images" in page
     assert len(set(sums.values())) == 3
     assert "tar_at_nearest_far" in capsys.readouterr().out
 

@@ -166,3 +166,16 @@ def test_stratified_folds_spread_both_kinds_evenly_and_repeatably():
 def test_refusals(scores, issame, folds, thresholds, error, message):
     with pytest.raises(error, match=message):
         verification(scores, issame, folds, thresholds)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_thresholds_from_scores_sorted_once_are_those_of_each_fold_by_itself(balanced):
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        issame = rng.permutation(np.arange(30) % 3 == 0)
+        folds = stratified_folds(issame, 3, seed=number)
+        scores = rng.integers(0, 2 + number, 30) / 7.0  # with ties
+        scores[rng.integers(30, size=2)] = -np.inf, np.inf
+        found = verification(scores, issame, folds, balanced=balanced).fold_threshold
+        own = [best_threshold(scores[folds != f], issame[folds != f], balanced=balanced) for f in range(3)]
+        assert found.tolist() == own
