@@ -60,6 +60,15 @@ def write_report_of(folder, results):
     return folder
 
 
+def at(results, pointer):
+    """Return what stands at a JSON pointer."""
+    value = results
+    for key in pointer.split("/")[1:]:
+        key = key.replace("~1", "/").replace("~0", "~")
+        value = value[int(key)] if isinstance(value, list) else value[key]
+    return value
+
+
 class Page(HTMLParser):
     """A page taken apart.
 

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from page_results import DIFFERENCE, Page, build, write_report_of
+from page_results import DIFFERENCE, Page, at, build, write_report_of
 
 from evaluation.report.page import PAGE, Run, build_comparison, build_page, read_metrics, write_page
 from evaluation.report.page.charts import Frame, linear_axis, log_axis
@@ -17,14 +17,6 @@ from evaluation.report.page.training import MAX_POINTS, thin
 from evaluation.report.results import read_results
 
 SCALES = {"percent": 100, "share": 1, "points": 100, "count": 1}
-
-
-def at(results, pointer):
-    value = results
-    for key in pointer.split("/")[1:]:
-        key = key.replace("~1", "/").replace("~0", "~")
-        value = value[int(key)] if isinstance(value, list) else value[key]
-    return value
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from page_results import Page
+from page_results import Page, at
 
 from evaluation import identify
 from evaluation.protocols.identification import open_set_points
@@ -37,14 +37,6 @@ def results_of(*strangers, name="rof", model="/home/me/model.ckpt"):
     found = {"checksum": "crc32:0", "ranks_count": "people", "entries": entries}
     protocol = {"flip_fusion": "sum", "fusion_weights": {"adaface": 1.0}, "fusion_source": "alone", "seed": 3}
     return search_results(name, found, {**protocol, "model": model})
-
-
-def at(results, pointer):
-    value = results
-    for key in pointer.split("/")[1:]:
-        key = key.replace("~1", "/").replace("~0", "~")
-        value = value[int(key)] if isinstance(value, list) else value[key]
-    return value
 
 
 def test_an_entry_is_what_counting_gives():
