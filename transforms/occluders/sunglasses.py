@@ -44,8 +44,8 @@ _SKY: Final[Color] = (214, 226, 240)
 _REFLECTING, _GRADIENT = 0.35, 0.25  # shares of the glasses
 _SCENES: Final = 32
 _SCENE_SIZE: Final = 128
-_CLEAREST: Final = (0.15, 0.8)  # what a gradient leaves of a lens at its lower edge
-_FULL_ABOVE: Final = 0.3  # of the height of the glasses: a gradient begins below
+_CLEAREST: Final = (0.1, 0.6)  # what a gradient leaves of a lens at its lower edge
+_FADES: Final = (0.35, 0.75)  # where a gradient begins and ends, in heights of the glasses
 
 
 @DrawnOccluder
@@ -90,7 +90,7 @@ def _surroundings(variant: int) -> NDArray[np.uint8]:
     ridge = cv2.resize(np.array([dice.around_zero(8.0, 14)], np.float32), (_SCENE_SIZE, 1))
     horizon = _SCENE_SIZE / 2 + dice.uniform(-8.0, 8.0) + ridge
     ground = np.clip((rows - horizon) / dice.uniform(1.0, 5.0), 0.0, 1.0)
-    light = (1 - ground) * (0.75 + 0.25 * blobs) + ground * (0.25 + 0.25 * blobs)
+    light = (1 - ground) * (0.8 + 0.2 * blobs) + ground * (0.1 + 0.2 * blobs)
     return read_only(np.rint(255 * light.clip(0.0, 1.0)).astype(np.uint8))
 
 
@@ -99,7 +99,7 @@ def _clearing(cutout: Cutout, left: float) -> Cutout:
     height = cutout.box.size[1]
     lens, frame, sky = cv2.split(cutout.materials)
     is_lens = cv2.compare(cv2.max(lens, sky), frame, cv2.CMP_GT)
-    down = np.clip((np.linspace(0.0, 1.0, height) - _FULL_ABOVE) / (1 - _FULL_ABOVE), 0.0, 1.0)
+    down = np.interp(np.linspace(0.0, 1.0, height), _FADES, (0.0, 1.0))
     lost = np.rint(255 * (1 - left) * down).astype(np.uint8)[:, None] & is_lens
     kept = cv2.bitwise_not(np.asarray(lost, np.uint8))
     materials = [cv2.multiply(part, kept, scale=1 / 255) for part in (lens, frame, sky)]
