@@ -157,5 +157,5 @@ def see(model: nn.Module, occlusion_head: AnyOcclusionHead | None, images: Tenso
 
 def pooled(visibility: Tensor, feature_map: Tensor) -> Tensor:
     """Return visibility as `see` gives it on the cells of a feature map [B, C, h, w]: [B, 1, h, w]."""
-    size = feature_map.shape[-2:]
-    return visibility if visibility.shape[-2:] == size else functional.adaptive_avg_pool2d(visibility, size)
+    height, width = size = feature_map.shape[-2:]
+    return visibility if visibility.shape[-2:] == size else functional.adaptive_avg_pool2d(visibility, (height, width))

@@ -100,8 +100,7 @@ def _clearing(cutout: Cutout, left: float) -> Cutout:
     lens, frame, sky = cv2.split(cutout.materials)
     is_lens = cv2.compare(cv2.max(lens, sky), frame, cv2.CMP_GT)
     down = np.interp(np.linspace(0.0, 1.0, height), _FADES, (0.0, 1.0))
-    lost = np.rint(255 * (1 - left) * down).astype(np.uint8)[:, None] & is_lens
-    kept = cv2.bitwise_not(np.asarray(lost, np.uint8))
+    kept = np.where(is_lens, 255 - np.rint(255 * (1 - left) * down).astype(np.uint8)[:, None], np.uint8(255))
     materials = [cv2.multiply(part, kept, scale=1 / 255) for part in (lens, frame, sky)]
     covered = cv2.multiply(cv2.bitwise_not(cutout.uncovered), kept, scale=1 / 255)
     return cutout._replace(
