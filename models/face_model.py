@@ -29,8 +29,6 @@ from ops import unit_map
 from options.model import NetworkOptions
 from transforms import IMAGE_SIZE, to_tensor
 
-OcclusionHead = nets.OcclusionHead | nets.FineOcclusionHead
-
 _SHAPE = (3, IMAGE_SIZE, IMAGE_SIZE)
 _ROUNDING = 1e-3  # how far beyond [-1, 1] a resampled image may be
 
@@ -43,14 +41,15 @@ class FaceScores(NamedTuple):
     combined: float | None  # both, comparable whatever is hidden; None without a matcher or what scores mean
 
 
-def describe(model: nn.Module, occlusion_head: OcclusionHead | None, images: Tensor) -> Description:
+def describe(model: nn.Module, occlusion_head: nets.AnyOcclusionHead | None, images: Tensor) -> Description:
     """Return what evaluation compares of images [B, 3, 112, 112] in the networks' dtype, in [-1, 1], RGB.
 
     Args:
         model: a backbone, images -> nets.Features.
         occlusion_head: what `build_occlusion_head` builds; None: the description's visibility is None.
     """
-    features, visibility = nets.see(model, occlusion_head, images)
+    features, seen = nets.see(model, occlusion_head, images)
+    visibility = None if seen is None else nets.pooled(seen, features.feature_map)
     return Description(features.embedding, features.norm, unit_map(features.feature_map), visibility)
 
 
@@ -71,12 +70,14 @@ def build_matcher(
     )
 
 
-def build_occlusion_head(options: NetworkOptions, model: nets.Backbone) -> OcclusionHead | None:
+def build_occlusion_head(options: NetworkOptions, model: nets.Backbone) -> nets.AnyOcclusionHead | None:
     """Return the occlusion head of a backbone that the options ask for, or None."""
     if options.occlusion_loss_weight == 0 and options.occlusion_method == "none":
         return None
     if options.occlusion_head == "fine":
         return nets.FineOcclusionHead(model.map_shape[0], model.detail_channels)
+    if options.occlusion_head == "pyramid":
+        return nets.PyramidOcclusionHead()
     return nets.OcclusionHead(model.map_shape[0])
 
 

@@ -1,16 +1,19 @@
-"""Backbones, the occlusion head, and reading weights."""
+"""Backbones, the occlusion heads, and reading weights."""
 
-from .backbone import Backbone, Features, FineOcclusionHead, OcclusionHead, see
+from .backbone import Backbone, Features
+from .occlusion import AnyOcclusionHead, FineOcclusionHead, OcclusionHead, PyramidOcclusionHead, pooled, see
 from .registry import MODELS, build_model
 from .weight_file import WeightFile, check_is_file, read_content, read_state_dict
 from .weights import backbone_state, infer_arch, infer_embedding_size, load_weights
 
 __all__ = [
     "MODELS",
+    "AnyOcclusionHead",
     "Backbone",
     "Features",
     "FineOcclusionHead",
     "OcclusionHead",
+    "PyramidOcclusionHead",
     "WeightFile",
     "backbone_state",
     "build_model",
@@ -18,6 +21,7 @@ __all__ = [
     "infer_arch",
     "infer_embedding_size",
     "load_weights",
+    "pooled",
     "read_content",
     "read_state_dict",
     "see",

@@ -1,4 +1,4 @@
-"""What the backbones share: the forward pass, what it returns, the first weights; and the head that reads their map."""
+"""What the backbones share: the forward pass, what it returns, and the first weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ops import at_least_float32
 
@@ -106,90 +105,6 @@ class Backbone(nn.Module):
         for block in blocks:
             x = block(x)
         return x
-
-
-class OcclusionHead(nn.Module):
-    """3x3 convolution without bias, batch norm, ReLU, 1x1 convolution, sigmoid; Kaiming initialization.
-
-    Args:
-        in_channels: channels of the backbone's raw feature map.
-        hidden_channels: channels between the two convolutions.
-    """
-
-    def __init__(self, in_channels: int, hidden_channels: int = 128) -> None:
-        super().__init__()
-        hidden = nn.Conv2d(in_channels, hidden_channels, 3, padding=1, bias=False)
-        output = nn.Conv2d(hidden_channels, 1, 1)
-        nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
-        nn.init.kaiming_normal_(output.weight, nonlinearity="sigmoid")
-        if output.bias is not None:
-            nn.init.zeros_(output.bias)
-        self.layers = nn.Sequential(hidden, nn.BatchNorm2d(hidden_channels), nn.ReLU(inplace=True), output)
-
-    def forward(self, feature_map: Tensor) -> Tensor:
-        """Return the visibility [B, 1, h, w] in [0, 1], 1 = visible, of a raw feature map [B, in_channels, h, w].
-
-        Float32 under any autocast, float64 for a float64 head.
-        """
-        logits: Tensor = self.layers(feature_map)
-        return at_least_float32(logits).sigmoid()
-
-
-class FineOcclusionHead(nn.Module):
-    """Reads the detail map beside the feature map and averages what it finds on the finer cells.
-
-    What hides a face is told by texture and edges, which the last blocks have given up for identity. A 3x3 convolution
-    of each map, the coarse one repeated 2 x 2, batch norm of their sum, ReLU; then a second 3x3 convolution, batch
-    norm, ReLU, 1x1 convolution and sigmoid on the finer cells.
-
-    Args:
-        in_channels: channels of the backbone's raw feature map.
-        detail_channels: channels of its detail map.
-        hidden_channels: channels between the convolutions.
-    """
-
-    def __init__(self, in_channels: int, detail_channels: int, hidden_channels: int = 48) -> None:
-        super().__init__()
-        self.coarse = nn.Conv2d(in_channels, hidden_channels, 3, padding=1, bias=False)
-        self.fine = nn.Conv2d(detail_channels, hidden_channels, 3, padding=1, bias=False)
-        self.layers = nn.Sequential(
-            nn.BatchNorm2d(hidden_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(hidden_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(hidden_channels, 1, 1),
-        )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                # Of the inputs, as in the plain head: by its one output the last layer would begin far too certain.
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    def forward(self, feature_map: Tensor, detail: Tensor) -> Tensor:
-        """Return the visibility [B, 1, h, w] in [0, 1], 1 = visible.
-
-        Float32 under any autocast, float64 for a float64 head.
-
-        Args:
-            feature_map: [B, in_channels, h, w], raw.
-            detail: [B, detail_channels, 2 h, 2 w].
-        """
-        coarse = functional.interpolate(self.coarse(feature_map), scale_factor=2.0, mode="nearest")
-        logits: Tensor = self.layers(coarse + self.fine(detail))
-        return functional.avg_pool2d(at_least_float32(logits).sigmoid(), 2)
-
-
-def see(
-    model: nn.Module, occlusion_head: OcclusionHead | FineOcclusionHead | None, images: Tensor
-) -> tuple[Features, Tensor | None]:
-    """Return the features of images [B, 3, 112, 112], and the visibility [B, 1, h, w] that a head reads from them."""
-    if isinstance(occlusion_head, FineOcclusionHead):
-        features, detail = model(images, detailed=True)
-        return features, occlusion_head(features.feature_map, detail)
-    features = model(images)
-    return features, None if occlusion_head is None else occlusion_head(features.feature_map)
 
 
 def initialize(model: nn.Module) -> None:

@@ -41,7 +41,8 @@ class ModelOptions(Options):
         0.01, "adaface, curricularface: rate at which running statistics follow the batch", within=SHARE
     )
     occlusion_head: str = flag(
-        "plain", "reads the last feature map; fine: an earlier one of twice its sides too, where edges are",
+        "plain", "reads the last feature map; fine: an earlier one of twice its sides too; pyramid: the pixels, with"
+        " layers of its own, and decides on cells of 4 x 4 of them",
         choices=OCCLUSION_HEADS,
     )  # fmt: skip
     partial_fc_rate: float = flag(

@@ -18,7 +18,7 @@ HEADS = {
     "magface": "heads.magface:MagFace",
     "subcenter_arcface": "heads.subcenter_arcface:SubcenterArcFace",
 }
-OCCLUSION_HEADS = ("plain", "fine")
+OCCLUSION_HEADS = ("plain", "fine", "pyramid")
 OCCLUSION_LOSSES = {
     "mse": "losses.recognition:occlusion_loss",
     "bce": "losses.recognition:occlusion_cross_entropy",

@@ -18,6 +18,7 @@ def test_the_promised_recipes_are_there():
         "ir50_casia_webface",
         "own_folder",
         "demo",
+        "occlusion_head",
     }
 
 

@@ -88,12 +88,13 @@ def threshold_at(cells: Sequence[Cells], lost: float = LOST) -> float:
     return float(visible[int(lost * len(visible))])
 
 
-def rates(cells: Cells, threshold: float, labels: NDArray[np.int64]) -> dict[str, list[float] | None]:
+def rates(cells: Cells, threshold: float | Floats, labels: NDArray[np.int64]) -> dict[str, list[float] | None]:
     """Return shares of hidden cells found and of visible cells lost, each with its 95 % interval over people.
 
     In percent, [share, lower, upper]; None where there are no such cells.
 
     Args:
+        threshold: of all images, or float64 [N, 1].
         labels: int64 [N], whose each image is.
     """
     called = cells.predicted < threshold
@@ -112,21 +113,33 @@ def _with_interval(part: NDArray[np.int64], whole: NDArray[np.int64], labels: ND
     return [100 * float(value) for value in (sums[0].sum() / sums[1].sum(), *np.quantile(ratios, (0.025, 0.975)))]
 
 
-def measure(model: FaceModel, people: People, num_draws: int) -> dict[str, object]:
-    """Return thresholds, and by kind of occluder the rates at each and the mean squared error."""
-    kinds: dict[str, Cells] = {}
-    for kind in (CLEAN, *transforms.OCCLUDERS):
+def measure(splits: Sequence[tuple[FaceModel, People]], num_draws: int) -> dict[str, object]:
+    """Return thresholds, and by kind of occluder the rates at each and the mean squared error, over all splits.
+
+    Args:
+        splits: models, each with people that it was not trained on. The second threshold of each is its own.
+    """
+    kinds: dict[str, list[Cells]] = {kind: [] for kind in (CLEAN, *transforms.OCCLUDERS)}
+    for kind, found in kinds.items():
         draws = 1 if kind == CLEAN else num_draws
-        parts = [predict(model, *occlude(people.images, kind, draw)) for draw in range(draws)]
-        kinds[kind] = Cells(*map(np.concatenate, zip(*parts, strict=True)))
-    thresholds = {"0.5": 0.5, "3 % lost": threshold_at(list(kinds.values()))}
-    rows = {kind: _row(cells, thresholds, people.labels) for kind, cells in kinds.items()}
-    return {"thresholds": thresholds, "num_draws": num_draws, "num_people": int(people.labels.max()) + 1, "kinds": rows}
+        for model, people in splits:
+            parts = [predict(model, *occlude(people.images, kind, draw)) for draw in range(draws)]
+            found.append(Cells(*map(np.concatenate, zip(*parts, strict=True))))
+    own = [threshold_at([found[place] for found in kinds.values()]) for place in range(len(splits))]
+    thresholds = {"0.5": [0.5] * len(splits), "3 % lost": own}
+    counts = [int(people.labels.max()) + 1 for _, people in splits]
+    labels = [people.labels + sum(counts[:place]) for place, (_, people) in enumerate(splits)]
+    rows = {kind: _row(found, thresholds, labels) for kind, found in kinds.items()}
+    return {"thresholds": thresholds, "num_draws": num_draws, "num_people": sum(counts), "kinds": rows}
 
 
-def _row(cells: Cells, thresholds: dict[str, float], labels: NDArray[np.int64]) -> dict[str, object]:
-    repeated = np.tile(labels, len(cells.true) // len(labels))
-    at = {name: rates(cells, threshold, repeated) for name, threshold in thresholds.items()}
+def _row(
+    splits: Sequence[Cells], thresholds: dict[str, list[float]], labels: Sequence[NDArray[np.int64]]
+) -> dict[str, object]:
+    cells = Cells(*map(np.concatenate, zip(*splits, strict=True)))
+    sizes = [len(part.true) for part in splits]
+    whose = np.concatenate([np.tile(part, size // len(part)) for part, size in zip(labels, sizes, strict=True)])
+    at = {name: rates(cells, np.repeat(values, sizes)[:, None], whose) for name, values in thresholds.items()}
     return {"mse": float(np.square(cells.true - cells.predicted).mean()), **at}
 
 
@@ -140,5 +153,5 @@ def table(found: dict[str, object]) -> list[str]:
         cells = [row[name][part] for name in thresholds for part in ("found", "lost")]
         texts = ["{:.1f} [{:.1f}, {:.1f}]".format(*cell) if cell else "-" for cell in cells]
         lines.append(f"{kind:12}{row['mse']:8.4f}" + "".join(f"{text:>24}" for text in texts))
-    limits = ", ".join(f"{name}: {value:.3f}" for name, value in thresholds.items())
+    limits = ", ".join(f"{name}: {' '.join(f'{value:.3f}' for value in own)}" for name, own in thresholds.items())
     return [*lines, f"thresholds: {limits}; {found['num_people']} people, {found['num_draws']} draws"]

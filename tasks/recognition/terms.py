@@ -101,7 +101,7 @@ class Forward:
         heads: margin heads by the number of their data set; their `margin_scale` is that of the step.
         matcher: None without one.
         features: of the batch.
-        visibility: predicted, [B, 1, h, w]; None without an occlusion head.
+        visibility: predicted, as `nets.see` returns it; None without an occlusion head.
         batch: what the features are of.
         step: number of updates before it.
     Attributes:
@@ -132,9 +132,11 @@ class Forward:
     def images(self) -> Images:
         """What the matcher reads."""
         visibility = self.visibility
-        if visibility is not None and not self.config.visibility_gradient:
-            # The matching losses would rather hide hard cells than see them: they may read the map, not bend it.
-            visibility = visibility.detach()
+        if visibility is not None:
+            visibility = nets.pooled(visibility, self.features.feature_map)
+            if not self.config.visibility_gradient:
+                # The matching losses would rather hide hard cells than see them: they may read the map, not bend it.
+                visibility = visibility.detach()
         return Images(unit_map(self.features.feature_map), visibility, self.batch.label, self.batch.dataset_id)
 
     @cached_property

@@ -80,6 +80,26 @@ def test_the_program_measures_every_kind(gray_people, tmp_path, capsys):
     assert all(kind in printed for kind in OCCLUDERS) and "2 people, 1 draws" in printed
 
 
+def test_two_splits_count_together_each_at_its_own_threshold(gray_people, tmp_path):
+    fine = write_checkpoint(tmp_path / "fine.ckpt", occlusion_head="fine")
+    pyramid = write_checkpoint(tmp_path / "pyramid.ckpt", occlusion_head="pyramid")
+    found = {}
+    for name, paths in {"fine": [fine], "pyramid": [pyramid], "both": [fine, pyramid]}.items():
+        words = [*("--model-path", *map(str, paths)), *("--people", *[str(gray_people)] * len(paths)), "--draws", "1"]
+        assert main([*words, "--output", str(tmp_path / "found.json")]) == 0
+        found[name] = json.loads((tmp_path / "found.json").read_text())
+    both, alone = found["both"], [found["fine"], found["pyramid"]]
+    assert both["num_people"] == 4
+    assert both["thresholds"]["3 % lost"] == [one["thresholds"]["3 % lost"][0] for one in alone]
+    assert both["thresholds"]["3 % lost"][0] != both["thresholds"]["3 % lost"][1]
+    for kind, row in both["kinds"].items():
+        # The same photographs behind the same occluders: as many cells of each.
+        assert row["mse"] == pytest.approx(np.mean([one["kinds"][kind]["mse"] for one in alone]))
+        for name in ("found", "lost") if kind != CLEAN else ("lost",):
+            shares = [one["kinds"][kind]["3 % lost"][name][0] for one in alone]
+            assert row["3 % lost"][name][0] == pytest.approx(np.mean(shares))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -90,6 +110,7 @@ def test_the_program_measures_every_kind(gray_people, tmp_path, capsys):
             "--draws: 1 or more expected, got 0",
         ),
         (["--model-path", "{headless}", "--people", "{people}"], "has no occlusion head"),
+        (["--model-path", "{checkpoint}", "--people", "{people}", "{people}"], "expected, got 1 and 2"),
     ],
 )
 def test_bad_input_is_one_line(gray_people, tmp_path, capsys, words, message):

@@ -94,16 +94,28 @@ def test_occlusion_head_fine_reads_the_detail_map_and_trains_both_maps_of_it():
     assert all(layer.weight.grad.abs().sum() > 0 for layer in trained)
 
 
+@pytest.mark.flag("occlusion_head")
+def test_occlusion_head_pyramid_trains_itself_and_leaves_the_backbone_to_the_other_losses():
+    model = recognizer(occlusion_head="pyramid", adaface_loss_weight=0.0, qaconv_loss_weight=0.0)
+    assert isinstance(model.occlusion_head, nets.PyramidOcclusionHead)
+    model.training_step(fixed_batch(), 0).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.occlusion_head.parameters())
+    gradients = [parameter.grad for parameter in model.model.parameters()]
+    assert not any(gradient is not None and gradient.any() for gradient in gradients)
+
+
 @pytest.mark.flag("occlusion_loss")
-def test_occlusion_loss_is_that_of_its_name():
-    model = recognizer()
+@pytest.mark.parametrize(("head", "side"), [("plain", 7), ("pyramid", 28)])
+def test_occlusion_loss_is_that_of_its_name_on_the_cells_that_the_head_decides_on(head, side):
+    model = recognizer(occlusion_head=head)
     seen = {}
     model.occlusion_head.register_forward_hook(lambda head, maps, output: seen.update(visibility=output.detach()))
     model.training_step(fixed_batch(), 0)
-    target = visibility_map(fixed_batch().visibility, *seen["visibility"].shape[-2:])
+    target = visibility_map(fixed_batch().visibility, side, side)
     for name in OCCLUSION_LOSSES:
         expected = losses.OCCLUSION_LOSSES[name](seen["visibility"], target)
-        assert trained_step(occlusion_loss=name)[2]["train_occlusion_loss"] == pytest.approx(float(expected), rel=1e-4)
+        terms = trained_step(occlusion_loss=name, occlusion_head=head)[2]
+        assert terms["train_occlusion_loss"] == pytest.approx(float(expected), rel=1e-4)
     assert trained_step()[2]["train_occlusion_loss"] == trained_step(occlusion_loss="mse")[2]["train_occlusion_loss"]
 
 

@@ -67,6 +67,12 @@ def fine(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("fine") / "last.ckpt", occlusion_head="fine")
 
 
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory):
+    """A checkpoint whose occlusion head reads the pixels."""
+    return write_checkpoint(tmp_path_factory.mktemp("pyramid") / "last.ckpt", occlusion_head="pyramid")
+
+
 def assert_same_bits(found, expected):
     for name, values in expected._asdict().items():
         other = getattr(found, name)
@@ -74,7 +80,7 @@ def assert_same_bits(found, expected):
         assert values is None or (values.dtype == other.dtype and torch.equal(values, other)), name
 
 
-@pytest.mark.parametrize("which", ["untrained", "trained", "checked", "fine"])
+@pytest.mark.parametrize("which", ["untrained", "trained", "checked", "fine", "pyramid"])
 def test_it_describes_as_the_recognizer_does_bit_for_bit(which, request):
     path = request.getfixturevalue(which)
     recognizer, found = load_pretrained_model(path), models.load(path)
@@ -93,6 +99,14 @@ def test_its_keys_are_those_of_the_checkpoint_without_classes(which, request):
     assert state.keys() == {key for key in saved if not key.startswith(of_classes)}
     assert {key.split(".")[0] for key in state} == {"model", "occlusion_head", "matcher"}
     assert all(torch.equal(value, saved[key]) for key, value in state.items())
+
+
+def test_what_the_pyramid_sees_is_the_mean_over_the_cells_of_the_map(pyramid):
+    model = models.load(pyramid)
+    with torch.inference_mode():
+        finer = model.occlusion_head(IMAGES)
+    expected = finer.reshape(len(IMAGES), 1, 7, 4, 7, 4).mean((3, 5))
+    torch.testing.assert_close(model.describe(IMAGES).visibility, expected)
 
 
 def test_a_checkpoint_from_before_the_fine_head_has_the_plain_one(untrained, model, tmp_path):

@@ -109,17 +109,117 @@ def test_fine_head_is_float32_under_autocast_and_all_of_it_is_trained() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in head.parameters())
 
 
+def images(count: int = 2, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.rand(count, 3, 112, 112, generator=torch.Generator().manual_seed(0), dtype=dtype) * 2 - 1
+
+
+def test_pyramid_head_goes_down_to_7_cells_a_side_and_adds_each_level_on_the_way_up() -> None:
+    torch.manual_seed(0)
+    head = nets.PyramidOcclusionHead(channels=4).double().eval()
+    for module in head.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 2)
+
+    def layer(part: nn.Sequential, place: int, x: torch.Tensor, stride: int) -> torch.Tensor:
+        norm = part[place + 1]
+        x = nn.functional.conv2d(x, part[place].weight, None, stride, 1)
+        x = (x - norm.running_mean[:, None, None]) / (norm.running_var + norm.eps).sqrt()[:, None, None]
+        return (x * norm.weight[:, None, None] + norm.bias[:, None, None]).clamp(min=0)
+
+    def level(part: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        x = torch.einsum("oc,bchw->bohw", part.weight[:, :, 0, 0], x) + part.bias[:, None, None]
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    with torch.no_grad():
+        fine = layer(head.fine, 0, layer(head.edges, 3, layer(head.edges, 0, images(dtype=torch.float64), 2), 2), 1)
+        middle = layer(head.middle, 0, fine, 2)
+        coarse = layer(head.coarse, 0, middle, 2)
+        assert (fine.shape[-1], middle.shape[-1], coarse.shape[-1]) == (28, 14, 7)
+        middle = layer(head.at_middle, 0, middle + level(head.to_middle, coarse), 1)
+        fine = layer(head.at_fine, 0, fine + level(head.to_fine, middle), 1)
+        logits = (head.output.weight[0] * fine).sum(1, keepdim=True) + head.output.bias
+        torch.testing.assert_close(head(images(dtype=torch.float64)), 1 / (1 + torch.exp(-logits)))
+
+
+def test_pyramid_head_begins_in_doubt_and_is_float32_under_autocast_and_all_of_it_is_trained() -> None:
+    torch.manual_seed(0)
+    head = nets.PyramidOcclusionHead()
+    with torch.autocast("cpu", torch.bfloat16):
+        visibility = head(images(8))
+    assert visibility.dtype == torch.float32 and visibility.shape == (8, 1, 28, 28)
+    assert 0.3 < visibility.mean() < 0.7 and visibility.std() < 0.35
+    visibility.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in head.parameters())
+
+
+def test_pyramid_head_learns_squares_that_a_map_of_7_cells_cannot_hold() -> None:
+    torch.manual_seed(0)
+    target = torch.ones(12, 1, 28, 28)
+    for place in range(12):
+        row, column = 2 * place + 1, (5 * place + 3) % 24
+        target[place, :, row : row + 3, column : column + 3] = 0
+    # Nothing but a texture of single pixels tells a square: its mean is that of what is around it.
+    even = torch.arange(112)[:, None].add(torch.arange(112)) % 2
+    hidden = nn.functional.interpolate(1 - target, scale_factor=4.0)
+    seen = (hidden * (even * 2 - 1) * 0.5).repeat(1, 3, 1, 1)
+    head = nets.PyramidOcclusionHead(channels=8)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
+    for _ in range(60):
+        loss = nn.functional.binary_cross_entropy(head(seen), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    called = head(seen) < 0.5
+    assert called[target == 0].float().mean() > 0.95 and called[target == 1].float().mean() < 0.01
+    # Each covers 9 of the 16 finer cells of a cell at most, and mostly a part of up to four cells.
+    coarse = nets.pooled(target, torch.empty(12, 1, 7, 7))
+    assert (coarse < 0.5).sum() < 12
+
+
+def test_pooled_visibility_is_the_mean_of_each_cell() -> None:
+    finer = torch.rand(2, 1, 28, 28)
+    expected = finer.reshape(2, 1, 7, 4, 7, 4).mean((3, 5))
+    torch.testing.assert_close(nets.pooled(finer, torch.empty(2, 5, 7, 7)), expected)
+    assert nets.pooled(expected, torch.empty(2, 5, 7, 7)) is expected
+
+
+PARAMETERS = {  # of what older checkpoints hold
+    "plain": {
+        "layers.0.weight": [128, 6, 3, 3], "layers.1.weight": [128], "layers.1.bias": [128],
+        "layers.3.weight": [1, 128, 1, 1], "layers.3.bias": [1],
+    },
+    "fine": {
+        "coarse.weight": [48, 6, 3, 3], "fine.weight": [48, 4, 3, 3], "layers.0.weight": [48], "layers.0.bias": [48],
+        "layers.2.weight": [48, 48, 3, 3], "layers.3.weight": [48], "layers.3.bias": [48],
+        "layers.5.weight": [1, 48, 1, 1], "layers.5.bias": [1],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("plain", nets.OcclusionHead(6)), ("fine", nets.FineOcclusionHead(6, 4))]
+)  # fmt: skip
+def test_the_heads_of_older_checkpoints_keep_their_parameters(name: str, head: nn.Module) -> None:
+    assert {key: list(value.shape) for key, value in head.named_parameters()} == PARAMETERS[name]
+
+
 @pytest.mark.parametrize("arch", ["ir_tiny", "mobilefacenet"])
 def test_see_gives_each_head_what_it_reads(arch: str) -> None:
     torch.manual_seed(0)
     model = nets.build_model(arch, 16).eval()
-    images = torch.rand(2, 3, 112, 112) * 2 - 1
     channels = model.map_shape[0]
-    heads = (None, nets.OcclusionHead(channels).eval(), nets.FineOcclusionHead(channels, model.detail_channels).eval())
+    heads = (
+        None,
+        nets.OcclusionHead(channels).eval(),
+        nets.FineOcclusionHead(channels, model.detail_channels).eval(),
+        nets.PyramidOcclusionHead().eval(),
+    )
     with torch.no_grad():
-        features, detail = model(images, detailed=True)
-        expected = (None, heads[1](features.feature_map), heads[2](features.feature_map, detail))
+        features, detail = model(images(), detailed=True)
+        feature_map = features.feature_map
+        expected = (None, heads[1](feature_map), heads[2](feature_map, detail), heads[3](images()))
         for head, visibility in zip(heads, expected, strict=True):
-            seen, found = nets.see(model, head, images)
+            seen, found = nets.see(model, head, images())
             torch.testing.assert_close(tuple(seen), tuple(features), rtol=0, atol=0)
             assert found is None if visibility is None else torch.equal(found, visibility)

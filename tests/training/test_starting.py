@@ -9,6 +9,10 @@ from config import Config
 
 OPTIONS = {"occlusion_method": "scaling", "class_embeddings": True, "k_nearest": 3}
 
+# As in experiments/recipes/occlusion_head.args.
+ONLY_OCCLUSION = {"freeze": ("model.*", "matcher.*", "heads.*"), "adaface_loss_weight": 0.0, "occlusion_loss": "bce"}
+PYRAMID = "occlusion_head.edges.0.weight"
+
 
 @pytest.fixture(scope="module")
 def source(noise_faces, tmp_path_factory):
@@ -48,6 +52,18 @@ def test_load_backbone_takes_no_more(source, noise_faces, tmp_path, monkeypatch)
     assert log_line(session).endswith("took the backbone")
 
 
+def test_an_occlusion_head_of_another_kind_starts_anew_beside_the_recognition_of_a_run(
+    source, noise_faces, tmp_path, monkeypatch
+):
+    session = start(source, monkeypatch, tmp_path, noise_faces, seed=7, occlusion_head="pyramid", **ONLY_OCCLUSION)
+    for part in ("model", "matcher", "head"):
+        expected = getattr(source[0], part).state_dict()
+        torch.testing.assert_close(getattr(session.model, part).state_dict(), expected, rtol=0, atol=0)
+    assert "left occlusion head (of another shape or not in this model)" in log_line(session)
+    trained = {name.split(".")[0] for name, value in session.model.named_parameters() if value.requires_grad}
+    assert trained == {"occlusion_head"}
+
+
 def test_class_weights_of_other_people_are_left(source, noise_faces, tmp_path, monkeypatch):
     from data import FaceDataModule
 
@@ -83,6 +99,7 @@ def test_a_split_head_starts_with_the_class_weights_too(source, noise_faces, tmp
         ({"freeze": ("model.body.0.*", "model.in*")}, ("model.body.0.", "model.input_layer."), "heads.0.kernel"),
         ({"freeze": ("heads.*", "matcher.*")}, ("heads.", "matcher."), "model.input_layer.0.weight"),
         ({"head_only": True, "ema_decay": 0.9, "optimizer": "adamw"}, ("model.",), "heads.0.kernel"),
+        ({**ONLY_OCCLUSION, "occlusion_head": "pyramid"}, ("model.", "matcher.", "heads."), PYRAMID),
     ],
 )  # fmt: skip
 def test_what_is_frozen_stays_bit_for_bit_statistics_included(noise_faces, tmp_path, options, frozen, moved):

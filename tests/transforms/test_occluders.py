@@ -1,9 +1,11 @@
 """Every occluder: where it sits, what it hides, and that its mask is exactly what it hides."""
 
+import importlib
 import multiprocessing
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -94,7 +96,7 @@ AREAS = {  # hidden share of the image, in every draw
     "respirator": (0.19, 0.45),
     "niqab": (0.45, 0.92),
     "scarf": (0.15, 0.50),
-    "sunglasses": (0.08, 0.25),
+    "sunglasses": (0.065, 0.25),  # lenses that clear downwards hide less
     "cap": (0.12, 0.45),
     "fringe": (0.22, 0.50),
     "hand": (0.05, 0.50),
@@ -176,6 +178,49 @@ def test_some_occluders_have_the_color_of_the_face_itself(name: str) -> None:
     means = np.array([view.image[view.visibility == 0].mean(axis=0) for view in views])
     own = (means[:, 2] > 2.5 * means[:, 0]) & (means[:, 2] > 2 * means[:, 1])
     assert 2 <= own.sum() < 55
+
+
+def sunglasses_with(
+    monkeypatch: pytest.MonkeyPatch, reflecting: float, gradient: float, image: np.ndarray
+) -> list[View]:
+    module = importlib.import_module("transforms.occluders.sunglasses")
+    monkeypatch.setattr(module, "_REFLECTING", reflecting)
+    monkeypatch.setattr(module, "_GRADIENT", gradient)
+    return [draw("sunglasses", seed, image) for seed in range(40)]
+
+
+def test_some_lenses_clear_downwards_and_what_is_seen_through_them_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    def through(gradient: float) -> list[np.ndarray]:
+        """Return of each pair of glasses where more is seen than hidden, and not at an edge alone."""
+        pairs = [sunglasses_with(monkeypatch, 0.0, gradient, make_checkerboard(phase)) for phase in (0, 1)]
+        difference = make_checkerboard(0).astype(float) - make_checkerboard(1)
+        seen = [((a.image.astype(float) - b.image) / difference).min(axis=2) for a, b in zip(*pairs, strict=True)]
+        clear = [cv2.erode(((0.56 < s) & (s < 0.97)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0 for s in seen]
+        for view, part in zip(pairs[0], clear, strict=True):
+            assert view.visibility[part].all()
+        return clear
+
+    # A soft edge is no more than two pixels wide.
+    assert sum(part.sum() > 20 for part in through(0.0)) == 0
+    cleared = through(1.0)
+    assert sum(part.sum() > 20 for part in cleared) > 10
+    rows = np.concatenate([part.nonzero()[0] for part in cleared])
+    assert rows.mean() > TEMPLATE[[LEFT_EYE, RIGHT_EYE], 1].mean(), "the eyes stay hidden"
+
+
+def test_some_lenses_reflect_a_bright_sky_over_darker_ground(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("transforms.occluders.sunglasses")
+    for variant in range(module._SCENES):
+        scene = module._surroundings(variant).astype(float)
+        assert scene[:32].mean() > scene[-32:].mean() + 60
+    plain, reflecting = (sunglasses_with(monkeypatch, share, 0.0, make_face()) for share in (0.0, 1.0))
+    gains = []
+    for without, seen in zip(plain, reflecting, strict=True):
+        np.testing.assert_array_equal(without.visibility, seen.visibility)
+        gain = (seen.image.astype(float) - without.image)[seen.visibility == 0]
+        gains.append((gain.mean(), gain.std()))
+    brighter, uneven = np.mean(gains, axis=0)
+    assert brighter > 10 and uneven > 15
 
 
 def test_families_hold_every_occluder_once() -> None:
