@@ -22,15 +22,19 @@ FILES = ("last.ckpt", "last.ckpt.previous", "best.ckpt")
 
 
 class SignalAt(pl.Callback):
-    """Send this process SIGTERM in a hook, once for each number of batches done."""
+    """Send this process SIGTERM in a hook, once for each number of batches done, until it has received one.
 
-    def __init__(self, hook, seen):
-        setattr(self, hook, lambda trainer, *_: self._send(trainer, hook, seen))
+    A run stops only between updates: a second signal on its way there would end the process where a batch takes longer
+    than the echo of a first.
+    """
+
+    def __init__(self, hook, seen, stop):
+        setattr(self, hook, lambda trainer, *_: self._send(trainer, hook, seen, stop))
 
     @staticmethod
-    def _send(trainer, hook, seen):
+    def _send(trainer, hook, seen, stop):
         place = (hook, trainer.fit_loop.epoch_loop.total_batch_idx)
-        if trainer.state.fn == "fit" and place not in seen:
+        if trainer.state.fn == "fit" and place not in seen and not stop.received:
             seen.add(place)
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -50,7 +54,7 @@ def piece(folder, hooks, seen, ckpt_path, options):
     recorder = Trained()
     with StopSignals() as stop:
         model, datamodule, trainer = build(folder, stop=stop, **options)
-        trainer.callbacks[:0] = [recorder, *(SignalAt(hook, seen) for hook in hooks)]
+        trainer.callbacks[:0] = [recorder, *(SignalAt(hook, seen, stop) for hook in hooks)]
         try:
             trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         except Stopped:
