@@ -59,7 +59,9 @@ def mutual_edges(neighbours: Int64Array, similarities: FloatArray, mutual_k: int
         )
     num, width = neighbours.shape
     if not 1 <= mutual_k <= width:
-        raise ValueError(f"mutual_edges: mutual_k must be in [1, {width}], the neighbours that are there; got {mutual_k}")
+        raise ValueError(
+            f"mutual_edges: mutual_k must be in [1, {width}], the neighbours that are there; got {mutual_k}"
+        )
     if neighbours.size and not -1 <= neighbours.min() <= neighbours.max() < num:
         raise ValueError(f"mutual_edges: neighbours must be in [-1, {num}); another data set's?")
     near, cosines = neighbours[:, :mutual_k], similarities[:, :mutual_k]
@@ -95,16 +97,12 @@ def jaccard(neighbours: Int64Array, edges: Int64Array) -> NDArray[np.float64]:
     return shares
 
 
-def clusters(
-    edges: Int64Array, similarities: FloatArray, num_images: int, max_size: int | None = None
-) -> Int64Array:
+def clusters(edges: Int64Array, similarities: FloatArray, num_images: int, max_size: int | None = None) -> Int64Array:
     """Return the cluster of each image, int64 [N]; see `capped_union`."""
     return capped_union(edges, similarities, num_images, max_size).labels
 
 
-def capped_union(
-    edges: Int64Array, similarities: FloatArray, num_images: int, max_size: int | None = None
-) -> Union:
+def capped_union(edges: Int64Array, similarities: FloatArray, num_images: int, max_size: int | None = None) -> Union:
     """Join images along edges, the best first; two clusters are joined only if they fit under the cap together.
 
     The order is that of (cosine descending, lower image, higher image). Without a cap these are connected components.

@@ -1,4 +1,4 @@
-"""The nearest neighbours of every image above a threshold: exact, by k-means lists, or by faiss where it is installed."""
+"""The nearest neighbours of every image above a threshold: exact, by k-means lists, or by faiss."""
 
 from __future__ import annotations
 
@@ -179,6 +179,8 @@ def _check(k: int, threshold: float, method: str, settings: SearchSettings) -> N
     if method not in METHODS:
         raise ValueError(f"neighbours: {method!r} is not one of {', '.join(METHODS)}")
     if settings.probe < 1 or (settings.num_lists or 1) < 1:
-        raise ValueError(f"neighbours: probe and num_lists must be at least 1, got {settings.probe}, {settings.num_lists}")
+        raise ValueError(
+            f"neighbours: probe and num_lists must be at least 1, got {settings.probe}, {settings.num_lists}"
+        )
     if not 0 <= settings.rank < settings.world_size:
         raise ValueError(f"neighbours: rank must be in [0, {settings.world_size}), got {settings.rank}")
