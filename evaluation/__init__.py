@@ -38,10 +38,8 @@ from evaluation.protocols.validation_rate import fold_mean_rates, validation_rat
 from evaluation.protocols.verification import VerificationResult, best_threshold, decide, verification
 from evaluation.representation.clustering import ClusteringQuality, clustering_quality
 from evaluation.representation.measures import (
-    Votes,
     alignment,
     effective_rank,
-    knn_votes,
     rankme,
     std_per_dimension,
     uniformity,
@@ -92,7 +90,6 @@ __all__ = [
     "Shares",
     "ShortlistedScores",
     "VerificationResult",
-    "Votes",
     "accuracy_measure",
     "alignment",
     "auc",
@@ -120,7 +117,6 @@ __all__ = [
     "fuse_with",
     "identify",
     "join_searches",
-    "knn_votes",
     "leave_one_out",
     "merge_hits",
     "one_kind_folds",

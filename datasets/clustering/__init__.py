@@ -2,13 +2,16 @@
 
 from datasets.clustering.best import Neighbours
 from datasets.clustering.graph import Edges, Union, capped_union, clusters, jaccard, mutual_edges
+from datasets.clustering.identities import JoiningRules, PseudoIdentities, pseudo_identities
 from datasets.clustering.nearest import METHODS, SearchSettings, edge_recall, merge_neighbours, neighbours
 from datasets.clustering.pseudo_pairs import pseudo_pairs
 
 __all__ = [
     "METHODS",
     "Edges",
+    "JoiningRules",
     "Neighbours",
+    "PseudoIdentities",
     "SearchSettings",
     "Union",
     "capped_union",
@@ -18,5 +21,6 @@ __all__ = [
     "merge_neighbours",
     "mutual_edges",
     "neighbours",
+    "pseudo_identities",
     "pseudo_pairs",
 ]

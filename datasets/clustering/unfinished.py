@@ -22,19 +22,22 @@ class Unfinished:
     """A file beside the result, removed when that is there.
 
     Args:
-        path: the file; its folder exists. One of another search, or a damaged one, counts as none.
-        search: what tells one search from another: embeddings, numbers and method, as text.
+        path: the file; its folder exists. One of other settings, or a damaged one, counts as none.
+        weights: what the embeddings were computed by.
+        search: what else tells one search from another: embeddings, numbers and method, as text.
+    Raises:
+        ValueError: if the file is about embeddings from other weights: what it has found means nothing for these.
     Attributes:
         lists: of the search, or None.
         keys: int64 [N, k] of `BestNeighbours`, or None.
         num_done: portions whose pairs are in the keys.
     """
 
-    def __init__(self, path: Path, search: str) -> None:
+    def __init__(self, path: Path, weights: str, search: str) -> None:
         self.lists: Lists | None = None
         self.keys: Int64Array | None = None
         self.num_done = 0
-        self._path, self._search = path, search
+        self._path, self._weights, self._search = path, weights, search
         self._written = time.monotonic()
         self._read()
 
@@ -54,7 +57,11 @@ class Unfinished:
         self._path.unlink(missing_ok=True)
 
     def _write(self, keys: Int64Array | None, num_done: int) -> None:
-        content: dict[str, NDArray[np.generic]] = {"search": np.array(self._search), "done": np.array(num_done)}
+        content: dict[str, NDArray[np.generic]] = {
+            "weights": np.array(self._weights),
+            "search": np.array(self._search),
+            "done": np.array(num_done),
+        }
         if self.lists is not None:
             content |= {"probes": self.lists.probes, "num_lists": np.array(self.lists.num)}
         if keys is not None:
@@ -68,11 +75,15 @@ class Unfinished:
             return
         try:
             with np.load(self._path, allow_pickle=False) as saved:
-                if str(saved["search"]) != self._search:
-                    return
-                if "probes" in saved:
-                    self.lists = lists_of(saved["probes"], int(saved["num_lists"]))
-                if "keys" in saved:
-                    self.keys, self.num_done = saved["keys"], int(saved["done"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            self.lists, self.keys, self.num_done = None, None, 0
+                weights, search = str(saved["weights"]), str(saved["search"])
+                if weights == self._weights and search == self._search:
+                    lists = lists_of(saved["probes"], int(saved["num_lists"])) if "probes" in saved else None
+                    self.keys, self.num_done = saved.get("keys"), int(saved["done"])
+                    self.lists = lists
+        except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
+            return  # it is written anew
+        if weights != self._weights:
+            raise ValueError(
+                f"{self._path}: an unfinished search of embeddings from other weights, {weights[:12]} instead of"
+                f" {self._weights[:12]}; give another folder, or --overwrite"
+            )

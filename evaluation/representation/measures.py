@@ -1,8 +1,6 @@
-"""Whether a representation has collapsed, how evenly it fills the sphere, and what its nearest neighbours vote for."""
+"""Whether a representation has collapsed, and how evenly it fills the sphere."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,18 +9,6 @@ FloatArray = NDArray[np.float64]
 
 _PAIRS_AT_ONCE = 2**24
 _EPSILON = 1e-7  # of RankMe, as published
-
-
-class Votes(NamedTuple):
-    """What neighbours say of queries.
-
-    Attributes:
-        scores: float64 [Q, num_classes], weights of the k nearest by class.
-        predicted: int64 [Q], the class of the largest; of equal ones the lower.
-    """
-
-    scores: FloatArray
-    predicted: NDArray[np.int64]
 
 
 def alignment(first: ArrayLike, second: ArrayLike, power: float = 2.0) -> float:
@@ -89,46 +75,6 @@ def effective_rank(embeddings: ArrayLike) -> float:
     shares = variances / variances.sum()
     shares = shares[shares > 0]
     return float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def knn_votes(
-    queries: ArrayLike,
-    gallery: ArrayLike,
-    labels: ArrayLike,
-    k: int = 200,
-    temperature: float = 0.07,
-    num_classes: int | None = None,
-) -> Votes:
-    """Let the k nearest of a labeled gallery vote for the class of each query, with weight exp(cosine / temperature).
-
-    Args:
-        queries, gallery: unit vectors [Q, D] and [N, D].
-        labels: int [N] >= 0.
-        k: neighbours; at most N count. Of equal cosines the lower index is nearer.
-        temperature: > 0.
-        num_classes: columns of the scores; None: as many as the labels have.
-    Raises:
-        ValueError: if shapes disagree or a number is out of range.
-    Reference: Wu et al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018, Eq. 8.
-    """
-    x, y, classes = _matrix(queries, "knn_votes"), _matrix(gallery, "knn_votes"), np.asarray(labels)
-    if x.shape[1] != y.shape[1] or classes.shape != (len(y),) or not len(y):
-        raise ValueError(
-            "knn_votes: queries [Q, D], gallery [N, D] and labels [N] must go together, got"
-            f" {list(x.shape)}, {list(y.shape)} and {list(classes.shape)}"
-        )
-    if k < 1 or temperature <= 0 or classes.min() < 0:
-        raise ValueError("knn_votes: k must be at least 1, the temperature above 0 and labels at least 0")
-    width = num_classes or int(classes.max()) + 1
-    scores = np.zeros((len(x), width))
-    step = max(1, _PAIRS_AT_ONCE // len(y))
-    for start in range(0, len(x), step):
-        cosine = x[start : start + step] @ y.T
-        nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
-        weights = np.exp(np.take_along_axis(cosine, nearest, axis=1) / temperature)
-        rows = np.arange(start, start + len(cosine))[:, None]
-        np.add.at(scores, (rows, classes[nearest]), weights)
-    return Votes(scores, scores.argmax(axis=1))
 
 
 def _matrix(embeddings: ArrayLike, place: str) -> FloatArray:

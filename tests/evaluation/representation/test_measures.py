@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from golden_vectors import load_golden
 
-from evaluation import alignment, effective_rank, knn_votes, rankme, std_per_dimension, uniformity
+from evaluation import alignment, effective_rank, rankme, std_per_dimension, uniformity
 
 GOLDEN = load_golden("pretraining/measures.npz")
 X, Y = GOLDEN["x"], GOLDEN["y"]
@@ -30,14 +30,6 @@ def test_a_measure_agrees_with_the_vectors(measured, name):
     np.testing.assert_allclose(measured, GOLDEN[name], rtol=1e-9)
 
 
-def test_votes_agree_with_the_vectors():
-    votes = knn_votes(
-        GOLDEN["knn_queries"], X, GOLDEN["knn_labels"], int(GOLDEN["knn_k"]), float(GOLDEN["knn_T"]), num_classes=5
-    )
-    np.testing.assert_allclose(votes.scores, GOLDEN["knn_scores"], rtol=1e-9)
-    np.testing.assert_array_equal(votes.predicted, GOLDEN["knn_predicted"])
-
-
 def test_a_collapsed_representation_is_told_from_one_that_fills_the_sphere():
     rng = np.random.default_rng(0)
     spread = rng.normal(size=(400, 32))
@@ -53,7 +45,3 @@ def test_a_collapsed_representation_is_told_from_one_that_fills_the_sphere():
 def test_odd_input_is_refused():
     with pytest.raises(ValueError, match="one shape, got"):
         alignment(X, Y[:3])
-    with pytest.raises(ValueError, match="must go together"):
-        knn_votes(X, Y[:, :3], np.zeros(40, int))
-    with pytest.raises(ValueError, match="the temperature above 0"):
-        knn_votes(X, Y, np.zeros(40, int), temperature=0)
