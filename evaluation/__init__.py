@@ -36,6 +36,14 @@ from evaluation.protocols.roc import (
 from evaluation.protocols.templates import pool_templates, score_templates
 from evaluation.protocols.validation_rate import fold_mean_rates, validation_rate
 from evaluation.protocols.verification import VerificationResult, best_threshold, decide, verification
+from evaluation.representation.clustering import ClusteringQuality, clustering_quality
+from evaluation.representation.measures import (
+    alignment,
+    effective_rank,
+    rankme,
+    std_per_dimension,
+    uniformity,
+)
 from evaluation.scores.descriptions import (
     FLIP_FUSION,
     Describe,
@@ -58,6 +66,7 @@ __all__ = [
     "MAP_DTYPES",
     "MATCHERS",
     "METHODS",
+    "ClusteringQuality",
     "Comparison",
     "Describe",
     "Description",
@@ -82,12 +91,14 @@ __all__ = [
     "ShortlistedScores",
     "VerificationResult",
     "accuracy_measure",
+    "alignment",
     "auc",
     "auc_interval",
     "auc_measure",
     "average",
     "best_threshold",
     "clopper_pearson",
+    "clustering_quality",
     "combine_folds",
     "compare_scores",
     "decide",
@@ -95,6 +106,7 @@ __all__ = [
     "describe_with_flip",
     "det",
     "eer",
+    "effective_rank",
     "evaluate_pairs",
     "figures_by_group",
     "fit_normalization",
@@ -112,6 +124,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_draws",
     "pool_templates",
+    "rankme",
     "rate_intervals",
     "roc_curve",
     "roc_points",
@@ -123,11 +136,13 @@ __all__ = [
     "score_templates",
     "search",
     "shares_of",
+    "std_per_dimension",
     "stratified_folds",
     "summarize",
     "tar_at_far",
     "tar_at_nearest_far",
     "tar_measure",
+    "uniformity",
     "unordered_pairs",
     "usual_folds",
     "validation_rate",

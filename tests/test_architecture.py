@@ -55,8 +55,8 @@ OURS |= {
 }
 OUTSIDE = {name: {"torch"} for name in LEAVES} | {
     "transforms": {"cv2", "numpy", "torch"},
-    # rich shows how far the writing of a cache is; pillow_heif where it is installed
-    "datasets": {"cv2", "numcodecs", "numpy", "pillow_heif", "rich", "scipy", "torch"},
+    # rich shows how far the writing of a cache is; faiss and pillow_heif where they are installed
+    "datasets": {"cv2", "faiss", "numcodecs", "numpy", "pillow_heif", "rich", "scipy", "torch"},
     "nets": {"safetensors", "torch"},
     "models": {"PIL", "cv2", "numpy", "torch"},  # Pillow where it is installed
     "evaluation": {"matplotlib", "numpy", "rich", "scipy", "sklearn", "torch"},

@@ -1,0 +1,214 @@
+"""Cluster embeddings into pseudo-identities: `python main.py cluster --help`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets.counted import counted
+from engine.files import WriteFailures, side_file
+from options.command import FlagParser, as_typed, user_errors
+from options.flags import Options, add_flags, flag, path_word
+from system.files import atomic_write, naming, remove_unfinished
+from system.terminal import escaped, show
+
+if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
+    from datasets.clustering import PseudoIdentities
+    from datasets.clustering.embeddings import Embeddings
+
+METHODS = ("auto", "exact", "lists", "faiss")  # as of datasets.clustering; a test compares them
+REPORT, UNFINISHED = "clustering.json", "search.unfinished.npz"
+_BLOCK = 2**24
+
+_DESCRIPTION = """Find out which images may show one person, without labels. IN is a folder of embeddings, as `embed`
+writes it; OUT is a folder that gets clusters.npy, int64 [N], a number for each image or -1 where it is alone,
+clusters.csv with the names, cluster_sizes.png and clustering.json: counts, settings, the share of true edges that the
+search found and, where the embeddings have labels, how well clusters follow them. Images are joined where each is among
+the nearest of the other, the best edges first, as long as the cluster stays below --max-size; nothing is dropped.
+Interrupted, the same command goes on. Exit code: 0 done, 2 a mistake in the input, 74 the picture is missing, 130
+interrupted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions(Options):
+    """Clustering."""
+
+    neighbours: int = flag(20, "nearest images that are searched for each", within="[1, 1000]")
+    mutual: int = flag(5, "of them, those among which both images of an edge must be", within="[1, 1000]")
+    threshold: float = flag(0.6, "least cosine of an edge", within="[-1, 1]")
+    max_size: int = flag(300, "images of a cluster at most; above the largest plausible identity", within="[2, inf)")
+    jaccard: float = flag(
+        0.0, "least share of nearest images that both images of an edge have in common", within="[0, 1]"
+    )
+    method: str = flag(
+        "auto", "all products, k-means lists, or faiss where it is installed; auto: exact where cheap", choices=METHODS
+    )
+    lists: int | None = flag(None, "number of k-means lists; else by the number of images", within="[1, inf)")
+    probe: int = flag(4, "lists that each image visits; more find more edges", within="[1, 1000]")
+    queries: int = flag(2000, "images whose neighbours are searched exactly, to measure the search", within="[1, inf)")
+    seed: int = flag(0, "of the lists and the queries", within="[0, inf)")
+    overwrite: bool = flag(False, "replace a result of this program that is there")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mutual > self.neighbours:
+            raise ValueError(f"--mutual {self.mutual} is above --neighbours {self.neighbours}")
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "main.py cluster") -> int:
+    """Run the program with the words of its command line and return the exit code."""
+    parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} my_embeddings my_clusters --max-size 300")
+    parser.usage = f"{prog} IN OUT [--flag value ...]"
+    for name, dest, text in (("IN", "source", "the embeddings"), ("OUT", "output", "folder for the clusters")):
+        parser.add_argument(dest, metavar=name, type=path_word, help=text)
+    add_flags(parser, ClusterOptions, separator="-")
+    failures = WriteFailures()
+    with user_errors(prog):
+        values = parser.read(argv)
+        source, output = values.pop("source"), values.pop("output")
+        try:
+            with naming(output):
+                report = _cluster(source, output, ClusterOptions(**values), failures)
+        except KeyboardInterrupt:
+            sys.stderr.write(f"{prog}: interrupted; the same command goes on\n")
+            return 130
+    show("\n".join(_summary(report)))
+    show(f"clusters.npy, clusters.csv and {REPORT} are in {output}")
+    return failures.exit_code()
+
+
+def _cluster(source: Path, output: Path, options: ClusterOptions, failures: WriteFailures) -> dict[str, Any]:
+    from datasets.clustering import JoiningRules, SearchSettings, edge_recall, neighbours, pseudo_identities
+    from datasets.clustering.embeddings import read_embeddings, read_names
+    from datasets.clustering.unfinished import Unfinished
+
+    data = read_embeddings(source)
+    names = read_names(source, len(data))
+    if len(data) < 2:
+        raise ValueError(f"{source}: one image has no neighbours; give two at least")
+    _prepare(source, output, options.overwrite)
+    checksum, weights = _checksum(source / "embeddings.npy"), str(data.facts["weights_sha256"])
+    search = (options.neighbours, options.threshold, options.method, options.lists, options.probe, options.seed)
+    unfinished = Unfinished(output / UNFINISHED, weights, json.dumps([checksum, *search]))
+    settings = SearchSettings(options.lists, options.probe, options.seed, _device())
+    found = neighbours(data.embeddings, options.neighbours, options.threshold, options.method, settings, unfinished)
+    recall = edge_recall(data.embeddings, found, options.threshold, options.queries, options.seed, _device())
+    rules = JoiningRules(options.mutual, options.threshold, options.max_size, options.jaccard)
+    identities = pseudo_identities(found, rules)
+    report = {
+        "embeddings_sha256": checksum,
+        "weights_sha256": weights,
+        "source": {key: data.facts.get(key) for key in ("arch", "encoder", "source", "template")},
+        "settings": options.to_dict(),
+        **_figures(identities, data, recall),
+    }
+    _write(output, identities, names, report, failures)
+    unfinished.remove()
+    return report
+
+
+def _prepare(source: Path, output: Path, overwrite: bool) -> None:
+    """Make the folder of the result; refuse one that holds a result or something else."""
+    if output.resolve() == source.resolve():
+        raise ValueError(f"{output}: OUT is IN; give another folder")
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output}: is no folder")
+    if overwrite:
+        for name in (REPORT, UNFINISHED):
+            (output / name).unlink(missing_ok=True)
+    elif (output / REPORT).exists():
+        raise ValueError(f"{output}: holds a clustering already; give another folder, or --overwrite")
+    output.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(output)
+
+
+def _figures(identities: PseudoIdentities, data: Embeddings, recall: float) -> dict[str, Any]:
+    """Return what clustering.json says of the result."""
+    from evaluation import clustering_quality
+
+    sizes = identities.sizes
+    figures: dict[str, Any] = {
+        "num_images": len(data),
+        "num_clusters": len(sizes),
+        "num_clustered": int(sizes.sum()),
+        "coverage": float(sizes.sum() / len(data)),
+        "largest_cluster": int(sizes.max(initial=0)),
+        "num_mutual_edges": identities.num_mutual,
+        "num_unshared_edges": identities.num_unshared,
+        "num_refused_edges": identities.num_refused,
+        "edge_recall": _number(recall),
+    }
+    if data.labels is not None:
+        figures["quality"] = {
+            noise: {
+                name: _number(value)
+                for name, value in clustering_quality(data.labels, identities.clusters, noise)._asdict().items()
+            }
+            for noise in ("single", "drop")
+        }
+    return figures
+
+
+def _write(
+    output: Path,
+    identities: PseudoIdentities,
+    names: list[str] | None,
+    report: dict[str, Any],
+    failures: WriteFailures,
+) -> None:
+    """Write the result; the report comes last, so that what has one is whole."""
+    import numpy as np
+
+    from datasets.doctor.pictures import write_histogram
+    from engine import runs
+
+    with atomic_write(output / "clusters.npy", "wb") as stream:
+        np.save(stream, identities.clusters, allow_pickle=False)
+    with atomic_write(output / "clusters.csv", newline="") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(["index", "name", "cluster"])
+        shown = map(escaped, names) if names is not None else [""] * len(identities.clusters)
+        table.writerows(zip(range(len(identities.clusters)), shown, identities.clusters.tolist(), strict=True))
+    if len(identities.sizes):
+        with side_file(failures, "cluster_sizes.png"):
+            write_histogram(output / "cluster_sizes.png", identities.sizes)
+    runs.write_json(output / REPORT, report)
+
+
+def _summary(report: dict[str, Any]) -> list[str]:
+    recall = report["edge_recall"]
+    lines = [
+        f"{counted(report['num_images'], 'image')}, {counted(report['num_clusters'], 'cluster')} with"
+        f" {report['num_clustered']} of them ({100 * report['coverage']:.1f} %), the largest of"
+        f" {report['largest_cluster']}",
+        f"{counted(report['num_mutual_edges'], 'mutual edge')}, {report['num_unshared_edges']} without enough common"
+        f" neighbours, {report['num_refused_edges']} refused by --max-size",
+        "edge recall of the search: " + ("no image has a neighbour" if recall is None else f"{recall:.4f}"),
+    ]
+    for noise, quality in report.get("quality", {}).items():
+        said = ", ".join(f"{name} {'-' if value is None else f'{value:.4f}'}" for name, value in quality.items())
+        lines.append(f"images in no cluster {'alone' if noise == 'single' else 'left out'}: {said}")
+    return lines
+
+
+def _checksum(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _device() -> Any:
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
