@@ -1,4 +1,4 @@
-"""Losses over scores, cosines and visibility maps; they return one value per row, weighting and averaging is the caller's."""
+"""Losses over scores and visibility maps; they return one value per row, weighting and averaging is the caller's."""
 
 from collections.abc import Callable
 

@@ -51,7 +51,7 @@ def margin_nce(
     return functional.cross_entropy(logits, target, reduction="none")
 
 
-def left_out(
+def left_out(  # noqa: PLR0913  (what is known of both sides)
     similarity: Tensor,
     query_clusters: Tensor,
     queue_clusters: Tensor,
