@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+Reader = Callable[[Path], dict[str, Any]]
 
 # What a run can start with beside the backbone, by its keys; what begins with "class" belongs to the identities.
 PARTS = {
@@ -97,21 +99,26 @@ def _template(parameters: Mapping[str, Any]) -> Recognizer:
     return template
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
+def newest_checkpoint(folder: Path, read: Reader | None = None) -> Path | None:
     """Return the checkpoint of a run folder that was taken last and is whole; None if there is none.
 
     Checkpoints are ordered by their steps, not by their times. The best one is the last resort, for it is taken before
     all that belongs to its step is done. Each one that is damaged is named in a line of the log.
+
+    Args:
+        folder: of the run.
+        read: reads a checkpoint to resume; None: those of recognizers.
     """
     taken_to_go_on = [folder / LAST, folder / PREVIOUS, *sorted(folder.glob("epoch_*.ckpt"))]
-    return _newest(taken_to_go_on) or _newest([folder / BEST])
+    read = read or read_to_resume
+    return _newest(taken_to_go_on, read) or _newest([folder / BEST], read)
 
 
-def _newest(paths: Iterable[Path]) -> Path | None:
+def _newest(paths: Iterable[Path], read: Reader) -> Path | None:
     steps: dict[Path, int] = {}
     for path in filter(Path.is_file, paths):
         try:
-            steps[path] = read_to_resume(path)["global_step"]
+            steps[path] = read(path)["global_step"]
         except (ValueError, OSError) as error:
             logger.warning("%s", error)
     return max(steps, key=lambda path: steps[path], default=None)

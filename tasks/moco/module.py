@@ -75,6 +75,13 @@ class Pretrainer(TrainingModule):
         own = [name for name, _ in self.named_buffers() if name.startswith(("contrast.queue.", "clusters"))]
         return [*super()._ddp_params_and_buffers_to_ignore, *own]
 
+    @property
+    def backbone(self) -> nets.Backbone:
+        """The query encoder's backbone, which is what is kept in the end."""
+        query = self.contrast.query
+        assert isinstance(query, Encoder)
+        return query.backbone
+
     # ---------------------------------------------------------------- clusters
 
     @torch.no_grad()
@@ -149,7 +156,7 @@ class Pretrainer(TrainingModule):
 
     def describe(self, images: Tensor) -> Description:
         """Return embedding, norm and unit map by the query encoder's backbone of images [B, 3, 112, 112]."""
-        features = self.contrast.query.backbone(images.to(self.dtype))  # type: ignore[operator, union-attr]
+        features = self.backbone(images.to(self.dtype))
         return Description(features.embedding, features.norm, unit_map(features.feature_map), None)
 
     def validation_step(self, batch: PairSample, batch_idx: int) -> None:
