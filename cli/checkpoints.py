@@ -250,17 +250,28 @@ def head_name(model: Recognizer) -> str:
     return "not known" if model.hparams.get("is_foreign") else model.config.head
 
 
-def start_from(model: Recognizer, path: str | Path, color_space: str | None, everything: bool) -> None:
+def start_from(model: Recognizer, path: str | Path, color_space: str | None, load: str = "all") -> None:
     """Give a model that is to be trained the backbone of a file, and of a checkpoint of ours all else that fits.
 
     Class weights fit where the identities have the same names in the same order. The log says what was taken.
 
+    Args:
+        model: that is to be trained.
+        path: the file.
+        color_space: where the file does not state it.
+        load: what is taken, as --load has it: all, backbone, or of a pretraining's checkpoint the query or key encoder.
     Raises:
         FileNotFoundError, ValueError: one line that names the file, if the backbone does not fit or it is damaged.
     """
-    nets.load_weights(model.model, path, color_space)
-    if not everything or not nets.read_state_dict(path).is_own:
-        logger.info("%s: took the backbone", path)
+    encoder = load if load in nets.ENCODERS else nets.ENCODERS[0]
+    file = nets.read_state_dict(path)
+    if load in nets.ENCODERS and not file.is_pretrained:
+        raise ValueError(
+            f"--load {load}: {path} is no checkpoint of a pretraining, which has a query and a key encoder"
+        )
+    nets.load_weights(model.model, path, color_space, encoder)
+    if load != "all" or not file.is_own:
+        logger.info("%s: took the backbone%s", path, f" of the {encoder} encoder" if file.is_pretrained else "")
         return
     checkpoint = read_checkpoint(path)
     found, own = checkpoint["state_dict"], model.state_dict()

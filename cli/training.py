@@ -323,7 +323,7 @@ def run_folder(config: Run, checkpoint: Mapping[str, Any] | None, data: str = "F
         data: the name of the data module, under which the checkpoint has the place in the data.
     """
     if checkpoint is None:
-        return runs.createrun_folder(RUNS, config.prefix)
+        return runs.create_run_folder(RUNS, config.prefix)
     assert config.resume_from_checkpoint is not None
     path = Path(config.resume_from_checkpoint)
     remove_unfinished(path.parent)
@@ -349,7 +349,7 @@ def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
     model = Recognizer(config.to_dict(), {MAIN_DATASET: datamodule.num_classes}, identities)
     model.hparams["division"] = datamodule.division
     if config.start_from_model_statedict is not None:
-        start_from(model, config.start_from_model_statedict, config.color_space, everything=config.load == "all")
+        start_from(model, config.start_from_model_statedict, config.color_space, config.load)
     if config.frozen:
         logger.info("%s", optim.describe_frozen(model))
     if config.compile:

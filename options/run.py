@@ -105,7 +105,8 @@ class StartOptions(Options):
 
     load: str = flag(
         "all", "what --start_from_model_statedict takes of a checkpoint of ours: backbone, matcher, occlusion head,"
-        " statistics and, for the same identities, class weights, as far as they fit; or the backbone alone",
-        choices=("all", "backbone"), on_resume=INVOCATION,
+        " statistics and, for the same identities, class weights, as far as they fit; or the backbone alone; of a"
+        " pretraining's the backbone of the query encoder, or of the key encoder",
+        choices=("all", "backbone", "query", "key"), on_resume=INVOCATION,
     )  # fmt: skip
     evaluate: bool = flag(False, "test only, with the checkpoint given", on_resume=INVOCATION)

@@ -115,7 +115,7 @@ class MomentumContrast(nn.Module):
     def follow(self, momentum: float) -> None:
         """Move the key encoder's parameters: key <- momentum * key + (1 - momentum) * query."""
         pairs = ([*self.key.parameters()], [*self.query.parameters()])
-        get_ema_multi_avg_fn(momentum)(*pairs, 1)  # type: ignore[no-untyped-call]
+        get_ema_multi_avg_fn(momentum)(*pairs, 1)
 
     def encode_queries(self, images: Tensor) -> Tensor:
         """Return unit queries [B, dim], at least float32 under any autocast."""
