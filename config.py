@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from options.command import Alias, FlagParser, as_typed, user_errors
 from options.data import AugmentationOptions, DataOptions
 from options.engine import EngineOptions
 from options.evaluation import EvaluationOptions, FusionOptions
 from options.flags import add_flags, merge_options
-from options.model import NetworkOptions
+from options.model import BackboneOptions, NetworkOptions
 from options.names import (
     ARCHS,
     AUTO,
@@ -31,6 +32,7 @@ from options.names import (
     LR_SCHEDULES,
     MAP_DTYPES,
     MS1MV2_SUBSET,
+    NO_METRIC,
     OCCLUDERS,
     OCCLUSION_HEADS,
     OCCLUSION_LOSSES,
@@ -43,7 +45,16 @@ from options.names import (
     WANDB_MODES,
 )
 from options.overrides import override
-from options.run import DeviceOptions
+from options.pretraining import (
+    ContrastOptions,
+    PretrainingDataOptions,
+    PretrainingSystemOptions,
+    PretrainingTrainingOptions,
+    ViewOptions,
+    read_schedule,
+)
+from options.run import DeviceOptions, StartOptions, SystemOptions
+from options.training import IdentityOptions, TrainingOptions
 from system.launch import is_main_process
 
 # The names that options choose from are also found here.
@@ -51,18 +62,20 @@ __all__ = [
     "ARCHS", "AUTO", "BACKENDS", "COLOR_SPACES", "EPOCH_UNITS", "HEADS", "IMAGES_PER_IDENTITY", "LR_SCHEDULES",
     "MAP_DTYPES", "MS1MV2_SUBSET", "OCCLUDERS", "OCCLUSION_HEADS", "OCCLUSION_LOSSES", "OCCLUSION_METHODS",
     "OPTIMIZERS", "PAIRWISE_REDUCTIONS", "QACONV_SCORES", "SAMPLERS", "SPLIT_HEADS", "WANDB_MODES", "Config",
-    "EvaluationConfig", "EvaluationOptions", "add_task_arguments", "explicit_flags", "get_args", "get_eval_args",
-    "merge_for_resume",
+    "EvaluationConfig", "EvaluationOptions", "PretrainingConfig", "add_task_arguments", "explicit_flags", "get_args",
+    "get_eval_args", "get_pretraining_args", "merge_for_resume",
 ]  # fmt: skip
 
 MAX_PREFIX_BYTES = 200  # a name has 255, and the date and a number follow
 
 logger = logging.getLogger(__name__)
 
+Run = TypeVar("Run", "Config", "PretrainingConfig")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(
-    EngineOptions, AugmentationOptions, FusionOptions, NetworkOptions, DataOptions,
+    StartOptions, IdentityOptions, EngineOptions, AugmentationOptions, FusionOptions, NetworkOptions, DataOptions,
 ):  # fmt: skip
     """Options of a training run; saved with it and in each of its checkpoints.
 
@@ -79,7 +92,8 @@ class Config(
         self._check_training()
         self._check_head()
         self._check_weights()
-        self._check_run()
+        _check_run(self)
+        self._check_start()
 
     def _check_check_mode(self) -> None:
         if not self.check_mode:
@@ -102,16 +116,9 @@ class Config(
                 f"--batch_size must be divisible by {IMAGES_PER_IDENTITY} (images of an identity), got"
                 f" {self.batch_size}; try {below} or {below + IMAGES_PER_IDENTITY}"
             )
-        if self.epochs % self.check_val_every_n_epoch:
-            fitting = next(n for n in range(self.check_val_every_n_epoch, 0, -1) if self.epochs % n == 0)
-            raise ValueError(
-                f"--check_val_every_n_epoch {self.check_val_every_n_epoch} does not divide --epochs {self.epochs}: the"
-                f" last weights would never be validated; try --check_val_every_n_epoch {fitting}"
-            )
+        _check_epochs(self)
         if self.sampler != "pk" and self.epoch_by != "images":
             raise ValueError(f"--epoch_by {self.epoch_by} belongs to --sampler pk; leave it out")
-        if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
-            raise ValueError(f"--lr_milestones must rise, got {','.join(map(str, self.lr_milestones))}")
 
     def _check_head(self) -> None:
         if self.partial_fc_rate and self.head not in SPLIT_HEADS:
@@ -131,19 +138,66 @@ class Config(
         if self.adaface_eval_weight + self.qaconv_eval_weight == 0:
             raise ValueError("--adaface_eval_weight and --qaconv_eval_weight are both 0")
 
-    def _check_run(self) -> None:
-        if not self.prefix or "/" in self.prefix or "\\" in self.prefix:
-            raise ValueError(f"--prefix must be a plain folder name, got {self.prefix!r}")
-        if len(os.fsencode(self.prefix)) > MAX_PREFIX_BYTES:
-            raise ValueError(f"--prefix must be short enough for a folder's name: {MAX_PREFIX_BYTES} bytes")
-        checkpoints = (self.resume_from_checkpoint, self.start_from_model_statedict)
-        # A job that is started again by the same command needs both: weights to begin with, then its own checkpoint.
-        if all(checkpoints) and self.resume_from_checkpoint != AUTO:
-            raise ValueError("--resume_from_checkpoint conflicts with --start_from_model_statedict")
-        if self.evaluate and not any(checkpoints):
+    def _check_start(self) -> None:
+        if self.evaluate and not (self.resume_from_checkpoint or self.start_from_model_statedict):
             raise ValueError("--evaluate needs --resume_from_checkpoint or --start_from_model_statedict")
-        if self.fast_dev_run and self.test_run:
-            raise ValueError("--fast_dev_run conflicts with --test_run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingConfig(
+    ContrastOptions, ViewOptions, PretrainingTrainingOptions, PretrainingSystemOptions, EngineOptions,
+    BackboneOptions, PretrainingDataOptions,
+):  # fmt: skip
+    """Options of `main.py pretrain`; saved with the run and in each of its checkpoints.
+
+    Raises:
+        ValueError: if a value is not allowed or two options conflict; one line that names the flag.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_precision()
+        _check_epochs(self)
+        _check_run(self)
+        read_schedule(self.pseudo_pairs)
+        if self.queue_size < self.batch_size:
+            raise ValueError(
+                f"--queue_size {self.queue_size} holds less than one batch of {self.batch_size} (--batch_size): give"
+                f" {self.batch_size} or more"
+            )
+        if self.ema_decay:
+            raise ValueError("--ema_decay: the key encoder is a moving average already; leave it out")
+        if self.view_occlusion_prob and not self.occluders:
+            raise ValueError(f"--view_occlusion_prob {self.view_occlusion_prob:g} needs --occluders")
+        if self.monitor != NO_METRIC and self.val_data_path is None:
+            raise ValueError(
+                f"--monitor {self.monitor} needs labeled sets: give --val_data_path, or --monitor {NO_METRIC}"
+            )
+
+
+def _check_epochs(options: TrainingOptions) -> None:
+    every = options.check_val_every_n_epoch
+    if options.epochs % every:
+        fitting = next(n for n in range(every, 0, -1) if options.epochs % n == 0)
+        raise ValueError(
+            f"--check_val_every_n_epoch {every} does not divide --epochs {options.epochs}: the last weights would"
+            f" never be validated; try --check_val_every_n_epoch {fitting}"
+        )
+    if list(options.lr_milestones) != sorted(set(options.lr_milestones)):
+        raise ValueError(f"--lr_milestones must rise, got {','.join(map(str, options.lr_milestones))}")
+
+
+def _check_run(options: SystemOptions) -> None:
+    prefix = options.prefix
+    if not prefix or "/" in prefix or "\\" in prefix:
+        raise ValueError(f"--prefix must be a plain folder name, got {prefix!r}")
+    if len(os.fsencode(prefix)) > MAX_PREFIX_BYTES:
+        raise ValueError(f"--prefix must be short enough for a folder's name: {MAX_PREFIX_BYTES} bytes")
+    # A job that is started again by the same command needs both: weights to begin with, then its own checkpoint.
+    if options.start_from_model_statedict and options.resume_from_checkpoint not in (None, AUTO):
+        raise ValueError("--resume_from_checkpoint conflicts with --start_from_model_statedict")
+    if options.fast_dev_run and options.test_run:
+        raise ValueError("--fast_dev_run conflicts with --test_run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,25 +271,35 @@ def get_eval_args(argv: Sequence[str] | None = None, prog: str = "main_eval.py")
         return EvaluationConfig(**parser.read(argv))
 
 
-def explicit_flags(argv: Sequence[str] | None = None) -> set[str]:
-    """Return the names of the options that the words for `main.py` give, `@file` included."""
+def get_pretraining_args(argv: Sequence[str] | None = None, prog: str = "main.py pretrain") -> PretrainingConfig:
+    """Return the options of `main.py pretrain`; see `get_args`."""
+    description = "Train a backbone on faces without labels. A switch is taken back by --no_ before its name."
+    parser = FlagParser(prog, description, f"{as_typed(prog)} --data_root my_faces --arch ir_50 --epochs 50")
+    add_flags(parser, PretrainingConfig)
+    with user_errors(parser.prog):
+        return PretrainingConfig(**parser.read(argv))
+
+
+def explicit_flags(argv: Sequence[str] | None = None, program: type[EngineOptions] = Config) -> set[str]:
+    """Return the names of the options that the words for a program that trains give, `@file` included."""
     parser = FlagParser("main.py", "")
-    add_flags(parser, Config, defaults=False)
-    _add_aliases(parser)
+    add_flags(parser, program, defaults=False)
+    if program is Config:
+        _add_aliases(parser)
     return set(parser.read(argv))
 
 
-def merge_for_resume(saved: Mapping[str, object], given: Config, explicit: AbstractSet[str]) -> Config:
+def merge_for_resume(saved: Mapping[str, object], given: Run, explicit: AbstractSet[str]) -> Run:
     """Return the options of a resumed run: the checkpoint's, with the changes that are allowed.
 
     Args:
-        saved: `Config.to_dict()` of the checkpoint.
+        saved: `to_dict()` of the checkpoint's options.
         given: the options of the command that resumes.
         explicit: names of those that the user gave; the others follow the checkpoint.
     Raises:
         ValueError: if a given option contradicts the checkpoint, or the checkpoint holds unknown options.
     """
-    before = Config.from_dict(dict(saved))
+    before = type(given).from_dict(dict(saved))
     # A run settles its precision when it begins: of two words for it the flag given replaces both; auto keeps it.
     if "precision" in explicit and given.precision != AUTO:
         before = replace(before, use_16bit=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -17,8 +17,11 @@ from torch import Tensor
 from config import Config
 from engine import optim
 from engine.callbacks import AVERAGED_KEY, RANKS_KEY, BestCheckpoint, averaged
+from engine.module import TrainingModule
 from models.checkpoint_rules import ENTRIES, LATER_ENTRIES, equal_to, indices, not_negative, state_rules
 from ops import Rule, at_least, each, either, first_fault, named
+from options.engine import EngineOptions
+from options.names import NO_METRIC
 from train_val import MAIN_DATASET, Recognizer
 
 _UPDATED_ELSEWHERE = "matcher.class_embeddings.weight"
@@ -41,8 +44,39 @@ def model_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | No
 def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None:
     """Return what in a checkpoint whose model fits is not what a run with these options saves, or None."""
     config = template.config
+
+    def others(is_updated: bool) -> dict[str, object]:
+        rules: dict[str, object] = {
+            "callbacks": _callbacks_rule(config, template.num_classes[MAIN_DATASET], checkpoint["FaceDataModule"])
+        }
+        if config.ema_decay:
+            rules[AVERAGED_KEY] = averaged(template.state_dict(), template)
+        if config.partial_fc_rate:
+            kernel = template.head.kernel
+            assert isinstance(kernel, Tensor)
+            whole = config.momentum > 0 and is_updated
+            rules["head_momentum"] = {MAIN_DATASET: kernel.T} if whole else at_least({}, {MAIN_DATASET: kernel.T})
+        return rules
+
+    return engine_fault(checkpoint, template, "FaceDataModule", others)
+
+
+def engine_fault(
+    checkpoint: Mapping[str, Any],
+    template: TrainingModule,
+    data: str,
+    others: Callable[[bool], Mapping[str, object]],
+) -> str | None:
+    """Return what in a checkpoint is not what the engine saves of a run, whatever is trained, or None.
+
+    Args:
+        checkpoint: read; its model fits.
+        template: that model, without numbers.
+        data: the name of the data module.
+        others: the rules of the callbacks and of what a task saves, told whether an update was made.
+    """
     place = {"seed": 0, "epoch": 0, "batches_done": 0}
-    counts = at_least({"epoch": 0, "global_step": 0, "FaceDataModule": place}, {"skipped_steps": 0})
+    counts = at_least({"epoch": 0, "global_step": 0, data: place}, {"skipped_steps": 0})
     if fault := first_fault(counts, checkpoint, ""):
         return fault
     is_updated = checkpoint["global_step"] > checkpoint.get("skipped_steps", 0)
@@ -51,34 +85,28 @@ def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None
     required = {
         "pytorch-lightning_version": _lightning_version,
         "loops": _loops_rule(),
-        "callbacks": _callbacks_rule(config, template.num_classes[MAIN_DATASET], checkpoint["FaceDataModule"]),
         "optimizer_states": [optimizer],
         "lr_schedulers": [scheduler],
         RANKS_KEY: each(_rank_state, least=1),
+        **others(is_updated),
     }
-    if config.ema_decay:
-        required[AVERAGED_KEY] = averaged(template.state_dict(), template)
-    if config.partial_fc_rate:
-        kernel = template.head.kernel
-        assert isinstance(kernel, Tensor)
-        whole = config.momentum > 0 and is_updated
-        required["head_momentum"] = {MAIN_DATASET: kernel.T} if whole else at_least({}, {MAIN_DATASET: kernel.T})
     fault = first_fault(at_least(required, {"MixedPrecision": scaler}), checkpoint, "")
-    return fault or _disagreement(checkpoint, config)
+    return fault or _disagreement(checkpoint, template.options, data)
 
 
 # ---------------------------------------------------------------- optimizer and schedule
 
 
-def _optimization_rules(template: Recognizer, is_updated: bool) -> tuple[Rule, Rule]:
+def _optimization_rules(template: TrainingModule, is_updated: bool) -> tuple[Rule, Rule]:
     """Return the rules for the states of the optimizer and of the schedule."""
-    c = template.config
+    c = template.options
     names = {id(parameter): name for name, parameter in template.named_parameters()}
     groups = optim.parameter_groups([template], c.weight_decay)
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer = optim.build_optimizer(c.optimizer, groups, c.lr, c.momentum)
     scheduler = optim.build_scheduler(optimizer, c.lr_schedule, optim.SchedulePlan(1))
-    elsewhere = {_UPDATED_ELSEWHERE, *(["heads.0.kernel"] if c.partial_fc_rate else [])}
+    split = ["heads.0.kernel"] if getattr(c, "partial_fc_rate", 0) else []
+    elsewhere = {_UPDATED_ELSEWHERE, *split}
     states = {index: _parameter_state(c, parameter) for index, parameter in enumerate(parameters)}
     required = {i: state for i, state in states.items() if is_updated and names[id(parameters[i])] not in elsewhere}
     if c.optimizer == "sgd" and not c.momentum:
@@ -100,7 +128,7 @@ def _settings_rule(settings: Mapping[str, Any], *free: str) -> Rule:
     return at_least({key: rule for key, rule in required.items() if key not in switches}, switches)
 
 
-def _parameter_state(config: Config, parameter: Tensor) -> Mapping[str, object]:
+def _parameter_state(config: EngineOptions, parameter: Tensor) -> Mapping[str, object]:
     if config.optimizer == "adamw":
         return {"step": _step, "exp_avg": parameter, "exp_avg_sq": not_negative(parameter)}
     return {"momentum_buffer": parameter if config.momentum else either(None, parameter)}
@@ -125,9 +153,9 @@ def _loops_rule() -> Mapping[str, object]:
     return {name: getattr(trainer, name).state_dict() for name in loops}
 
 
-def _disagreement(checkpoint: Mapping[str, Any], config: Config) -> str | None:
+def _disagreement(checkpoint: Mapping[str, Any], config: EngineOptions, place: str) -> str | None:
     """Return which of the counters, each of them sound, contradict each other."""
-    step, loops, data = checkpoint["global_step"], checkpoint["loops"]["fit_loop"], checkpoint["FaceDataModule"]
+    step, loops, data = checkpoint["global_step"], checkpoint["loops"]["fit_loop"], checkpoint[place]
     epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]["current"]
     steps = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
     inside = {"epoch": epochs["started"] - 1, "batches_done": batches["processed"]}
@@ -143,8 +171,8 @@ def _disagreement(checkpoint: Mapping[str, Any], config: Config) -> str | None:
             == [[group[key] for group in groups] for key in ("initial_lr", "lr")]
         ),
         f"epoch: at most {epochs['processed']} expected": checkpoint["epoch"] <= epochs["processed"] <= config.epochs,
-        f"FaceDataModule.seed: {config.seed} expected": data["seed"] == config.seed,
-        "FaceDataModule: another place in the data than loops.fit_loop says": (
+        f"{place}.seed: {config.seed} expected": data["seed"] == config.seed,
+        f"{place}: another place in the data than loops.fit_loop says": (
             {key: data[key] for key in inside} in (inside, ended)
         ),
         f"{RANKS_KEY}: the ranks have different means": all(names == means[0] for names in means),
@@ -169,18 +197,25 @@ def _lightning_version(found: object, place: str) -> str | None:
 
 
 def _callbacks_rule(config: Config, num_classes: int, place: Mapping[str, int]) -> Rule:
-    best = BestCheckpoint(None, monitor=config.monitor, mode="max", save_top_k=1, enable_version_counter=False)
-    score = either(None, _score)
-    state = {
-        **{"monitor": equal_to(config.monitor), "best_model_score": score, "current_score": score},
-        **{"best_model_path": "", "kth_best_model_path": "", "last_model_path": "", "kth_value": _score},
-        **{"dirpath": either(None, ""), "best_k_models": named(_score)},
-    }  # fmt: skip
     table = indices(torch.empty(num_classes, config.batch_size // 4 - 1, dtype=torch.int32, device="meta"), num_classes)
     tables: dict[str, object] = {"NeighbourTable": {"epoch": 0, "table": table}} if config.sampler == "graph" else {}
     # Inside an epoch another table would be another plan; the first epoch may have none.
     required = tables if place["epoch"] and place["batches_done"] else {}
-    return at_least(required | {best.state_key: at_least(state)}, tables)
+    return at_least(required | best_rule(config.monitor), tables)
+
+
+def best_rule(monitor: str) -> dict[str, object]:
+    """Return the rule for the state of the best checkpoint, by its key; none where nothing is monitored."""
+    if monitor == NO_METRIC:
+        return {}
+    best = BestCheckpoint(None, monitor=monitor, mode="max", save_top_k=1, enable_version_counter=False)
+    score = either(None, _score)
+    state = {
+        **{"monitor": equal_to(monitor), "best_model_score": score, "current_score": score},
+        **{"best_model_path": "", "kth_best_model_path": "", "last_model_path": "", "kth_value": _score},
+        **{"dirpath": either(None, ""), "best_k_models": named(_score)},
+    }  # fmt: skip
+    return {best.state_key: at_least(state)}
 
 
 def _score(found: object, place: str) -> str | None:

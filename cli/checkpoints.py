@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+Reader = Callable[[Path], dict[str, Any]]
 
 # What a run can start with beside the backbone, by its keys; what begins with "class" belongs to the identities.
 PARTS = {
@@ -99,21 +101,26 @@ def _template(parameters: Mapping[str, Any]) -> Recognizer:
     return template
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
+def newest_checkpoint(folder: Path, read: Reader | None = None) -> Path | None:
     """Return the checkpoint of a run folder that was taken last and is whole; None if there is none.
 
     Checkpoints are ordered by their steps, not by their times. The best one is the last resort, for it is taken before
     all that belongs to its step is done. Each one that is damaged is named in a line of the log.
+
+    Args:
+        folder: of the run.
+        read: reads a checkpoint to resume; None: those of recognizers.
     """
     taken_to_go_on = [folder / LAST, folder / PREVIOUS, *sorted(folder.glob("epoch_*.ckpt"))]
-    return _newest(taken_to_go_on) or _newest([folder / BEST])
+    read = read or read_to_resume
+    return _newest(taken_to_go_on, read) or _newest([folder / BEST], read)
 
 
-def _newest(paths: Iterable[Path]) -> Path | None:
+def _newest(paths: Iterable[Path], read: Reader) -> Path | None:
     steps: dict[Path, int] = {}
     for path in filter(Path.is_file, paths):
         try:
-            steps[path] = read_to_resume(path)["global_step"]
+            steps[path] = read(path)["global_step"]
         except (ValueError, OSError) as error:
             logger.warning("%s", error)
     return max(steps, key=lambda path: steps[path], default=None)
@@ -256,17 +263,28 @@ def head_name(model: Recognizer) -> str:
     return "not known" if model.hparams.get("is_foreign") else model.config.head
 
 
-def start_from(model: Recognizer, path: str | Path, color_space: str | None, everything: bool) -> None:
+def start_from(model: Recognizer, path: str | Path, color_space: str | None, load: str = "all") -> None:
     """Give a model that is to be trained the backbone of a file, and of a checkpoint of ours all else that fits.
 
     Class weights fit where the identities have the same names in the same order. The log says what was taken.
 
+    Args:
+        model: that is to be trained.
+        path: the file.
+        color_space: where the file does not state it.
+        load: what is taken, as --load has it: all, backbone, or of a pretraining's checkpoint the query or key encoder.
     Raises:
         FileNotFoundError, ValueError: one line that names the file, if the backbone does not fit or it is damaged.
     """
-    nets.load_weights(model.model, path, color_space)
-    if not everything or not nets.read_state_dict(path).is_own:
-        logger.info("%s: took the backbone", path)
+    encoder = load if load in nets.ENCODERS else nets.ENCODERS[0]
+    file = nets.read_state_dict(path)
+    if load in nets.ENCODERS and not file.is_pretrained:
+        raise ValueError(
+            f"--load {load}: {path} is no checkpoint of a pretraining, which has a query and a key encoder"
+        )
+    nets.load_weights(model.model, path, color_space, encoder)
+    if load != "all" or not file.is_own:
+        logger.info("%s: took the backbone%s", path, f" of the {encoder} encoder" if file.is_pretrained else "")
         return
     checkpoint = read_checkpoint(path)
     found, own = checkpoint["state_dict"], model.state_dict()

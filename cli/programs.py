@@ -22,6 +22,7 @@ class Program(NamedTuple):
 
 PROGRAMS = {
     "train": Program("train, validate, test and resume a recognizer; what starts without a name", "cli.train"),
+    "pretrain": Program("train a backbone on faces without labels, to begin a recognizer with", "cli.pretrain"),
     "evaluate": Program("evaluate a checkpoint on people of your own; also main_eval.py", "cli.evaluate"),
     "compare": Program("say whether one of two evaluations is better, with interval and p-value", "cli.compare"),
     "report": Program("write the pages of runs anew, and one that compares them", "cli.report"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +27,7 @@ from cli.checkpoints import (
     start_from,
 )
 from cli.refusals import check_memory, check_monitor, check_override
-from config import AUTO, IMAGES_PER_IDENTITY, Config, merge_for_resume
+from config import AUTO, IMAGES_PER_IDENTITY, Config, Run, merge_for_resume
 from data import FaceDataModule
 from datasets import UnreadableImageError
 from engine import optim, runs
@@ -112,7 +112,7 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     model = _build_model(config, datamodule)
     if not config.evaluate:
         check_monitor(config, datamodule, has_matcher=model.matcher is not None)
-    folder = _run_folder(config, checkpoint) if writes else None
+    folder = run_folder(config, checkpoint) if writes else None
     stop, failures = stop or StopSignals(), WriteFailures()
     if folder is not None:
         lock = lock or runs.lock_folder(folder)
@@ -120,8 +120,8 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
         runs.write_record(folder, config, ["main.py", *argv])
     _announce(config, folder, datamodule, model)
     trainer = build_trainer(config, folder, stop, failures, callbacks=build_callbacks(config, folder, failures))
-    stop.on_exit = partial(_say_how_to_go_on, "stopped", folder)
-    stop.on_second = partial(_kill_started_ranks, trainer)
+    stop.on_exit = partial(say_how_to_go_on, "stopped", folder)
+    stop.on_second = partial(kill_started_ranks, trainer)
     return Session(config, folder, datamodule, model, trainer, stop, failures, lock)
 
 
@@ -139,8 +139,8 @@ def _begin(given: Config, explicit: AbstractSet[str], writes: bool) -> Beginning
     """Return what the run begins or goes on with; `auto` passes over runs that were made with other data."""
     auto, passed = given.resume_from_checkpoint == AUTO, list[Path]()
     while True:
-        found = _find_checkpoint(given, passed)
-        lock = _lock_resumed(found) if writes else None
+        found = find_checkpoint(given, passed)
+        lock = lock_resumed(found) if writes else None
         try:
             return Beginning(*_open(found, explicit, not auto), lock)
         except OtherDataError as error:
@@ -183,11 +183,23 @@ def _open(
 
 def run(session: Session) -> int:
     """Train, or only test, and write the report; return the exit code, see docs/reliability.md."""
+    return supervised(session, partial(_train_and_test, session), partial(_report, session))
+
+
+def supervised(session: Any, work: Callable[[], None], report: Callable[[Path], None], program: str = "") -> int:
+    """Do the work of a run and return its exit code; what ends it early is said in a line.
+
+    Args:
+        session: of the run, with `config`, `folder`, `trainer`, `stop` and `failures`.
+        work: training.
+        report: what follows it, on the rank that has the folder.
+        program: whose command goes on with the run; "": of the one without a name.
+    """
     try:
         with watched_ranks(session.trainer), named_worker_errors(), bounded_waits(session.stop, session.trainer):
-            _train_and_test(session)
+            work()
     except Stopped as stopped:
-        _say_how_to_go_on(str(stopped), session.folder)
+        say_how_to_go_on(str(stopped), session.folder, program)
         code = session.stop.leave(stopped.number)
         # Of a wait that was given up the other ranks know nothing: to them this one has died.
         return code or (128 + stopped.number if isinstance(stopped, StoppedWaiting) else 0)
@@ -203,7 +215,7 @@ def run(session: Session) -> int:
         logger.error("%s", advice(error, session.config.batch_size, session.trainer.global_step + 1))
         return 1
     if session.folder is not None:
-        _report(session, session.folder)
+        report(session.folder)
     return session.failures.exit_code()
 
 
@@ -244,42 +256,53 @@ def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, m
     )
 
 
-def _say_how_to_go_on(what: str, folder: Path | None) -> None:
+def say_how_to_go_on(what: str, folder: Path | None, program: str = "") -> None:
+    """Log why a run ends, and the command that goes on with it."""
     if folder is None:  # rank 0 says it
         logger.warning("%s", what)
     elif (folder / LAST).exists():
         launch = find_launch()
         how = "" if launch is None else f", on all ranks by {launch.launcher}"
-        logger.warning("%s; to go on%s: %s", what, how, runs.command_to_go_on(folder / LAST))
+        logger.warning("%s; to go on%s: %s", what, how, runs.command_to_go_on(folder / LAST, program))
     else:
         logger.warning("%s; no checkpoint was written yet: start the same command again", what)
 
 
-def _kill_started_ranks(trainer: pl.Trainer) -> None:
+def kill_started_ranks(trainer: pl.Trainer) -> None:
+    """End the ranks that this process has started."""
     for process in started_ranks(trainer):
         process.kill()
 
 
-def _find_checkpoint(given: Config, passed: Collection[Path] = ()) -> Config:
-    """Return the options with `auto` replaced by the newest checkpoint, if any, not from the folders passed over."""
+def find_checkpoint(
+    given: Run, passed: Collection[Path] = (), newest: Callable[[Path], Path | None] = newest_checkpoint
+) -> Run:
+    """Return the options with `auto` replaced by the newest checkpoint, if any, not from the folders passed over.
+
+    Args:
+        given: options of the command.
+        passed: folders that are passed over.
+        newest: returns the newest whole checkpoint of a folder.
+    """
     if given.resume_from_checkpoint != AUTO:
         return given
     folders = (folder for folder in runs.run_folders(RUNS, given.prefix) if folder not in passed)
     folder = next((folder for folder in folders if not runs.only_evaluated(folder)), None)
-    found = None if folder is None else newest_checkpoint(folder)
+    found = None if folder is None else newest(folder)
     if found is not None:
         logger.info("--resume_from_checkpoint auto: going on from %s", found)
         return replace(given, resume_from_checkpoint=str(found), start_from_model_statedict=None)
-    if given.evaluate and given.start_from_model_statedict is None:
+    if getattr(given, "evaluate", False) and given.start_from_model_statedict is None:
         raise ValueError(f"--resume_from_checkpoint auto: no checkpoint to evaluate in {folder or RUNS}")
     logger.warning("--resume_from_checkpoint auto: no whole checkpoint in %s; a new run starts", folder or RUNS)
     # The same command begins the run and goes on with it.
     return replace(override(given, given.override), resume_from_checkpoint=None, override=())
 
 
-def _lock_resumed(given: Config) -> TextIO | None:
+def lock_resumed(given: Run) -> TextIO | None:
     """Take the folder of the run that goes on, before anything is read that its own process might change."""
-    if given.resume_from_checkpoint is None or given.evaluate or not Path(given.resume_from_checkpoint).is_file():
+    evaluates = getattr(given, "evaluate", False)
+    if given.resume_from_checkpoint is None or evaluates or not Path(given.resume_from_checkpoint).is_file():
         return None
     return runs.lock_folder(Path(given.resume_from_checkpoint).parent)
 
@@ -294,8 +317,14 @@ def _checkpoint_to_resume(given: Config) -> dict[str, Any] | None:
         raise ValueError(f"{error}; --resume_from_checkpoint auto takes the newest one that is whole") from error
 
 
-def _run_folder(config: Config, checkpoint: Mapping[str, Any] | None) -> Path:
-    """Return a new run folder, or the one of the resumed run, its metrics cut back to the checkpoint."""
+def run_folder(config: Run, checkpoint: Mapping[str, Any] | None, data: str = "FaceDataModule") -> Path:
+    """Return a new run folder, or the one of the resumed run, its metrics cut back to the checkpoint.
+
+    Args:
+        config: options of the run.
+        checkpoint: that it goes on from.
+        data: the name of the data module, under which the checkpoint has the place in the data.
+    """
     if checkpoint is None:
         return runs.create_run_folder(RUNS, config.prefix)
     assert config.resume_from_checkpoint is not None
@@ -307,7 +336,7 @@ def _run_folder(config: Config, checkpoint: Mapping[str, Any] | None) -> Path:
     restart_tensorboard(path.parent, checkpoint["global_step"])
     restore_wandb_id(path.parent, checkpoint)
     logger.info("resuming %s: %d rows of metrics.csv will be written again", path, dropped)
-    if checkpoint["FaceDataModule"]["epoch"] >= config.epochs:
+    if checkpoint[data]["epoch"] >= config.epochs:
         logger.info("nothing is left to train: its %d epochs are done; --epochs takes more", config.epochs)
     return path.parent
 
@@ -325,7 +354,7 @@ def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
     if (alignment := Alignment.of(datamodule.alignment)) is not None:
         model.hparams["alignment"] = alignment._asdict()
     if config.start_from_model_statedict is not None:
-        start_from(model, config.start_from_model_statedict, config.color_space, everything=config.load == "all")
+        start_from(model, config.start_from_model_statedict, config.color_space, config.load)
     if config.frozen:
         logger.info("%s", optim.describe_frozen(model))
     if config.compile:

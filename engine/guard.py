@@ -185,10 +185,15 @@ class UpdateGuard:
 
 
 class KeptBuffers:
-    """The floating-point buffers of a module as they are now: running statistics."""
+    """The floating-point buffers of a module as they are now: running statistics.
+
+    What the names begin with that `not_statistics` of the module lists is no such thing and is left alone.
+    """
 
     def __init__(self, module: nn.Module) -> None:
-        self._buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+        others: tuple[str, ...] = getattr(module, "not_statistics", ())
+        named = ((name, buffer) for name, buffer in module.named_buffers() if buffer.is_floating_point())
+        self._buffers = [buffer for name, buffer in named if not name.startswith(others)]
         self._before = self._flat() if self._buffers else None
 
     def _flat(self) -> Tensor:

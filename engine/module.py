@@ -72,9 +72,11 @@ class TrainingModule(pl.LightningModule):
         parts: optimizers of matrices whose gradient is sparse, or which are split over the ranks: DDP leaves them be.
             A subclass adds them, at the latest in `configure_model`.
         not_averaged: what the names of parameters and buffers begin with that `WeightAverage` leaves alone.
+        not_statistics: what the names of buffers begin with that a refused step does not take back.
     """
 
     not_averaged: tuple[str, ...] = ()
+    not_statistics: tuple[str, ...] = ()
 
     def __init__(self, options: EngineOptions) -> None:
         super().__init__()

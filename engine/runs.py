@@ -156,10 +156,15 @@ def _read_history(path: Path) -> list[object]:
     return history
 
 
-def command_to_go_on(checkpoint: Path) -> str:
-    """Return the words for a shell, in the folder where this process was started, that go on from a checkpoint."""
-    program = os.path.relpath(ROOT / "main.py")
-    return shell_command([sys.executable, program, "--resume_from_checkpoint", str(checkpoint)])
+def command_to_go_on(checkpoint: Path, program: str = "") -> str:
+    """Return the words for a shell, in the folder where this process was started, that go on from a checkpoint.
+
+    Args:
+        checkpoint: the file.
+        program: of main.py; "": the one that starts without a name.
+    """
+    door = [os.path.relpath(ROOT / "main.py"), *filter(None, [program])]
+    return shell_command([sys.executable, *door, "--resume_from_checkpoint", str(checkpoint)])
 
 
 def write_json(path: Path, value: object) -> None:

@@ -38,7 +38,7 @@ from engine.loggers.tensorboard_logger import TensorBoardLogger
 from engine.loggers.wandb_run import WandbIdentity, start_wandb
 from engine.signals import StopSignals
 from options.engine import EngineOptions
-from options.names import TEST_RUN_BATCHES
+from options.names import NO_METRIC, TEST_RUN_BATCHES
 from system.launch import find_launch
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -129,14 +129,15 @@ def _callbacks(
     if options.heartbeat_seconds:
         callbacks.append(Heartbeat(folder, options.heartbeat_seconds, failures))
     keep_every = 1 if options.save_all_models else options.keep_every_n_epochs
+    if options.monitor != NO_METRIC:
+        name = Path(BEST).stem
+        best = BestCheckpoint(folder, name, options.monitor, mode="max", save_top_k=1, enable_version_counter=False)
+        callbacks.append(best)
     return [
         *callbacks,
         IncidentList(folder, failures),
         IdleWorkers(),
         RankState(),
         WandbIdentity(folder),
-        BestCheckpoint(
-            folder, Path(BEST).stem, options.monitor, mode="max", save_top_k=1, enable_version_counter=False
-        ),
         LastCheckpoint(folder, stop, failures, options.checkpoint_every_n_steps, keep_every),
     ]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from losses.contrastive import left_out, margin_nce
 from losses.recognition import (
     balanced_pairwise_loss,
     mean_over_valid,
@@ -33,6 +34,8 @@ __all__ = [
     "OCCLUSION_LOSSES",
     "PAIRWISE_REDUCTIONS",
     "balanced_pairwise_loss",
+    "left_out",
+    "margin_nce",
     "mean_over_valid",
     "mean_pairwise_loss",
     "occlusion_cross_entropy",

@@ -4,9 +4,10 @@ from .backbone import Backbone, Features
 from .occlusion import AnyOcclusionHead, FineOcclusionHead, OcclusionHead, PyramidOcclusionHead, pooled, see
 from .registry import MODELS, build_model
 from .weight_file import WeightFile, check_is_file, read_content, read_state_dict
-from .weights import backbone_state, infer_arch, infer_embedding_size, load_weights
+from .weights import ENCODERS, backbone_state, infer_arch, infer_embedding_size, load_weights
 
 __all__ = [
+    "ENCODERS",
     "MODELS",
     "AnyOcclusionHead",
     "Backbone",

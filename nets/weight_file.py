@@ -38,8 +38,14 @@ class WeightFile(NamedTuple):
 
     @property
     def is_own(self) -> bool:
-        """Whether a training run of this project wrote the file: it states color order and hyper-parameters."""
-        return self.color_space is not None and "hyper_parameters" in self.metadata
+        """Whether a run of this project that trains a recognizer wrote the file: it states color order and options."""
+        return self.color_space is not None and "hyper_parameters" in self.metadata and not self.is_pretrained
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether a pretraining of this project wrote it: its options name another task, and it has two encoders."""
+        parameters = self.metadata.get("hyper_parameters")
+        return isinstance(parameters, dict) and "task" in parameters
 
 
 def check_is_file(path: Path, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
@@ -22,18 +23,24 @@ LAST_LINEAR = "output_layer.3.weight"
 COUNTER = "num_batches_tracked"  # of a batch norm; it decides nothing
 
 COLOR_SPACES = ("rgb", "bgr")
+ENCODERS = ("query", "key")  # of momentum contrast, by a word of their prefix; the first is taken unless asked
 
 
-def backbone_state(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def backbone_state(state_dict: Mapping[str, Tensor], encoder: str = ENCODERS[0]) -> dict[str, Tensor]:
     """Return the backbone's part of a state dict: the keys under the one prefix, "" or any other, that it has there.
 
     Where there is no backbone of ours, the keys are returned as they are.
 
+    Args:
+        state_dict: tensors by name.
+        encoder: query or key: which of the two that a pretraining leaves.
     Raises:
         ValueError: if there are several backbones, such as weights and their moving average, or it is InsightFace's.
     """
     counts = Counter(prefix for key in state_dict for prefix in _prefixes(key))
     found = [prefix for prefix, count in counts.items() if 2 * count > max(counts.values())]
+    if len(found) == len(ENCODERS) and len({re.sub(r"\b(query|key)\b", "*", prefix) for prefix in found}) == 1:
+        found = [prefix for prefix in found if encoder in prefix.split(".")]
     if len(found) > 1:
         names = ", ".join(f"{prefix}*" for prefix in sorted(found))
         raise ValueError(f"holds {len(found)} backbones: {names}; save the one that is meant by itself")
@@ -96,7 +103,7 @@ def infer_embedding_size(state_dict: Mapping[str, Tensor]) -> int:
     return state[LAST_LINEAR].shape[0]
 
 
-def load_weights(model: Backbone, path: str | Path, color_space: str | None = None) -> None:
+def load_weights(model: Backbone, path: str | Path, color_space: str | None = None, encoder: str = ENCODERS[0]) -> None:
     """Load a backbone's weights from a file; afterwards the model expects RGB, whatever the file's order was.
 
     Every key and shape must agree, once a prefix that all keys of the backbone have is taken off; the counters
@@ -107,6 +114,7 @@ def load_weights(model: Backbone, path: str | Path, color_space: str | None = No
         path: AdaFace's or our own .ckpt, a bare .pt state dict, one in a dict, or .safetensors.
         color_space: "rgb" or "bgr", the channel order that the weights expect; required when the file does not state
             it. AdaFace's public weights expect "bgr": the input channels of the first convolution are reversed.
+        encoder: query or key: which one of a pretraining's checkpoint.
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: one line that names the file, if it is damaged, its order is unknown or contradicted, it has
@@ -114,7 +122,7 @@ def load_weights(model: Backbone, path: str | Path, color_space: str | None = No
     """
     file = read_state_dict(path)
     try:
-        state = backbone_state(file.state_dict)
+        state = backbone_state(file.state_dict, encoder)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     order = _color_space(file, color_space)

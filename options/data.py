@@ -19,23 +19,12 @@ from options.names import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(Options):
+class SourceOptions(Options):
     """Data."""
 
     data_root: str | None = flag(
-        None, "folder of the data; without it and train_data_path: the embedded synthetic faces", on_resume=MAY_CHANGE
+        None, "folder of the data; without one: the embedded synthetic faces", on_resume=MAY_CHANGE
     )
-    train_data_path: str | None = flag(
-        None, "folder of identity folders, absolute or in data_root; else `train` there, or data_root itself",
-        on_resume=MAY_CHANGE,
-    )  # fmt: skip
-    val_data_path: str | None = flag(
-        None, "folder of the benchmark sets, absolute or in data_root; else data_root", on_resume=MAY_CHANGE
-    )
-    val_sets: tuple[str, ...] = flag(
-        (), "benchmark sets, by name in val_data_path or by path; all = every one there; none = the five usual ones",
-        on_resume=MAY_CHANGE,
-    )  # fmt: skip
     swap_color_channel: bool = flag(False, "the training files hold red and blue the other way round")
     follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
     align: str = flag("auto", ALIGN_HELP, choices=ALIGNMENTS)
@@ -47,16 +36,6 @@ class DataOptions(Options):
         None, "how the training images lie: a folder for each identity, or records; else as --use_mxrecord says",
         choices=SOURCES,
     )  # fmt: skip
-    train_data_subset: str | None = flag(
-        None, "file of the positions of the images to train on; identities with fewer than 5 of them drop out",
-        const=MS1MV2_SUBSET, on_resume=MAY_CHANGE,
-    )  # fmt: skip
-    custom_num_class: int | None = flag(None, "number of training identities, checked against the data", within=COUNT)
-    val_identities: float = flag(
-        0.1,
-        "share of the people, and nearly of the images, held out for validation where there are no benchmark sets",
-        within="[0, 1)",
-    )
     synthetic_identities: int = flag(200, "training identities of the embedded faces", within="[2, inf)")
     synthetic_images: int = flag(20, "images of each of them", within="[2, inf)")
     max_bad_fraction: float = flag(
@@ -68,6 +47,33 @@ class DataOptions(Options):
     def source(self) -> str:
         """Which of `SOURCES` reads the training images."""
         return self.data_format or ("records" if self.use_mxrecord else "folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(SourceOptions):
+    """Data."""
+
+    train_data_path: str | None = flag(
+        None, "folder of identity folders, absolute or in data_root; else `train` there, or data_root itself",
+        on_resume=MAY_CHANGE,
+    )  # fmt: skip
+    val_data_path: str | None = flag(
+        None, "folder of the benchmark sets, absolute or in data_root; else data_root", on_resume=MAY_CHANGE
+    )
+    val_sets: tuple[str, ...] = flag(
+        (), "benchmark sets, by name in val_data_path or by path; all = every one there; none = the five usual ones",
+        on_resume=MAY_CHANGE,
+    )  # fmt: skip
+    train_data_subset: str | None = flag(
+        None, "file of the positions of the images to train on; identities with fewer than 5 of them drop out",
+        const=MS1MV2_SUBSET, on_resume=MAY_CHANGE,
+    )  # fmt: skip
+    custom_num_class: int | None = flag(None, "number of training identities, checked against the data", within=COUNT)
+    val_identities: float = flag(
+        0.1,
+        "share of the people, and nearly of the images, held out for validation where there are no benchmark sets",
+        within="[0, 1)",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -200,12 +200,16 @@ def add_flags(
 ) -> None:
     """Add a flag for every option of a program, one help group per section that it inherits, the last one first.
 
-    That is the order of the fields, as dataclasses collect them. A section alone may be a program. A section's
+    That is the order of the fields, as dataclasses collect them. A section alone may be a program. One that another
+    section of the program inherits from is left out for it: so a program has defaults of its own. A section's
     docstring heads its group. Each flag exists with underscores and with dashes; the help shows the spelling with
     `separator`. A switch is taken back with `--no_` in front. With `defaults=False` a flag that is not given is absent
     from the namespace.
     """
-    for section in _sections(program):
+    sections = list(_sections(program))
+    for section in sections:
+        if any(section is not other and issubclass(other, section) for other in sections):
+            continue  # which another one refines
         assert section.__doc__, f"{section}: a section has a name"
         group = parser.add_argument_group(section.__doc__.splitlines()[0].rstrip("."))
         for option in section.options():

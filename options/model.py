@@ -22,11 +22,20 @@ from options.names import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(Options):
+class BackboneOptions(Options):
     """Model."""
 
     arch: str = flag("ir_50", "backbone", choices=ARCHS)
     embedding_size: int = flag(512, "length of the embedding", within=COUNT)
+    color_space: str | None = flag(
+        None, "channel order of weights from elsewhere that do not state it", choices=COLOR_SPACES, on_resume=INVOCATION
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(BackboneOptions):
+    """Model."""
+
     head: str = flag("adaface", "margin head", choices=HEADS)
     m: float | None = flag(
         None, "margin; else the published one: adaface 0.4, arcface 0.5, cosface 0.4, curricularface 0.5, magface 0.8"
@@ -54,9 +63,6 @@ class ModelOptions(Options):
         " that are frozen whole stay in eval mode, running statistics and dropout too",
     )  # fmt: skip
     head_only: bool = flag(False, "train margin head, matcher and occlusion head: freeze the backbone, model.*")
-    color_space: str | None = flag(
-        None, "channel order of weights from elsewhere that do not state it", choices=COLOR_SPACES, on_resume=INVOCATION
-    )
 
     @property
     def frozen(self) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ BACKENDS = ("ddp", "dp", "ddp2")
 WANDB_MODES = ("online", "offline", "disabled")
 IMAGES_PER_IDENTITY = 4  # in a batch: the K of the PK sampler
 AUTO = "auto"
+NO_METRIC = "none"  # of --monitor: nothing is chosen
 TEST_RUN_BATCHES = 50  # of an epoch with --test_run
 MS1MV2_SUBSET = "assets/ms1mv2_train_subset_index.txt"
 

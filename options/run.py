@@ -91,15 +91,22 @@ class SystemOptions(Options):
         None, "start with this file's weights: a backbone from elsewhere, or what fits of a checkpoint of ours",
         on_resume=INVOCATION,
     )  # fmt: skip
-    load: str = flag(
-        "all", "what --start_from_model_statedict takes of a checkpoint of ours: backbone, matcher, occlusion head,"
-        " statistics and, for the same identities, class weights, as far as they fit; or the backbone alone",
-        choices=("all", "backbone"), on_resume=INVOCATION,
-    )  # fmt: skip
-    evaluate: bool = flag(False, "test only, with the checkpoint given", on_resume=INVOCATION)
     check_mode: bool = flag(
         False, "take the same course on any number of ranks: float64, batch norms in eval mode, no dropout, pairs"
         " across ranks",
     )  # fmt: skip
     fast_dev_run: bool = flag(False, "one small batch of everything, nothing saved", on_resume=INVOCATION)
     test_run: bool = flag(False, "50 batches an epoch", on_resume=INVOCATION)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOptions(Options):
+    """What a recognizer starts with."""
+
+    load: str = flag(
+        "all", "what --start_from_model_statedict takes of a checkpoint of ours: backbone, matcher, occlusion head,"
+        " statistics and, for the same identities, class weights, as far as they fit; or the backbone alone; of a"
+        " pretraining's the backbone of the query encoder, or of the key encoder",
+        choices=("all", "backbone", "query", "key"), on_resume=INVOCATION,
+    )  # fmt: skip
+    evaluate: bool = flag(False, "test only, with the checkpoint given", on_resume=INVOCATION)

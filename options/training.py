@@ -28,16 +28,8 @@ class TrainingOptions(Options):
     seed: int = flag(42, "all that is random follows it", within=SEEDS)
     val_check_interval: float = flag(1.0, "share of an epoch between validations", within="(0, 1]")
     check_val_every_n_epoch: int = flag(1, "epochs from validation to validation; divides --epochs", within=COUNT)
-    sampler: str = flag(
-        "pk", "a batch: 4 images each of random identities, or of one with its nearest neighbours, or images at random",
-        choices=SAMPLERS,
-    )  # fmt: skip
-    epoch_by: str = flag(
-        "images", "an epoch of --sampler pk: each image once, or 4 images of each identity", choices=EPOCH_UNITS
-    )
     optimizer: str = flag("sgd", "optimizer", choices=OPTIMIZERS)
     lr_schedule: str = flag("multistep", "learning rate over time, after the warm-up", choices=LR_SCHEDULES)
-    margin_warmup_epochs: float = flag(0.0, "epochs over which the margin rises from 0", within=NOT_NEGATIVE)
     checkpoint_every_n_steps: int = flag(
         0, "optimizer steps between two checkpoints within an epoch, whose end always has one; 0 = none",
         within=NOT_NEGATIVE, on_resume=MAY_CHANGE,
@@ -53,3 +45,17 @@ class TrainingOptions(Options):
         100, "steps that --on_nonfinite skip may skip before the run stops all the same", within=NOT_NEGATIVE,
         on_resume=MAY_CHANGE,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityOptions(Options):
+    """Training with identities."""
+
+    sampler: str = flag(
+        "pk", "a batch: 4 images each of random identities, or of one with its nearest neighbours, or images at random",
+        choices=SAMPLERS,
+    )  # fmt: skip
+    epoch_by: str = flag(
+        "images", "an epoch of --sampler pk: each image once, or 4 images of each identity", choices=EPOCH_UNITS
+    )
+    margin_warmup_epochs: float = flag(0.0, "epochs over which the margin rises from 0", within=NOT_NEGATIVE)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from config import explicit_flags, get_args
+from config import PretrainingConfig, explicit_flags, get_args, get_pretraining_args
 
-RECIPES = sorted((Path(__file__).parents[1] / "experiments" / "recipes").glob("*.args"))
+ALL = sorted((Path(__file__).parents[1] / "experiments" / "recipes").glob("*.args"))
+PRETRAINING = [path for path in ALL if "main.py pretrain " in path.read_text(encoding="utf-8")]
+RECIPES = [path for path in ALL if path not in PRETRAINING]
 NUM_CLASSES = 8
 
 
@@ -37,14 +39,28 @@ def test_recipe_parses_and_builds(path):
     assert recognizer.occlusion_head is not None
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PRETRAINING, ids=lambda path: path.stem)
+def test_pretraining_recipe_parses_and_builds(path):
+    import torch
+
+    from tasks.moco.module import Pretrainer
+
+    config = get_pretraining_args([f"@{path}"])
+    with torch.device("meta"):
+        pretrainer = Pretrainer(config.to_dict(), 10 * config.queue_size)
+    assert pretrainer.contrast.queue.keys.shape == (config.queue_size, 128)
+    assert {path.stem for path in PRETRAINING} == {"moco", "moco_cpu"}
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_recipe_is_commented_and_names_itself(path):
     first, *_ = text = path.read_text().splitlines()
     assert first.startswith("# ")
     assert any(f"@experiments/recipes/{path.name}" in line for line in text), "the comment shows the command"
     words = shlex.split(path.read_text(), comments=True)
     assert not any(Path(word).is_absolute() for word in words)
-    assert "prefix" in explicit_flags([f"@{path}"])
+    program = {"program": PretrainingConfig} if path in PRETRAINING else {}
+    assert "prefix" in explicit_flags([f"@{path}"], **program)
 
 
 def test_published_settings_of_ms1mv2():

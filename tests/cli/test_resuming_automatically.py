@@ -92,7 +92,7 @@ def test_the_newest_run_of_the_prefix_that_trained_is_taken(trained, root):
     runs.write_json(evaluated / "config.json", {"evaluate": True})
     runs.write_json(new / "config.json", {"evaluate": False})
     assert old != new
-    found = training._find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
+    found = training.find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
     assert found.resume_from_checkpoint == str(new.relative_to(root.parent) / "last.ckpt")
     assert found.start_from_model_statedict is None, "they are where the run started, not where it is"
 
@@ -105,7 +105,7 @@ def test_without_a_whole_checkpoint_a_new_run_starts_and_a_line_says_so(trained,
     if folder == "damaged ones":
         for path in copy_of(trained, new).iterdir():
             spoil(path)
-    found = training._find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
+    found = training.find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
     assert (found.resume_from_checkpoint, found.start_from_model_statedict) == (None, "weights.pt")
     assert "a new run starts" in warnings(caplog)[-1]
     assert len(warnings(caplog)) == (4 if folder == "damaged ones" else 1)
@@ -113,7 +113,7 @@ def test_without_a_whole_checkpoint_a_new_run_starts_and_a_line_says_so(trained,
 
 def test_there_must_be_something_to_evaluate(root):
     with pytest.raises(ValueError, match="no checkpoint to evaluate"):
-        training._find_checkpoint(replace(AUTO, evaluate=True))
+        training.find_checkpoint(replace(AUTO, evaluate=True))
 
 
 def test_a_damaged_checkpoint_that_was_named_is_refused_with_the_way_out(trained, root):

@@ -1,0 +1,121 @@
+"""Options: pretraining without labels, by momentum contrast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from options.data import SourceOptions
+from options.flags import MAY_CHANGE, Options, flag
+from options.names import COUNT, NO_METRIC, NOT_NEGATIVE, OCCLUDERS, POSITIVE, SHARE
+from options.run import SystemOptions
+from options.training import TrainingOptions
+
+KEY_NORMS = ("shuffle", "split", "sync")
+PROJECTORS = ("mlp", "mlp_bn")
+MOMENTUM_SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastOptions(Options):
+    """Momentum contrast."""
+
+    queue_size: int = flag(32768, "keys of the last batches that serve as negatives", within=COUNT)
+    projection_size: int = flag(128, "length of queries and keys", within=COUNT)
+    projector: str = flag(
+        "mlp", "what makes them of the embedding: MoCo v2's, or one with a hidden layer of 2048 and batch norm",
+        choices=PROJECTORS,
+    )  # fmt: skip
+    contrast_margin: float = flag(0.1, "what the positive's cosine must be above the negatives'", within="[-1, 1]")
+    temperature: float = flag(0.07, "of the cosines", within=POSITIVE)
+    left_out_top_k: int = flag(
+        0, "most similar negatives of each query that are left out, for they may show its person", within=NOT_NEGATIVE
+    )
+    symmetric: bool = flag(
+        False, "either view is a query once: twice the work of a step; the keys of second views are enqueued"
+    )
+    key_momentum: float = flag(0.999, "share of the key encoder that a step leaves", within=SHARE)
+    key_momentum_schedule: str = flag("constant", "it stays, or rises to 1 along a cosine", choices=MOMENTUM_SCHEDULES)
+    key_norm: str = flag(
+        "shuffle", "in whose company batch norm sees a key: images of all ranks at random, on one rank as split;"
+        " a rank's own in groups; or the moments of all ranks, on one rank a leak", choices=KEY_NORMS,
+    )  # fmt: skip
+    key_groups: int = flag(4, "key_norm split: groups of a rank's batch", within=COUNT)
+    pseudo_pairs: tuple[str, ...] = flag(
+        ("0:0", "5:0.3", "10:0.6", "20:0.85", "35:0.9"),
+        "epoch:share,... from which epoch on which share of the second views is another image of the query's cluster",
+    )
+
+    def pseudo_share(self, epoch: int) -> float:
+        """Return which share of the second views of an epoch is another image of the query's cluster."""
+        return next(share for first, share in reversed(read_schedule(self.pseudo_pairs)) if first <= epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions(Options):
+    """Two views."""
+
+    view_crop_area: float = flag(0.2, "least share of the image that a view's crop keeps; 1 = no crop", within="(0, 1]")
+    view_flip_prob: float = flag(0.5, "share of the views that are mirrored", within=SHARE)
+    view_color_prob: float = flag(0.8, "share with other light and color", within=SHARE)
+    view_grayscale_prob: float = flag(0.2, "share without colors", within=SHARE)
+    view_blur_prob: float = flag(0.5, "share that is blurred", within=SHARE)
+    view_low_res_prob: float = flag(0.2, "share that is shrunk and enlarged again", within=SHARE)
+    view_occlusion_prob: float = flag(0.0, "share that is occluded", within=SHARE)
+    occluders: tuple[str, ...] = flag(
+        OCCLUDERS, f"what occludes them: all, or some of {', '.join(OCCLUDERS)}", choices=OCCLUDERS
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingTrainingOptions(TrainingOptions):
+    """Training."""
+
+    epochs: int = flag(50, "passes over the data", within=COUNT, on_resume=MAY_CHANGE)
+    batch_size: int = flag(256, "images a step, over all ranks together", within="[2, inf)")
+    lr: float = flag(0.05, "learning rate", within=POSITIVE)
+    lr_milestones: tuple[int, ...] = flag(
+        (10, 20, 30, 40), "epochs after which multistep lowers the rate", within=COUNT
+    )
+    warmup_steps: int = flag(500, "optimizer steps of linear warm-up", within=NOT_NEGATIVE)
+    gradient_clip_val: float = flag(5.0, "largest norm of the gradient; 0 = no clipping", within=NOT_NEGATIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingSystemOptions(SystemOptions):
+    """Run."""
+
+    prefix: str = flag("pretrain", "first part of the run folder's name")
+    monitor: str = flag(
+        NO_METRIC, "metric of the labeled sets whose largest value makes best.ckpt; none: nothing is chosen by labels"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingDataOptions(SourceOptions):
+    """Data."""
+
+    val_data_path: str | None = flag(
+        None, "folder of labeled benchmark sets that are reported on; they choose nothing unless --monitor says so",
+        on_resume=MAY_CHANGE,
+    )  # fmt: skip
+
+
+def read_schedule(steps: tuple[str, ...]) -> list[tuple[int, float]]:
+    """Return (first epoch, share) of "0:0", "5:0.3", ...; the first begins at epoch 0.
+
+    Raises:
+        ValueError: if it is none; one line that names the flag.
+    """
+    schedule = []
+    for step in steps:
+        first, _, share = step.partition(":")
+        try:
+            schedule.append((int(first), float(share)))
+        except ValueError:
+            raise ValueError(f"--pseudo_pairs: {step!r} is not epoch:share, as in 0:0,5:0.3") from None
+    epochs = [first for first, _ in schedule]
+    if epochs[:1] != [0] or epochs != sorted(set(epochs)):
+        raise ValueError(f"--pseudo_pairs: epochs must rise from 0, got {','.join(steps) or 'none'}")
+    if bad := [share for _, share in schedule if not 0 <= share <= 1]:
+        raise ValueError(f"--pseudo_pairs: a share must be in [0, 1], got {bad[0]:g}")
+    return schedule

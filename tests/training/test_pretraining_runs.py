@@ -1,0 +1,239 @@
+"""Pretraining through its command line: it trains, logs, stops and goes on to the same bits, and says what is wrong."""
+
+import csv
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from short_runs import on_two_ranks, write_faces
+
+import main
+import models
+import nets
+from cli.pretraining.checkpoints import read_to_resume
+from config import PretrainingConfig, get_pretraining_args
+from engine.guard import KeptBuffers
+from tasks.moco import watch
+from tasks.moco.contrast import Rules
+from tasks.moco.module import Pretrainer
+
+SMALL = [
+    *("--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "8", "--queue_size", "20", "--epochs", "2"),
+    *("--projection_size", "8", "--warmup_steps", "0", "--gpus", "0", "--num_workers", "0", "--log_every_n_steps", "1"),
+    *("--heartbeat_seconds", "0", "--align", "no", "--threads", "1"),
+]
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    return write_faces(tmp_path_factory.mktemp("faces"))
+
+
+@pytest.fixture
+def pretrain(tmp_path, monkeypatch, faces):
+    """Return a function that runs the program in a folder of its own and returns the exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        data = [] if "--data_root" in words else ["--data_root", str(faces)]
+        try:
+            return main.main(["pretrain", *SMALL, *data, *map(str, words)])
+        except SystemExit as end:
+            return end.code
+
+    return run
+
+
+def only(pattern):
+    (found,) = Path("experiments").glob(pattern)
+    return found
+
+
+def content(path):
+    return torch.load(path, weights_only=True)
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as stream:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
+
+
+def test_a_run_trains_and_goes_on_from_the_middle_of_an_epoch_to_the_same_bits(pretrain):
+    more = ["--symmetric", "--left_out_top_k", 2, "--checkpoint_every_n_steps", 3, "--key_momentum", 0.5]
+    assert pretrain(*more, "--prefix", "whole") == 0
+    whole = only("whole_*")
+    state = content(whole / "last.ckpt")["state_dict"]
+    # 32 images, batches of 8: 8 steps of 8 keys each in a queue of 20.
+    assert int(state["contrast.queue.pointer"]) == 64 % 20 and bool(state["contrast.queue.valid"].all())
+    found = rows(whole)
+    assert len(found) == 8 and found[0]["chance_loss"] == 0 == found[0]["train_nce_loss"]  # the queue was empty
+    assert found[3]["negatives"] > 0 and {"spread", "alignment", "uniformity", "rank"} <= found[3].keys()
+    assert not any(path.name == "best.ckpt" for path in whole.iterdir())  # nothing chooses without labels
+
+    previous = whole / "last.ckpt.previous"
+    assert content(previous)["global_step"] == 6 and content(previous)["PretrainingData"]["batches_done"] == 2
+    kept = Path("experiments") / "pieces_01-01_0"
+    kept.mkdir()
+    (kept / "last.ckpt").write_bytes(previous.read_bytes())
+    (kept / "metrics.csv").write_bytes((whole / "metrics.csv").read_bytes())
+    assert pretrain("--resume_from_checkpoint", kept / "last.ckpt") == 0
+    resumed = content(kept / "last.ckpt")["state_dict"]
+    torch.testing.assert_close(resumed, state, rtol=0, atol=0)
+    assert (kept / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+def test_labeled_sets_are_reported_and_choose_only_when_asked(pretrain, faces):
+    assert pretrain("--val_data_path", faces, "--epochs", 1, "--prefix", "report", "--accumulate_grad_batches", 2) == 0
+    folder = only("report_*")
+    assert 0 <= next(row["val_acc"] for row in rows(folder) if "val_acc" in row) <= 1
+    assert not (folder / "best.ckpt").exists()
+    state = content(folder / "last.ckpt")["state_dict"]
+    assert int(state["contrast.queue.pointer"]) == 32 % 20  # each of the batches of a step is enqueued
+    assert pretrain("--val_data_path", faces, "--epochs", 1, "--prefix", "chosen", "--monitor", "val_acc") == 0
+    assert (only("chosen_*") / "best.ckpt").exists()
+    assert pretrain("--val_data_path", faces, "--monitor", "lfw") == 2
+
+
+def test_a_recognizer_begins_with_either_encoder_and_an_evaluation_reads_the_query_s(pretrain, faces, tmp_path, caplog):
+    assert pretrain("--epochs", 1, "--prefix", "first", "--key_norm", "sync", "--key_momentum", 0.9) == 0
+    path = only("first_*") / "last.ckpt"
+    state = content(path)["state_dict"]
+    assert not torch.equal(*(state[f"contrast.{name}.backbone.output_layer.3.weight"] for name in nets.ENCODERS))
+    for encoder in nets.ENCODERS:
+        model = nets.build_model("ir_tiny", 16)
+        nets.load_weights(model, path, encoder=encoder)
+        prefix = f"contrast.{encoder}.backbone."
+        expected = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        torch.testing.assert_close(dict(model.state_dict()), expected, rtol=0, atol=0)
+    small = ["--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "16", "--gpus", "0", "--num_workers", "0"]
+    words = [
+        *small,
+        "--data_root",
+        str(faces),
+        "--align",
+        "no",
+        "--fast_dev_run",
+        "--start_from_model_statedict",
+        str(path),
+    ]
+    with caplog.at_level(logging.INFO):
+        assert main.main([*words, "--load", "key"]) == 0
+    assert f"{path}: took the backbone of the key encoder" in caplog.text
+    loaded = models.load(path).model.state_dict()
+    torch.testing.assert_close(loaded["output_layer.3.weight"], state["contrast.query.backbone.output_layer.3.weight"])
+    # It is no recognizer to go on with, and a recognizer's checkpoint is no pretraining's.
+    with pytest.raises(SystemExit) as end:
+        main.main([*words[:-2], "--resume_from_checkpoint", str(path)])
+    assert end.value.code == 2
+
+
+def test_a_checkpoint_is_not_believed(pretrain, tmp_path, capsys):
+    assert pretrain("--epochs", 1, "--prefix", "first") == 0
+    path = only("first_*") / "last.ckpt"
+    saved = content(path)
+    assert read_to_resume(path)["global_step"] == 4
+
+    def refusal(change):
+        checkpoint = content(path)
+        change(checkpoint)
+        torch.save(checkpoint, tmp_path / "changed.ckpt")
+        with pytest.raises(ValueError, match=r"changed\.ckpt") as error:
+            read_to_resume(tmp_path / "changed.ckpt")
+        return str(error.value)
+
+    assert "contrast.queue.images: numbers from -1 to 31" in refusal(
+        lambda c: c["state_dict"]["contrast.queue.images"].fill_(32)
+    )
+    assert "clusters" in refusal(lambda c: c["state_dict"].update(clusters=saved["state_dict"]["clusters"].float()))
+    assert "NaN" in refusal(lambda c: c["state_dict"]["contrast.queue.keys"].fill_(torch.nan))
+    assert "task" in refusal(lambda c: c["hyper_parameters"].update(task="recognition"))
+    assert "PretrainingData" in refusal(lambda c: c["PretrainingData"].update(batches_done=3))
+    assert "hyper_parameters missing" in refusal(lambda c: c.pop("hyper_parameters"))
+    fewer = write_faces(tmp_path / "fewer", identities=6, pairs=0)
+    assert pretrain("--resume_from_checkpoint", path, "--data_root", fewer) == 2
+    assert "was trained on 32 images, but the data hold 24" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--queue_size", 7], "--queue_size 7 holds less than one batch of 8"),
+        (["--temperature", 0], "--temperature must be in (0, inf), got 0"),
+        (["--batch_size", 64, "--queue_size", 64], "--batch_size 64: ShuffleBatchSampler: a batch of 64 needs as many"),
+        (["--pseudo_pairs", "1:0.5"], "--pseudo_pairs: epochs must rise from 0"),
+        (["--pseudo_pairs", "0:2"], "--pseudo_pairs: a share must be in [0, 1], got 2"),
+        (["--pseudo_pairs", "0.5"], "--pseudo_pairs: '0.5' is not epoch:share"),
+        (["--ema_decay", 0.9], "--ema_decay: the key encoder is a moving average already"),
+        (["--monitor", "val_acc"], "--monitor val_acc needs labeled sets"),
+        (["--data_root", "one"], "holds one image"),
+        (["--data_root", "empty"], "no image in any of its"),
+    ],
+)
+def test_what_cannot_work_is_one_line(pretrain, tmp_path, capsys, words, line):
+    write_faces(tmp_path / "one", identities=1, images=1, pairs=0)
+    (tmp_path / "empty" / "person").mkdir(parents=True)
+    assert pretrain(*words) == 2
+    error = capsys.readouterr().err
+    assert line in error and "Traceback" not in error
+    assert not Path("experiments").exists()
+
+
+def test_the_schedule_of_pseudo_pairs():
+    config = get_pretraining_args(["--pseudo_pairs", "0:0,5:0.3,10:0.6"])
+    assert [config.pseudo_share(epoch) for epoch in (0, 4, 5, 9, 10, 99)] == [0, 0, 0.3, 0.3, 0.6, 0.6]
+
+
+def build(**options):
+    small = {"arch": "ir_tiny", "embedding_size": 16, "batch_size": 4, "queue_size": 8, "projection_size": 8, "gpus": 0}
+    return Pretrainer(PretrainingConfig(**{**small, **options}).to_dict(), 10)
+
+
+def test_new_clusters_are_taken_by_images_and_queue():
+    module = build()
+    keys, images = torch.eye(8)[:3], torch.tensor([4, 0, 9])
+    module.contrast.enqueue(keys, images, module.clusters[images])
+    module.relabel(torch.arange(10))
+    assert module.contrast.queue.clusters.tolist() == [4, 0, 9, *[-1] * 5] and int(module.generation) == 1
+    with pytest.raises(ValueError, match=r"int64 \[10\]"):
+        module.relabel(torch.arange(9))
+    ignored = module._ddp_params_and_buffers_to_ignore
+    assert {f"contrast.queue.{name}" for name in ("keys", "images", "clusters", "valid", "pointer")} < set(ignored)
+    assert not any(name.endswith("running_mean") for name in ignored)
+    kept = {id(buffer) for buffer in KeptBuffers(module)._buffers}
+    assert id(module.contrast.queue.keys) not in kept and len(kept) > 4  # a refused step takes back statistics alone
+
+
+def test_collapse_is_said_where_the_loss_is_that_of_one_embedding():
+    rules = Rules()
+    chance = float(watch.chance_loss(torch.zeros(2, 32768, dtype=torch.bool), rules))
+    assert chance == pytest.approx(11.826, abs=1e-3)
+    row = {"train_nce_loss": 1.005 * chance, "chance_loss": chance}
+    assert "collapsed" in watch.collapse(row, 200)
+    assert watch.collapse(row, 50) is None and watch.collapse(row | {"train_nce_loss": 0.9 * chance}, 200) is None
+    same, spread = torch.ones(6, 4) / 2, torch.eye(4)
+    assert float(watch.spread_values(same, same)["spread"]) == 0 == float(watch.spread_values(same, same)["uniformity"])
+    assert float(watch.spread_values(same, same)["rank"]) == pytest.approx(1, abs=1e-4)
+    assert float(watch.spread_values(spread, spread)["rank"]) == pytest.approx(4, abs=1e-4)
+
+
+def rank_run(folder, faces, words):
+    """Run the program on this rank and return its exit code."""
+    os.chdir(folder)
+    return {"code": main.main(["pretrain", *SMALL, "--data_root", faces, *words])}
+
+
+@pytest.mark.slow
+def test_two_ranks_go_on_from_the_middle_of_an_epoch_to_the_same_bits(tmp_path, faces):
+    words = ["--checkpoint_every_n_steps", "3", "--prefix", "whole"]
+    assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words)] == [0, 0]
+    (whole,) = (tmp_path / "experiments").glob("whole_*")
+    kept = tmp_path / "experiments" / "pieces_01-01_0"
+    kept.mkdir()
+    (kept / "last.ckpt").write_bytes((whole / "last.ckpt.previous").read_bytes())
+    words = ["--resume_from_checkpoint", str(kept / "last.ckpt")]
+    assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words)] == [0, 0]
+    states = [content(folder / "last.ckpt")["state_dict"] for folder in (whole, kept)]
+    assert int(states[0]["contrast.queue.pointer"]) == 64 % 20
+    torch.testing.assert_close(states[1], states[0], rtol=0, atol=0)
