@@ -15,6 +15,7 @@ from models.calibration import Calibration, Point
 from models.pictures import AS_GIVEN, Aligner, Face
 from models.portraits import Crops, Portraits, Scores
 from models.rates import percent
+from qaconv import mutual_cells
 from system.terminal import printable
 
 if TYPE_CHECKING:
@@ -202,11 +203,9 @@ def best_cells(model: FaceModel, faces: Portraits, count: int = 8) -> list[CellM
         for place in (0, 1)
     ]
     (first, seen_first), (second, seen_second) = sides
-    there, cosines = (found[0] for found in model.matcher.matched_cells(first, second, seen_first, seen_second))
-    back = model.matcher.matched_cells(second, first, seen_second, seen_first)[0][0]
+    cells = (found[0] for found in model.matcher.best_cells(first, second, seen_first, seen_second))
     width = first.shape[3]
-    mutual = (back[there] == torch.arange(len(there), device=there.device)) & (cosines > 0)
-    order = cosines.masked_fill(~mutual, -1).argsort(descending=True, stable=True)[: min(count, int(mutual.sum()))]
     return [
-        CellMatch(divmod(cell, width), divmod(int(there[cell]), width), float(cosines[cell])) for cell in order.tolist()
+        CellMatch(divmod(here, width), divmod(there, width), cosine)
+        for here, there, cosine in mutual_cells(*cells, most=count)
     ]

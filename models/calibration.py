@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from models import portraits
 from models.calibration_rules import RULES
 from models.pictures import AS_GIVEN, Aligner
-from models.portraits import Crops, Origin, Portraits, Scores
+from models.portraits import Origin, Portraits, Scores
 from models.rates import Rate
 from models.split_pairs import USUAL, Plan, SplitPairs, draw_pairs, listed_pairs, split_people
 from ops import first_fault
 from system.files import write_text
 from system.terminal import printable
-from transforms import OCCLUDER_FAMILIES, occlude
+from transforms import OCCLUDER_FAMILIES, occlude_all
 
 if TYPE_CHECKING:
     from models.face_model import FaceModel
@@ -184,7 +184,8 @@ def calibrate(
         listed, left_out = listed_pairs(Path(folder), Path(pairs), places, in_fit)
     split = SplitPairs(labels[listed], in_fit[listed[:, 0]], plan)
     clean = portraits.describe_portraits(model, crops)
-    masked = portraits.describe_portraits(model, mask_all(crops, plan.seed))
+    draws = (np.random.default_rng([plan.seed, place]) for place in range(len(crops)))
+    masked = portraits.describe_portraits(model, occlude_all(crops, draws, OCCLUDER_FAMILIES["mask"])[0])
     scored = {
         condition: _score_halves(model, clean, others, listed, in_fit)
         for condition, others in zip(CONDITIONS, (clean, masked), strict=True)
@@ -222,13 +223,6 @@ def _points(
         for condition, scores in scored.items():
             for far in fars:
                 yield Point(name, condition, far, *split.test(scores[name], far))
-
-
-def mask_all(crops: Crops, seed: int) -> Crops:
-    """Return the faces behind drawn masks, which follow the seed and the place of each."""
-    masks = OCCLUDER_FAMILIES["mask"]
-    generators = (np.random.default_rng([seed, place]) for place in range(len(crops)))
-    return np.stack([occlude(crop, rng, masks).image for crop, rng in zip(crops, generators, strict=True)])
 
 
 def _covered_below(clean: Portraits, masked: Portraits, in_fit: NDArray[np.bool_]) -> float | None:
