@@ -11,12 +11,15 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.counted import counted
+from datasets.progress import tracked
 from models import portraits
 from models.calibration_rules import RULES
 from models.pictures import AS_GIVEN, Aligner
@@ -175,7 +178,7 @@ def calibrate(
         ValueError, OSError: one line, if the data cannot be read or hold too little to find any threshold.
     """
     people = portraits.find_people(folder)
-    crops, places, failures = portraits.read_crops(people.paths, aligner)
+    crops, places, failures = portraits.read_crops(tracked(people.paths, "Reading photographs"), aligner)
     labels = people.labels[places]
     in_fit = split_people(labels, plan.seed)
     if pairs is None:
@@ -183,15 +186,21 @@ def calibrate(
     else:
         listed, left_out = listed_pairs(Path(folder), Path(pairs), places, in_fit)
     split = SplitPairs(labels[listed], in_fit[listed[:, 0]], plan)
-    clean = portraits.describe_portraits(model, crops)
+    if not (resolved := split.resolved(plan.fars)):
+        raise ValueError(
+            f"{folder}: {split.num_impostors} pairs of different people in a half resolve none of the FARs asked for,"
+            f" {', '.join(f'{far:g}' for far in plan.fars)}; give more people or photographs, or higher rates"
+        )
+    clean = portraits.describe_portraits(model, crops, bar="Describing faces")
     draws = (np.random.default_rng([plan.seed, place]) for place in range(len(crops)))
-    masked = portraits.describe_portraits(model, occlude_all(crops, draws, OCCLUDER_FAMILIES["mask"])[0])
+    hidden = occlude_all(crops, draws, OCCLUDER_FAMILIES["mask"])[0]
+    masked = portraits.describe_portraits(model, hidden, bar="Describing faces behind masks")
     scored = {
         condition: _score_halves(model, clean, others, listed, in_fit)
-        for condition, others in zip(CONDITIONS, (clean, masked), strict=True)
+        for condition, others in tracked([*zip(CONDITIONS, (clean, masked), strict=True)], "Scoring pairs")
     }
-    resolved = split.resolved(plan.fars)
-    notes = _notes(people, failures, left_out, split, covered := _covered_below(clean, masked, in_fit))
+    remarks = aligner.remarked(people.paths)
+    notes = _notes(people, failures, remarks, left_out, split, covered := _covered_below(clean, masked, in_fit))
     return Calibration(
         origin=portraits.origin_of(model, aligner),
         data=portraits.crops_checksum(crops, labels),
@@ -219,10 +228,9 @@ def _score_halves(
 def _points(
     scored: Mapping[str, Scores], split: SplitPairs, fars: Sequence[float], names: Sequence[str]
 ) -> Iterator[Point]:
-    for name in names:
-        for condition, scores in scored.items():
-            for far in fars:
-                yield Point(name, condition, far, *split.test(scores[name], far))
+    cases = [*product(names, scored, fars)]
+    for name, condition, far in tracked(cases, "Testing thresholds"):
+        yield Point(name, condition, far, *split.test(scored[condition][name], far))
 
 
 def _covered_below(clean: Portraits, masked: Portraits, in_fit: NDArray[np.bool_]) -> float | None:
@@ -234,7 +242,12 @@ def _covered_below(clean: Portraits, masked: Portraits, in_fit: NDArray[np.bool_
 
 
 def _notes(
-    people: portraits.People, failures: Sequence[str], left_out: int, split: SplitPairs, covered: float | None
+    people: portraits.People,
+    failures: Sequence[str],
+    remarks: Sequence[str],
+    left_out: int,
+    split: SplitPairs,
+    covered: float | None,
 ) -> Iterator[str]:
     number = split.num_impostors
     yield f"{number} impostor pairs of a half: no FAR below {1 / number:.2g} can be seen"
@@ -249,6 +262,8 @@ def _notes(
         yield printable(
             f"{len(failures)} of {len(people.paths)} photographs are left out; the first: {failures[0]}", 500
         )
+    if remarks:
+        yield printable(f"several faces in {counted(len(remarks), 'photograph')}; the first: {remarks[0]}", 500)
     if left_out:
         yield f"{left_out} listed pairs are left out: their people are in different halves, or a photograph is"
     if covered is None:
