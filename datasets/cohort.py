@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from datasets.faces.images import UnreadableImageError
 from datasets.sample import FaceDataset, Image
-from transforms import occlude
+from transforms import occlude_all
 
 logger = logging.getLogger(__name__)
 SIZE = 256  # images: 32,640 pairs of each kind
@@ -56,5 +56,5 @@ def draw_cohort(dataset: FaceDataset, occluders: Sequence[str], seed: int, size:
         logger.warning("none of the training images can be read: scores are not normalized by what is visible")
         return None
     draws = (np.random.default_rng((seed, _STREAM, number)) for number in range(len(images)))
-    hidden = [occlude(image, draw, occluders).image for image, draw in zip(images, draws, strict=True)]
-    return Cohort(np.stack(images), np.stack(hidden), dataset.labels[places])
+    clean = np.stack(images)
+    return Cohort(clean, occlude_all(clean, draws, occluders)[0], dataset.labels[places])

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from datasets.photos.aligned import ALIGNED, Aligned, Finder, align_with
 from datasets.photos.given_points import NAMED
+from datasets.photos.people import detector_of_crop
 from models.detectors import DetectorChoice, open_detector
-from models.pictures import Aligner, Face
+from models.pictures import Aligner, Face, read_face
 from transforms import IMAGE_SIZE
 
 TEMPLATE_NAME = f"five points, {IMAGE_SIZE} x {IMAGE_SIZE}"
@@ -92,17 +93,23 @@ def align_photograph(
 def aligner(detector: str = DetectorChoice.word) -> Aligner:
     """Return what turns photographs into crops by a detector, for answers, calibrations and galleries.
 
+    Files that `main.py align` cut out with the same detector are taken as they are.
+
     Args:
         detector: see `open_detector`.
     Raises:
         ValueError: if it cannot be opened.
     """
-    finder = open_detector(detector)
+    finder, remarks = open_detector(detector), {}
 
     def crop(face: Face) -> NDArray[np.uint8]:
+        if isinstance(face, str | Path) and detector_of_crop(Path(face)) == finder.name:
+            return read_face(face)
         photograph = face if isinstance(face, str | Path | np.ndarray) else np.asarray(face.convert("RGB"))
-        found = align_photograph(photograph, finder).crop
-        assert found is not None  # what is not aligned raises
-        return found
+        found = align_photograph(photograph, finder)
+        assert found.crop is not None  # what is not aligned raises
+        if found.reason and isinstance(face, str | Path):
+            remarks[str(face)] = found.reason
+        return found.crop
 
-    return Aligner(crop, TEMPLATE_NAME, finder.name)
+    return Aligner(crop, TEMPLATE_NAME, finder.name, remarks)

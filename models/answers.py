@@ -1,4 +1,4 @@
-"""Is this the same person? An answer in words, with what it rests on."""
+"""Is this the same person, and who is it? Answers in words, with what they rest on."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from models.calibration import Calibration, Point
 from models.pictures import AS_GIVEN, Aligner, Face
 from models.portraits import Crops, Portraits, Scores
 from models.rates import percent
+from qaconv import mutual_cells
 from system.terminal import printable
 
 if TYPE_CHECKING:
@@ -110,6 +111,45 @@ class Answer:
         ]
 
 
+class Candidate(NamedTuple):
+    """A person of the gallery and the score of the probe with the person's template."""
+
+    name: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """Whom a probe shows; `str` says it in words.
+
+    Attributes:
+        candidates: best first.
+        known: whether the best one is taken to be the person; None: the gallery cannot tell.
+        score: name of the score.
+        threshold: from which score on somebody is known; None: there is none.
+        margin: score of the best less that of the second; None: there is one person.
+        visible: share of the probe's face that is visible, or None.
+        notes: what the threshold rests on, and what else one should know.
+    """
+
+    candidates: tuple[Candidate, ...]
+    known: bool | None
+    score: str
+    threshold: float | None
+    margin: float | None
+    visible: float | None
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        best = self.candidates[0]
+        verdict = {True: best.name, False: "unknown", None: f"uncalibrated; nearest is {best.name}"}[self.known]
+        limit = "no threshold" if self.threshold is None else f"threshold {self.threshold:.4f}"
+        margin = "" if self.margin is None else f"; {self.margin:.4f} above the second best"
+        lines = [f"{verdict}: score {self.score} {best.score:.4f}, {limit}{margin}"]
+        lines += [f"{rank}. {name} {score:.4f}" for rank, (name, score) in enumerate(self.candidates, start=1)]
+        return "\n".join(printable(line) for line in [*lines, describe_visible([self.visible]), *self.notes])
+
+
 def describe_visible(visible: Sequence[float | None]) -> str:
     """Return the visible shares of faces in words."""
     shares = ["not known" if share is None else f"{100 * share:.0f} %" for share in visible]
@@ -140,13 +180,23 @@ def verify(
     faces = portraits.describe_portraits(model, crops)
     value = float(portraits.score_listed(model, faces.faces, np.array([[0, 1]]))[name][0])
     first, second = shares_of(faces)
-    notes = _notes(crops)
+    notes = (*_notes(crops), *map(printable, aligner.remarked(pair)))
     if calibration is None:
         rank = _rank(value, name, Impostors.of(model) if impostors is None else impostors)
         return Answer(None, name, value, None, rank, "clean", (first, second), notes)
     condition = calibration.condition((first, second))
     point = calibration.point(name, condition, far)
+    notes = (_rates_passed(calibration, point, value), *notes)
     return Answer(value >= point.threshold, name, value, point, None, condition, (first, second), notes)
+
+
+def _rates_passed(calibration: Calibration, chosen: Point, value: float) -> str:
+    """Say at which of the rates calibrated a score is accepted: how near a yes or a no is."""
+    same = [point for point in calibration.points if point[:2] == chosen[:2]]
+    passed = [point.far for point in same if value >= point.threshold]
+    if passed:
+        return f"{percent(min(passed))} is the lowest of the rates calibrated at which this score is accepted"
+    return f"this score is accepted at none of the rates calibrated, up to {percent(max(point.far for point in same))}"
 
 
 def _rank(value: float, name: str, impostors: Impostors) -> Rank:
@@ -202,11 +252,9 @@ def best_cells(model: FaceModel, faces: Portraits, count: int = 8) -> list[CellM
         for place in (0, 1)
     ]
     (first, seen_first), (second, seen_second) = sides
-    there, cosines = (found[0] for found in model.matcher.matched_cells(first, second, seen_first, seen_second))
-    back = model.matcher.matched_cells(second, first, seen_second, seen_first)[0][0]
+    cells = (found[0] for found in model.matcher.best_cells(first, second, seen_first, seen_second))
     width = first.shape[3]
-    mutual = (back[there] == torch.arange(len(there), device=there.device)) & (cosines > 0)
-    order = cosines.masked_fill(~mutual, -1).argsort(descending=True, stable=True)[: min(count, int(mutual.sum()))]
     return [
-        CellMatch(divmod(cell, width), divmod(int(there[cell]), width), float(cosines[cell])) for cell in order.tolist()
+        CellMatch(divmod(here, width), divmod(there, width), cosine)
+        for here, there, cosine in mutual_cells(*cells, most=count)
     ]

@@ -11,22 +11,25 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.counted import counted
+from datasets.progress import tracked
 from models import portraits
 from models.calibration_rules import RULES
 from models.pictures import AS_GIVEN, Aligner
-from models.portraits import Crops, Origin, Portraits, Scores
+from models.portraits import Origin, Portraits, Scores
 from models.rates import Rate
 from models.split_pairs import USUAL, Plan, SplitPairs, draw_pairs, listed_pairs, split_people
 from ops import first_fault
 from system.files import write_text
 from system.terminal import printable
-from transforms import OCCLUDER_FAMILIES, occlude
+from transforms import OCCLUDER_FAMILIES, occlude_all
 
 if TYPE_CHECKING:
     from models.face_model import FaceModel
@@ -175,7 +178,7 @@ def calibrate(
         ValueError, OSError: one line, if the data cannot be read or hold too little to find any threshold.
     """
     people = portraits.find_people(folder)
-    crops, places, failures = portraits.read_crops(people.paths, aligner)
+    crops, places, failures = portraits.read_crops(tracked(people.paths, "Reading photographs"), aligner)
     labels = people.labels[places]
     in_fit = split_people(labels, plan.seed)
     if pairs is None:
@@ -183,14 +186,21 @@ def calibrate(
     else:
         listed, left_out = listed_pairs(Path(folder), Path(pairs), places, in_fit)
     split = SplitPairs(labels[listed], in_fit[listed[:, 0]], plan)
-    clean = portraits.describe_portraits(model, crops)
-    masked = portraits.describe_portraits(model, mask_all(crops, plan.seed))
+    if not (resolved := split.resolved(plan.fars)):
+        raise ValueError(
+            f"{folder}: {split.num_impostors} pairs of different people in a half resolve none of the FARs asked for,"
+            f" {', '.join(f'{far:g}' for far in plan.fars)}; give more people or photographs, or higher rates"
+        )
+    clean = portraits.describe_portraits(model, crops, bar="Describing faces")
+    draws = (np.random.default_rng([plan.seed, place]) for place in range(len(crops)))
+    hidden = occlude_all(crops, draws, OCCLUDER_FAMILIES["mask"])[0]
+    masked = portraits.describe_portraits(model, hidden, bar="Describing faces behind masks")
     scored = {
         condition: _score_halves(model, clean, others, listed, in_fit)
-        for condition, others in zip(CONDITIONS, (clean, masked), strict=True)
+        for condition, others in tracked([*zip(CONDITIONS, (clean, masked), strict=True)], "Scoring pairs")
     }
-    resolved = split.resolved(plan.fars)
-    notes = _notes(people, failures, left_out, split, covered := _covered_below(clean, masked, in_fit))
+    remarks = aligner.remarked(people.paths)
+    notes = _notes(people, failures, remarks, left_out, split, covered := _covered_below(clean, masked, in_fit))
     return Calibration(
         origin=portraits.origin_of(model, aligner),
         data=portraits.crops_checksum(crops, labels),
@@ -218,17 +228,9 @@ def _score_halves(
 def _points(
     scored: Mapping[str, Scores], split: SplitPairs, fars: Sequence[float], names: Sequence[str]
 ) -> Iterator[Point]:
-    for name in names:
-        for condition, scores in scored.items():
-            for far in fars:
-                yield Point(name, condition, far, *split.test(scores[name], far))
-
-
-def mask_all(crops: Crops, seed: int) -> Crops:
-    """Return the faces behind drawn masks, which follow the seed and the place of each."""
-    masks = OCCLUDER_FAMILIES["mask"]
-    generators = (np.random.default_rng([seed, place]) for place in range(len(crops)))
-    return np.stack([occlude(crop, rng, masks).image for crop, rng in zip(crops, generators, strict=True)])
+    cases = [*product(names, scored, fars)]
+    for name, condition, far in tracked(cases, "Testing thresholds"):
+        yield Point(name, condition, far, *split.test(scored[condition][name], far))
 
 
 def _covered_below(clean: Portraits, masked: Portraits, in_fit: NDArray[np.bool_]) -> float | None:
@@ -240,7 +242,12 @@ def _covered_below(clean: Portraits, masked: Portraits, in_fit: NDArray[np.bool_
 
 
 def _notes(
-    people: portraits.People, failures: Sequence[str], left_out: int, split: SplitPairs, covered: float | None
+    people: portraits.People,
+    failures: Sequence[str],
+    remarks: Sequence[str],
+    left_out: int,
+    split: SplitPairs,
+    covered: float | None,
 ) -> Iterator[str]:
     number = split.num_impostors
     yield f"{number} impostor pairs of a half: no FAR below {1 / number:.2g} can be seen"
@@ -255,6 +262,8 @@ def _notes(
         yield printable(
             f"{len(failures)} of {len(people.paths)} photographs are left out; the first: {failures[0]}", 500
         )
+    if remarks:
+        yield printable(f"several faces in {counted(len(remarks), 'photograph')}; the first: {remarks[0]}", 500)
     if left_out:
         yield f"{left_out} listed pairs are left out: their people are in different halves, or a photograph is"
     if covered is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datasets.progress import tracked
 from evaluation import FaceDescriptions
 from evaluation.scores.comparable import Sides
 from evaluation.scores.scoring import mean_over_views
 from models import gallery_file, portraits
-from models.answers import describe_visible, shares_of
+from models.answers import Candidate, Found, shares_of
 from models.calibration import Calibration
 from models.pictures import AS_GIVEN, Aligner, Face
 from models.portraits import Crops, Origin, Scores
@@ -29,14 +31,8 @@ if TYPE_CHECKING:
 SHORTLIST = 50  # people that the embeddings leave to the matcher
 FPIR = 0.01  # share of strangers that an answer may take for somebody
 NUM_STRANGERS = 300  # people of a gallery that are looked up among the others
-_PHOTOGRAPHS_AT_ONCE = 512
-
-
-class Candidate(NamedTuple):
-    """A person of the gallery and the score of the probe with the person's template."""
-
-    name: str
-    score: float
+_PHOTOGRAPHS_AT_ONCE = 256
+_SAVE_EVERY = 120.0  # seconds between two saves of a gallery that grows, and at least ten times as long as one takes
 
 
 class Enrolled(NamedTuple):
@@ -46,38 +42,6 @@ class Enrolled(NamedTuple):
     photographs: int  # new ones
     known: int  # photographs that were there already
     failures: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Found:
-    """Whom a probe shows; `str` says it in words.
-
-    Attributes:
-        candidates: best first.
-        known: whether the best one is taken to be the person; None: the gallery cannot tell.
-        score: name of the score.
-        threshold: from which score on somebody is known; None: there is none.
-        margin: score of the best less that of the second; None: there is one person.
-        visible: share of the probe's face that is visible, or None.
-        notes: what the threshold rests on, and what else one should know.
-    """
-
-    candidates: tuple[Candidate, ...]
-    known: bool | None
-    score: str
-    threshold: float | None
-    margin: float | None
-    visible: float | None
-    notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        best = self.candidates[0]
-        verdict = {True: best.name, False: "unknown", None: f"uncalibrated; nearest is {best.name}"}[self.known]
-        limit = "no threshold" if self.threshold is None else f"threshold {self.threshold:.4f}"
-        margin = "" if self.margin is None else f"; {self.margin:.4f} above the second best"
-        lines = [f"{verdict}: score {self.score} {best.score:.4f}, {limit}{margin}"]
-        lines += [f"{rank}. {name} {score:.4f}" for rank, (name, score) in enumerate(self.candidates, start=1)]
-        return "\n".join(printable(line) for line in [*lines, describe_visible([self.visible]), *self.notes])
 
 
 class Gallery:
@@ -107,17 +71,20 @@ class Gallery:
 
     # ---------------------------------------------------------------- people come and go
 
-    def enrol(self, folder: str | Path) -> Enrolled:
+    def enrol(self, folder: str | Path, save_to: str | Path | None = None) -> Enrolled:
         """Add the photographs in `<folder>/<person>/<image>` that are not there yet; known people gain by them.
 
         Without folders of people every photograph is a person, named after its file. What cannot be read is left out
-        and told; nothing changes if an error is raised.
+        and told; this gallery does not change if an error is raised.
 
+        Args:
+            folder: the people.
+            save_to: file in which what is done is kept every few minutes, at the end, and where the work is interrupted
+                (KeyboardInterrupt): the gallery that is loaded from it goes on. None: nothing is kept.
         Raises:
-            ValueError, OSError: if the folder cannot be read, or no photograph in it.
+            ValueError, OSError: if the folder cannot be read, or no photograph in it, or the file cannot be written.
         """
-        people = portraits.find_people(folder)
-        return self._add_all(people)
+        return self._add_all(portraits.find_people(folder), None if save_to is None else Path(save_to))
 
     def add(self, name: str, photographs: Sequence[Face]) -> Enrolled:
         """Add photographs of a person, a new or a known one.
@@ -152,26 +119,47 @@ class Gallery:
         self._owners = self._owners[stay] - (self._owners[stay] > place)
         self._strangers = {}
 
-    def _add_all(self, people: portraits.People) -> Enrolled:
+    def _add_all(self, people: portraits.People, save_to: Path | None) -> Enrolled:
         before, num_crops = (len(self), len(self.photographs)), 0
         failures: list[str] = []
         clashes: list[str] = []
-        staged = self._copy()
-        for start in range(0, len(people.paths), _PHOTOGRAPHS_AT_ONCE):
-            stop = min(start + _PHOTOGRAPHS_AT_ONCE, len(people.paths))
-            paths = [people.paths[place] for place in range(start, stop)]
-            crops, places, faults = portraits.read_crops(paths, self._aligner)
-            failures += faults
-            num_crops += len(crops)
-            if len(crops):
-                owners = [people.names[label] for label in people.labels[start + places].tolist()]
-                clashes += staged._extend(crops, owners, [_title(paths[place]) for place in places.tolist()])
+        staged, due = self, time.monotonic() + _SAVE_EVERY
+        shown = iter(tracked(people.paths, "Enrolling photographs"))
+        try:
+            for start in range(0, len(people.paths), _PHOTOGRAPHS_AT_ONCE):
+                stop = min(start + _PHOTOGRAPHS_AT_ONCE, len(people.paths))
+                crops, places, faults = portraits.read_crops(islice(shown, stop - start), self._aligner)
+                failures += faults
+                num_crops += len(crops)
+                if len(crops):
+                    owners = [people.names[label] for label in people.labels[start + places].tolist()]
+                    grown = staged._copy()
+                    clashes += grown._extend(
+                        crops, owners, [_title(people.paths[start + at]) for at in places.tolist()]
+                    )
+                    staged = grown  # an interruption leaves whole blocks
+                if save_to is not None and time.monotonic() >= due:
+                    due = staged._keep(save_to)
+        except KeyboardInterrupt:
+            if save_to is not None:
+                staged._keep(save_to)
+            raise
         if not num_crops:
             raise ValueError(f"no photograph can be enrolled; the first: {failures[0]}")
         self.__dict__.update(staged.__dict__)
+        if save_to is not None:
+            self._keep(save_to)
         added = len(self.photographs) - before[1]
         known = num_crops - added - len(clashes)
         return Enrolled(len(self) - before[0], added, known, (*failures, *clashes))
+
+    def _keep(self, path: Path) -> float:
+        """Save the gallery, if anybody is in it, without what can be computed later; return when to save it again."""
+        begun = time.monotonic()
+        if self._templates is not None:
+            self._write(path, self._templates, {})
+        now = time.monotonic()
+        return now + max(_SAVE_EVERY, 10 * (now - begun))
 
     def _copy(self) -> Gallery:
         """Return a gallery that grows apart from this one; arrays are never changed in place."""
@@ -232,14 +220,17 @@ class Gallery:
         """
         if self._templates is None:
             raise ValueError("the gallery is empty: there is nothing to save")
+        self._write(Path(path), self._templates, self.strangers())
+
+    def _write(self, path: Path, templates: Templates, strangers: Scores) -> None:
         header = {
             "origin": self._origin._asdict(),
             "map_dtype": self._map_dtype,
             "names": self.names,
             "photographs": self.photographs,
-            "strangers": {name: values.tolist() for name, values in self.strangers().items()},
+            "strangers": {name: values.tolist() for name, values in strangers.items()},
         }
-        gallery_file.write(Path(path), gallery_file.Content(header, self._templates, self._digests, self._owners))
+        gallery_file.write(path, gallery_file.Content(header, templates, self._digests, self._owners))
 
     @staticmethod
     def origin_of(path: str | Path) -> Origin:
@@ -317,7 +308,7 @@ class Gallery:
             threshold=threshold,
             margin=None if second is None else candidates[0].score - float(second),
             visible=visible,
-            notes=(*notes, *self._own(crop)),
+            notes=(*notes, *self._own(crop), *self._aligner.remarked([probe])),
         )
 
     @torch.inference_mode()
@@ -348,7 +339,7 @@ class Gallery:
             return self._strangers
         chosen = np.random.default_rng(0).permutation(len(self))[:NUM_STRANGERS]
         best: dict[str, list[float]] = {name: [] for name in portraits.scores_of(self._model)}
-        for place in chosen.tolist():
+        for place in tracked(chosen.tolist(), "Looking people up as strangers", transient=True):
             probe = self._templates.describe(np.array([place]))
             for name, values in self._score(probe, matched=True, without=place)[1].items():
                 best[name].append(float(values.max()))
@@ -388,12 +379,12 @@ class Gallery:
 
 def _threshold_of(strangers: NDArray[np.float64], fpir: float, was_calibrated: bool) -> tuple[float, tuple[str, ...]]:
     number = len(strangers)
-    first = "the calibration has no FAR that is low enough for this gallery; " if was_calibrated else ""
-    whose = f"{number} people of the gallery, looked up among the others,"
+    first = f"the calibration has no FAR as low as {percent(fpir)} / people; " if was_calibrated else ""
+    whose = f"{number} people of the gallery, each looked up among the others as a stranger"
     if fpir * number < 1:
-        note = f"{first}threshold that none of {whose} reaches; they are too few to tell what {percent(fpir)} reach"
+        note = f"{first}threshold above what all {whose}, reach: they are too few to tell what {percent(fpir)} reach"
         return float(np.nextafter(strangers.max(), np.inf)), (note,)
-    return threshold_at(strangers, fpir), (f"{first}threshold that {percent(fpir)} of {whose} reach",)
+    return threshold_at(strangers, fpir), (f"{first}threshold that {percent(fpir)} of {whose}, reach",)
 
 
 def _title(path: Path) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
 
 import numpy as np
@@ -67,11 +68,18 @@ class Aligner(NamedTuple):
     Attributes:
         crop: the photograph -> its face; where it finds none, or cannot read it, a ValueError in one line.
         template, detector: names that calibrations and galleries record, and refuse where they differ.
+        remarks: by the path of a photograph that was cut out, what is remarkable of that: it shows others too.
     """
 
     crop: Callable[[Face], NDArray[np.uint8]] = read_face
     template: str = "as given"
     detector: str = "none"
+    remarks: Mapping[str, str] = MappingProxyType({})
+
+    def remarked(self, faces: Iterable[Face]) -> list[str]:
+        """Return the remarks on faces that are files, each with its path."""
+        named = (str(face) for face in faces if isinstance(face, str | Path))
+        return [f"{name}: {self.remarks[name]}" for name in named if name in self.remarks]
 
 
 AS_GIVEN = Aligner()  # photographs that are aligned already

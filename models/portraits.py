@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from datasets.progress import tracked
 from evaluation import (
     Description,
     FaceDescriptions,
@@ -84,7 +85,7 @@ def find_people(folder: str | Path) -> People:
     return People(dataset.paths, dataset.labels, dataset.class_names, True)
 
 
-def read_crops(paths: Sequence[Path], aligner: pictures.Aligner) -> tuple[Crops, NDArray[np.int64], list[str]]:
+def read_crops(paths: Iterable[Path], aligner: pictures.Aligner) -> tuple[Crops, NDArray[np.int64], list[str]]:
     """Return the crops of the photographs that give one, their places int64 [M], and why the others do not."""
     crops, places, failures = [], [], []
     for place, path in enumerate(paths):
@@ -98,8 +99,11 @@ def read_crops(paths: Sequence[Path], aligner: pictures.Aligner) -> tuple[Crops,
 
 
 @torch.inference_mode()
-def describe_portraits(model: FaceModel, crops: Crops, batch_size: int = 64) -> Portraits:
-    """Return the descriptions of crops uint8 [N, 112, 112, 3] RGB, N >= 1; maps in float32, none without a matcher."""
+def describe_portraits(model: FaceModel, crops: Crops, batch_size: int = 64, bar: str | None = None) -> Portraits:
+    """Return the descriptions of crops uint8 [N, 112, 112, 3] RGB, N >= 1; maps in float32, none without a matcher.
+
+    A progress bar is shown where `bar` says what for.
+    """
     seen: list[Description] = []
 
     def describe(images: Tensor) -> Description:
@@ -107,7 +111,7 @@ def describe_portraits(model: FaceModel, crops: Crops, batch_size: int = 64) -> 
         seen.append(found._replace(embedding=found.norm, local_map=found.norm))  # the maps would stay
         return found
 
-    starts = range(0, len(crops), batch_size)
+    starts = tracked(range(0, len(crops), batch_size), bar or "", hidden=bar is None)
     batches = (to_tensor(torch.from_numpy(crops[start : start + batch_size]).to(model.device)) for start in starts)
     faces = describe_batches(describe, batches, len(crops), map_dtype=None if model.matcher is None else torch.float32)
     norm = torch.cat([(image.norm + mirror.norm) / 2 for image, mirror in zip(seen[::2], seen[1::2], strict=True)])

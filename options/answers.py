@@ -15,12 +15,12 @@ _RATE = "[1e-9, 0.5]"  # beyond, no data resolve it, or there is nothing to be s
 class ModelOptions(Options):
     """Model."""
 
-    model_path: str = flag("", "checkpoint of ours, or weights from elsewhere")
+    model_path: str = flag("", "checkpoint of ours, or weights from elsewhere; needed")
     arch: str | None = flag(None, "backbone, where the file does not tell", choices=ARCHS)
     color_space: str | None = flag(None, "channel order, where the file does not tell", choices=COLOR_SPACES)
     align: str = flag(
-        "auto", "whether photographs are aligned; auto: as thresholds or gallery were made, else where faces do not lie"
-        " as in the template", choices=ALIGNMENTS,
+        "auto", "whether photographs are aligned; auto: as for the thresholds or the gallery; where there are none yet,"
+        " if the faces do not lie as in the template", choices=ALIGNMENTS,
     )  # fmt: skip
     detector: str = flag("mtcnn", DETECTOR_HELP)
 
@@ -45,7 +45,7 @@ class PairOptions(Options):
     """Two faces."""
 
     far: float | None = flag(
-        None, "false-accept rate of the threshold; else the one nearest to 1e-3 of the calibration", within=_RATE
+        None, "false-accept rate of the threshold; else, of the rates calibrated, the nearest to 1e-3", within=_RATE
     )
     impostors: str | None = flag(None, "people to rank the score among where there is no calibration; else drawn faces")
     picture: str | None = flag(None, "PNG to write: both faces, what is visible, and the cells that match best")
@@ -84,7 +84,9 @@ class CalibrateOptions(ThresholdOptions, ModelOptions):
 class GalleryOptions(Options):
     """Gallery."""
 
-    remove: tuple[str, ...] = flag((), "name of a person to take out; may be repeated", parse=lambda word: (word,))
+    remove: tuple[str, ...] = flag(
+        (), "name of a person to take out, commas and all; may be repeated", parse=lambda word: (word,)
+    )
     map_dtype: str = flag("float16", "how a new gallery holds local maps", choices=("float16", "int8"))
 
 

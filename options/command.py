@@ -232,6 +232,15 @@ def user_errors(prog: str) -> Iterator[None]:
         raise SystemExit(2) from error
 
 
+@contextmanager
+def interruptible(prog: str, how_to_go_on: str = "the same command goes on") -> Iterator[None]:
+    """End the program with exit code 130 and one line that says how to go on when the block is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise SystemExit(_say(f"{prog}: interrupted; {how_to_go_on}", 130)) from stop
+
+
 def _reason(error: ValueError | OSError) -> str:
     """Return what an error says; of one of the system first the file, then what is wrong with it."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:

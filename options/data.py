@@ -27,7 +27,7 @@ class SourceOptions(Options):
     )
     swap_color_channel: bool = flag(False, "the training files hold red and blue the other way round")
     follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
-    align: str = flag("auto", ALIGN_HELP, choices=ALIGNMENTS)
+    align: str = flag("auto", ALIGN_HELP, choices=ALIGNMENTS, before="no")
     detector: str = flag("mtcnn", DETECTOR_HELP)
     use_mxrecord: bool = flag(
         False, "the training data are a RecordIO file, train.rec with train.idx, as InsightFace's"

@@ -174,44 +174,28 @@ class QAConv(nn.Module):
         """
         half = _is_half(a)
         with torch.autocast(a.device.type, enabled=False):
-            return self._scores(*self._paired_cells(a, b, a_visibility, b_visibility), half)[:, 0, 0]
-
-    def matched_cells(
-        self, a: Tensor, b: Tensor, a_visibility: Tensor | None = None, b_visibility: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Return where the cells of a[i] are matched in b[i], int64 [N, h * w], and their cosines [N, h * w].
-
-        They are what `match_pairs` scores, in the occlusion method of this matcher; a hidden cell has cell 0 and
-        cosine 0. No gradient is recorded.
-
-        Args:
-            a, b, a_visibility, b_visibility: as of `match_pairs`.
-        Raises:
-            ValueError: if shapes disagree.
-        """
-        with torch.no_grad(), torch.autocast(a.device.type, enabled=False):
-            a_cells, b_cells = self._paired_cells(a, b, a_visibility, b_visibility)
-            maxima = best_matches(a_cells.maps, b_cells.maps, with_cells=True)
-        assert maxima.probe_cell is not None
-        return maxima.probe_cell[:, 0, :, 0].long(), maxima.probe[:, 0, :, 0]
+            cells = self._paired_cells(a, b, a_visibility, b_visibility, where="QAConv.match_pairs")
+            return self._scores(*cells, half)[:, 0, 0]
 
     def best_cells(
         self, a: Tensor, b: Tensor, a_visibility: Tensor | None = None, b_visibility: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what the score of a[i] with b[i] is made of: where each cell finds its best match, and its cosine.
 
+        They are what `match_pairs` scores, in the occlusion method of this matcher. No gradient is recorded.
+
         Args:
-            a, b, a_visibility, b_visibility: as for `match_pairs`, both visibilities or none.
+            a, b, a_visibility, b_visibility: as of `match_pairs`.
         Returns:
             int64 [N, h*w], the cell of b[i] for each cell of a[i], and the cell of a[i] for each cell of b[i]; floating
             [N, h*w], the cosines of the cells of a[i] with theirs, weighted as the occlusion method says. A cell
-            without a match has cosine 0 and cell 0.
+            without a match has cosine 0 and cell 0. `mutual_cells` chooses among them.
         Raises:
             ValueError: if shapes disagree.
         """
-        a_cells = self._cells(a, a_visibility, group_dim=1, where="QAConv.best_cells: a")
-        b_cells = self._cells(b, b_visibility, group_dim=1, where="QAConv.best_cells: b")
-        maxima = best_matches(a_cells.maps, b_cells.maps)
+        with torch.no_grad(), torch.autocast(a.device.type, enabled=False):
+            a_cells, b_cells = self._paired_cells(a, b, a_visibility, b_visibility, where="QAConv.best_cells")
+            maxima = best_matches(a_cells.maps, b_cells.maps)
         assert maxima.probe_cell is not None and maxima.gallery_cell is not None
         of_a, of_b = (cells[:, 0, :, 0].long() for cells in (maxima.probe_cell, maxima.gallery_cell))
         return of_a, of_b, maxima.probe[:, 0, :, 0]
@@ -274,19 +258,19 @@ class QAConv(nn.Module):
         return self._occlude(features, seen)
 
     def _paired_cells(
-        self, a: Tensor, b: Tensor, a_visibility: Tensor | None, b_visibility: Tensor | None
+        self, a: Tensor, b: Tensor, a_visibility: Tensor | None, b_visibility: Tensor | None, where: str
     ) -> tuple[Cells, Cells]:
         """Return the cells [N, 1, h*w, C'] of a[i] and b[i]."""
         if a.shape != b.shape:
             raise ValueError(
-                f"QAConv.match_pairs: a and b must agree in shape, got {list(a.shape)} and {list(b.shape)}; "
+                f"{where}: a and b must agree in shape, got {list(a.shape)} and {list(b.shape)}; "
                 "for all pairs of two sets call forward."
             )
         if (a_visibility is None) != (b_visibility is None):
             a_visibility = _all_visible(a) if a_visibility is None else a_visibility
             b_visibility = _all_visible(b) if b_visibility is None else b_visibility
-        a_cells = self._cells(a, a_visibility, group_dim=1, where="QAConv.match_pairs: a")
-        b_cells = self._cells(b, b_visibility, group_dim=1, where="QAConv.match_pairs: b")
+        a_cells = self._cells(a, a_visibility, group_dim=1, where=f"{where}: a")
+        b_cells = self._cells(b, b_visibility, group_dim=1, where=f"{where}: b")
         return a_cells, b_cells
 
     def _occlude(self, features: Tensor, visibility: Tensor | None) -> Cells:
@@ -313,6 +297,19 @@ class QAConv(nn.Module):
             return probe, gallery
         lower = probe._replace(features=probe.features.to(dtype))
         return lower, lower if gallery is probe else gallery._replace(features=gallery.features.to(dtype))
+
+
+def mutual_cells(of_a: Tensor, of_b: Tensor, cosines: Tensor, most: int) -> list[tuple[int, int, float]]:
+    """Return (cell of a, cell of b, cosine) of the cells that are each other's best match, the most alike first.
+
+    Args:
+        of_a, of_b, cosines: [h*w] each, of one pair, as `QAConv.best_cells` gives them; no cosine at or below 0 counts.
+        most: pairs of cells, at most.
+    """
+    there, back, values = of_a.tolist(), of_b.tolist(), cosines.tolist()
+    found = [cell for cell, value in enumerate(values) if value > 0 and back[there[cell]] == cell]
+    found.sort(key=lambda cell: -values[cell])
+    return [(cell, there[cell], values[cell]) for cell in found[:most]]
 
 
 def _is_half(maps: Tensor) -> bool:

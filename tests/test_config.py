@@ -338,7 +338,7 @@ def test_round_trip_of_any_config(values):
 def test_from_dict_refuses_unknown_options_by_name_and_fills_absent_ones():
     with pytest.raises(ValueError, match="unknown options a_flag, another"):
         Config.from_dict({"lr": 0.1, "another": 1, "a_flag": 2})
-    assert Config.from_dict({"lr": 0.5, "visible_from": 0.2}) == Config(lr=0.5)
+    assert Config.from_dict({"lr": 0.5, "visible_from": 0.2, "align": "auto"}) == Config(lr=0.5)
     assert Config.from_dict({}).visible_from == 0.5  # what runs did before there was the option
     with pytest.raises(ValueError, match="--lr"):
         Config.from_dict({"lr": "0.5"})
@@ -347,6 +347,15 @@ def test_from_dict_refuses_unknown_options_by_name_and_fills_absent_ones():
 def resumed(saved, *argv):
     argv = ("--resume_from_checkpoint", "last.ckpt", *argv)
     return merge(saved.to_dict(), get_args(argv), explicit_flags(argv))
+
+
+def test_a_run_from_before_alignment_is_resumed_without_it():
+    saved = {name: value for name, value in Config().to_dict().items() if name not in ("align", "detector")}
+    argv = ("--resume_from_checkpoint", "last.ckpt", "--align")
+    config = merge(saved, get_args(argv[:-1]), explicit_flags(argv[:-1]))
+    assert config.align == "no" and config.detector == Config().detector
+    with pytest.raises(ValueError, match="--align yes conflicts with no in the checkpoint"):
+        merge(saved, get_args((*argv, "yes")), explicit_flags((*argv, "yes")))
 
 
 def test_resume_takes_the_options_of_the_checkpoint():

@@ -10,7 +10,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 from transforms.align import fit_similarity, template_points
 from transforms.augment import crop_with_padding, flip, grayscale, low_resolution, mirror, photometric
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
-from transforms.occluders import OCCLUDER_FAMILIES, OCCLUDERS, occlude
+from transforms.occluders import OCCLUDER_FAMILIES, OCCLUDERS, occlude, occlude_all
 from transforms.tensor import to_image, to_tensor, visibility_map
 from transforms.training import TrainingTransform
 from transforms.view import Occluder, View
@@ -30,6 +30,7 @@ __all__ = [
     "low_resolution",
     "mirror",
     "occlude",
+    "occlude_all",
     "photometric",
     "template_points",
     "to_image",

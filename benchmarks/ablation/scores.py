@@ -54,8 +54,7 @@ def render_people(group: str, num: int) -> Faces:
 def hide(faces: Faces, occluders: tuple[str, ...], draw: int) -> Faces:
     """Return the faces behind an occluder each, which follows the image's place and the draw alone."""
     generators = (np.random.default_rng([len(occluders), draw, place]) for place in range(len(faces.images)))
-    views = [transforms.occlude(image, rng, occluders) for image, rng in zip(faces.images, generators, strict=True)]
-    return Faces(np.stack([view.image for view in views]), np.stack([view.visibility for view in views]))
+    return Faces(*transforms.occlude_all(faces.images, generators, occluders))
 
 
 def pair_people(num_people: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cli.answers import shared
 from options.answers import CalibrateOptions
-from options.command import FlagParser, as_typed, user_errors
+from options.command import FlagParser, as_typed, interruptible, user_errors
 from options.flags import add_flags, path_word
 from system.terminal import show
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """Find the thresholds of each score, for clean faces and for faces behind drawn masks, from photographs
 of people whom you know: PEOPLE/<person>/<photograph>. One half of the people chooses a threshold, the other half tests
 it; intervals resample people. What the data cannot tell is said. The thresholds go into a JSON beside the model, with
-checksums of model and data, where verify and identify find them. Exit code: 0 done, 2 a mistake in the input."""
+checksums of model and data, where verify and identify find them. Exit code: 0 done, 2 a mistake in the input, 130
+interrupted."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "main.py calibrate") -> int:
@@ -30,7 +31,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py calibrate") -> 
     with user_errors(prog):
         values = parser.read(argv)
         people = values.pop("people")
-        show(_calibrate(people, CalibrateOptions(**values)))
+        with interruptible(prog, "nothing is written, and the same command begins anew"):
+            text = _calibrate(people, CalibrateOptions(**values))
+        show(text)
     return 0
 
 

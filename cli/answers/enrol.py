@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli.answers import shared
+from datasets.counted import counted
 from options.answers import EnrolOptions
-from options.command import FlagParser, as_typed, user_errors
+from options.command import FlagParser, as_typed, interruptible, user_errors
 from options.flags import add_flags, path_word
 from system.terminal import show
 
 _DESCRIPTION = """Put the people of a folder, PEOPLE/<person>/<photograph>, into the gallery GALLERY, a file that is
 made where there is none. Photographs that are there already are passed over, people who are there gain by new ones;
---remove takes people out. The file is the old one or the whole new one, whatever happens. Exit code: 0 done, 2 a
-mistake in the input."""
+--remove takes people out. The file is a whole gallery at every moment, with what is done so far: interrupted or killed,
+the same command goes on. Exit code: 0 done, 2 a mistake in the input, 130 interrupted."""
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "main.py enrol") -> int:
@@ -22,16 +23,18 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py enrol") -> int:
     parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} gallery.npz my_people --model_path last.ckpt")
     parser.usage = f"{prog} GALLERY [PEOPLE] --model_path FILE [--flag value ...]"
     parser.add_argument("gallery", metavar="GALLERY", type=path_word, help="file of the gallery")
-    parser.add_argument("people", metavar="PEOPLE", type=path_word, nargs="?", help="folder of people to put in")
+    parser.add_argument(
+        "people", metavar="PEOPLE", type=path_word, nargs="?", help="folder with a folder for each person"
+    )
     add_flags(parser, EnrolOptions)
     with user_errors(prog):
         values = parser.read(argv)
         gallery, people = values.pop("gallery"), values.pop("people")
-        show(_enrol(gallery, people, EnrolOptions(**values)))
+        show(_enrol(gallery, people, EnrolOptions(**values), prog))
     return 0
 
 
-def _enrol(path: Path, people: Path | None, options: EnrolOptions) -> str:
+def _enrol(path: Path, people: Path | None, options: EnrolOptions, prog: str) -> str:
     if people is None and not options.remove:
         raise ValueError("nothing to do: give PEOPLE to put in, --remove NAME, or both")
     shared.check_writable(path)
@@ -49,9 +52,13 @@ def _enrol(path: Path, people: Path | None, options: EnrolOptions) -> str:
     for name in options.remove:
         gallery.remove(name)
         lines.append(f"removed {name}")
-    if people is not None:
-        done = gallery.enrol(people)
-        lines.append(f"added {done.photographs} photographs, {done.people} new people; {done.known} were there already")
-        lines += [f"left out: {failure}" for failure in done.failures]
-    gallery.save(path)
+    without = " without --remove" if options.remove else ""
+    with interruptible(prog, f"what is done is kept, and the same command{without} goes on"):
+        if people is not None:
+            done = gallery.enrol(people, path)
+            new = f"{done.photographs} photographs, {done.people} new people"
+            lines += [f"added {new}; {done.known} were there already", *(f"left out: {why}" for why in done.failures)]
+            if remarks := aligner.remarked(photographs):
+                lines.append(f"several faces in {counted(len(remarks), 'photograph')}; the first: {remarks[0]}")
+        gallery.save(path)
     return "\n".join([*lines, f"gallery of {len(gallery)} people, {len(gallery.photographs)} photographs: {path}"])

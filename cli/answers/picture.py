@@ -59,7 +59,7 @@ def draw(crops: Image, visibility: NDArray[np.float32] | None, matches: list[Cel
     for number, match in enumerate(reversed(matches)):
         color = _COLORS[(len(matches) - 1 - number) % len(_COLORS)]
         first, second = (_center(place, cell, grid) for place, cell in enumerate((match.first, match.second)))
-        cv2.line(canvas, first, second, color, 2, cv2.LINE_AA)
+        cv2.polylines(canvas, [_arc(first, second, number)], False, color, 2, cv2.LINE_AA)
         for center in (first, second):
             cv2.circle(canvas, center, 7, color, cv2.FILLED, cv2.LINE_AA)
             cv2.circle(canvas, center, 7, _INK, 1, cv2.LINE_AA)
@@ -81,6 +81,13 @@ def _center(place: int, cell: tuple[int, int], grid: tuple[int, ...]) -> tuple[i
     left, top = _corner(place)
     (row, column), (rows, columns) = cell, grid
     return left + round((column + 0.5) * _SIDE / columns), top + round((row + 0.5) * _SIDE / rows)
+
+
+def _arc(first: tuple[int, int], second: tuple[int, int], number: int) -> NDArray[np.int32]:
+    """Return the points of a line that bows by its number: matches in one row do not hide each other."""
+    along = np.linspace(0, 1, 33)[:, None]
+    bow = np.array([0, 12 * (number + 1) * (-1) ** number])
+    return np.round((1 - along) * first + along * second + 4 * along * (1 - along) * bow).astype(np.int32)
 
 
 def _caption(canvas: Image, captions: list[str], verdict: str) -> None:

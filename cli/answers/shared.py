@@ -45,21 +45,43 @@ def choose_aligner(
     """
     from models import AS_GIVEN, Alignment, aligner
 
-    if options.align == "no" or (options.align == "auto" and recorded and recorded.detector == AS_GIVEN.detector):
+    if options.align == "no" or (options.align == "auto" and not _is_to_align(options, photographs, recorded)):
         return AS_GIVEN
-    if options.align == "auto" and recorded is None:
-        from datasets.photos.people import MAX_OFF, look_at
-        from models import open_detector
-
-        sample = look_at(photographs, open_detector(options.detector))
-        if not sample.num_found or sample.off <= MAX_OFF:  # of one or two photographs, too
-            _say(f"photographs are taken as aligned crops: {sample}; --align yes aligns them")
-            return AS_GIVEN
-        _say(f"photographs are aligned by {options.detector}: {sample}")
     chosen = aligner(options.detector)
     if model.alignment is not None:
         model.alignment.refuse_other(Alignment.of(chosen._asdict()))
     return chosen
+
+
+def _is_to_align(options: ModelOptions, photographs: Sequence[Path], recorded: Origin | None) -> bool:
+    """Return whether `auto` aligns; say what it rests on, where nothing is recorded.
+
+    Raises:
+        ValueError: if photographs are to be compared with what was made of crops.
+    """
+    from datasets.photos.people import MAX_OFF, detector_of_crop, look_at
+    from models import AS_GIVEN, open_detector
+
+    were_aligned = recorded is not None and recorded.detector != AS_GIVEN.detector
+    if were_aligned or not photographs:
+        return were_aligned
+    finder = open_detector(options.detector)
+    if recorded is None and all(detector_of_crop(path) == finder.name for path in photographs):
+        _say(
+            f"crops that align made by {options.detector} are taken as they are; photographs will be aligned like them"
+        )
+        return True
+    sample = look_at(photographs, finder)
+    are_photographs = sample.num_found > 0 and sample.off > MAX_OFF  # of one or two photographs, too
+    if recorded is None:
+        verdict = f"aligned by {options.detector}" if are_photographs else "taken as aligned crops"
+        _say(f"photographs are {verdict}: {sample}{'' if are_photographs else '; --align yes aligns them'}")
+    elif are_photographs:
+        raise ValueError(
+            f"the thresholds or the gallery were made of aligned crops, and these are photographs ({sample}): align"
+            " them with main.py align, or make thresholds and gallery of photographs; --align no takes them as they are"
+        )
+    return are_photographs
 
 
 def _say(line: str) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from options.command import FlagParser, as_typed, user_errors
+from options.command import FlagParser, as_typed, interruptible, user_errors
 from options.flags import Options, add_flags, flag, path_word
 from options.names import DETECTOR_HELP
 from system.files import naming
@@ -49,12 +48,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py align") -> int:
     with user_errors(prog):
         values = parser.read(argv)
         source, output = values.pop("source"), values.pop("output")
-        try:
-            with naming(output):
-                outcome = _align(source, output, AlignOptions(**values))
-        except KeyboardInterrupt:
-            sys.stderr.write(f"{prog}: interrupted; the same command goes on\n")
-            return 130
+        with naming(output), interruptible(prog):
+            outcome = _align(source, output, AlignOptions(**values))
     from datasets.photos.to_crops import summary
 
     show("\n".join(summary(outcome)))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets.counted import counted
-from options.command import FlagParser, as_typed, user_errors
+from options.command import FlagParser, as_typed, interruptible, user_errors
 from options.flags import Options, add_flags, flag, path_word
 from system.files import naming
 from system.terminal import printable, show
@@ -58,12 +57,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py convert") -> in
     with user_errors(prog):
         values = parser.read(argv)
         source, output = values.pop("source"), values.pop("output")
-        try:
-            with naming(output):
-                outcomes = _convert(source, output, ConvertOptions(**values))
-        except KeyboardInterrupt:
-            sys.stderr.write(f"{prog}: interrupted; the same command goes on\n")
-            return 130
+        with naming(output), interruptible(prog):
+            outcomes = _convert(source, output, ConvertOptions(**values))
     for outcome in outcomes:
         show(_describe(outcome))
     return int(any(outcome.num_unreadable for outcome in outcomes))

@@ -12,8 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cli.pairs.score_files import ScoredPairs
 from config import EvaluationConfig
-from datasets import Pairs
 from datasets.text_file import read_text
 from evaluation import Grouping, visible_bins
 from evaluation.scores.images import ImageScores
@@ -25,20 +25,8 @@ MAX_PAIRS = 500_000  # beyond, what nobody asked for by a flag is left out: its 
 NO_GROUP = "no group"
 
 
-class Grouped(Protocol):
-    """What is asked of a set of pairs, see `cli.pairs.image_sets.ImageSet`."""
-
-    @property
-    def pairs(self) -> Pairs:
-        """By place in the images."""
-
-    @property
-    def identities(self) -> NDArray[np.int64] | None:
-        """int64 [2N]."""
-
-    @property
-    def paths(self) -> Sequence[str]:
-        """Of the images, where they are files."""
+class Grouped(ScoredPairs, Protocol):
+    """What is asked of a set of pairs here."""
 
     @property
     def keys(self) -> Sequence[tuple[int, ...]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from datasets.faces.paths import PathTable
 from datasets.records.dataset import RecordDataset
 from datasets.records.format import RecordError
+from datasets.records.index import is_number
 
 _MAX_LINE_BYTES = 2**16
 _MAX_DIGITS = 18
@@ -64,19 +65,11 @@ def _lines(path: Path, first: int) -> Iterator[tuple[int, str]]:
 
 def _key_and_name(fields: list[bytes], key_of_line: int) -> tuple[int, bytes]:
     # Three fields with a number in the second are mxnet's form, with one in the third InsightFace's.
-    if len(fields) == 3 and not _is_number(fields[1]):
+    if len(fields) == 3 and not is_number(fields[1]):
         return key_of_line, fields[1]
     key = fields[0].strip()
     is_key = len(fields) >= 3 and key.isdigit() and len(key) <= _MAX_DIGITS
     return (int(key), fields[-1]) if is_key else (key_of_line, b"")
-
-
-def _is_number(field: bytes) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
 
 
 def _stem(path: Path, number: int, name: str) -> str:

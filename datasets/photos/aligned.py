@@ -154,8 +154,10 @@ def align_points(image: Image, points: Array, size: int = IMAGE_SIZE) -> Aligned
     )
     if fault := align.fit_fault(points, matrix, size):
         return result._replace(status=DEGENERATE, reason=fault)
-    if inside < MIN_INSIDE or not _all_within(points, image):
+    if inside < MIN_INSIDE:
         return result._replace(status=CUT, reason=f"the face is cut by the border: {inside:.0%} of its crop is there")
+    if not _all_within(points, image):
+        return result._replace(status=CUT, reason="the face is cut by the border: not all of its five points are there")
     return result._replace(crop=align.warp(image, matrix, size))
 
 

@@ -31,6 +31,7 @@ SAMPLE = 24
 MAX_OFF = 10.0
 _MIN_FOUND = 1 / 3  # of the sample: with fewer faces found nothing can be said
 Accept: TypeAlias = Callable[[Mapping[str, object]], None]
+_DEPTH = 3  # folders above a crop in which its note is looked for
 _WAIT = 1.0  # seconds between two looks whether another rank is done
 
 
@@ -84,8 +85,9 @@ class Sample(NamedTuple):
         seen = f"{self.num_found} of {counted(self.num_images, 'image')} looked at have a face that is found"
         if not self.num_found:
             return seen
-        where = "not square" if np.isinf(self.off) else f"{self.off:.1f} pixels of 112 off the template in the median"
-        return f"{seen}, {where}"
+        if np.isinf(self.off):
+            return f"{seen}, most of them in images that are not square"
+        return f"{seen}, {self.off:.1f} pixels of 112 off the template in the median"
 
 
 def open_people(
@@ -196,3 +198,15 @@ def _read_record(root: Path) -> People | None:
             f" align again with --size {IMAGE_SIZE}"
         )
     return People(root, f"aligned by {detector}, crops of {size} x {size}", detector, size)
+
+
+def detector_of_crop(path: Path) -> str | None:
+    """Return by which detector `main.py align` cut out a file, None of any other file.
+
+    Raises:
+        ValueError: if the note that it left there is damaged, or the crops have another template than networks here.
+    """
+    for folder in path.absolute().parents[:_DEPTH]:
+        if made := _read_record(folder):
+            return made.detector
+    return None

@@ -182,7 +182,7 @@ def _list_lines(path: Path, first: int) -> Iterator[tuple[int, int]]:
                 continue
             fields = line.split(b"\t")
             try:
-                if _is_number(fields[1]):
+                if is_number(fields[1]):
                     yield _whole(fields[0]), _whole(fields[1])
                 else:
                     yield number - 1 + first, _whole(fields[2])
@@ -191,7 +191,8 @@ def _list_lines(path: Path, first: int) -> Iterator[tuple[int, int]]:
                 raise RecordError(path, f"line {number}", reason) from error
 
 
-def _is_number(field: bytes) -> bool:
+def is_number(field: bytes) -> bool:
+    """Return whether a field of a list is a number."""
     try:
         float(field)
     except ValueError:

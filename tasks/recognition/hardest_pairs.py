@@ -20,7 +20,7 @@ from evaluation import Description
 from evaluation.protocols.hardest import hardest
 from evaluation.report.results import Results
 from evaluation.run import CONDITIONS, PairSource, SetResults
-from qaconv import QAConv
+from qaconv import QAConv, mutual_cells
 from system.files import atomic_write
 
 NUM_PAIRS = 6  # of a kind under a condition
@@ -134,7 +134,7 @@ def _look_at(
     cells = None
     if look.matcher is not None:
         visibilities = () if seen is None else (seen[::2], seen[1::2])
-        cells = [side.cpu().numpy() for side in look.matcher.best_cells(maps[::2], maps[1::2], *visibilities)]
+        cells = look.matcher.best_cells(maps[::2], maps[1::2], *visibilities)
     shown = None if seen is None else np.asarray(seen.double().cpu())[:, 0].round(3)
     return [
         (
@@ -142,7 +142,7 @@ def _look_at(
                 "place": place,
                 "cells": list(maps.shape[2:]),
                 "visibility": None if shown is None else shown[2 * pair : 2 * pair + 2].tolist(),
-                "matches": None if cells is None else mutual(*(side[pair] for side in cells)),
+                "matches": None if cells is None else _matches(*(side[pair] for side in cells)),
             },
             images[pair],
         )
@@ -150,18 +150,8 @@ def _look_at(
     ]
 
 
-def mutual(
-    of_a: NDArray[np.int64], of_b: NDArray[np.int64], cosines: NDArray[np.floating]
-) -> list[tuple[int, int, float]]:
-    """Return (cell of a, cell of b, cosine) of cells that are each other's best, the most alike first.
-
-    Args:
-        of_a, of_b, cosines: [h*w] each, of one pair, as `QAConv.best_cells` gives them.
-    """
-    chosen = [cell for cell in np.argsort(-cosines, kind="stable").tolist() if of_b[of_a[cell]] == cell]
-    return [
-        (cell, int(of_a[cell]), round(float(cosines[cell]), 4)) for cell in chosen[:MAX_MATCHES] if cosines[cell] > 0
-    ]
+def _matches(of_a: Tensor, of_b: Tensor, cosines: Tensor) -> list[tuple[int, int, float]]:
+    return [(a, b, round(cosine, 4)) for a, b, cosine in mutual_cells(of_a, of_b, cosines, MAX_MATCHES)]
 
 
 def _write(folder: Path, pair: NDArray[np.uint8]) -> str:

@@ -97,7 +97,9 @@ def test_interrupted_it_says_how_to_go_on(folder, tmp_path, monkeypatch, capsys)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("datasets.photos.to_crops.decode_image", interrupt)
-    assert align.main([str(folder / "in"), str(tmp_path / "out")]) == 130
+    with pytest.raises(SystemExit) as stop:
+        align.main([str(folder / "in"), str(tmp_path / "out")])
+    assert stop.value.code == 130
     assert capsys.readouterr().err == "main.py align: interrupted; the same command goes on\n"
     assert list(tmp_path.iterdir()) == []
 

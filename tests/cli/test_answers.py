@@ -5,12 +5,13 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from photographs import background, faces, place
+from photographs import background, faces, place, write
 from portraits import load_model, write_model, write_people
 from programs import program, refusal
 from untrained import write_checkpoint
 
 from cli.answers import calibrate, enrol, identify, verify
+from cli.data import align
 from models import AS_GIVEN, Calibration, Gallery, portraits, split_pairs
 from options.answers import SCORES, CalibrateOptions
 
@@ -223,6 +224,11 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(capsys, people, pair, 
         ("nothing to do", enrol, [tmp_path / "g.npz", *flags]),
         ("no such gallery", enrol, [tmp_path / "g.npz", *flags, "--remove", "p0"]),
         ("nobody of the name 'x'", enrol, [gallery, *flags, "--remove", "x"]),
+        (
+            "24 pairs of different people in a half resolve none of the FARs",
+            calibrate,
+            [people, *flags, "--fars", "1e-3"],
+        ),
         ("--fars needs at least one rate", calibrate, [people, *flags, "--fars", "none"]),
         ("--far must be in", verify, [*pair, *flags, "--far", "0"]),
         ("No such file", identify, [tmp_path / "g.npz", pair[0], *flags]),
@@ -271,3 +277,34 @@ def test_photographs_are_aligned_unless_told_otherwise(capsys, photographs, bare
     assert "template" in line and "as given" in line
     wrong = ("--align", "yes", "--detector", tmp_path / "nothing.onnx")
     assert "nothing.onnx" in refusal(capsys, verify.main, *pair, *flags, *wrong)
+
+
+def test_crops_of_align_and_photographs_go_together_and_other_crops_do_not(capsys, photographs, bare, people, tmp_path):
+    crops, flags = tmp_path / "crops", ("--model_path", bare)
+    run(align, photographs, crops)
+    run(enrol, tmp_path / "g.npz", crops, *flags)
+    assert "crops that align made by mtcnn are taken as they are" in capsys.readouterr().err
+    probe = photographs / "p0" / "0.png"
+    by_photograph, by_crop = (
+        said(capsys, identify, tmp_path / "g.npz", path, *flags).split(": ", 1)[1]
+        for path in (probe, crops / "p0/0.png")
+    )
+    assert by_photograph == by_crop and "photograph of the gallery itself (p0/0.png of p0)" in by_crop
+    run(enrol, tmp_path / "other.npz", people, *flags, "--align", "no")
+    line = refusal(capsys, identify.main, tmp_path / "other.npz", probe, *flags)
+    assert "were made of aligned crops, and these are photographs" in line
+    run(identify, tmp_path / "other.npz", people / "p0" / "0.png", *flags)
+
+
+def test_which_of_several_faces_is_taken_is_said(capsys, photographs, bare, people, tmp_path):
+    canvas = background(np.random.default_rng(0), (240, 480)).copy()
+    place(faces()[0], canvas, scale=1.6, center=(300, 120))
+    place(faces()[1], canvas, center=(90, 120))
+    group = write(tmp_path / "group" / "p0" / "0.png", canvas)
+    flags, words = ("--model_path", bare), f"{group}: 2 faces; the large one near the center is taken"
+    text = said(capsys, verify, group, photographs / "p0" / "0.png", *flags, "--impostors", people, "--align", "yes")
+    assert text.endswith(f"\n{words}\n")
+    gallery = tmp_path / "g.npz"
+    text = said(capsys, enrol, gallery, tmp_path / "group", *flags, "--align", "yes")
+    assert f"several faces in 1 photograph; the first: {words}" in text
+    assert words in said(capsys, identify, gallery, group, *flags)

@@ -70,6 +70,21 @@ def test_the_words_say_what_the_threshold_was_calibrated_for(model, pair, calibr
     assert "visible share of the faces: " in text and text.count("%") > 6
 
 
+@pytest.mark.parametrize(
+    ("shifts", "words"),
+    [
+        ({0.5: -1, 0.1: -1}, "10 % is the lowest of the rates calibrated"),
+        ({0.5: -1, 0.1: 1}, "50 % is the lowest of the rates calibrated"),
+        ({0.5: 1, 0.1: 2}, "accepted at none of the rates calibrated, up to 50 %"),
+    ],
+)
+def test_how_near_a_yes_or_a_no_is_told_by_the_rates_passed(model, pair, calibration, shifts, words):
+    value = model.verify(*pair, calibration).value
+    points = tuple(point._replace(threshold=value + shifts[point.far]) for point in calibration.points)
+    answer = model.verify(*pair, replace(calibration, points=points))
+    assert words in str(answer) and answer.point.far == 0.1 and answer.same is (shifts[0.1] < 0)
+
+
 def test_without_calibration_it_is_a_rank_and_neither_yes_nor_no(model, pair, impostors):
     answer = model.verify(*pair, impostors=impostors)
     assert answer.same is None and answer.threshold is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -68,6 +68,18 @@ def occlude(image: Image, rng: np.random.Generator, names: Sequence[str]) -> Vie
         )
     check_occluders(names, "occlude")
     return _draw_one(rng, names)(image, rng)
+
+
+def occlude_all(images: Image, rngs: Iterable[np.random.Generator], names: Sequence[str]) -> tuple[Image, Image]:
+    """Return images uint8 [N, 112, 112, 3] behind an occluder each, as `occlude`, and what is visible, [N, 112, 112].
+
+    Args:
+        images: N >= 1.
+        rngs: one for each image, whose occluder follows it alone.
+        names: as of `occlude`, which says what is raised.
+    """
+    views = [occlude(image, rng, names) for image, rng in zip(images, rngs, strict=True)]
+    return np.stack([view.image for view in views]), np.stack([view.visibility for view in views])
 
 
 def occlude_in_place(view: View, rng: np.random.Generator, names: Sequence[str]) -> None:

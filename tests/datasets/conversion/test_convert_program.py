@@ -131,7 +131,9 @@ def test_interrupted_by_hand_it_says_how_to_go_on(folder, tmp_path, monkeypatch,
 
     with monkeypatch.context() as patch:
         patch.setattr("datasets.conversion.encoding.decode_payload", interrupt)
-        assert main([str(folder), str(tmp_path / "rec"), "--to", "records"]) == 130
+        with pytest.raises(SystemExit) as stop:
+            main([str(folder), str(tmp_path / "rec"), "--to", "records"])
+    assert stop.value.code == 130
     assert capsys.readouterr().err == "main.py convert: interrupted; the same command goes on\n"
     shutil.rmtree(folder / "person 3")
     assert main([str(folder), str(tmp_path / "rec"), "--to", "records"]) == 0
