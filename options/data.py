@@ -44,8 +44,8 @@ class DataOptions(Options):
         False, "the training data are a RecordIO file, train.rec with train.idx, as InsightFace's"
     )
     data_format: str | None = flag(
-        None, "how the training images lie: a folder for each identity, or records; else as --use_mxrecord says",
-        choices=SOURCES,
+        None, "how the training images lie: a folder for each identity, records, or the arrays that convert wrote; else"
+        " as --use_mxrecord says", choices=SOURCES,
     )  # fmt: skip
     train_data_subset: str | None = flag(
         None, "file of the positions of the images to train on; identities with fewer than 5 of them drop out",

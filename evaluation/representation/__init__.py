@@ -1,0 +1,1 @@
+"""How much labelled people can be told apart by embeddings that nobody trains any more."""
