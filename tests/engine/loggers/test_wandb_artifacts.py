@@ -84,7 +84,7 @@ def train(folder, run, contents=(b"1", b"2"), loggers=None):
 def test_new_checkpoints_are_uploaded_and_their_copies_go(tmp_path, monkeypatch):
     run = FakeRun()
     train(tmp_path, run)
-    assert sorted(run.uploads[-2:] if len(run.uploads) == 2 else run.uploads) in (
+    assert sorted(run.uploads) in (
         [("abc-best", "best.ckpt", b"1"), ("abc-last", "last.ckpt", b"1"), ("abc-last", "last.ckpt", b"2")],
         [("abc-best", "best.ckpt", b"1"), ("abc-last", "last.ckpt", b"2")],  # the newer one came before its turn
     )
@@ -101,7 +101,7 @@ def test_failed_uploads_are_tried_again_with_growing_waits(tmp_path, waits, capl
     run = FakeRun([OSError("connection reset"), TimeoutError(), None])
     train(tmp_path, run, [b"1"])
     assert waits == [2.0, 4.0] and run.present.count("best.ckpt") == 3
-    assert "best.ckpt was not uploaded" not in caplog.text or "connection reset" in caplog.text
+    assert "was not uploaded (connection reset); trying again in 2 s" in caplog.text
     assert not (tmp_path / "wandb_upload").exists()
 
 

@@ -117,7 +117,7 @@ def test_the_program_tells_and_compares(tmp_path, capsys):
 
 
 def test_what_cannot_be_probed_is_one_line(tmp_path, capsys):
-    embeddings, labels = clouds(4, 3, 0.1)
+    embeddings = clouds(4, 3, 0.1)[0]
     unlabeled = write_folder(tmp_path / "unlabeled", embeddings, None)
     singles = write_folder(tmp_path / "singles", embeddings, np.arange(12))
     assert "nobody says who is who" in refusal(capsys, probe.main, unlabeled)

@@ -162,9 +162,11 @@ def test_ranks_share_the_work_and_mend_what_is_not_whole(folder, model_path, tmp
     def noted(self, batch, rows):
         rank = int(threading.current_thread().name)
         by_rank[rank].append(batch)
+        if (rank, batch) == (2, 5):  # its rows are lost after the mark is on the disk
+            mark = self._mark(rows)
+            self._mark = lambda rows: mark
+            rows = rows._replace(norms=2 * rows.norms)
         write(self, batch, rows)
-        if batch == 5 and by_rank[rank].count(5) == 1:  # of the last rank: a bit is lost
-            self._write("norms.npy", len(self.header("norms.npy")) + 44, b"\0\0")
 
     monkeypatch.setattr(RowFiles, "write", noted)
     monkeypatch.setattr(embedding, "_WAIT_SECONDS", 0.01)
@@ -177,7 +179,7 @@ def test_ranks_share_the_work_and_mend_what_is_not_whole(folder, model_path, tmp
         rank.start()
     for rank in ranks:
         rank.join(60)
-    assert by_rank == {0: [0, 1, 5], 1: [2, 3], 2: [4, 5]} or by_rank == {0: [0, 1], 1: [2, 3], 2: [4, 5]}
+    assert by_rank == {0: [0, 1, 5], 1: [2, 3], 2: [4, 5]}
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
 
 
@@ -187,8 +189,8 @@ def test_other_weights_other_images_and_a_full_disk_are_one_line(folder, model_p
     def refused(*more, model=model_path, source=folder):
         return refusal(capsys, lambda words: run(source, out, model, *words), *more)
 
-    with full_disk(300):
-        assert "embeddings.npy: File too large" in refused()
+    with full_disk(600):
+        assert "embeddings.npy: File too large" in refused("--dtype", "float32")
     with monkeypatch.context() as patch:
         patch.setattr(embedding.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
         assert "12 embeddings need 0.00 GB, and its disk has 0.00 GB free" in refused()
