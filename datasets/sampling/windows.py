@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from datasets.arrays.dataset import ArrayDataset
 from datasets.sample import FaceDataset
 from datasets.sampling.samplers import PlannedSampler, PlanSummary, ShuffleBatchSampler, check_sizes
+from datasets.subset import Subset
 
 WINDOW = 2**15
 _WINDOW_STREAM = (0, 6)
@@ -22,7 +23,7 @@ class WindowBatchSampler(PlannedSampler):
 
     Args:
         num_images: of the cache.
-        shard_images: of every shard but the last.
+        shards: images of every shard but the last, or the first place of each shard, int64 ascending from 0.
         batch_size: images over all ranks, divisible by world_size.
         seed: >= 0; the plan depends on (seed, epoch) alone.
         rank, world_size: which part of each batch to yield.
@@ -34,7 +35,7 @@ class WindowBatchSampler(PlannedSampler):
     def __init__(
         self,
         num_images: int,
-        shard_images: int,
+        shards: int | NDArray[np.int64],
         batch_size: int,
         seed: int = 0,
         rank: int = 0,
@@ -46,7 +47,7 @@ class WindowBatchSampler(PlannedSampler):
         if num_images < batch_size:
             raise ValueError(f"WindowBatchSampler: a batch of {batch_size} needs as many images, got {num_images}")
         self._num_images = num_images
-        self._shard_images = shard_images
+        self._starts = np.arange(0, num_images, shards) if isinstance(shards, int) else shards
         self._window = window
 
     def __len__(self) -> int:
@@ -54,8 +55,7 @@ class WindowBatchSampler(PlannedSampler):
 
     def _plan(self) -> NDArray[np.int64]:
         rng = np.random.default_rng((self.seed, self.epoch, *_WINDOW_STREAM))
-        starts = np.arange(0, self._num_images, self._shard_images)
-        ends = np.minimum(starts + self._shard_images, self._num_images)
+        starts, ends = self._starts, np.append(self._starts[1:], self._num_images)
         rows = np.concatenate([np.arange(starts[shard], ends[shard]) for shard in rng.permutation(len(starts))])
         for start in range(0, len(rows), self._window):
             rng.shuffle(rows[start : start + self._window])
@@ -70,8 +70,12 @@ class WindowBatchSampler(PlannedSampler):
 def shuffled_batches(
     dataset: FaceDataset, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
 ) -> PlannedSampler:
-    """Return the sampler of images at random: over windows for a cache of decoded images, else over all of them."""
-    if isinstance(dataset, ArrayDataset):
-        dataset.read_by_blocks()
-        return WindowBatchSampler(len(dataset), dataset.shard_images, batch_size, seed, rank, world_size)
-    return ShuffleBatchSampler(len(dataset), batch_size, seed, rank, world_size)
+    """Return the sampler of images at random: over windows for (a part of) a cache, else over all."""
+    whole = dataset.dataset if isinstance(dataset, Subset) else dataset
+    if not isinstance(whole, ArrayDataset):
+        return ShuffleBatchSampler(len(dataset), batch_size, seed, rank, world_size)
+    whole.read_by_blocks()
+    starts = np.arange(0, len(whole), whole.shard_images)
+    if isinstance(dataset, Subset):  # its images keep their order
+        starts = np.searchsorted(dataset.indices, starts)
+    return WindowBatchSampler(len(dataset), starts, batch_size, seed, rank, world_size)

@@ -12,9 +12,12 @@ from full_disk import full_disk
 from programs import refusal
 
 from cli.data import convert
+from config import get_args
+from data import FaceDataModule
 from datasets import ArrayDataset, ImageFolderDataset, RecordDataset, UnreadableImageError
 from datasets.arrays import shards
 from datasets.conversion import to_arrays, workspace
+from datasets.sampling.windows import WindowBatchSampler
 from datasets.synthetic.prepare import render_identities
 
 HOSTILE = "<b>\x1b[31m,\n.png"
@@ -168,3 +171,21 @@ def test_blocks_are_read_once_and_give_the_same_images(folder, tmp_path, monkeyp
         assert np.array_equal(blocks.read(index), plain.read(index))
     if not asks:  # else it depends on the system
         assert sum(len(images) for _, _, images in reads if images.ndim == 4) == 40
+
+
+def test_a_cache_trains_as_a_folder_does_and_shuffles_over_windows(folder, tmp_path):
+    make(folder, tmp_path / "out")
+    words = ["--data_root", tmp_path / "out", "--data_format", "arrays", "--sampler", "shuffle", "--batch_size", 8]
+    words += ["--val_identities", 0.4, "--num_workers", 0, "--arch", "ir_tiny"]
+    data = FaceDataModule(get_args([str(word) for word in words]))
+    data.setup()
+    assert data.train_dataset.labels.max() == 2 and data.benchmarks[0].name == "own"
+    sampler = data.build_sampler(rank=0)
+    assert isinstance(sampler, WindowBatchSampler) and len(sampler) == 3
+    # The held-out people leave gaps; each shard keeps its own images.
+    starts = [int((data.train_dataset.indices < bound).sum()) for bound in (0, 16, 32)]
+    assert sampler._starts.tolist() == starts and data.train_dataset.dataset._shards.by_blocks
+    batch = next(iter(data.train_dataloader()))
+    assert batch.image.shape == (8, 112, 112, 3)
+    with pytest.raises(ValueError, match=r"--data_format arrays reads it"):
+        ImageFolderDataset(tmp_path / "out")

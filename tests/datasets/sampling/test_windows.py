@@ -5,14 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.sampling.samplers import ShuffleBatchSampler
-from datasets.sampling.windows import WindowBatchSampler, shuffled_batches
+from datasets.sampling.windows import WindowBatchSampler
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(12, 300), st.integers(1, 64), st.integers(1, 80), st.sampled_from([1, 2, 3, 4]), st.integers(0, 3))
 def test_every_image_comes_once_near_its_neighbors_on_any_ranks_and_after_a_resume(num, shard, window, ranks, epoch):
-    options = {"num_images": num, "shard_images": shard, "batch_size": 12, "seed": 3, "window": window}
+    options = {"num_images": num, "shards": shard, "batch_size": 12, "seed": 3, "window": window}
     whole = WindowBatchSampler(**options)
     whole.set_epoch(epoch)
     plan = whole.plan()
@@ -34,7 +33,7 @@ def test_every_image_comes_once_near_its_neighbors_on_any_ranks_and_after_a_resu
 
 
 def test_epochs_have_other_windows_and_other_orders():
-    sampler = WindowBatchSampler(num_images=4096, shard_images=256, batch_size=64, window=1024)
+    sampler = WindowBatchSampler(num_images=4096, shards=256, batch_size=64, window=1024)
     plans = []
     for epoch in range(2):
         sampler.set_epoch(epoch)
@@ -43,11 +42,4 @@ def test_epochs_have_other_windows_and_other_orders():
     assert windows[0].isdisjoint(windows[1])
     assert (plans[0][1:] - plans[0][:-1] == 1).mean() < 0.02
     with pytest.raises(ValueError, match="a batch of 64 needs as many images, got 63"):
-        WindowBatchSampler(num_images=63, shard_images=16, batch_size=64)
-
-
-def test_a_cache_is_read_over_windows_and_anything_else_over_all(tmp_path):
-    class Faces(list):
-        pass
-
-    assert isinstance(shuffled_batches(Faces(range(9)), 4), ShuffleBatchSampler)
+        WindowBatchSampler(num_images=63, shards=16, batch_size=64)

@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +15,7 @@ import torch
 from converted_faces import contents, write_face
 from full_disk import full_disk
 from portraits import write_model
-from programs import refusal
+from programs import ROOT, refusal
 
 import models
 from cli.data import convert
@@ -110,8 +114,8 @@ def test_every_source_gives_the_embeddings_of_its_images(folder, model_path, tmp
     images = np.stack([ImageFolderDataset(people).read(index) for index in range(8)])
     convert.main([str(people), str(tmp_path / "rec"), "--to", "records"])
     convert.main([str(people), str(tmp_path / "arrays"), "--to", "arrays"])
-    identities = np.repeat([5, 9], 4)
-    save_benchmark(Benchmark(images, np.ones(4, bool), "own", identities=identities), tmp_path / "sets")
+    identities = np.array([5, 5, 5, 5, 9, 7, 9, 7])
+    save_benchmark(Benchmark(images, np.arange(4) < 2, "own", identities=identities), tmp_path / "sets")
     expected = described(model_path, images)[0].astype(np.float16)
     found = {}
     for name in ("people", "flat", "rec", "arrays", "sets"):
@@ -123,7 +127,8 @@ def test_every_source_gives_the_embeddings_of_its_images(folder, model_path, tmp
     # Other images in a batch may change the last digits.
     assert np.allclose(found["arrays"].embeddings, expected[order], atol=2e-3)
     assert found["flat"].labels is None and not (tmp_path / "flat-out/labels.npy").exists()
-    assert found["sets"].labels.tolist() == [0] * 4 + [1] * 4 == found["rec"].labels.tolist()
+    assert found["sets"].labels.tolist() == [0, 0, 0, 0, 2, 1, 2, 1]
+    assert found["rec"].labels.tolist() == [0] * 4 + [1] * 4 == found["people"].labels.tolist()
     assert found["arrays"].labels.tolist() == [int(place >= 4) for place in order]
 
 
@@ -213,8 +218,8 @@ def test_other_weights_other_images_and_a_full_disk_are_one_line(folder, model_p
 
 
 def write_flat_set(tmp_path):
-    images = render_identities("embed", 1, 2)[0]
-    save_benchmark(Benchmark(images, np.ones(1, bool), "own"), tmp_path / "sets")
+    images = render_identities("embed", 2, 4)[0]
+    save_benchmark(Benchmark(images, np.arange(4) < 2, "own"), tmp_path / "sets")
     return tmp_path / "sets"
 
 
@@ -252,3 +257,24 @@ def test_parquet_holds_the_same(folder, model_path, tmp_path, dtype):
     assert np.array_equal(plain.embeddings, table.embeddings) and table.embeddings.dtype == dtype
     assert np.array_equal(plain.norms, table.norms) and np.array_equal(plain.labels, table.labels)
     assert sorted(path.name for path in (tmp_path / "parquet").iterdir()) == ["embeddings.json", "embeddings.parquet"]
+
+
+@pytest.mark.slow
+def test_two_ranks_that_are_killed_and_one_that_goes_on_give_the_same_bits(folder, model_path, tmp_path):
+    run(folder, tmp_path / "whole", model_path, "--batch-size", "1")
+    words = ["embed", folder, tmp_path / "out", "--model-path", model_path, "--align", "no", "--gpus", "0"]
+    words += ["--batch-size", "1", "--threads", str(torch.get_num_threads())]
+    torchrun = {**os.environ, "TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    command = [sys.executable, str(ROOT / "main.py"), *map(str, words)]
+    ranks = [subprocess.Popen(command, env={**torchrun, "RANK": str(rank)}) for rank in range(2)]
+    marks, end = tmp_path / ".out.converting/marks.bin", time.monotonic() + 200
+    while not (marks.exists() and any(marks.read_bytes())) and ranks[0].poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    for rank in ranks:
+        rank.kill()
+        rank.wait()
+    assert subprocess.run(command, check=False, timeout=250).returncode == 1
+    whole, out = contents(tmp_path / "whole"), contents(tmp_path / "out")
+    assert {name: data for name, data in out.items() if name != "embeddings.json"} == {
+        name: data for name, data in whole.items() if name != "embeddings.json"
+    }
