@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -262,7 +262,7 @@ class _Work:
             self._rows.write(batch, self._described(self._source.read(*self._rows.span(batch))))
 
     @torch.inference_mode()
-    def _described(self, found: list[Crop | Unreadable]) -> Rows:
+    def _described(self, found: Sequence[Crop | Unreadable]) -> Rows:
         model = self._encoder.model
         is_read = np.array([not isinstance(image, Unreadable) for image in found])
         blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)  # the batch keeps its shape, and so its bits

@@ -130,7 +130,9 @@ class SetImages:
     def __init__(self, benchmark: Benchmark) -> None:
         self._benchmark = benchmark
         people = benchmark.identities
-        self.labels = None if people is None else np.unique(people, return_inverse=True)[1].astype(np.int64)
+        self.labels: NDArray[np.int64] | None = (
+            None if people is None else np.unique(people, return_inverse=True)[1].astype(np.int64)
+        )
 
     def __len__(self) -> int:
         return len(self._benchmark.images)
