@@ -3,7 +3,7 @@
 PYTHON ?= python3
 JOBS ?= 2
 TRITON := triton==3.7.1
-EXTRAS := pillow-heif==1.8.1 tensorboardX==2.6.5 faiss-cpu==1.15.1
+EXTRAS := pillow-heif==1.8.1 tensorboardX==2.6.5 faiss-cpu==1.15.1 pyarrow==26.0.1
 
 VENV := .venv
 PY := $(VENV)/bin/python

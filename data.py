@@ -29,7 +29,6 @@ from datasets import (
     PlannedBatches,
     PlannedSampler,
     Sample,
-    ShuffleBatchSampler,
     TrainingView,
     UnreadableImageError,
     cache_benchmark,
@@ -44,6 +43,7 @@ from datasets import (
 from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
 from datasets.cohort import Cohort, draw_cohort
 from datasets.photos.people import People, open_people
+from datasets.sampling.windows import shuffled_batches
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.module import TrainingData
 from engine.signals import start_worker
@@ -323,7 +323,7 @@ class FaceDataModule(TrainingData):
         if config.sampler == "graph":
             return GraphBatchSampler(labels, config.batch_size, **sharding)
         if config.sampler == "shuffle":
-            return ShuffleBatchSampler(len(labels), config.batch_size, **sharding)
+            return shuffled_batches(self.train_dataset, config.batch_size, **sharding)
         return PKBatchSampler(labels, config.batch_size, epoch_by=config.epoch_by, **sharding)
 
     def facts(self) -> dict[str, object]:

@@ -31,6 +31,8 @@ PROGRAMS = {
     "enrol": Program("put people into a gallery, or take them out", "cli.answers.enrol"),
     "identify": Program("look photographs up in a gallery", "cli.answers.identify"),
     "cluster": Program("guess which images of a set show one person, from their embeddings", "cli.data.cluster"),
+    "embed": Program("embed a whole data set into a folder", "cli.embedding.embed"),
+    "probe": Program("judge embeddings by a linear probe and by nearest neighbors", "cli.embedding.probe"),
     "check": Program("say what is in a data set and what looks wrong with it", "cli.data.check"),
     "convert": Program("turn a data set from one format into another", "cli.data.convert"),
     "align": Program("find the face in photographs and cut it out as recognizers expect it", "cli.data.align"),

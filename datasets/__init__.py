@@ -15,6 +15,7 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))
 os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 if TYPE_CHECKING:
+    from datasets.arrays.dataset import ArrayDataset
     from datasets.benchmarks.benchmark import BENCHMARKS, Benchmark, find_benchmarks, load_benchmark, save_benchmark
     from datasets.benchmarks.cache import cache_benchmark, cache_folder
     from datasets.benchmarks.janus import TemplateSet, open_janus
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 # The names above, by module; a test compares them.
 _MODULES = {
+    "arrays.dataset": ("ArrayDataset",),
     "faces.alignment": ("Alignment", "check_alignment", "warn_of_unaligned"),
     "benchmarks.benchmark": ("BENCHMARKS", "Benchmark", "find_benchmarks", "load_benchmark", "save_benchmark"),
     "benchmarks.cache": ("cache_benchmark", "cache_folder"),
@@ -81,6 +83,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "BENCHMARKS",
     "Alignment",
+    "ArrayDataset",
     "Benchmark",
     "FaceDataset",
     "GraphBatchSampler",

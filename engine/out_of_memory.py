@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from system.cgroups import group_values
+from system.memory import group_limits
 
 IMAGE_BYTES = 3 * 112 * 112 * 4  # of a batch, as the model takes it
 _ON_THE_HOST = ("can't allocate memory", "Cannot allocate memory")  # torch has no type of error for it
@@ -56,13 +56,7 @@ def available_memory() -> float | None:
         limits = [1024.0 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0))]
     except (OSError, ValueError, LookupError):
         return None  # another system
-    return min([*limits, *_group_limits()])
-
-
-def _group_limits() -> Iterator[float]:
-    for words in group_values("memory", ("memory.limit_in_bytes",), "memory.max"):
-        if len(words) == 1 and words[0].isdecimal():  # not "max"
-            yield float(words[0])
+    return min([*limits, *group_limits()])
 
 
 def _gigabytes(size: float) -> str:

@@ -43,7 +43,7 @@ SIDE_FILES = (
     *("config.json", "command.txt", "environment.json", "run.log"),
     *("metrics.csv", "incidents.jsonl", "unreadable.txt", "heartbeat.json", "wandb_id.txt"),
 )
-SIDE_FOLDERS = ("report", "tensorboard", "wandb")
+SIDE_FOLDERS = ("report", "tensorboard", "wandb", "wandb_upload")
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 LOG_TIME = "%H:%M:%S"
 RECORDED_PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "opencv-python-headless", "scikit-learn")

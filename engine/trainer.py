@@ -35,6 +35,7 @@ from engine.files import WriteFailures
 from engine.internals import leave_signals_alone
 from engine.loggers.metrics_logger import MetricsLogger
 from engine.loggers.tensorboard_logger import TensorBoardLogger
+from engine.loggers.wandb_artifacts import WandbArtifacts
 from engine.loggers.wandb_run import WandbIdentity, start_wandb
 from engine.signals import StopSignals
 from options.engine import EngineOptions
@@ -128,6 +129,8 @@ def _callbacks(
         return callbacks
     if options.heartbeat_seconds:
         callbacks.append(Heartbeat(folder, options.heartbeat_seconds, failures))
+    if options.wandb_artifacts:
+        callbacks.append(WandbArtifacts(folder, failures))
     keep_every = 1 if options.save_all_models else options.keep_every_n_epochs
     if options.monitor != NO_METRIC:
         name = Path(BEST).stem

@@ -4,6 +4,8 @@ from models.alignment import Alignment, NoFaceError, align_photograph, aligner
 from models.answers import Answer, Impostors
 from models.calibration import Calibration, Point, calibrate
 from models.detectors import DetectorChoice, open_detector
+from models.embedding.embed import EmbedJob, Encoder, embed
+from models.embedding.folder import Embeddings, read_embeddings
 from models.face_model import FaceModel, FaceScores, build_matcher, build_occlusion_head, describe
 from models.gallery import Candidate, Found, Gallery
 from models.loading import DamagedCheckpointError, load
@@ -12,7 +14,7 @@ from models.split_pairs import Plan
 
 __all__ = [
     "AS_GIVEN", "Aligner", "Alignment", "Answer", "Calibration", "Candidate", "DamagedCheckpointError",
-    "DetectorChoice", "FaceModel", "FaceScores", "Found", "Gallery", "Impostors", "NoFaceError", "Plan", "Point",
-    "align_photograph", "aligner", "build_matcher", "build_occlusion_head", "calibrate", "describe", "load",
-    "open_detector",
+    "DetectorChoice", "EmbedJob", "Embeddings", "Encoder", "FaceModel", "FaceScores", "Found", "Gallery", "Impostors",
+    "NoFaceError", "Plan", "Point", "align_photograph", "aligner", "build_matcher", "build_occlusion_head", "calibrate",
+    "describe", "embed", "load", "open_detector", "read_embeddings",
 ]  # fmt: skip

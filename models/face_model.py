@@ -92,6 +92,7 @@ class FaceModel(nn.Module):
         fusion_statistics: how scores are combined; None: they are not.
     Attributes:
         normalization: what scores mean at what can be seen; None in older checkpoints: `fusion_statistics` combines.
+        arch: what the backbone is called.
         head_name: the margin head that the embedding was trained with; "not known" of foreign weights.
         alignment: how the photographs of its training became crops; None where it is not known, as of foreign weights.
     """
@@ -105,6 +106,7 @@ class FaceModel(nn.Module):
         self.occlusion_head = build_occlusion_head(options, self.model) if with_parts else None
         self.fusion_statistics = fusion_statistics
         self.normalization: ScoreNormalization | None = None
+        self.arch = options.arch
         self.head_name = options.head if with_parts else "not known"
         self.alignment: Alignment | None = None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it

@@ -33,6 +33,7 @@ PAIRWISE_REDUCTIONS = {
 SOURCES = {
     "folder": "datasets.faces.image_folder:ImageFolderDataset",
     "records": "datasets.records.dataset:RecordDataset",
+    "arrays": "datasets.arrays.dataset:ArrayDataset",
 }
 SPLIT_HEADS = ("adaface", "arcface", "cosface")  # those that --partial_fc_rate can split over ranks
 OPTIMIZERS = ("sgd", "adamw")

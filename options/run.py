@@ -75,6 +75,9 @@ class SystemOptions(Options):
     wandb_project: str = flag("maskwise", "project of the W&B run", on_resume=MAY_CHANGE)
     wandb_entity: str | None = flag(None, "user or team that it belongs to; else W&B's default", on_resume=MAY_CHANGE)
     wandb_name: str | None = flag(None, "its name; else the run folder's", on_resume=MAY_CHANGE)
+    wandb_artifacts: bool = flag(
+        False, "with --wandb online, also upload checkpoints, beside the training", on_resume=MAY_CHANGE
+    )
     resume_from_checkpoint: str | None = flag(
         None, "go on with the run of this last.ckpt; auto: with the newest run of --prefix, if there is one",
         on_resume=INVOCATION,

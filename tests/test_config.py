@@ -47,6 +47,7 @@ DEFAULTS = {
     "save_all_models": False, "freeze": (), "head_only": False, "load": "all",
     "tensorboard": False,
     "wandb": "disabled", "wandb_project": "maskwise", "wandb_entity": None, "wandb_name": None,
+    "wandb_artifacts": False,
     "resume_from_checkpoint": None, "override": (), "requeue": False, "start_from_model_statedict": None,
     "evaluate": False, "check_mode": False, "fast_dev_run": False, "test_run": False,
 }  # fmt: skip
@@ -391,7 +392,7 @@ def test_what_may_change_on_resume_is_listed():
         "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
         "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "activation_checkpointing",
         "log_every_n_steps", "heartbeat_seconds",
-        "save_all_models", "tensorboard", "wandb", "wandb_project", "wandb_entity", "wandb_name",
+        "save_all_models", "tensorboard", "wandb", "wandb_project", "wandb_entity", "wandb_name", "wandb_artifacts",
         "precision", "use_16bit", "threads",
     }  # fmt: skip
     assert {name for name, kind in kinds.items() if kind == INVOCATION} == {

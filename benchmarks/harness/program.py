@@ -98,6 +98,7 @@ PROGRAMS = {
         output=Path("experiments/alignment"),
         package=OWN_PAGES,
     ),
+    "loader": Program(output=Path("experiments/pretraining"), package="benchmarks.pretraining"),
     "structures": Program(repeats=1, output=Path("experiments/scaling"), package=OWN_PAGES),
 }
 

@@ -16,7 +16,7 @@ from system.terminal import printable, show
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
     from datasets.conversion.outcome import Outcome
 
-TARGETS = ("records", "folder", "bin", "memmap")
+TARGETS = ("records", "folder", "bin", "memmap", "arrays")
 ENCODINGS = ("png", "jpeg")  # as of datasets.conversion.encoding; a test compares them
 NAME_SOURCES = ("labels", "list")
 
@@ -26,6 +26,8 @@ folder: SOURCE, a record file or its folder -> OUTPUT/<identity>/<image>, every 
 bin: SOURCE, a folder of identities with pairs.txt or pairs.csv -> OUTPUT, InsightFace's verification file.
 memmap: SOURCE, a .bin file, a bcolz folder, a folder of identities with pairs, or a folder that holds such sets
 -> OUTPUT/<name>/, which opens at once.
+arrays: SOURCE, a folder of identities or records -> OUTPUT, every image decoded once: 38 kB each, for pretraining on
+data that fit into memory so.
 Interrupted, the same command goes on (memmap: begins the set again). Images that cannot be read are listed in
 OUTPUT.unreadable.tsv. Exit code: 0 done, 1 done but for such images, 2 a mistake in the input, 130 interrupted."""
 
@@ -42,7 +44,10 @@ class ConvertOptions(Options):
         "labels", "what names folders and images: the records' numbers, or .lst", choices=NAME_SOURCES
     )
     set_name: str | None = flag(None, "of a single set of memmap; else that of its file or folder")
-    follow_links: bool = flag(False, "follow links in the folder of identities of records that lead out of it")
+    follow_links: bool = flag(
+        False, "follow links in the folder of identities of records or arrays that lead out of it"
+    )
+    shard_images: int = flag(2**13, "of each file of arrays", within="[1, 32768]")
     jobs: int = flag(1, "processes; the result does not depend on them", within="[1, inf)")
     overwrite: bool = flag(False, "replace a result of this program that is there")
 
@@ -71,14 +76,15 @@ def _convert(source: Path, output: Path, options: ConvertOptions) -> list[Outcom
         raise ValueError(f"{source} does not exist")
     from datasets.conversion.encoding import Encoding
     from datasets.conversion.outcome import Job
+    from datasets.conversion.to_arrays import images_to_arrays
     from datasets.conversion.to_bin import folder_to_bin
     from datasets.conversion.to_folder import records_to_folder
     from datasets.conversion.to_memmap import sets_to_memmap
     from datasets.conversion.to_records import folder_to_records
 
     job = Job(source, output, Encoding(options.encoding, options.quality), options.jobs, options.overwrite)
-    if options.follow_links and options.to != "records":
-        raise ValueError(f"--follow-links belongs to --to records, not to {options.to}; leave it out")
+    if options.follow_links and options.to not in ("records", "arrays"):
+        raise ValueError(f"--follow-links belongs to --to records and arrays, not to {options.to}; leave it out")
     _check_kind(source, options.to)
     match options.to:
         case "records":
@@ -87,6 +93,8 @@ def _convert(source: Path, output: Path, options: ConvertOptions) -> list[Outcom
             return [records_to_folder(job, options.names_from == "list")]
         case "bin":
             return [folder_to_bin(job, Path(options.pairs) if options.pairs else None)]
+        case "arrays":
+            return [images_to_arrays(job, options.shard_images, follow_links=options.follow_links)]
     return sets_to_memmap(job, options.set_name)
 
 
@@ -98,6 +106,8 @@ def _check_kind(source: Path, target: str) -> None:
     if target == "folder":
         if not is_records:
             raise ValueError(f"{source}: --to folder takes a record file, and this is none")
+    elif is_records and target == "arrays":
+        return
     elif is_records and target != "memmap":
         raise ValueError(f"{source}: --to {target} takes a folder of identities, and this holds records; --to folder")
     elif source.is_file() and not (target == "memmap" and opener_of(source) is not None):

@@ -79,7 +79,7 @@ def open_workspace(final: Path, plan: str) -> Iterator[Workspace]:
         BusyError: if another process is at work on the same result.
         OSError: if the folder cannot be written.
     """
-    folder = final.parent / f".{final.name}.converting"
+    folder = folder_of(final)
     folder.mkdir(parents=True, exist_ok=True)
     # Another user's lock is a file that this process may not write, and stays.
     if os.path.lexists(folder / _LOCK) and not is_regular(folder / _LOCK):
@@ -102,6 +102,19 @@ def open_workspace(final: Path, plan: str) -> Iterator[Workspace]:
             if done or not (folder / _PROGRESS).exists():
                 # Windows removes no file that is open: the lock stays there.
                 shutil.rmtree(folder, ignore_errors=not hasattr(os, "O_DIRECTORY"))
+
+
+def folder_of(final: Path) -> Path:
+    """Return the workspace of a result; it exists only while the result grows."""
+    return final.parent / f".{final.name}.converting"
+
+
+def plan_of(final: Path) -> str:
+    """Return the plan of what was begun there, "" where nothing is."""
+    try:
+        return _read(folder_of(final) / _PLAN)
+    except OSError:
+        return ""  # it goes as we look
 
 
 def _lock(stream: TextIO) -> None:

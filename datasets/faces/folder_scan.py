@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from datasets.arrays.format import is_cache
 from datasets.counted import counted
 from datasets.faces.image_kinds import HEAD_BYTES, KNOWN_SUFFIXES, suffix_of, why_left_out
 
@@ -68,6 +69,8 @@ class FolderScan:
         self.images = {folder: names for folder, names in found.items() if names}
         # Lists, records and notes may lie beside the identities; images there are probably meant to be read.
         loose = sum(not entry.is_dir() and not _why_left_out(entry) for entry in entries)
+        if not self.images and is_cache(root):
+            raise ValueError(f"ImageFolderDataset: {root}: a cache of decoded images; --data_format arrays reads it")
         if not self.images:
             raise ValueError(f"ImageFolderDataset: {root}: {self._what_is_there(len(folders), loose)}; {LAYOUT}")
         empty = [folder for folder in folders if folder not in self.images and folder not in self._sets]

@@ -1,0 +1,1 @@
+"""The programs that embed data sets and judge embeddings."""
