@@ -54,8 +54,13 @@ def _accuracies(runs: Sequence[Run], name: str) -> Markup:
     return table(head, rows, f"{name}: accuracy in percent, mean over the folds, with 95 % intervals. {SPREAD_NOTE}")
 
 
+def _judged_by(runs: Sequence[Run]) -> tuple[str, str]:
+    """Return the (condition, method) that speaks for the first run that compared pairs."""
+    return headline_column(next(run.results for run in runs if run.results["benchmarks"]))
+
+
 def _rates(runs: Sequence[Run], name: str) -> Markup:
-    column = headline_column(runs[0].results)
+    column = _judged_by(runs)
     at = place_of(name, *column)
     limits = (look(run.results, (*at, "tar_at_far")) or {} for run in runs)
     fars = list(dict.fromkeys(far for found in limits for far in found))
@@ -74,7 +79,7 @@ def _rates(runs: Sequence[Run], name: str) -> Markup:
 
 def _roc(runs: Sequence[Run], name: str) -> Markup | None:
     """Return the curves of the score that the first run is judged by; those of as many runs as there are styles."""
-    condition, method = headline_column(runs[0].results)
+    condition, method = _judged_by(runs)
     found = [(run.name, look(run.results, (*place_of(name, condition, method), "roc"))) for run in runs]
     drawn = [(title, roc) for title, roc in found if roc][:MAX_LINES]
     if not drawn:

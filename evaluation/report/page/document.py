@@ -27,7 +27,7 @@ def write_page(folder: Path, results: Results, run: Path | None = None, anonymou
         run: folder of the run that the report belongs to: metrics.csv and samples.png are shown too.
         anonymous: show no picture, no name of a person and no path; names of sets stay.
     Raises:
-        ValueError: if metrics.csv is none.
+        ValueError: if metrics.csv is none, or the results are of nothing.
         OSError: if a file cannot be read or the page cannot be written.
     """
     path = folder / PAGE
@@ -37,6 +37,8 @@ def write_page(folder: Path, results: Results, run: Path | None = None, anonymou
 
 def build_page(folder: Path, results: Results, run: Path | None = None, anonymous: bool = False) -> str:
     """Return the page of `write_page`."""
+    if not results["benchmarks"] and not results.get("searches"):
+        raise ValueError("holds neither pairs nor searches")
     first: list[Child] = [answer.headline(results), answer.accuracy_table(results)] if results["benchmarks"] else []
     first += [searches.headline(results)] if results.get("searches") else []
     sections: dict[str, Child] = {"Answer": first}

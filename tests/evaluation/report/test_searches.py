@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from page_results import Page, at
+from page_results import Page, at, build
 
 from evaluation import identify
 from evaluation.protocols.identification import open_set_points
@@ -98,3 +98,5 @@ def test_hostile_names_of_sets_stay_text_and_runs_are_compared(tmp_path, anonymo
     other["searches"][HOSTILE]["checksum"] = "another"
     compared = Page(build_comparison([Run("a", results, {}), Run("b", other, {})], anonymous))
     assert "the checksums differ" in compared.words and len(compared.figures) == 2 * 4 * 3
+    mixed = Page(build_comparison([Run("searched", results, {}), Run("pairs", build(), {})], anonymous))
+    assert "was not evaluated in every run" in mixed.words and "Set lfw" in mixed.words
