@@ -98,6 +98,12 @@ PROGRAMS = {
         output=Path("experiments/alignment"),
         package=OWN_PAGES,
     ),
+    "clustering": Program(
+        repeats=1,
+        flags={"images": {"type": int, "default": 100_000, "help": "embeddings (%(default)s)"}},
+        output=Path("experiments/pretraining"),
+        package="benchmarks.pretraining",
+    ),
     "structures": Program(repeats=1, output=Path("experiments/scaling"), package=OWN_PAGES),
 }
 
