@@ -99,6 +99,12 @@ PROGRAMS = {
         package=OWN_PAGES,
     ),
     "loader": Program(output=Path("experiments/pretraining"), package="benchmarks.pretraining"),
+    "clustering": Program(
+        repeats=1,
+        flags={"images": {"type": int, "default": 100_000, "help": "embeddings (%(default)s)"}},
+        output=Path("experiments/pretraining"),
+        package="benchmarks.pretraining",
+    ),
     "structures": Program(repeats=1, output=Path("experiments/scaling"), package=OWN_PAGES),
 }
 

@@ -1,1 +1,1 @@
-"""Programs that read or make data sets: check, convert, align, fetch."""
+"""Programs that read or make data sets: check, convert, align, fetch, cluster."""

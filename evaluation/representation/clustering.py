@@ -67,8 +67,8 @@ def clustering_quality(truth: ArrayLike, predicted: ArrayLike, noise: str = "sin
         predicted = predicted.copy()
         predicted[lonely] = predicted.max(initial=-1) + 1 + np.arange(len(lonely))
     if not len(truth):
-        return ClusteringQuality(*[float("nan")] * 7, coverage)
-    return ClusteringQuality(*_figures(truth, predicted), coverage)
+        return ClusteringQuality._make([float("nan")] * 7 + [coverage])
+    return ClusteringQuality._make([*_figures(truth, predicted), coverage])
 
 
 def _figures(truth: Int64Array, predicted: Int64Array) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from benchmarks.harness.program import QACONV_ROWS, read, run
 from benchmarks.harness.step_clock import StepClock, Stretch
 from benchmarks.harness.tables import row_cells
 from benchmarks.own_pages import alignment
+from benchmarks.pretraining import clustering
 from config import Config
 
 TINY = ["--scale", "0.005", "--repeats", "1"]
@@ -64,6 +65,14 @@ def test_alignment(tmp_path, capsys):
     kinds = [row["what"] for row in rows["alignment_conditions"]]
     assert kinds == ["as they are", "in larger scenes", "mask", "sunglasses", "mask and sunglasses"]
     assert rows["alignment_conditions"][0]["off"] == 0 and rows["alignment_conditions"][0]["aligned"] > 0
+
+
+def test_clustering(tmp_path, capsys):
+    rows = run_tiny(clustering, tmp_path, capsys, "--images", "200000")["pretraining_clustering"]
+    ours, *others, joined = rows
+    assert ours["what"].startswith("lists, ") and ours["recall"] >= clustering.RECALL and ours["goal"] == 0.5
+    assert [row["what"].partition(",")[0] for row in others] in ([], ["faiss"])
+    assert (ours["time_ratio"] is None) == (not others) and joined["what"].startswith("edges and ")
 
 
 def test_qaconv_rows_are_chosen_by_name(tmp_path, capsys):

@@ -46,7 +46,7 @@ def test_shared_neighbourhoods_agree_with_the_vectors(name):
     np.testing.assert_allclose(jaccard(graph["neighbours"].astype(np.int64), edges), graph["jaccard"], rtol=1e-9)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.data(), st.integers(2, 25), st.integers(2, 6))
 def test_a_cap_only_splits_components_and_counts_what_it_refuses(data, num_images, cap):
     image = st.integers(0, num_images - 1)
