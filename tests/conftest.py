@@ -86,13 +86,14 @@ def quiet_log(monkeypatch):
 def once(tmp_path_factory):
     """Return a function that fills a folder of the session once, for all workers of xdist; nobody changes it then."""
     root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    shared = fcntl is not None and "PYTEST_XDIST_WORKER" in os.environ
+    if shared:
         root = root.parent
 
     def fill(name, make):
         folder, done = root / f"once_{name}", root / f"once_{name}.done"
         with (root / f"once_{name}.lock").open("w") as lock:
-            if fcntl is not None:
+            if shared:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if not done.exists():
                 shutil.rmtree(folder, ignore_errors=True)
