@@ -31,9 +31,10 @@ setup-extras: setup
 demo: setup
 	$(PY) main.py @experiments/recipes/demo.args
 
-# One thread a process: JOBS processes of many threads each would fight over the cores.
+# One thread a process: JOBS processes of many threads each would fight over the cores. Each takes tests that follow one
+# another, so that what a file prepares for its tests is prepared once, and what another has left when it has none.
 test: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal
 
 test-slow: setup
 	$(PY) -m pytest -m "slow and not gpu"

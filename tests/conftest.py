@@ -2,11 +2,18 @@
 
 import logging
 import multiprocessing
+import os
+import shutil
 
 import pytest
 from hypothesis import settings
 from programs import SMALL_RUN, kill_group, program
 from slow_share import SlowShare
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 settings.register_profile("patient", deadline=None)  # how long an example takes is the machine's business
 settings.load_profile("patient")
@@ -76,20 +83,43 @@ def quiet_log(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def faces(tmp_path_factory):
+def once(tmp_path_factory):
+    """Return a function that fills a folder of the session once, for all workers of xdist; nobody changes it then."""
+    root = tmp_path_factory.getbasetemp()
+    shared = fcntl is not None and "PYTEST_XDIST_WORKER" in os.environ
+    if shared:
+        root = root.parent
+
+    def fill(name, make):
+        folder, done = root / f"once_{name}", root / f"once_{name}.done"
+        with (root / f"once_{name}.lock").open("w") as lock:
+            if shared:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def faces(once):
     """Folder with synthetic training identities in `train` and the five benchmarks of 40 pairs."""
     from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 
     spec = SyntheticSpec(num_identities=12, images_per_identity=8, benchmark_pairs=40)
-    return prepare_synthetic(tmp_path_factory.mktemp("faces"), spec, jobs=1, progress=False)
+    (folder,) = once("faces", lambda root: prepare_synthetic(root, spec, jobs=1, progress=False)).iterdir()
+    return folder
 
 
 @pytest.fixture(scope="session")
-def trained(faces, tmp_path_factory):
+def trained(faces, once):
     """Run folder of two finished epochs."""
-    cwd = tmp_path_factory.mktemp("trained")
-    program("main.py", *SMALL_RUN, "--data_root", faces, "--epochs", "2", cwd=cwd)
-    (folder,) = (cwd / "experiments").iterdir()
+    flags = [*SMALL_RUN, "--data_root", faces, "--epochs", "2"]
+    (folder,) = (once("trained", lambda cwd: program("main.py", *flags, cwd=cwd)) / "experiments").iterdir()
     return folder
 
 

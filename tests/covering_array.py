@@ -16,10 +16,14 @@ def covering_array(factors, is_legal=lambda combination: True, seed=0):
         seed: of the order in which factors are filled.
     """
     rng = random.Random(seed)
-    missing = {pair for pair in all_pairs(factors) if is_legal(dict(pair))}
+    missing = all_pairs(factors)
     rows = []
-    while missing:
-        pair = min(missing, key=repr)
+    for pair in sorted(missing, key=repr):
+        if pair not in missing:
+            continue
+        if not is_legal(dict(pair)):
+            missing.discard(pair)
+            continue
         names = [name for name in factors if name not in dict(pair)]
         rng.shuffle(names)
         row = _complete(dict(pair), names, factors, missing, is_legal)
@@ -50,7 +54,8 @@ def _complete(row, names, factors, missing, is_legal):
     name, *rest = names
 
     def gain(value):
-        return sum(tuple(sorted([(name, value), item])) in missing for item in row.items())
+        one = name, value
+        return sum(((one, other) if name < other[0] else (other, one)) in missing for other in row.items())
 
     for value in sorted(factors[name], key=gain, reverse=True):
         longer = {**row, name: value}

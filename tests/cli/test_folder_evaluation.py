@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from benchmark_sets import draw_images, write_bin
-from programs import program
 from short_runs import write_faces
 from torch.utils.data import DataLoader
 from untrained import write_checkpoint
 
+import main
 import models
 from cli import folder_evaluation
 from cli.pairs.image_sets import ImageSet, choose_pairs, warn_of_few
@@ -193,11 +193,14 @@ def test_a_shortlist_of_a_benchmark_set_is_refused(tmp_path, checkpoint):
 
 
 @pytest.mark.flag("fars")
-def test_main_evaluates_a_set_without_training_data_as_main_eval_does_at_the_fars_asked_for(tmp_path, checkpoint):
+def test_main_evaluates_a_set_without_training_data_as_main_eval_does_at_the_fars_asked_for(
+    tmp_path, checkpoint, monkeypatch
+):
     write_bin(tmp_path / "data" / "lfw.bin", draw_images(24), [True, False] * 6)
-    flags = ["--evaluate", "--resume_from_checkpoint", checkpoint, "--data_root", ".", "--fars", "0.5,1e-4"]
+    flags = ["--evaluate", "--resume_from_checkpoint", str(checkpoint), "--data_root", ".", "--fars", "0.5,1e-4"]
     flags += ["--batch_size", "6", "--gpus", "0", "--num_workers", "0"]
-    program("main.py", *flags, cwd=tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "data")
+    assert main.main(flags) == 0
     (path,) = tmp_path.glob("data/experiments/*/report/results.json")
     options = {"occlude": "one", "map_dtype": "float32", "fars": (0.5, 1e-4)}
     own = evaluate_at(tmp_path / "data" / "lfw.bin", checkpoint, tmp_path / "out", **options)

@@ -71,6 +71,7 @@ def test_a_run_on_a_full_disk_trains_on_and_its_exit_code_tells(run, tmp_path, c
     assert "Traceback" not in text and "Logging error" not in text
 
 
+@pytest.mark.slow
 def test_a_disk_with_room_again_gets_everything(run, tmp_path, capsys):
     assert run("full", FillDisk(ROOM_AT)) == 0
     text = capsys.readouterr().err

@@ -35,6 +35,7 @@ LOSSES = {
     "| true": 0, "2>&1 | true": 0, "2>&1 >/dev/null | true": 0, ">&-": 0, "2>&-": 0, ">&- 2>&-": 0,
     "> /dev/full": 0, "2> /dev/full": 0, "> /dev/full 2>&1": 0,
 }  # fmt: skip
+SLOW = ("| true", ">&-", "2>&-", "2> /dev/full")  # one stream, which others have with the second one
 
 
 def shell(line, cwd, **environment):
@@ -49,7 +50,7 @@ def shell(line, cwd, **environment):
 
 
 @FULL
-@pytest.mark.parametrize("where", LOSSES)
+@pytest.mark.parametrize("where", [pytest.param(w, marks=[pytest.mark.slow] * (w in SLOW)) for w in LOSSES])
 def test_whatever_becomes_of_the_output_the_program_works_to_its_end(where, tmp_path):
     done = shell(f"{sys.executable} -c '{PRINTS.replace('CODE', '7')}' {where}", tmp_path)
     assert done.returncode == 7 and (tmp_path / "done").exists()

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from programs import ROOT, SMALL_RUN, program
 
+import main_eval
+
 METHODS = ("adaface", "qaconv", "combined")
 SETS = ("lfw", "cfp_fp", "agedb_30", "calfw", "cplfw")
 
@@ -61,9 +63,11 @@ def test_a_synthetic_report_says_so_when_the_embedded_faces_are_used(trained):
 
 @pytest.mark.evaluation_flag("data_path")
 @pytest.mark.parametrize("occlude", ["none", "one"])
-def test_a_checkpoint_is_evaluated_on_a_folder_of_identities(trained, faces, tmp_path, occlude):
+def test_a_checkpoint_is_evaluated_on_a_folder_of_identities(trained, faces, tmp_path, occlude, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
     argv = ["--model-path", trained / "last.ckpt", "--data_path", faces / "train", "--output-dir", tmp_path / "out"]
-    done = program("main_eval.py", *argv, "--occlude", occlude, "--gpus", "0", cwd=tmp_path)
+    assert main_eval.main([*map(str, argv), "--occlude", occlude, "--gpus", "0"]) == 0
+    shown = capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     conditions = results["benchmarks"]["train"]["conditions"]
     assert list(conditions) == (["clean"] if occlude == "none" else ["clean", "occluded"])
@@ -80,13 +84,13 @@ def test_a_checkpoint_is_evaluated_on_a_folder_of_identities(trained, faces, tmp
     assert "checkpoint, by what is visible: 96 images of 12 training people" in results["protocol"]["fusion_source"]
     assert "over identities" in results["protocol"]["interval_method"]
     mix = '336 genuine and 4,224 impostor pairs; always answering "different" already gets 92.63 %'
-    assert f"train: {mix}" in done.stdout
+    assert f"train: {mix}" in shown
     with np.load(tmp_path / "out" / "scores.npz") as saved:
         assert (saved["first"] < saved["second"]).all()
         assert len(saved["clean_qaconv"]) == 96 * 95 // 2
     assert results["protocol"]["matched"] == "all pairs"
     assert "aligned" in results["protocol"]["alignment"] and results["protocol"]["left_out"] == "no file"
-    assert "train, clean, identification: 96 images searched among all others" in done.stdout
+    assert "train, clean, identification: 96 images searched among all others" in shown
 
 
 @pytest.mark.evaluation_flag("shortlist")

@@ -83,6 +83,7 @@ def test_check_mode_trains_in_float64_with_norms_and_dropout_at_rest(noise_faces
     assert saved["heads.0.batch_mean"] != 20, "AdaFace's statistics follow the batches"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_check_mode_is_evaluated_in_float32_and_resumed_to_the_same_bits(noise_faces, tmp_path):
     options = {**COMMON, "class_embeddings": True, "k_nearest": 2, "epochs": 2, "data_root": noise_faces}
     (tmp_path / "again").mkdir()
