@@ -16,11 +16,11 @@ from engine.files import WriteFailures, side_file
 from options.command import FlagParser, as_typed, user_errors
 from options.flags import Options, add_flags, flag, path_word
 from system.files import atomic_write, naming, remove_unfinished
-from system.terminal import escaped, show
+from system.terminal import show
 
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
     from datasets.clustering import PseudoIdentities
-    from datasets.clustering.embeddings import Embeddings
+    from models import Embeddings
 
 METHODS = ("auto", "exact", "lists", "faiss")  # as of datasets.clustering; a test compares them
 REPORT, UNFINISHED = "clustering.json", "search.unfinished.npz"
@@ -85,15 +85,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py cluster") -> in
 
 def _cluster(source: Path, output: Path, options: ClusterOptions, failures: WriteFailures) -> dict[str, Any]:
     from datasets.clustering import JoiningRules, SearchSettings, edge_recall, neighbours, pseudo_identities
-    from datasets.clustering.embeddings import read_embeddings, read_names
     from datasets.clustering.unfinished import Unfinished
+    from models import read_embeddings
+    from models.embedding.folder import content_checksum, read_names
 
     data = read_embeddings(source)
     names = read_names(source, len(data))
     if len(data) < 2:
         raise ValueError(f"{source}: one image has no neighbours; give two at least")
     _prepare(source, output, options.overwrite)
-    checksum, weights = _checksum(source / "embeddings.npy"), str(data.facts["weights_sha256"])
+    checksum, weights = content_checksum(source), str(data.facts["weights_sha256"])
     search = (options.neighbours, options.threshold, options.method, options.lists, options.probe, options.seed)
     unfinished = Unfinished(output / UNFINISHED, weights, json.dumps([checksum, *search]))
     settings = SearchSettings(options.lists, options.probe, options.seed, _device())
@@ -158,7 +159,7 @@ def _figures(identities: PseudoIdentities, data: Embeddings, recall: float) -> d
 def _write(
     output: Path,
     identities: PseudoIdentities,
-    names: list[str] | None,
+    names: list[str],
     report: dict[str, Any],
     failures: WriteFailures,
 ) -> None:
@@ -173,8 +174,7 @@ def _write(
     with atomic_write(output / "clusters.csv", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(["index", "name", "cluster"])
-        shown = map(escaped, names) if names is not None else [""] * len(identities.clusters)
-        table.writerows(zip(range(len(identities.clusters)), shown, identities.clusters.tolist(), strict=True))
+        table.writerows(zip(range(len(names)), names, identities.clusters.tolist(), strict=True))
     if len(identities.sizes):
         with side_file(failures, "cluster_sizes.png"):
             write_histogram(output / "cluster_sizes.png", identities.sizes)
@@ -195,13 +195,6 @@ def _summary(report: dict[str, Any]) -> list[str]:
         said = ", ".join(f"{name} {'-' if value is None else f'{value:.4f}'}" for name, value in quality.items())
         lines.append(f"images in no cluster {'alone' if noise == 'single' else 'left out'}: {said}")
     return lines
-
-
-def _checksum(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _device() -> Any:

@@ -12,6 +12,7 @@ or, as parquet, embeddings.parquet in place of the first four.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,8 +108,13 @@ def read_names(root: Path, count: int) -> list[str]:
     Raises:
         ValueError: if there are not as many.
     """
+    if (root / PARQUET).is_file():
+        from models.embedding.parquet import read_names_of
+
+        return read_names_of(root / PARQUET, count)
     file = root / IMAGES
     try:
+        open_regular(file).close()
         with file.open(encoding="utf-8", newline="") as stream:
             names = [row["name"] for row in csv.DictReader(stream)]
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
@@ -116,6 +122,13 @@ def read_names(root: Path, count: int) -> list[str]:
     if len(names) != count:
         raise ValueError(f"{file}: {len(names)} names of {count} images")
     return names
+
+
+def content_checksum(root: Path) -> str:
+    """Return the SHA-256 of the file that holds the embeddings, in hexadecimal."""
+    file = root / PARQUET
+    with open_regular(file if file.is_file() else root / EMBEDDINGS) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: str) -> NDArray:

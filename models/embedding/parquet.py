@@ -93,3 +93,19 @@ def read_parquet(
         return embeddings, table["norm"].to_numpy().astype(np.float32), labels
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path}: damaged ({' '.join(str(error).split())[:200]})") from error
+
+
+def read_names_of(path: Path, count: int) -> list[str]:
+    """Return the names of the images, as `escaped` wrote them.
+
+    Raises:
+        ValueError: if the file is damaged or of other form.
+    """
+    pa = pyarrow()
+    try:
+        names = pa.parquet.ParquetFile(path).read(["name"])["name"].to_pylist()
+        if len(names) != count or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{len(names)} names of {count} images")
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: damaged ({' '.join(str(error).split())[:200]})") from error
+    return names

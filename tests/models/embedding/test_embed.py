@@ -25,7 +25,7 @@ from datasets.benchmarks.benchmark import Benchmark
 from datasets.synthetic.prepare import render_identities
 from evaluation import describe_with_flip
 from models.embedding import embed as embedding
-from models.embedding.folder import DTYPES, read_names
+from models.embedding.folder import DTYPES, content_checksum, read_names
 from models.embedding.rows import RowFiles
 from models.embedding.sources import Photographs, find_photographs
 from options.embedding import EMBEDDING_DTYPES, EMBEDDING_FORMATS
@@ -257,6 +257,8 @@ def test_parquet_holds_the_same(folder, model_path, tmp_path, dtype):
     assert np.array_equal(plain.embeddings, table.embeddings) and table.embeddings.dtype == dtype
     assert np.array_equal(plain.norms, table.norms) and np.array_equal(plain.labels, table.labels)
     assert sorted(path.name for path in (tmp_path / "parquet").iterdir()) == ["embeddings.json", "embeddings.parquet"]
+    assert read_names(tmp_path / "parquet", len(table)) == read_names(tmp_path / "npy", len(plain))
+    assert content_checksum(tmp_path / "parquet") != content_checksum(tmp_path / "npy")
 
 
 @pytest.mark.slow
