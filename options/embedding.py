@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from options.answers import ModelOptions
 from options.flags import Options, flag
-from options.names import COUNT, NOT_NEGATIVE, POSITIVE, SEEDS
+from options.names import COUNT, SEEDS
 from options.run import DeviceOptions
 
 EMBEDDING_DTYPES = ("float16", "float32")  # as of models.embedding; a test compares them
@@ -45,8 +45,8 @@ class ProbeOptions(Options):
     test_share: float = flag(0.2, "of the images of each person, which test", within="(0, 1)")
     k: int = flag(200, "neighbors that vote", within=COUNT)
     temperature: float = flag(0.07, "of their weights exp(cosine / temperature)", within="[0.001, 100]")
-    lr: float = flag(30.0, "of the linear probe", within=POSITIVE)
-    weight_decay: float = flag(0.0, "likewise", within=NOT_NEGATIVE)
+    lr: float = flag(30.0, "of the linear probe", within="(0, 1e6]")
+    weight_decay: float = flag(0.0, "likewise", within="[0, 1]")
     epochs: int = flag(100, "likewise", within=COUNT)
     milestones: tuple[int, ...] = flag((60, 80), "epochs at which its rate is divided by 10", within=COUNT)
     batch_size: int = flag(256, "images of its batches", within=COUNT)

@@ -67,6 +67,7 @@ def write_sources(folder: Path, num_images: int) -> None:
         image = images[number % len(images)][..., ::-1]
         noise = rng.integers(0, 4, image.shape, np.uint8) if number >= len(images) else np.zeros_like(image)
         payloads.append(cv2.imencode(".jpg", np.maximum(image, noise), quality)[1].tobytes())
+    (folder / "records").mkdir()
     write_faces(folder / "records", payloads, np.arange(num_images) // 4)
     images_to_arrays(Job(folder / "records", folder / "arrays", Encoding()), SHARD_IMAGES)
 

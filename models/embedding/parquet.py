@@ -64,7 +64,7 @@ def write_parquet(path: Path, parts: Iterator[Part], dtype: str, dim: int, has_l
             arrays = {
                 "index": pa.array(part.index),
                 "name": pa.array(part.names),
-                "label": pa.array(part.labels),
+                "label": part.labels if part.labels is None else pa.array(part.labels),
                 "norm": pa.array(part.norms),
                 "quality": pa.array(part.quality, pa.float32(), mask=np.isnan(part.quality)),
                 "embedding": pa.FixedSizeListArray.from_arrays(values, dim),

@@ -54,8 +54,8 @@ def test_the_probe_learns_what_a_line_divides_and_follows_its_seed():
     noise, labels = clouds(6, 12, 3.0)
     answers = [linear_probe(noise, labels, noise, fast._replace(seed=seed)) for seed in (1, 1, 2)]
     assert np.array_equal(answers[0], answers[1]) and not np.array_equal(answers[0], answers[2])
-    with pytest.raises(ValueError, match="the loss is not finite in epoch 0"):
-        linear_probe(noise, labels, noise, fast._replace(lr=1e39))
+    with pytest.raises(ValueError, match="the loss is not finite in epoch"):
+        linear_probe(noise, labels, noise, fast._replace(lr=3e38, batch_size=2))
 
 
 @settings(max_examples=50, deadline=None)
