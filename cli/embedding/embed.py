@@ -18,6 +18,7 @@ from system.launch import find_launch, is_main_process
 from system.terminal import show
 
 if TYPE_CHECKING:  # torch is imported only after the options are known to be right
+    from models import FaceModel
     from models.embedding.embed import Encoder, Origin
     from models.embedding.sources import Source
 
@@ -60,7 +61,7 @@ def _embed(source: Path, output: Path, options: EmbedOptions) -> int:
         refuse_output_within(source, output, "OUTPUT")
     runs.start_log(is_main_process())
     encoder = _open_encoder(options)
-    images, origin = _open_source(source, options)
+    images, origin = _open_source(encoder.model, source, options)
     launch = find_launch()
     rank, num_ranks = (0, 1) if launch is None else (launch.rank, launch.num_ranks)
     job = EmbedJob(
@@ -100,7 +101,7 @@ def _open_encoder(options: EmbedOptions) -> Encoder:
     )
 
 
-def _open_source(path: Path, options: EmbedOptions) -> tuple[Source, Origin]:
+def _open_source(model: FaceModel, path: Path, options: EmbedOptions) -> tuple[Source, Origin]:
     """Return the images, photographs as --align says, and what is told of them.
 
     Raises:
@@ -115,6 +116,6 @@ def _open_source(path: Path, options: EmbedOptions) -> tuple[Source, Origin]:
             raise ValueError(f"--align yes is for photographs, and {path} holds crops; leave it out")
         return open_other(path), Origin(str(path))
     files, labels = found
-    aligner = shared.choose_aligner(options, files)
+    aligner = shared.choose_aligner(model, options, files)
     source = Photographs(files, labels, aligner, max(1, options.num_workers))
     return source, Origin(str(path), aligner.template, aligner.detector)
