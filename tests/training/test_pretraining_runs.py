@@ -1,7 +1,6 @@
 """Pretraining through its command line: it trains, logs, stops and goes on to the same bits, and says what is wrong."""
 
 import csv
-import logging
 import os
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from cli.pretraining.checkpoints import read_to_resume
 from config import PretrainingConfig, get_pretraining_args
 from engine.guard import KeptBuffers
 from tasks.moco import watch
-from tasks.moco.contrast import Rules
+from tasks.moco.contrast import MomentumContrast, Rules
 from tasks.moco.module import Pretrainer
 
 SMALL = [
@@ -96,7 +95,7 @@ def test_labeled_sets_are_reported_and_choose_only_when_asked(pretrain, faces):
     assert pretrain("--val_data_path", faces, "--monitor", "lfw") == 2
 
 
-def test_a_recognizer_begins_with_either_encoder_and_an_evaluation_reads_the_query_s(pretrain, faces, tmp_path, caplog):
+def test_a_recognizer_begins_with_either_encoder_and_an_evaluation_reads_the_query_s(pretrain, faces, capsys):
     assert pretrain("--epochs", 1, "--prefix", "first", "--key_norm", "sync", "--key_momentum", 0.9) == 0
     path = only("first_*") / "last.ckpt"
     state = content(path)["state_dict"]
@@ -118,9 +117,9 @@ def test_a_recognizer_begins_with_either_encoder_and_an_evaluation_reads_the_que
         "--start_from_model_statedict",
         str(path),
     ]
-    with caplog.at_level(logging.INFO):
-        assert main.main([*words, "--load", "key"]) == 0
-    assert f"{path}: took the backbone of the key encoder" in caplog.text
+    capsys.readouterr()
+    assert main.main([*words, "--load", "key"]) == 0
+    assert f"{path}: took the backbone of the key encoder" in capsys.readouterr().err
     loaded = models.load(path).model.state_dict()
     torch.testing.assert_close(loaded["output_layer.3.weight"], state["contrast.query.backbone.output_layer.3.weight"])
     # It is no recognizer to go on with, and a recognizer's checkpoint is no pretraining's.
@@ -154,6 +153,25 @@ def test_a_checkpoint_is_not_believed(pretrain, tmp_path, capsys):
     fewer = write_faces(tmp_path / "fewer", identities=6, pairs=0)
     assert pretrain("--resume_from_checkpoint", path, "--data_root", fewer) == 2
     assert "was trained on 32 images, but the data hold 24" in capsys.readouterr().err
+
+
+def test_a_refused_step_leaves_no_key_and_no_statistic_behind(pretrain, monkeypatch):
+    encode, calls = MomentumContrast.encode_keys, []
+
+    def broken(self, images, step, way=0):
+        calls.append(step)
+        keys = encode(self, images, step, way)
+        if calls.count(2) == 1 and step == 2:
+            self.key.backbone.output_layer[-1].running_mean.fill_(torch.nan)
+            return keys * torch.nan
+        return keys
+
+    monkeypatch.setattr(MomentumContrast, "encode_keys", broken)
+    assert pretrain("--on_nonfinite", "skip", "--prefix", "skip") == 0
+    saved = content(only("skip_*") / "last.ckpt")
+    assert saved["skipped_steps"] == 1
+    assert int(saved["state_dict"]["contrast.queue.pointer"]) == 7 * 8 % 20
+    assert all(value.isfinite().all() for value in saved["state_dict"].values())
 
 
 @pytest.mark.parametrize(
