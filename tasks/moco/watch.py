@@ -22,7 +22,7 @@ def chance_loss(left_out: Tensor, rules: Rules) -> Tensor:
 
 
 def compared_values(compared: Comparison, rules: Rules) -> dict[str, Tensor]:
-    """Return what every step measures: mean cosines, the negatives of a query, the loss of a collapsed encoder."""
+    """Return mean cosines, the negatives of a query, the loss of a collapsed encoder."""
     kept = ~compared.left_out
     count = kept.sum()
     negative = compared.similarity.detach().where(kept, 0).sum() / count.clamp_min(1)

@@ -245,13 +245,13 @@ def rank_run(folder, faces, words):
 @pytest.mark.slow
 def test_two_ranks_go_on_from_the_middle_of_an_epoch_to_the_same_bits(tmp_path, faces):
     words = ["--checkpoint_every_n_steps", "3", "--prefix", "whole"]
-    assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words)] == [0, 0]
+    assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words, timeout=500)] == [0, 0]
     (whole,) = (tmp_path / "experiments").glob("whole_*")
     kept = tmp_path / "experiments" / "pieces_01-01_0"
     kept.mkdir()
     (kept / "last.ckpt").write_bytes((whole / "last.ckpt.previous").read_bytes())
     words = ["--resume_from_checkpoint", str(kept / "last.ckpt")]
-    assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words)] == [0, 0]
+    assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words, timeout=500)] == [0, 0]
     states = [content(folder / "last.ckpt")["state_dict"] for folder in (whole, kept)]
     assert int(states[0]["contrast.queue.pointer"]) == 64 % 20
     torch.testing.assert_close(states[1], states[0], rtol=0, atol=0)
