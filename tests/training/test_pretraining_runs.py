@@ -4,6 +4,7 @@ import csv
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from short_runs import on_two_ranks, write_faces
@@ -230,10 +231,19 @@ def test_collapse_is_said_where_the_loss_is_that_of_one_embedding():
     row = {"train_nce_loss": 1.005 * chance, "chance_loss": chance}
     assert "collapsed" in watch.collapse(row, 200)
     assert watch.collapse(row, 50) is None and watch.collapse(row | {"train_nce_loss": 0.9 * chance}, 200) is None
-    same, spread = torch.ones(6, 4) / 2, torch.eye(4)
-    assert float(watch.spread_values(same, same)["spread"]) == 0 == float(watch.spread_values(same, same)["uniformity"])
-    assert float(watch.spread_values(same, same)["rank"]) == pytest.approx(1, abs=1e-4)
-    assert float(watch.spread_values(spread, spread)["rank"]) == pytest.approx(4, abs=1e-4)
+    same = torch.ones(6, 4) / 2
+    found = {name: float(value) for name, value in watch.spread_values(same, same).items()}
+    assert found == pytest.approx({"spread": 0, "alignment": 0, "uniformity": 0, "rank": 1}, abs=1e-4)
+
+
+def test_the_spread_of_a_batch_is_that_of_the_golden_file():
+    golden = np.load(Path(__file__).parents[1] / "golden" / "pretraining" / "f_measures.npz")
+    x, y, low = (torch.from_numpy(golden[name]) for name in ("x", "y", "low"))
+    names = {"spread": "std_mean_times_sqrt_d", "alignment": "alignment_a2", "uniformity": "uniformity_t2"}
+    expected = {name: float(golden[key]) for name, key in (names | {"rank": "rankme"}).items()}
+    found = {name: float(value) for name, value in watch.spread_values(x, y).items()}
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert float(watch.spread_values(low, low)["rank"]) == pytest.approx(float(golden["low_rankme"]), rel=1e-9)
 
 
 def rank_run(folder, faces, words):
