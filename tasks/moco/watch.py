@@ -47,7 +47,7 @@ def spread_values(queries: Tensor, keys: Tensor) -> dict[str, Tensor]:
     sigma = torch.linalg.svdvals(values)
     shares = sigma / sigma.sum().clamp_min(1e-12) + 1e-7
     return {
-        "spread": values.std(dim=0, correction=0).mean() * values.shape[1] ** 0.5,
+        "spread": values.std(dim=0).mean() * values.shape[1] ** 0.5,
         "alignment": (values - keys).square().sum(dim=1).mean(),
         "uniformity": torch.pdist(values).square().mul(-2).exp().mean().log(),
         "rank": (-(shares * shares.log()).sum()).exp(),
