@@ -93,6 +93,8 @@ def prepare(
         runs.write_record(folder, config, ["main.py", PROGRAM, *argv])
     _announce(config, folder, datamodule, model)
     trainer = build_trainer(config, folder, stop, failures, callbacks=callbacks)
+    if not datamodule.benchmarks:
+        trainer.limit_val_batches = 0  # else Lightning warns of a loader without pairs
     stop.on_exit = partial(say_how_to_go_on, "stopped", folder, PROGRAM)
     stop.on_second = partial(kill_started_ranks, trainer)
     return Session(config, folder, datamodule, model, trainer, stop, failures, lock)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -89,12 +91,12 @@ class PretrainingData(TrainingData):
         batches = min(batches, TEST_RUN_BATCHES) if config.test_run else batches
         return config.epochs * math.ceil(batches / config.accumulate_grad_batches)
 
-    @property
+    @cached_property
     def images(self) -> str:
         """Return a digest of the names of the images, in their order: queue and clusters know them by position."""
-        digest = hashlib.sha256()
-        for path in self.train_dataset.paths:
-            digest.update(Path(path).name.encode("utf-8", "surrogateescape") + b"\0")
+        digest, paths = hashlib.sha256(), self.train_dataset.paths
+        for number in range(len(paths)):
+            digest.update(os.fsencode(paths.relative(number)) + b"\0")
         return digest.hexdigest()
 
     def setup(self, stage: str | None = None) -> None:

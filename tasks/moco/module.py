@@ -129,9 +129,8 @@ class Pretrainer(TrainingModule):
             losses.append(compared.loss.mean())
             if way == 0:
                 self._pending = (keys, second.index)
-                values = watch.compared_values(compared, self.contrast.rules)
-                if step.is_logged and len(queries) > 1:
-                    values |= watch.spread_values(queries, keys)
+                if step.is_logged:
+                    values = watch.compared_values(compared, self.contrast.rules) | watch.spread_values(queries, keys)
         return Terms({"nce": (1.0, torch.stack(losses).mean())}, values)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -22,7 +22,7 @@ def chance_loss(left_out: Tensor, rules: Rules) -> Tensor:
 
 
 def compared_values(compared: Comparison, rules: Rules) -> dict[str, Tensor]:
-    """Return what every step measures: mean cosines, the negatives of a query, the loss of a collapsed encoder."""
+    """Return mean cosines, the negatives of a query, the loss of a collapsed encoder."""
     kept = ~compared.left_out
     count = kept.sum()
     negative = compared.similarity.detach().where(kept, 0).sum() / count.clamp_min(1)
@@ -47,7 +47,7 @@ def spread_values(queries: Tensor, keys: Tensor) -> dict[str, Tensor]:
     sigma = torch.linalg.svdvals(values)
     shares = sigma / sigma.sum().clamp_min(1e-12) + 1e-7
     return {
-        "spread": values.std(dim=0, correction=0).mean() * values.shape[1] ** 0.5,
+        "spread": values.std(dim=0).mean() * values.shape[1] ** 0.5,
         "alignment": (values - keys).square().sum(dim=1).mean(),
         "uniformity": torch.pdist(values).square().mul(-2).exp().mean().log(),
         "rank": (-(shares * shares.log()).sum()).exp(),

@@ -1,5 +1,7 @@
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -82,3 +84,19 @@ def test_scheduler_sets_the_rate_of_the_next_step():
 def test_a_warm_up_that_the_run_does_not_finish_is_told(margin, warmup, said):
     lines = unfinished(margin, 8, warmup, 80)
     assert len(lines) == len(said) and all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+
+
+def test_rates_are_those_of_the_golden_file():
+    golden = np.load(Path(__file__).parents[1] / "golden" / "pretraining" / "e_schedule.npz")
+    per_epoch = int(golden["steps_per_epoch"])
+    names = [name for name in golden.files if name.endswith(".step_lr") and not name.startswith("cosine")]
+    assert len(names) >= 8
+    for name in names:
+        warmup, milestones, _ = name.split(".")
+        steps = tuple(per_epoch * int(epoch) for epoch in milestones.removeprefix("ms").split("-"))
+        plan = SchedulePlan(len(golden[name]), per_epoch * int(warmup.removeprefix("w")), steps, 0.1)
+        found = [0.05 * lr_factor(step, "multistep", plan) for step in range(len(golden[name]))]
+        np.testing.assert_allclose(found, golden[name], rtol=1e-12)
+    plan = SchedulePlan(len(golden["cosine.step_lr"]), 2 * per_epoch)
+    found = [0.05 * lr_factor(step, "cosine", plan) for step in range(plan.total_steps)]
+    np.testing.assert_allclose(found, golden["cosine.step_lr"], rtol=1e-12)

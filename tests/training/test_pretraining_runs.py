@@ -1,10 +1,10 @@
 """Pretraining through its command line: it trains, logs, stops and goes on to the same bits, and says what is wrong."""
 
 import csv
-import logging
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from short_runs import on_two_ranks, write_faces
@@ -16,7 +16,7 @@ from cli.pretraining.checkpoints import read_to_resume
 from config import PretrainingConfig, get_pretraining_args
 from engine.guard import KeptBuffers
 from tasks.moco import watch
-from tasks.moco.contrast import Rules
+from tasks.moco.contrast import MomentumContrast, Rules
 from tasks.moco.module import Pretrainer
 
 SMALL = [
@@ -96,7 +96,7 @@ def test_labeled_sets_are_reported_and_choose_only_when_asked(pretrain, faces):
     assert pretrain("--val_data_path", faces, "--monitor", "lfw") == 2
 
 
-def test_a_recognizer_begins_with_either_encoder_and_an_evaluation_reads_the_query_s(pretrain, faces, tmp_path, caplog):
+def test_a_recognizer_begins_with_either_encoder_and_an_evaluation_reads_the_query_s(pretrain, faces, capsys):
     assert pretrain("--epochs", 1, "--prefix", "first", "--key_norm", "sync", "--key_momentum", 0.9) == 0
     path = only("first_*") / "last.ckpt"
     state = content(path)["state_dict"]
@@ -118,9 +118,9 @@ def test_a_recognizer_begins_with_either_encoder_and_an_evaluation_reads_the_que
         "--start_from_model_statedict",
         str(path),
     ]
-    with caplog.at_level(logging.INFO):
-        assert main.main([*words, "--load", "key"]) == 0
-    assert f"{path}: took the backbone of the key encoder" in caplog.text
+    capsys.readouterr()
+    assert main.main([*words, "--load", "key"]) == 0
+    assert f"{path}: took the backbone of the key encoder" in capsys.readouterr().err
     loaded = models.load(path).model.state_dict()
     torch.testing.assert_close(loaded["output_layer.3.weight"], state["contrast.query.backbone.output_layer.3.weight"])
     # It is no recognizer to go on with, and a recognizer's checkpoint is no pretraining's.
@@ -154,6 +154,25 @@ def test_a_checkpoint_is_not_believed(pretrain, tmp_path, capsys):
     fewer = write_faces(tmp_path / "fewer", identities=6, pairs=0)
     assert pretrain("--resume_from_checkpoint", path, "--data_root", fewer) == 2
     assert "was trained on 32 images, but the data hold 24" in capsys.readouterr().err
+
+
+def test_a_refused_step_leaves_no_key_and_no_statistic_behind(pretrain, monkeypatch):
+    encode, calls = MomentumContrast.encode_keys, []
+
+    def broken(self, images, step, way=0):
+        calls.append(step)
+        keys = encode(self, images, step, way)
+        if calls.count(2) == 1 and step == 2:
+            self.key.backbone.output_layer[-1].running_mean.fill_(torch.nan)
+            return keys * torch.nan
+        return keys
+
+    monkeypatch.setattr(MomentumContrast, "encode_keys", broken)
+    assert pretrain("--on_nonfinite", "skip", "--prefix", "skip") == 0
+    saved = content(only("skip_*") / "last.ckpt")
+    assert saved["skipped_steps"] == 1
+    assert int(saved["state_dict"]["contrast.queue.pointer"]) == 7 * 8 % 20
+    assert all(value.isfinite().all() for value in saved["state_dict"].values())
 
 
 @pytest.mark.parametrize(
@@ -212,10 +231,19 @@ def test_collapse_is_said_where_the_loss_is_that_of_one_embedding():
     row = {"train_nce_loss": 1.005 * chance, "chance_loss": chance}
     assert "collapsed" in watch.collapse(row, 200)
     assert watch.collapse(row, 50) is None and watch.collapse(row | {"train_nce_loss": 0.9 * chance}, 200) is None
-    same, spread = torch.ones(6, 4) / 2, torch.eye(4)
-    assert float(watch.spread_values(same, same)["spread"]) == 0 == float(watch.spread_values(same, same)["uniformity"])
-    assert float(watch.spread_values(same, same)["rank"]) == pytest.approx(1, abs=1e-4)
-    assert float(watch.spread_values(spread, spread)["rank"]) == pytest.approx(4, abs=1e-4)
+    same = torch.ones(6, 4) / 2
+    found = {name: float(value) for name, value in watch.spread_values(same, same).items()}
+    assert found == pytest.approx({"spread": 0, "alignment": 0, "uniformity": 0, "rank": 1}, abs=1e-4)
+
+
+def test_the_spread_of_a_batch_is_that_of_the_golden_file():
+    golden = np.load(Path(__file__).parents[1] / "golden" / "pretraining" / "f_measures.npz")
+    x, y, low = (torch.from_numpy(golden[name]) for name in ("x", "y", "low"))
+    names = {"spread": "std_mean_times_sqrt_d", "alignment": "alignment_a2", "uniformity": "uniformity_t2"}
+    expected = {name: float(golden[key]) for name, key in (names | {"rank": "rankme"}).items()}
+    found = {name: float(value) for name, value in watch.spread_values(x, y).items()}
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert float(watch.spread_values(low, low)["rank"]) == pytest.approx(float(golden["low_rankme"]), rel=1e-9)
 
 
 def rank_run(folder, faces, words):
@@ -227,13 +255,13 @@ def rank_run(folder, faces, words):
 @pytest.mark.slow
 def test_two_ranks_go_on_from_the_middle_of_an_epoch_to_the_same_bits(tmp_path, faces):
     words = ["--checkpoint_every_n_steps", "3", "--prefix", "whole"]
-    assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words)] == [0, 0]
+    assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words, timeout=500)] == [0, 0]
     (whole,) = (tmp_path / "experiments").glob("whole_*")
     kept = tmp_path / "experiments" / "pieces_01-01_0"
     kept.mkdir()
     (kept / "last.ckpt").write_bytes((whole / "last.ckpt.previous").read_bytes())
     words = ["--resume_from_checkpoint", str(kept / "last.ckpt")]
-    assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words)] == [0, 0]
+    assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words, timeout=500)] == [0, 0]
     states = [content(folder / "last.ckpt")["state_dict"] for folder in (whole, kept)]
     assert int(states[0]["contrast.queue.pointer"]) == 64 % 20
     torch.testing.assert_close(states[1], states[0], rtol=0, atol=0)
