@@ -86,7 +86,7 @@ def _center(place: int, cell: tuple[int, int], grid: tuple[int, ...]) -> tuple[i
 def _arc(first: tuple[int, int], second: tuple[int, int], number: int) -> NDArray[np.int32]:
     """Return the points of a line that bows by its number: matches in one row do not hide each other."""
     along = np.linspace(0, 1, 33)[:, None]
-    bow = np.array([0, 12 * (number + 1) * (-1) ** number])
+    bow = np.array([0, 5 * (number + 1) * (-1) ** number])
     return np.round((1 - along) * first + along * second + 4 * along * (1 - along) * bow).astype(np.int32)
 
 
