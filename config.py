@@ -50,8 +50,8 @@ from options.pretraining import (
     PretrainingDataOptions,
     PretrainingSystemOptions,
     PretrainingTrainingOptions,
+    PseudoIdentityOptions,
     ViewOptions,
-    read_schedule,
 )
 from options.run import DeviceOptions, StartOptions, SystemOptions
 from options.training import IdentityOptions, TrainingOptions
@@ -145,8 +145,8 @@ class Config(
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingConfig(
-    ContrastOptions, ViewOptions, PretrainingTrainingOptions, PretrainingSystemOptions, EngineOptions,
-    BackboneOptions, PretrainingDataOptions,
+    ContrastOptions, PseudoIdentityOptions, ViewOptions, PretrainingTrainingOptions, PretrainingSystemOptions,
+    EngineOptions, BackboneOptions, PretrainingDataOptions,
 ):  # fmt: skip
     """Options of `main.py pretrain`; saved with the run and in each of its checkpoints.
 
@@ -159,7 +159,7 @@ class PretrainingConfig(
         self._check_precision()
         _check_epochs(self)
         _check_run(self)
-        read_schedule(self.pseudo_pairs)
+        self.check_clusters()
         if self.queue_size < self.batch_size:
             raise ValueError(
                 f"--queue_size {self.queue_size} holds less than one batch of {self.batch_size} (--batch_size): give"

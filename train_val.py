@@ -21,7 +21,8 @@ from engine.guard import NonFiniteError
 from engine.module import Step, Terms, TrainingModule, enter_check_mode
 from evaluation import Description, FusionStatistics, ScoreNormalization
 from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
-from tasks.recognition import sharded_head, validation
+from tasks import validation
+from tasks.recognition import sharded_head
 from tasks.recognition.terms import Forward, feature_statistics, weighted_losses
 
 MAIN_DATASET = "0"  # the data set whose head the class maps, the report and metrics.csv speak of

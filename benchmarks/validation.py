@@ -29,7 +29,7 @@ from datasets import Benchmark as PairSet
 from datasets import PairDataset, shard_pairs
 from datasets.synthetic.prepare import render_identities
 from evaluation import run
-from tasks.recognition import validation
+from tasks import validation
 from train_val import MAIN_DATASET, Recognizer
 
 EVALUATED_PAIRS = 6_000

@@ -15,7 +15,7 @@ from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
 from evaluation import METHODS
 from evaluation.run import CONDITIONS
 from options.overrides import BETWEEN_EPOCHS, changed_options
-from tasks.recognition.validation import metric_names
+from tasks.validation import metric_names
 from train_val import MAIN_DATASET, Recognizer
 
 logger = logging.getLogger(__name__)

@@ -252,9 +252,9 @@ def best_cells(model: FaceModel, faces: Portraits, count: int = 8) -> list[CellM
         for place in (0, 1)
     ]
     (first, seen_first), (second, seen_second) = sides
-    cells = (found[0] for found in model.matcher.best_cells(first, second, seen_first, seen_second))
+    there, here, cosines = (found[0] for found in model.matcher.best_cells(first, second, seen_first, seen_second))
     width = first.shape[3]
     return [
-        CellMatch(divmod(here, width), divmod(there, width), cosine)
-        for here, there, cosine in mutual_cells(*cells, most=count)
+        CellMatch(divmod(cell, width), divmod(other, width), cosine)
+        for cell, other, cosine in mutual_cells(there, here, cosines, count)
     ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
+
+EpochSteps: TypeAlias = tuple[tuple[int, float], ...]
 
 
-def read_epoch_steps(text: str, low: float = -math.inf, high: float = math.inf) -> tuple[tuple[int, float], ...]:
+def read_epoch_steps(text: str, low: float = -math.inf, high: float = math.inf) -> EpochSteps:
     """Return (first epoch, value) of each step, the first of epoch 0.
 
     Raises:
@@ -29,6 +32,6 @@ def read_epoch_steps(text: str, low: float = -math.inf, high: float = math.inf) 
     return tuple(steps)
 
 
-def value_at(steps: tuple[tuple[int, float], ...], epoch: int) -> float:
+def value_at(steps: EpochSteps, epoch: int) -> float:
     """Return the value in an epoch >= 0."""
     return next(value for first, value in reversed(steps) if first <= epoch)

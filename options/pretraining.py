@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from options.data import SourceOptions
+from options.epoch_steps import EpochSteps, read_epoch_steps, value_at
 from options.flags import MAY_CHANGE, Options, flag
-from options.names import COUNT, NO_METRIC, NOT_NEGATIVE, OCCLUDERS, POSITIVE, SHARE
+from options.names import CLUSTER_METHODS, COUNT, NO_METRIC, NOT_NEGATIVE, OCCLUDERS, POSITIVE, SHARE
 from options.run import SystemOptions
 from options.training import TrainingOptions
 
@@ -40,14 +41,62 @@ class ContrastOptions(Options):
         " a rank's own in groups; or the moments of all ranks, on one rank a leak", choices=KEY_NORMS,
     )  # fmt: skip
     key_groups: int = flag(4, "key_norm split: groups of a rank's batch", within=COUNT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoIdentityOptions(Options):
+    """Pseudo-identities."""
+
     pseudo_pairs: tuple[str, ...] = flag(
         ("0:0", "5:0.3", "10:0.6", "20:0.85", "35:0.9"),
-        "epoch:share,... from which epoch on which share of the second views is another image of the query's cluster",
+        "epoch:share,... from which epoch on which share of the second views is another image of the query's cluster;"
+        " 0:0: never, and nothing is clustered",
     )
+    refresh_every: int = flag(
+        2, "epochs that clusters serve; they are guessed anew by the key encoder, first for an epoch that uses them",
+        within=COUNT,
+    )  # fmt: skip
+    cluster_neighbours: int = flag(20, "nearest images that are searched for each", within="[1, 1000]")
+    cluster_mutual: int = flag(5, "of them, those among which both images of an edge must be", within="[1, 1000]")
+    cluster_threshold: float = flag(0.6, "least cosine of an edge", within="[-1, 1]")
+    max_cluster_size: int = flag(
+        300, "images of a cluster at most; above the largest plausible identity", within="[2, inf)"
+    )
+    cluster_jaccard: float = flag(
+        0.0, "least share of nearest images that both images of an edge have in common", within=SHARE
+    )
+    cluster_method: str = flag(
+        "auto", "all products, k-means lists, or faiss where it is installed; auto: exact where cheap",
+        choices=CLUSTER_METHODS,
+    )  # fmt: skip
 
-    def pseudo_share(self, epoch: int) -> float:
-        """Return which share of the second views of an epoch is another image of the query's cluster."""
-        return next(share for first, share in reversed(read_schedule(self.pseudo_pairs)) if first <= epoch)
+    def check_clusters(self) -> None:
+        """Refuse what the flags cannot mean together.
+
+        Raises:
+            ValueError: one line that names the flag.
+        """
+        self.pseudo_shares()
+        if self.cluster_mutual > self.cluster_neighbours:
+            raise ValueError(
+                f"--cluster_mutual {self.cluster_mutual} is above --cluster_neighbours {self.cluster_neighbours}"
+            )
+
+    def pseudo_shares(self) -> EpochSteps:
+        """Return from which epoch on which share of the second views is another image of the query's cluster.
+
+        Raises:
+            ValueError: one line that names the flag.
+        """
+        try:
+            return read_epoch_steps(",".join(self.pseudo_pairs), 0.0, 1.0)
+        except ValueError as error:
+            raise ValueError(f"--pseudo_pairs: {error}") from None
+
+    def is_refreshed_for(self, epoch: int) -> bool:
+        """Return whether images are clustered anew for an epoch: one of those until the next time uses the clusters."""
+        served, shares = range(epoch, epoch + self.refresh_every), self.pseudo_shares()
+        return epoch % self.refresh_every == 0 and any(value_at(shares, later) > 0 for later in served)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,24 +147,3 @@ class PretrainingDataOptions(SourceOptions):
         None, "folder of labeled benchmark sets that are reported on; they choose nothing unless --monitor says so",
         on_resume=MAY_CHANGE,
     )  # fmt: skip
-
-
-def read_schedule(steps: tuple[str, ...]) -> list[tuple[int, float]]:
-    """Return (first epoch, share) of "0:0", "5:0.3", ...; the first begins at epoch 0.
-
-    Raises:
-        ValueError: if it is none; one line that names the flag.
-    """
-    schedule = []
-    for step in steps:
-        first, _, share = step.partition(":")
-        try:
-            schedule.append((int(first), float(share)))
-        except ValueError:
-            raise ValueError(f"--pseudo_pairs: {step!r} is not epoch:share, as in 0:0,5:0.3") from None
-    epochs = [first for first, _ in schedule]
-    if epochs[:1] != [0] or epochs != sorted(set(epochs)):
-        raise ValueError(f"--pseudo_pairs: epochs must rise from 0, got {','.join(steps) or 'none'}")
-    if bad := [share for _, share in schedule if not 0 <= share <= 1]:
-        raise ValueError(f"--pseudo_pairs: a share must be in [0, 1], got {bad[0]:g}")
-    return schedule

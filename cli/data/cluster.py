@@ -15,6 +15,7 @@ from datasets.counted import counted
 from engine.files import WriteFailures, side_file
 from options.command import FlagParser, as_typed, user_errors
 from options.flags import Options, add_flags, flag, path_word
+from options.names import CLUSTER_METHODS
 from system.files import atomic_write, naming, remove_unfinished
 from system.terminal import show
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are kn
     from datasets.clustering import PseudoIdentities
     from models import Embeddings
 
-METHODS = ("auto", "exact", "lists", "faiss")  # as of datasets.clustering; a test compares them
 REPORT, UNFINISHED = "clustering.json", "search.unfinished.npz"
 _BLOCK = 2**24
 
@@ -47,7 +47,9 @@ class ClusterOptions(Options):
         0.0, "least share of nearest images that both images of an edge have in common", within="[0, 1]"
     )
     method: str = flag(
-        "auto", "all products, k-means lists, or faiss where it is installed; auto: exact where cheap", choices=METHODS
+        "auto",
+        "all products, k-means lists, or faiss where it is installed; auto: exact where cheap",
+        choices=CLUSTER_METHODS,
     )
     lists: int | None = flag(None, "number of k-means lists; else by the number of images", within="[1, inf)")
     probe: int = flag(4, "lists that each image visits; more find more edges", within="[1, 1000]")
@@ -131,28 +133,11 @@ def _prepare(source: Path, output: Path, overwrite: bool) -> None:
 
 def _figures(identities: PseudoIdentities, data: Embeddings, recall: float) -> dict[str, Any]:
     """Return what clustering.json says of the result."""
-    from evaluation import clustering_quality
+    from evaluation.representation.clustering import described_quality
 
-    sizes = identities.sizes
-    figures: dict[str, Any] = {
-        "num_images": len(data),
-        "num_clusters": len(sizes),
-        "num_clustered": int(sizes.sum()),
-        "coverage": float(sizes.sum() / len(data)),
-        "largest_cluster": int(sizes.max(initial=0)),
-        "num_mutual_edges": identities.num_mutual,
-        "num_unshared_edges": identities.num_unshared,
-        "num_refused_edges": identities.num_refused,
-        "edge_recall": _number(recall),
-    }
+    figures: dict[str, Any] = identities.counts() | {"edge_recall": None if math.isnan(recall) else recall}
     if data.labels is not None:
-        figures["quality"] = {
-            noise: {
-                name: _number(value)
-                for name, value in clustering_quality(data.labels, identities.clusters, noise)._asdict().items()
-            }
-            for noise in ("single", "drop")
-        }
+        figures["quality"] = described_quality(data.labels, identities.clusters)
     return figures
 
 
@@ -201,7 +186,3 @@ def _device() -> Any:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value

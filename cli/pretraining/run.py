@@ -40,7 +40,8 @@ from system.launch import is_main_process
 from system.terminal import show
 from tasks.moco.data import PretrainingData
 from tasks.moco.module import ENCODERS, Pretrainer
-from tasks.recognition.validation import metric_names
+from tasks.moco.refresh import ClusterRefresh
+from tasks.validation import metric_names
 
 logger = logging.getLogger(__name__)
 PROGRAM = "pretrain"
@@ -84,7 +85,7 @@ def prepare(
     model = _build_model(config, datamodule)
     folder = run_folder(config, checkpoint, DATA) if writes else None
     stop, failures = stop or StopSignals(), WriteFailures()
-    callbacks: list[pl.Callback] = []
+    callbacks: list[pl.Callback] = [ClusterRefresh(folder, failures, usable_workers(config.num_workers))]
     if not config.fast_dev_run:
         callbacks.append(UnreadableList(folder, config.max_bad_fraction, failures))
     if folder is not None:

@@ -121,7 +121,7 @@ class Shards:
 
     def _fill(self, shard: int, place: int, images: Image) -> None:
         """Read images from a place of a shard on; a long read may come in pieces."""
-        view, offset = memoryview(images.reshape(-1)).cast("B"), self._start + place * IMAGE_BYTES
+        view, offset = images.reshape(-1).data.cast("B"), self._start + place * IMAGE_BYTES
         path = self._folder / shard_name(shard)
         try:
             file, done = self._file(shard), 0

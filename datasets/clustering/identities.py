@@ -47,6 +47,20 @@ class PseudoIdentities(NamedTuple):
         """Images of each cluster, int64 [C]."""
         return np.bincount(self.clusters[self.clusters >= 0])
 
+    def counts(self) -> dict[str, int | float]:
+        """Return images, clusters and edges in numbers, by name; `coverage` is the share of images in a cluster."""
+        sizes, num_images = self.sizes, len(self.clusters)
+        return {
+            "num_images": num_images,
+            "num_clusters": len(sizes),
+            "num_clustered": int(sizes.sum()),
+            "coverage": float(sizes.sum() / max(1, num_images)),
+            "largest_cluster": int(sizes.max(initial=0)),
+            "num_mutual_edges": self.num_mutual,
+            "num_unshared_edges": self.num_unshared,
+            "num_refused_edges": self.num_refused,
+        }
+
 
 def pseudo_identities(found: Neighbours, rules: JoiningRules) -> PseudoIdentities:
     """Return the clusters of images whose neighbours are known."""

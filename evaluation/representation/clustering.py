@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +70,17 @@ def clustering_quality(truth: ArrayLike, predicted: ArrayLike, noise: str = "sin
     if not len(truth):
         return ClusteringQuality._make([float("nan")] * 7 + [coverage])
     return ClusteringQuality._make([*_figures(truth, predicted), coverage])
+
+
+def described_quality(truth: ArrayLike, predicted: ArrayLike) -> dict[str, dict[str, float | None]]:
+    """Return {convention for noise: {figure: value}}, None where a figure is undefined, as JSON takes it."""
+    return {
+        noise: {
+            name: None if math.isnan(value) else value
+            for name, value in clustering_quality(truth, predicted, noise)._asdict().items()
+        }
+        for noise in NOISE
+    }
 
 
 def _figures(truth: Int64Array, predicted: Int64Array) -> tuple[float, ...]:

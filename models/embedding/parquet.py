@@ -16,14 +16,14 @@ class Part(NamedTuple):
     """Some rows of the table.
 
     Attributes:
-        index: int64 [B], place in the source.
+        places: int64 [B], in the source.
         names: of the images.
         labels: int64 [B], None where there are none.
         norms, quality: float32 [B]; a quality of NaN is not known.
         embeddings: float16 or float32 [B, D].
     """
 
-    index: NDArray[np.int64]
+    places: NDArray[np.int64]
     names: list[str]
     labels: NDArray[np.int64] | None
     norms: NDArray[np.float32]
@@ -62,7 +62,7 @@ def write_parquet(path: Path, parts: Iterator[Part], dtype: str, dim: int, has_l
         for part in parts:
             values = pa.array(np.ascontiguousarray(part.embeddings).reshape(-1), number)
             arrays = {
-                "index": pa.array(part.index),
+                "index": pa.array(part.places),
                 "name": pa.array(part.names),
                 "label": part.labels if part.labels is None else pa.array(part.labels),
                 "norm": pa.array(part.norms),

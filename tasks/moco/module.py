@@ -18,11 +18,11 @@ from engine.module import Step, Terms, TrainingModule, enter_check_mode
 from evaluation import Description
 from evaluation.run import evaluate
 from ops import unit_map
+from tasks import validation
 from tasks.moco import watch
 from tasks.moco.contrast import MomentumContrast, Rules, Side, momentum_at
 from tasks.moco.encoder import Encoder, build_projector
 from tasks.moco.queue import KeyQueue
-from tasks.recognition import validation
 
 logger = logging.getLogger(__name__)
 TASK = "moco"  # what a checkpoint's hyper-parameters call it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from evaluation.representation.measures import alignment, rankme, std_per_dimension, uniformity
 from tasks.moco.contrast import Comparison, Rules
 
 COLLAPSED_WITHIN = 0.01  # of the loss of an encoder that gives every image one embedding
@@ -35,7 +36,7 @@ def compared_values(compared: Comparison, rules: Rules) -> dict[str, Tensor]:
 
 
 def spread_values(queries: Tensor, keys: Tensor) -> dict[str, Tensor]:
-    """Return how the unit vectors of a batch [B, dim] lie.
+    """Return how the unit vectors of a batch [B, dim] lie; the host waits for them.
 
     spread: the mean over dimensions of their standard deviation, times the root of dim: 1 evenly on the sphere, 0
     collapsed. alignment: mean squared distance of query and key. uniformity: log of the mean of e^{-2 d^2} over pairs
@@ -43,15 +44,14 @@ def spread_values(queries: Tensor, keys: Tensor) -> dict[str, Tensor]:
     Uniformity on the Hypersphere", arXiv:2005.10242). rank: RankMe, e to the entropy of the singular values (Garrido et
     al., arXiv:2210.02885).
     """
-    values = queries.detach().double()
-    sigma = torch.linalg.svdvals(values)
-    shares = sigma / sigma.sum().clamp_min(1e-12) + 1e-7
-    return {
-        "spread": values.std(dim=0).mean() * values.shape[1] ** 0.5,
-        "alignment": (values - keys).square().sum(dim=1).mean(),
-        "uniformity": torch.pdist(values).square().mul(-2).exp().mean().log(),
-        "rank": (-(shares * shares.log()).sum()).exp(),
+    values, positives = queries.detach().double().cpu().numpy(), keys.double().cpu().numpy()
+    measured = {
+        "spread": float(std_per_dimension(values).mean()) * values.shape[1] ** 0.5,
+        "alignment": alignment(values, positives),
+        "uniformity": uniformity(values),
+        "rank": rankme(values),
     }
+    return {name: torch.tensor(value, dtype=torch.double, device=queries.device) for name, value in measured.items()}
 
 
 def collapse(values: dict[str, float], step: int) -> str | None:

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
-from datasets import Image, SampleKey, TrainingView, collate
+from datasets import SampleKey
 from datasets.sampling.graph_sampler import GraphBatchSampler
-from engine.signals import start_worker
 from evaluation.scores.neighbours import nearest_neighbours
 from nets import Backbone
-from ops import is_distributed
-from transforms import View, to_tensor
+from tasks.embedding import embed_images, sum_over_ranks
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +86,7 @@ class NeighbourTable(Callback):
         table = nearest_neighbours(
             embeddings, sampler.num_neighbours, rank=trainer.global_rank, world_size=trainer.world_size
         )
-        _sum_over_ranks(table)
+        sum_over_ranks(table)
         seconds = time.monotonic() - start
         logger.info("neighbours of %d identities for epoch %d: found in %.1f s", len(table), epoch, seconds)
         return table.to("cpu", torch.int32).numpy()
@@ -101,63 +95,13 @@ class NeighbourTable(Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, pictures: NDArray[np.int64], epoch: int
     ) -> Tensor:
         """Return the embeddings of some images on every rank, [num_identities, D] float32."""
+        keys = [SampleKey(0, int(picture), epoch, identity) for identity, picture in enumerate(pictures)]
         backbone = module.model
         assert isinstance(backbone, Backbone)
-        _take_buffers_of_first_rank(backbone)
-        # Whole batches are dealt to the ranks: their number changes no batch, hence no bit of an embedding.
-        blocks = list(torch.arange(len(pictures)).split(self._batch_size))[trainer.global_rank :: trainer.world_size]
-        keys = [
-            [SampleKey(0, int(pictures[identity]), epoch, identity) for identity in block.tolist()] for block in blocks
-        ]
-        view = TrainingView(trainer.datamodule.train_dataset, _as_it_is, seed=0)  # type: ignore[attr-defined]  # see class
-        # A generator of its own: the loader would draw from that of training.
-        loader = DataLoader(
-            view,
-            batch_sampler=keys,
-            collate_fn=collate,
-            num_workers=self._num_workers,
-            worker_init_fn=start_worker,
-            generator=torch.Generator(),
-        )
-        embeddings = torch.zeros(len(pictures), backbone.embedding_size, device=module.device)
-        with _evaluating(backbone), trainer.precision_plugin.forward_context(), torch.inference_mode():
-            for block, batch in zip(blocks, loader, strict=True):
-                images = to_tensor(batch.image.to(module.device)).to(module.dtype)
-                embeddings[block.to(module.device)] = backbone(images).embedding.float()
-        _sum_over_ranks(embeddings)
-        return embeddings
+        return embed_images(trainer, module, backbone, keys, batch_size=self._batch_size, num_workers=self._num_workers)
 
 
 def _sampler(trainer: pl.Trainer) -> GraphBatchSampler:
     sampler = trainer.datamodule.train_sampler  # type: ignore[attr-defined]  # Lightning attaches it
     assert isinstance(sampler, GraphBatchSampler)
     return sampler
-
-
-def _as_it_is(image: Image, rng: np.random.Generator) -> View:
-    return View(image, np.broadcast_to(np.uint8(1), image.shape[:2]))
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into eval mode, and each of its parts back into the mode that it was in."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-
-
-def _take_buffers_of_first_rank(module: nn.Module) -> None:
-    """Let every rank normalize with the running statistics of rank 0, as DDP does before a forward pass."""
-    if is_distributed():
-        for buffer in module.buffers():
-            dist.broadcast(buffer, src=0)
-
-
-def _sum_over_ranks(values: Tensor) -> None:
-    """Add up, in place, what the ranks have filled in; the rest of each is 0."""
-    if is_distributed():
-        dist.all_reduce(values)

@@ -23,7 +23,7 @@ from evaluation import one_kind_folds
 from evaluation.report.results import read_results, to_primitive
 from evaluation.run import build_results, compare, evaluate
 from evaluation.scores.images import ImageScores
-from tasks.recognition import validation
+from tasks import validation
 
 ROUNDED = ("accuracy", "balanced_accuracy", "eer", "auc", "fold_accuracy", "num_genuine", "num_impostor")
 EXACT = ("accuracy", "balanced_accuracy", "eer", "auc", "auc_interval", "fold_accuracy", "tar_at_far", "num_genuine")

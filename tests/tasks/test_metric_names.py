@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tasks.recognition.validation import metrics
+from tasks.validation import metrics
 
 
 @pytest.mark.parametrize("name", ["val", "other"])

@@ -1,6 +1,7 @@
 """Pretraining through its command line: it trains, logs, stops and goes on to the same bits, and says what is wrong."""
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import models
 import nets
 from cli.pretraining.checkpoints import read_to_resume
 from config import PretrainingConfig, get_pretraining_args
+from datasets.clustering import pseudo_pairs
 from engine.guard import KeptBuffers
-from tasks.moco import watch
+from tasks.moco import refresh, watch
 from tasks.moco.contrast import MomentumContrast, Rules
 from tasks.moco.module import Pretrainer
 
@@ -23,6 +25,16 @@ SMALL = [
     *("--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "8", "--queue_size", "20", "--epochs", "2"),
     *("--projection_size", "8", "--warmup_steps", "0", "--gpus", "0", "--num_workers", "0", "--log_every_n_steps", "1"),
     *("--heartbeat_seconds", "0", "--align", "no", "--threads", "1"),
+]
+CLUSTERED = [
+    "--pseudo_pairs",
+    "0:0,1:1",
+    "--refresh_every",
+    "1",
+    "--cluster_threshold",
+    "0.1",
+    "--max_cluster_size",
+    "6",
 ]
 
 
@@ -182,8 +194,8 @@ def test_a_refused_step_leaves_no_key_and_no_statistic_behind(pretrain, monkeypa
         (["--temperature", 0], "--temperature must be in (0, inf), got 0"),
         (["--batch_size", 64, "--queue_size", 64], "--batch_size 64: ShuffleBatchSampler: a batch of 64 needs as many"),
         (["--pseudo_pairs", "1:0.5"], "--pseudo_pairs: epochs must rise from 0"),
-        (["--pseudo_pairs", "0:2"], "--pseudo_pairs: a share must be in [0, 1], got 2"),
-        (["--pseudo_pairs", "0.5"], "--pseudo_pairs: '0.5' is not epoch:share"),
+        (["--pseudo_pairs", "0:2"], "--pseudo_pairs: values must be in [0, 1], got 2"),
+        (["--pseudo_pairs", "0.5"], "--pseudo_pairs: expected epoch:value with commas between"),
         (["--ema_decay", 0.9], "--ema_decay: the key encoder is a moving average already"),
         (["--monitor", "val_acc"], "--monitor val_acc needs labeled sets"),
         (["--data_root", "one"], "holds one image"),
@@ -199,9 +211,50 @@ def test_what_cannot_work_is_one_line(pretrain, tmp_path, capsys, words, line):
     assert not Path("experiments").exists()
 
 
-def test_the_schedule_of_pseudo_pairs():
-    config = get_pretraining_args(["--pseudo_pairs", "0:0,5:0.3,10:0.6"])
-    assert [config.pseudo_share(epoch) for epoch in (0, 4, 5, 9, 10, 99)] == [0, 0, 0.3, 0.3, 0.6, 0.6]
+def test_images_are_clustered_for_the_epochs_whose_pairs_need_it():
+    config = get_pretraining_args(["--pseudo_pairs", "0:0,5:0.3,10:0"])
+    assert [epoch for epoch in range(20) if config.is_refreshed_for(epoch)] == [4, 6, 8]
+    config = get_pretraining_args(["--pseudo_pairs", "0:0.1", "--refresh_every", "3"])
+    assert [epoch for epoch in range(8) if config.is_refreshed_for(epoch)] == [0, 3, 6]
+    assert not any(map(get_pretraining_args(["--pseudo_pairs", "0:0"]).is_refreshed_for, range(99)))
+
+
+@pytest.mark.parametrize("step", [4, 6])  # after the last batch of the epoch before, and inside one with pairs
+def test_a_run_goes_on_with_the_clusters_of_its_epoch_to_the_same_bits(pretrain, step, monkeypatch):
+    drawn, kept = [], Path("experiments/pieces_01-01_0")
+    kept.mkdir(parents=True)
+    cluster = refresh.ClusterRefresh.on_train_epoch_end
+
+    def keep_and_cluster(self, trainer, module):
+        if step == trainer.global_step:
+            trainer.save_checkpoint(kept / "last.ckpt")
+        cluster(self, trainer, module)
+
+    monkeypatch.setattr(refresh.ClusterRefresh, "on_train_epoch_end", keep_and_cluster)
+    monkeypatch.setattr(refresh, "pseudo_pairs", lambda *told: drawn.append(pseudo_pairs(*told)) or drawn[-1])
+    assert pretrain(*CLUSTERED, "--checkpoint_every_n_steps", 3, "--prefix", "whole") == 0
+    whole = only("whole_*")
+    saved = content(whole / "last.ckpt")["state_dict"]
+    assert int(saved["generation"]) == 1 and int((saved["clusters"] >= 0).sum()) > 16  # of 32, for epoch 1 alone
+    (partners,) = drawn
+    assert (partners != np.arange(32)).sum() == int((saved["clusters"] >= 0).sum())
+    assert torch.equal(saved["clusters"][partners], saved["clusters"])
+    queued = saved["contrast.queue.images"]
+    assert torch.equal(saved["contrast.queue.clusters"], saved["clusters"][queued])
+    report = json.loads((whole / "clusters/epoch_0001.json").read_text())
+    assert report["edge_recall"] == 1 and report["num_clustered"] == int((saved["clusters"] >= 0).sum())
+    assert report["settings"]["max_cluster_size"] == 6 >= report["largest_cluster"]
+    assert 0 <= report["quality"]["single"]["f"] <= 1 and (whole / "clusters/epoch_0001.png").exists()
+    row = next(row for row in rows(whole) if "cluster_f" in row)
+    assert row["cluster_f"] == report["quality"]["single"]["f"] and row["cluster_edge_recall"] == 1
+
+    if step == 6:
+        (kept / "last.ckpt").write_bytes((whole / "last.ckpt.previous").read_bytes())
+    assert content(kept / "last.ckpt")["global_step"] == step
+    monkeypatch.setattr(refresh.ClusterRefresh, "on_train_epoch_end", cluster)
+    assert pretrain("--resume_from_checkpoint", kept / "last.ckpt") == 0
+    torch.testing.assert_close(content(kept / "last.ckpt")["state_dict"], saved, rtol=0, atol=0)
+    assert (kept / "clusters").exists() == (step == 4)  # inside the epoch they are those of the checkpoint
 
 
 def build(**options):
@@ -254,7 +307,7 @@ def rank_run(folder, faces, words):
 
 @pytest.mark.slow
 def test_two_ranks_go_on_from_the_middle_of_an_epoch_to_the_same_bits(tmp_path, faces):
-    words = ["--checkpoint_every_n_steps", "3", "--prefix", "whole"]
+    words = [*CLUSTERED, "--checkpoint_every_n_steps", "3", "--prefix", "whole"]
     assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words, timeout=500)] == [0, 0]
     (whole,) = (tmp_path / "experiments").glob("whole_*")
     kept = tmp_path / "experiments" / "pieces_01-01_0"
@@ -263,5 +316,5 @@ def test_two_ranks_go_on_from_the_middle_of_an_epoch_to_the_same_bits(tmp_path, 
     words = ["--resume_from_checkpoint", str(kept / "last.ckpt")]
     assert [rank["code"] for rank in on_two_ranks(rank_run, str(tmp_path), str(faces), words, timeout=500)] == [0, 0]
     states = [content(folder / "last.ckpt")["state_dict"] for folder in (whole, kept)]
-    assert int(states[0]["contrast.queue.pointer"]) == 64 % 20
+    assert int(states[0]["contrast.queue.pointer"]) == 64 % 20 and int(states[0]["generation"]) == 1
     torch.testing.assert_close(states[1], states[0], rtol=0, atol=0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from short_runs import build, fit, write_faces
 
-from tasks.recognition import validation
+from tasks import validation
 
 
 @pytest.fixture(scope="module")
