@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
+from datasets.progress import tracked
 from datasets.records.format import (
     FIRST,
     HEADER_BYTES,
@@ -201,5 +201,5 @@ class RecordFile:
 def _slices(total: int, step: int, description: str) -> Iterator[slice]:
     """Yield the parts of a range; a bar shows the progress where there are several."""
     starts = range(0, total, step)
-    for start in track(starts, description, disable=len(starts) < 2, transient=True):
+    for start in tracked(starts, description, hidden=len(starts) < 2, transient=True):
         yield slice(start, start + step)

@@ -21,11 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import track
 
 from datasets.benchmarks.benchmark import Benchmark, save_benchmark
 from datasets.benchmarks.cache import cache_folder
 from datasets.checksums import verify, write_checksums
+from datasets.progress import tracked
 from datasets.synthetic.canvas import Image
 from datasets.synthetic.parameters import FaceIdentity, Nuisance, Range, sample_identity, sample_nuisance
 from datasets.synthetic.renderer import RENDERER_VERSION, encode_face, render_face
@@ -216,7 +216,7 @@ def _render_all(folder: Path, spec: SyntheticSpec, jobs: int, progress: bool) ->
     ]
     tasks += [partial(_render_fold, spec, name, fold) for name in PAIR_KINDS for fold in range(NUM_FOLDS)]
     with _results(tasks, jobs) as results:
-        shown = track(results, "Rendering synthetic faces", len(tasks), disable=not progress, transient=True)
+        shown = tracked(results, "Rendering synthetic faces", len(tasks), hidden=not progress, transient=True)
         folds = [result for result in shown if result is not None]
     for number, name in enumerate(PAIR_KINDS):
         save_benchmark(_assemble(name, folds[number * NUM_FOLDS : (number + 1) * NUM_FOLDS]), folder)

@@ -63,7 +63,7 @@ def test_evaluation_follow_links_reads_identities_that_links_lead_to(faces, tmp_
     def stop(dataset, *others):
         raise FoundError(len(dataset))
 
-    monkeypatch.setattr(folder_evaluation, "load_model", lambda options: None)
+    monkeypatch.setattr(folder_evaluation, "load_model", lambda options: SimpleNamespace(alignment=None))
     monkeypatch.setattr(image_sets, "read_images", stop)
     (tmp_path / "links").mkdir()
     for folder in (faces / "train").iterdir():

@@ -236,7 +236,7 @@ def test_a_calibration_decides_where_its_rate_is_low_enough(gallery, model, peop
     assert found.threshold == calibration.point("fused", "clean", 0.05).threshold
     assert "for a FAR of 0.05: at most 30 % of strangers" in str(found)
     strict = gallery.identify(probe, fpir=0.01, calibration=calibration)
-    assert "the calibration has no FAR that is low enough" in str(strict)
+    assert "the calibration has no FAR as low as 1 % / people" in str(strict)
     with pytest.raises(ValueError, match="belongs to other weights"):
         other = replace(calibration, origin=calibration.origin._replace(model="0" * 64))
         gallery.identify(probe, calibration=other)
