@@ -108,8 +108,7 @@ class Config(
             )
 
     def _check_training(self) -> None:
-        if self.use_mxrecord and self.source != "records":
-            raise ValueError(f"--use_mxrecord conflicts with --data_format {self.data_format}; leave one of them out")
+        self.check_source()
         if self.batch_size % IMAGES_PER_IDENTITY and not self.evaluate:
             below = self.batch_size - self.batch_size % IMAGES_PER_IDENTITY
             raise ValueError(
@@ -159,6 +158,7 @@ class PretrainingConfig(
         self._check_precision()
         _check_epochs(self)
         _check_run(self)
+        self.check_source()
         self.check_clusters()
         if self.queue_size < self.batch_size:
             raise ValueError(

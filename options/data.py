@@ -48,6 +48,15 @@ class SourceOptions(Options):
         """Which of `SOURCES` reads the training images."""
         return self.data_format or ("records" if self.use_mxrecord else "folder")
 
+    def check_source(self) -> None:
+        """Refuse two formats.
+
+        Raises:
+            ValueError: one line that names the flags.
+        """
+        if self.use_mxrecord and self.source != "records":
+            raise ValueError(f"--use_mxrecord conflicts with --data_format {self.data_format}; leave one of them out")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions(SourceOptions):

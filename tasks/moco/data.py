@@ -24,7 +24,6 @@ from datasets import (
     PairSample,
     PlannedSampler,
     Sample,
-    ShuffleBatchSampler,
     UnreadableImageError,
     collate,
     shard_pairs,
@@ -33,6 +32,7 @@ from datasets import (
 from datasets.benchmarks.sets import open_sets
 from datasets.faces.paired_view import PairedBatches, PairedView, Partners
 from datasets.photos.people import open_people
+from datasets.sampling.windows import shuffled_batches
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.module import TrainingData
 from engine.signals import start_worker
@@ -157,7 +157,7 @@ class PretrainingData(TrainingData):
     def build_sampler(self, rank: int) -> PlannedSampler:
         """Return the sampler of one rank: every image is a query once in an epoch, but for the last partial batch."""
         config = self.config
-        return ShuffleBatchSampler(self.num_images, config.batch_size, config.seed, rank, self.world_size)
+        return shuffled_batches(self.train_dataset, config.batch_size, config.seed, rank, self.world_size)
 
     def train_dataloader(self) -> DataLoader:
         """Return the loader of training batches, `Sample`s with a `second`."""

@@ -96,6 +96,15 @@ def test_a_run_trains_and_goes_on_from_the_middle_of_an_epoch_to_the_same_bits(p
     assert (kept / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["records", "arrays"])
+def test_every_kind_of_source_is_trained_on(pretrain, faces, kind):
+    assert main.main(["convert", str(faces / "train"), kind, "--to", kind]) == 0
+    assert pretrain("--data_root", kind, "--data_format", kind, "--epochs", 1, "--prefix", "other") == 0
+    state = content(only("other_*") / "last.ckpt")["state_dict"]
+    assert len(set(state["contrast.queue.images"].tolist())) == 20
+    assert pretrain("--data_root", kind, "--data_format", "folder", "--use_mxrecord") == 2
+
+
 def test_labeled_sets_are_reported_and_choose_only_when_asked(pretrain, faces):
     assert pretrain("--val_data_path", faces, "--epochs", 1, "--prefix", "report", "--accumulate_grad_batches", 2) == 0
     folder = only("report_*")
