@@ -24,7 +24,7 @@ def earlier(faces, tmp_path, monkeypatch):
     """Return the checkpoint of a run from before people were divided by their images, which states no division."""
     with monkeypatch.context() as patch:
         patch.setattr(FaceDataModule.__init__, "__defaults__", (1, "random"))
-        _, datamodule, _ = fit(tmp_path / "run", data_root=faces, score_normalization="none", **SHARE)
+        _, datamodule, _ = fit(tmp_path / "run", data_root=faces, **SHARE)
     path = tmp_path / "run" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     assert "division" not in checkpoint["hyper_parameters"]

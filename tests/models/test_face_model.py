@@ -51,6 +51,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     data = str(write_faces(folder / "data"))
     options = {"class_embeddings": True, "k_nearest": 3, "ema_decay": 0.9, "partial_fc_rate": 1.0, "qaconv_channels": 8}
+    options["score_normalization"] = "visibility"
     fit(folder / "run", data_root=data, **options)
     return folder / "run" / "last.ckpt"
 

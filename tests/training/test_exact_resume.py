@@ -104,7 +104,6 @@ def scores(checkpoint):
 
 
 OPTIONS = {"batch_size": 8, "epochs": 2, "val_check_interval": 0.5, "log_every_n_steps": 3, "lr": 0.05}
-OPTIONS["score_normalization"] = "none"  # one run learns it: it takes as long as a validation
 VARIANTS = {
     "plain": {"score_normalization": "visibility"},
     "accumulation": {"accumulate_grad_batches": 2, "class_embeddings": True, "k_nearest": 2, "optimizer": "adamw"},
@@ -225,7 +224,7 @@ def test_checkpoint_every_n_steps_writes_within_the_epoch_and_keeps_the_one_befo
 
 @pytest.mark.flag("keep_every_n_epochs")
 def test_keep_every_n_epochs_keeps_these_for_good(noise_faces, tmp_path):
-    fit(tmp_path, data_root=noise_faces, epochs=5, keep_every_n_epochs=2, score_normalization="none")
+    fit(tmp_path, data_root=noise_faces, epochs=5, keep_every_n_epochs=2)
     names = {path.name for path in tmp_path.glob("*.ckpt*")}
     assert names == {"best.ckpt", "last.ckpt", "last.ckpt.previous", "epoch_001.ckpt", "epoch_003.ckpt"}
     kept = {n: torch.load(tmp_path / n, weights_only=True)["global_step"] for n in ("epoch_001.ckpt", "epoch_003.ckpt")}

@@ -20,6 +20,7 @@ def finished(noise_faces, tmp_path_factory):
     """A finished run: (model, folder)."""
     folder = tmp_path_factory.mktemp("finished")
     options = {"class_embeddings": True, "k_nearest": 3, "qaconv_channels": 8, "occlusion_method": "scaling"}
+    options["score_normalization"] = "visibility"
     model, _, _ = fit(folder, data_root=noise_faces, val_occlusion=("block",), **options)
     return model, folder
 

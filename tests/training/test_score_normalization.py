@@ -14,6 +14,7 @@ def data(tmp_path_factory):
 
 
 OPTIONS = {"qaconv_channels": 8, "occlusion_prob": 0.5, "val_occlusion": ("block",), "occlusion_method": "masking"}
+OPTIONS["score_normalization"] = "visibility"
 
 
 @pytest.mark.flag("score_normalization")
