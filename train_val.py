@@ -17,7 +17,6 @@ from config import Config
 from datasets import PairSample, Sample
 from engine import optim
 from engine.composite import ShardSGD, SparseSGD
-from engine.guard import NonFiniteError
 from engine.module import Step, Terms, TrainingModule, enter_check_mode
 from evaluation import Description, FusionStatistics, ScoreNormalization
 from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
@@ -185,8 +184,7 @@ class Recognizer(TrainingModule):
             return  # a single batch of pairs supports no ten folds
         benchmarks = self.trainer.datamodule.benchmarks  # type: ignore[attr-defined]  # Lightning attaches it
         self.last_scores = self.pair_scores.gather(benchmarks)
-        if problem := validation.find_nonfinite(self.last_scores):
-            raise NonFiniteError(f"{stage} after step {self.trainer.global_step}: {problem}; lower --lr or warm up")
+        validation.check_finite(self.last_scores, f"{stage} after step {self.trainer.global_step}")
         self.fusion_statistics = pooled_statistics(benchmarks, self.last_scores, self.fusion_weights)
         self.last_results = evaluate(benchmarks, self.last_scores, self.fusion_weights)
         metrics = validation.metrics(self.last_results, stage)

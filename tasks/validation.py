@@ -14,6 +14,7 @@ from torch import Tensor
 import transforms
 from datasets import Benchmark, PairSample
 from datasets.cohort import Cohort
+from engine.guard import NonFiniteError
 from evaluation import (
     Describe,
     ScoreNormalization,
@@ -77,7 +78,7 @@ class PairScores:
                 places = np.arange(len(batch.index))[:, None].repeat(2, axis=1)
                 if all(np.isfinite(values).all() for values in scores.values()):
                     scores = comparable_scores(scores, Sides(first, other, places), normalization)
-                else:  # `find_nonfinite` says it, when all are gathered
+                else:  # `check_finite` says it, when all are gathered
                     scores["combined"] = np.full(len(places), np.nan, np.float32)
             self._batches.append(ScoredBatch(condition, _numpy(batch.benchmark), _numpy(batch.index), scores))
 
@@ -138,14 +139,20 @@ def _batches(images: NDArray[np.uint8], device: torch.device) -> Iterator[Tensor
         yield transforms.to_tensor(torch.from_numpy(images[start : start + COHORT_BATCH]).to(device))
 
 
-def find_nonfinite(scores: Mapping[str, Mapping[str, Scores]]) -> str | None:
-    """Return what to say of the first gathered scores that are not all finite; None if all are."""
+def check_finite(scores: Mapping[str, Mapping[str, Scores]], place: str) -> None:
+    """Refuse gathered scores of which some are not finite.
+
+    Raises:
+        NonFiniteError: of the first of them, with the place in the training.
+    """
     for name, conditions in scores.items():
         for condition, by_matcher in conditions.items():
             for matcher, values in by_matcher.items():
                 if bad := int((~np.isfinite(values)).sum()):
-                    return f"{bad} of {len(values)} scores of {matcher} on {name}, {condition}, are not finite"
-    return None
+                    raise NonFiniteError(
+                        f"{place}: {bad} of {len(values)} scores of {matcher} on {name}, {condition}, are not finite;"
+                        " lower --lr or warm up"
+                    )
 
 
 def metrics(results: SetResults, stage: str) -> dict[str, float]:

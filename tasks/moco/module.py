@@ -13,7 +13,6 @@ import nets
 import transforms
 from config import PretrainingConfig
 from datasets import PairSample, Sample
-from engine.guard import NonFiniteError
 from engine.module import Step, Terms, TrainingModule, enter_check_mode
 from evaluation import Description
 from evaluation.run import evaluate
@@ -172,8 +171,7 @@ class Pretrainer(TrainingModule):
             return  # a single batch of pairs supports no ten folds
         benchmarks = self.trainer.datamodule.benchmarks  # type: ignore[attr-defined]  # Lightning attaches it
         scores = self.pair_scores.gather(benchmarks)
-        if problem := validation.find_nonfinite(scores):
-            raise NonFiniteError(f"val after step {self.trainer.global_step}: {problem}; lower --lr or warm up")
+        validation.check_finite(scores, f"val after step {self.trainer.global_step}")
         results = evaluate(benchmarks, scores, {"adaface": 1.0})
         metrics = validation.metrics(results, "val")
         self.log_dict(metrics, logger=False)

@@ -92,6 +92,7 @@ def test_torchrun_on_one_machine(flags, expected, tmp_path):
     assert_one_whole_run(tmp_path, expected)
 
 
+@pytest.mark.slow
 def test_torchrun_on_two_nodes(flags, expected, tmp_path):
     assert finish(launch_nodes(flags, tmp_path), tmp_path) == [0, 0], text(tmp_path)
     assert_one_whole_run(tmp_path, expected)
@@ -124,6 +125,7 @@ def launch_job(flags, cwd):
     return launch("slurm.sbatch", *flags, cwd=cwd, **fake_slurm.batch_environment(programs, cwd, 2, 1)), note
 
 
+@pytest.mark.slow
 def test_slurm_on_two_nodes_stopped_and_put_back_into_the_queue(flags, expected, tmp_path):
     job, note = launch_job(flags, tmp_path)
     wait_for(lambda: job.poll() is not None or list(tmp_path.glob("experiments/*/last.ckpt")), tmp_path)

@@ -35,6 +35,7 @@ def test_a_group_that_is_short_makes_the_step_of_a_whole_group_of_its_size(
     torch.testing.assert_close(ends[1], ends[0], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_two_ranks_divide_a_short_group_by_what_it_has(noise_faces, tmp_path):
     ends = []
     for size in (2, 4):

@@ -130,6 +130,7 @@ def test_two_ranks_stopped_inside_an_epoch_resume_with_the_remaining_records(fac
         torch.testing.assert_close(rest["weights"], uninterrupted["weights"], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_torchrun_trains_and_validates_as_one_process_does(faces, tmp_path):
     flags = "--arch ir_tiny --embedding_size 16 --batch_size 16 --gpus 0 --num_workers 0 --epochs 1 --lr 0.01"
     flags += " --val_occlusion block --distributed_backend DP --log_every_n_steps 1 --max_bad_fraction 0.1"
