@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import threading
 import time
 from pathlib import Path
@@ -22,7 +23,8 @@ FOLDER = "wandb_upload"  # in the run folder: copies whose upload is not confirm
 WAITS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)  # seconds between the attempts
 CONFIRM_SECONDS = 1800  # for one upload, before it counts as failed
 FINISH_SECONDS = 600.0  # for the uploads that are left at the end of a run
-_QUOTA = ("quota", "storage limit", "exceeded", "insufficient storage", "payment required", "over your plan")
+# Not "exceeded" alone: a network that is down says "Max retries exceeded".
+_QUOTA = re.compile(r"quota|storage (limit|exceeded)|exceeded .*storage|insufficient storage|payment required|your plan")
 
 
 class WandbArtifacts(Callback):
@@ -117,7 +119,7 @@ class WandbArtifacts(Callback):
                 _send(run, copy)
             except Exception as error:  # noqa: BLE001  # whatever W&B raises, the run goes on
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-                if any(word in reason.lower() for word in _QUOTA):
+                if _QUOTA.search(reason.lower()):
                     self._is_over.set()
                     logger.error("W&B: no room for artifacts (%s); no more are uploaded, the run goes on", reason)
                     return
