@@ -24,7 +24,7 @@ WAITS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)  # seconds between the attempts
 CONFIRM_SECONDS = 1800  # for one upload, before it counts as failed
 FINISH_SECONDS = 600.0  # for the uploads that are left at the end of a run
 # Not "exceeded" alone: a network that is down says "Max retries exceeded".
-_QUOTA = re.compile(r"quota|storage (limit|exceeded)|exceeded .*storage|insufficient storage|payment required|your plan")
+_QUOTA = re.compile(r"quota|storage (limit|exceeded)|exceeded .*storage|insufficient storage|payment required")
 
 
 class WandbArtifacts(Callback):

@@ -1,7 +1,8 @@
 """Every flag does something: a test of what it changes, beyond the value that is parsed, is marked with its name.
 
 `@pytest.mark.flag("lr")` marks the test of a flag of main.py, `@pytest.mark.evaluation_flag("pairs")` of main_eval.py,
-`@pytest.mark.answer_flag("far")` of the programs that answer.
+`@pytest.mark.pretraining_flag("temperature")` of one that pretrain alone has, `@pytest.mark.answer_flag("far")` of the
+programs that answer.
 """
 
 import ast
@@ -11,10 +12,12 @@ from programs import ROOT
 
 from config import Config, EvaluationConfig
 from options.answers import CalibrateOptions, EnrolOptions, IdentifyOptions, VerifyOptions
+from options.pretraining import ContrastOptions, PseudoIdentityOptions, ViewOptions
 
 PROGRAMS = {
     "flag": (Config,),
     "evaluation_flag": (EvaluationConfig,),
+    "pretraining_flag": (ContrastOptions, PseudoIdentityOptions, ViewOptions),
     "answer_flag": (VerifyOptions, CalibrateOptions, EnrolOptions, IdentifyOptions),
 }
 

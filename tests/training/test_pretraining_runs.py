@@ -220,6 +220,7 @@ def test_what_cannot_work_is_one_line(pretrain, tmp_path, capsys, words, line):
     assert not Path("experiments").exists()
 
 
+@pytest.mark.pretraining_flag("pseudo_pairs", "refresh_every")
 def test_images_are_clustered_for_the_epochs_whose_pairs_need_it():
     config = get_pretraining_args(["--pseudo_pairs", "0:0,5:0.3,10:0"])
     assert [epoch for epoch in range(20) if config.is_refreshed_for(epoch)] == [4, 6, 8]
