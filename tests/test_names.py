@@ -3,9 +3,11 @@
 import pytest
 
 import config as names
+from options.names import CLUSTER_METHODS
 
 
 def test_names_equal_the_registries():
+    import datasets.clustering
     import evaluation
     import heads
     import nets
@@ -13,6 +15,7 @@ def test_names_equal_the_registries():
     from engine import optim
 
     assert set(names.ARCHS) == set(nets.MODELS)
+    assert CLUSTER_METHODS == datasets.clustering.METHODS
     assert names.MAP_DTYPES == tuple(evaluation.MAP_DTYPES)
     assert set(names.SPLIT_HEADS) == {name for name, head in heads.HEADS.items() if head.can_split}
     assert set(names.OCCLUDERS) == set(transforms.OCCLUDERS)

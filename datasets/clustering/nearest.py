@@ -16,8 +16,8 @@ from datasets.clustering.search import ExactSearch, ListSearch, Search
 from datasets.clustering.unfinished import Unfinished
 from datasets.clustering.vectors import Vectors
 from datasets.progress import tracked
-from options.names import CLUSTER_METHODS as METHODS
 
+METHODS = ("auto", "exact", "lists", "faiss")
 # Up to so many images all products are cheap: 20 seconds of a core; on a GPU minutes.
 EXACT_BELOW = {"cpu": 50_000, "cuda": 5_000_000}
 PROBE = 4

@@ -50,7 +50,8 @@ def both_rates(folder, start, options):
 def check_equal(dense, sharded, start):
     assert dense["state"].keys() == sharded["state"].keys()
     for key, value in dense["state"].items():
-        torch.testing.assert_close(sharded["state"][key], value, rtol=1e-4, atol=1e-5, msg=lambda m, k=key: k + m)
+        # A sum in another order, in float32, grows over the steps; the weights themselves move by 4e-3 and more.
+        torch.testing.assert_close(sharded["state"][key], value, rtol=1e-4, atol=5e-5, msg=lambda m, k=key: k + m)
     kernel = "heads.0.kernel"
     assert (dense["state"][kernel] - start[kernel]).abs().amax() > 4e-3, "the run is too short to tell"
     assert dense["momentum"] == {} and sharded["momentum"]["0"].shape == (8, 16)

@@ -25,7 +25,7 @@ def test_a_validation_learns_from_training_people_unless_told_not_to(data, tmp_p
     assert learned["source"] == "48 images of 12 training people, clean and occluded"
     assert learned["num_impostors"] == 3 * (48 * 47 // 2 - 12 * 6)
     assert saved["fusion_statistics"] is None  # nothing is left for it to say
-    fit(tmp_path / "raw", data_root=data, score_normalization="none", **OPTIONS)
+    fit(tmp_path / "raw", data_root=data, **{**OPTIONS, "score_normalization": "none"})
     raw = torch.load(tmp_path / "raw" / "last.ckpt", weights_only=True)
     assert raw["score_normalization"] is None and raw["fusion_statistics"] is not None
 

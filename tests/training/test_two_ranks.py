@@ -19,7 +19,14 @@ from datasets import write_faces as write_records
 from engine.composite import mean_over_ranks
 
 NUM_PAIRS = 7  # odd, so that the ranks cannot have equally many
-OPTIONS = {"epochs": 2, "class_embeddings": True, "k_nearest": 2, "val_occlusion": ("block",), "log_every_n_steps": 50}
+OPTIONS = {
+    "score_normalization": "visibility",
+    "epochs": 2,
+    "class_embeddings": True,
+    "k_nearest": 2,
+    "val_occlusion": ("block",),
+    "log_every_n_steps": 50,
+}
 OPTIONS["max_bad_fraction"] = 0.1
 BROKEN = ("train/person_02/1.png", "train/person_05/3.png")
 
