@@ -20,6 +20,7 @@ from options.data import AugmentationOptions, DataOptions
 from options.engine import EngineOptions
 from options.evaluation import EvaluationOptions, FusionOptions
 from options.flags import add_flags, merge_options
+from options.mixture import MixtureOptions, options_of_set, refuse_other_sets
 from options.model import BackboneOptions, NetworkOptions
 from options.names import (
     ARCHS,
@@ -37,6 +38,7 @@ from options.names import (
     OCCLUSION_HEADS,
     OCCLUSION_LOSSES,
     OCCLUSION_METHODS,
+    ONLY_DATASET,
     OPTIMIZERS,
     PAIRWISE_REDUCTIONS,
     QACONV_SCORES,
@@ -75,7 +77,8 @@ Run = TypeVar("Run", "Config", "PretrainingConfig")
 
 @dataclass(frozen=True, kw_only=True)
 class Config(
-    StartOptions, IdentityOptions, EngineOptions, AugmentationOptions, FusionOptions, NetworkOptions, DataOptions,
+    StartOptions, IdentityOptions, EngineOptions, AugmentationOptions, FusionOptions, NetworkOptions, MixtureOptions,
+    DataOptions,
 ):  # fmt: skip
     """Options of a training run; saved with it and in each of its checkpoints.
 
@@ -94,6 +97,7 @@ class Config(
         self._check_weights()
         _check_run(self)
         self._check_start()
+        self._check_data_sets()
 
     def _check_check_mode(self) -> None:
         if not self.check_mode:
@@ -136,6 +140,25 @@ class Config(
             raise ValueError("--class_weight belongs to --class_embeddings; leave it out")
         if self.adaface_eval_weight + self.qaconv_eval_weight == 0:
             raise ValueError("--adaface_eval_weight and --qaconv_eval_weight are both 0")
+
+    def _check_data_sets(self) -> None:
+        if not self.data:
+            return
+        flags = ("data_root", "train_data_path", "train_data_subset", "custom_num_class", "use_mxrecord")
+        if other := next((name for name in flags if getattr(self, name)), None):
+            raise ValueError(
+                f"--{other} conflicts with --data, which says of each set what is read; leave one of them out"
+            )
+        if self.sampler == "graph":
+            raise ValueError("--sampler graph knows one data set; use pk or shuffle with --data")
+        if self.epoch_by != "images":
+            raise ValueError(f"--epoch_by {self.epoch_by} knows one data set; leave it out with --data")
+        self.by_set()
+
+    def by_set(self) -> dict[str, Config]:
+        """Return the options of each set by its name; without --data, of the only one."""
+        found = {each.name: options_of_set(self, each) for each in self.data_sets()}
+        return found or {ONLY_DATASET: self}
 
     def _check_start(self) -> None:
         if self.evaluate and not (self.resume_from_checkpoint or self.start_from_model_statedict):
@@ -306,4 +329,6 @@ def merge_for_resume(saved: Mapping[str, object], given: Run, explicit: Abstract
     elif "use_16bit" in explicit and given.use_16bit:
         before = replace(before, precision=None)
     kept = {"precision"} if given.precision == AUTO else set()
+    if "data" in explicit and isinstance(before, Config) and isinstance(given, Config):
+        refuse_other_sets(before, given)
     return override(merge_options(before, given, explicit - kept), given.override)

@@ -1,13 +1,11 @@
-"""The data module: datasets, samplers and transforms wired into loaders."""
+"""The data module: data sets, samplers and transforms wired into loaders."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-import re
 import zlib
-from pathlib import Path
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -15,63 +13,50 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from config import IMAGES_PER_IDENTITY, MS1MV2_SUBSET, Config
+from config import IMAGES_PER_IDENTITY, Config
 from datasets import (
     Benchmark,
     FaceDataset,
     GraphBatchSampler,
-    IdentitySubset,
-    ImageFolderDataset,
-    ImageSubset,
+    LabeledFaces,
+    MixedView,
+    MixtureBatchSampler,
     PairDataset,
     PairSample,
     PKBatchSampler,
     PlannedBatches,
     PlannedSampler,
     Sample,
-    TrainingView,
     UnreadableImageError,
-    cache_benchmark,
     collate,
-    find_benchmarks,
-    read_indices,
     shard_pairs,
-    split_at_random,
-    split_identities,
-    warn_of_unaligned,
 )
-from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
 from datasets.cohort import Cohort, draw_cohort
-from datasets.photos.people import People, open_people
+from datasets.joined import JoinedFaces
 from datasets.sampling.windows import shuffled_batches
-from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from engine.module import TrainingData
 from engine.signals import start_worker
 from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of, warnings_of
-from models.detectors import DetectorChoice
-from options.names import DIVISIONS, SOURCES, TEST_RUN_BATCHES, registered
+from models import Alignment
+from options.names import DIVISIONS, ONLY_DATASET, TEST_RUN_BATCHES
 from system.cores import at_most_cores
+from tasks.recognition.face_set import FaceSet
 from tasks.recognition.terms import pairs_cross_ranks
-from transforms import TrainingTransform
 
 logger = logging.getLogger(__name__)
-FAST_PAIRS = 40  # of each embedded benchmark set with --fast_dev_run, which scores one batch
-MIN_SUBSET_IMAGES = 5  # of an identity in --train_data_subset, as AdaFace's ablations have it
 
 
 class FaceDataModule(TrainingData):
-    """Training faces and benchmark pairs for one run.
+    """Training faces of one or several data sets, and benchmark pairs, for one run.
 
     Args:
         config: options of the run.
         world_size: ranks that will share each batch.
         division: of `DIVISIONS`, how people are held out; a run that goes on keeps its own.
     Attributes after `setup`:
-        num_classes: identities in training.
+        sets: the training sets by name, in the order of their numbers.
         benchmarks: the sets that validation and test score, in a fixed order.
         missing: the names of the five benchmarks that were not found.
-        synthetic: whether the faces of the benchmarks are the embedded synthetic ones.
-        alignment: what was aligned, by which detector to which template; empty where there is no folder of people.
         unreadable: why an image could not be read, by its path, of those that training met so far.
 
     Raises:
@@ -82,16 +67,14 @@ class FaceDataModule(TrainingData):
         super().__init__(config)
         self.world_size = world_size
         self.division = division
-        self.holds_out = False  # whether the people of `own` are taken from the training data
-        self._trains_on_embedded = config.data_root is None and config.train_data_path is None
-        by_path = bool(config.val_sets) and all(Path(name).is_absolute() for name in config.val_sets)
-        elsewhere = config.val_data_path is not None or by_path
-        self.synthetic = self._trains_on_embedded and not elsewhere
+        self._num_workers = at_most_cores(config.num_workers)
+        self.sets = {
+            name: FaceSet(options, name if config.data else None, division, self._num_workers)
+            for name, options in config.by_set().items()
+        }
         self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []
-        self.alignment: dict[str, object] = {}
-        self._num_workers = at_most_cores(config.num_workers)
-        self._train: FaceDataset | None = None
+        self._train: LabeledFaces | None = None
         self._cohort: Cohort | None = None
 
     @property
@@ -100,9 +83,36 @@ class FaceDataModule(TrainingData):
         return cast(Config, self.options)
 
     @property
+    def classes(self) -> dict[str, int]:
+        """Return the number of training identities of each set."""
+        return {name: each.num_classes for name, each in self.sets.items()}
+
+    @property
     def num_classes(self) -> int:
-        """Return the number of training identities."""
-        return len(self.train_dataset.class_names)
+        """Return the number of training identities of all sets."""
+        return sum(self.classes.values())
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Return a digest of the names of the training identities of each set, in the order of their labels."""
+        return {name: each.identities for name, each in self.sets.items()}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Return the share of each set in every batch: its weight times its images to the power of --data_balance."""
+        given = self.config.data_sets()
+        weights = [1.0] if not given else [
+            each.weight * len(self.sets[each.name].dataset) ** self.config.data_balance for each in given
+        ]  # fmt: skip
+        return {name: weight / sum(weights) for name, weight in zip(self.sets, weights, strict=True)}
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Return what the mean loss of each set weighs: what --data says, else its share; they sum to 1."""
+        weights = self.shares | {
+            each.name: each.loss_weight for each in self.config.data_sets() if each.loss_weight is not None
+        }
+        return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
     @property
     def num_steps(self) -> int:
@@ -114,17 +124,26 @@ class FaceDataModule(TrainingData):
         return config.epochs * math.ceil(batches / config.accumulate_grad_batches)
 
     @property
-    def identities(self) -> str:
-        """Return a digest of the names of the training identities, in the order of their labels."""
-        names = "\0".join(map(str, self.train_dataset.class_names))
-        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
-
-    @property
-    def train_dataset(self) -> FaceDataset:
-        """Return the training identities, without transforms."""
+    def train_dataset(self) -> LabeledFaces:
+        """Return the training identities, without transforms; several sets end to end."""
         if self._train is None:
             raise RuntimeError("FaceDataModule: call setup() before reading train_dataset")
         return self._train
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether people of the training data are held out as a benchmark."""
+        return any(each.holds_out for each in self.sets.values())
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the faces of the benchmarks are the embedded synthetic ones."""
+        return all(each.synthetic for each in self.sets.values())
+
+    @property
+    def alignment(self) -> dict[str, object]:
+        """What was aligned, by which detector to which template; empty where there is no folder of people."""
+        return next((each.alignment for each in self.sets.values() if each.alignment), {})
 
     @property
     def cohort(self) -> Cohort | None:
@@ -142,127 +161,31 @@ class FaceDataModule(TrainingData):
         """
         if self.benchmarks:
             return
-        evaluate = self.config.evaluate
-        training, sets = self._folders()
-        dataset = None if evaluate else self._open(training)
-        self.benchmarks, self.missing = self._open_sets(sets, training)
-        if dataset is None and not self.benchmarks:
-            dataset = self._open(training)
-        if dataset is not None:
-            self._train = dataset if self.benchmarks else self._hold_out(dataset, training)
+        self._open_sets()
+        if all(each.is_open for each in self.sets.values()):
+            datasets = {name: each.dataset for name, each in self.sets.items()}
+            self._train = JoinedFaces(datasets) if len(datasets) > 1 else next(iter(datasets.values()))
             self._check_classes()
         self._describe_validation()
-        if not evaluate:
+        if not self.config.evaluate:
             self._check_pairs()
             self.build_sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
 
-    def _folders(self) -> tuple[Path, Path]:
-        """Return the folder of the training identities and the folder of the benchmark sets."""
-        config = self.config
-        given = Path(config.data_root or "")
-        if self.synthetic or (self._trains_on_embedded and not config.evaluate):
-            pairs = {"benchmark_pairs": FAST_PAIRS} if config.fast_dev_run else {}
-            root = prepare_synthetic(spec=SyntheticSpec(config.synthetic_identities, config.synthetic_images, **pairs))
-        else:
-            root = given if config.data_root else given / (config.train_data_path or "")
-        if config.train_data_path:
-            training = given / config.train_data_path
-        else:
-            training = root / "train" if (root / "train").is_dir() else root
-        return training, given / config.val_data_path if config.val_data_path else root
-
-    def _open_sets(self, sets: Path, training: Path) -> tuple[list[Benchmark], list[str]]:
-        """Return the benchmark sets, none where people are to be held out, and which of the five were not found."""
-        config = self.config
-        if config.val_sets:
-            try:
-                return open_sets(sets, () if config.val_sets == ("all",) else config.val_sets), []
-            except ValueError as error:
-                raise ValueError(f"--val_sets: {error}") from error
-        present, missing = find_benchmarks(sets)
-        if present:
-            return list(present.values()), missing
-        # Sets of other names are meant where they alone can be: elsewhere people may be held out as before.
-        # An evaluation has a folder of people for what it is, whatever lies beside them.
-        has_sets = are_sets if config.evaluate else holds_sets
-        if (config.val_data_path or (config.evaluate and sets == training)) and has_sets(sets):
-            return open_sets(sets), []
-        if not config.val_data_path:
-            return [], missing
-        fault = f"--val_data_path: {sets} holds none of the sets {', '.join(missing)}, nor another"
-        if not config.evaluate:
-            raise ValueError(fault)
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", sets.resolve().name).lstrip(".-")[:100] or "people"
-        try:
-            people, _ = self._aligned(ImageFolderDataset(sets, follow_links=config.follow_links))
-            drawn = cache_benchmark(people, name, seed=config.seed)
-        except ValueError as error:
-            raise ValueError(f"{fault}, and no people to draw pairs of: {error}") from error
-        warn_of_unaligned(people)
-        return [drawn], []
-
-    def _open(self, training: Path) -> FaceDataset:
-        """Return the training images, those of the subset if one is given."""
-        config = self.config
-        options = {"follow_links": config.follow_links} if config.source == "folder" else {}
-        read = registered(SOURCES[config.source])
-        try:
-            dataset: FaceDataset = read(training, swap_color_channel=config.swap_color_channel, **options)
-        except ValueError as error:
-            if config.source == "folder" and (training / "train.rec").exists():
-                raise ValueError(f"{training} holds a record file, train.rec: --use_mxrecord reads it") from error
-            raise
-        if not self._trains_on_embedded:
-            if isinstance(dataset, ImageFolderDataset):
-                dataset, _ = self._aligned(dataset)
-            warn_of_unaligned(dataset)
-        if config.train_data_subset is None:
-            return dataset
-        path = Path(config.train_data_subset)
-        if config.train_data_subset == MS1MV2_SUBSET and not path.exists():
-            raise ValueError(
-                f"--train_data_subset: {path} is missing; it lists the MS1MV2 images of AdaFace's ablations and lies "
-                "in AdaFace's repository (mk-minchul/AdaFace) under the same name: put it there, or name your own file"
-            )
-        try:
-            subset = ImageSubset(dataset, read_indices(path), MIN_SUBSET_IMAGES)
-        except ValueError as error:
-            raise ValueError(f"--train_data_subset {path}: {error}") from error
-        logger.info("--train_data_subset: %d images of %d identities", len(subset), len(subset.class_names))
-        return subset
-
-    def _aligned(self, dataset: ImageFolderDataset) -> tuple[ImageFolderDataset, People]:
-        """Return a folder of people, or crops of it where it holds photographs, as --align says."""
-        config = self.config
-        found = open_people(dataset, config.align, DetectorChoice(config.detector), max(1, self._num_workers))
-        self.alignment = found[1].facts()
-        return found
-
-    def _hold_out(self, dataset: FaceDataset, training: Path) -> FaceDataset:
-        config = self.config
-        if config.val_identities == 0:
-            raise ValueError(
-                f"--val_identities: 0 and no benchmark set in {training}; hold a share of the identities out"
-            )
-        split = split_identities if self.division == DIVISIONS[-1] else split_at_random
-        counts = np.bincount(dataset.labels)
-        try:
-            train, held_out = split(len(dataset.class_names), config.val_identities, config.seed, counts)
-            self.benchmarks = [cache_benchmark(IdentitySubset(dataset, held_out), name="own", seed=config.seed)]
-        except ValueError as error:
-            raise ValueError(
-                f"{training}: no benchmark set lies there, and a part of the people cannot be held out as one: {error}."
-                " Give more people with several images each, or benchmark sets (--val_data_path)"
-            ) from error
-        self.holds_out = True
-        people, images, own = len(held_out), int(counts[held_out].sum()), self.benchmarks[0]
-        logger.info(
-            "no benchmark set found: %d of %d people (%.1f %%) with %d of %d images (%.1f %%) are held out and "
-            "validated as 'own': %d pairs, %d of them genuine",
-            people, len(counts), 100 * people / len(counts), images, len(dataset), 100 * images / len(dataset),
-            len(own), own.issame.sum(),
-        )  # fmt: skip
-        return IdentitySubset(dataset, train)
+    def _open_sets(self) -> None:
+        """Open every set, and the benchmarks that several of them have in common."""
+        c = self.config
+        if c.data and (c.val_data_path or c.val_sets):
+            shared = FaceSet(replace(c, data=()), None, self.division, self._num_workers)
+            shared.open_benchmarks()
+            self.benchmarks, self.missing = shared.benchmarks, shared.missing
+        have_shared = bool(self.benchmarks)
+        for each in self.sets.values():
+            each.open(validates=not have_shared)
+            self.benchmarks = [*self.benchmarks, *each.benchmarks]
+            if trained := Alignment.of(self.alignment):
+                trained.refuse_other(Alignment.of(each.alignment))
+        if not c.data:
+            self.missing = self.sets[ONLY_DATASET].missing
 
     def _describe_validation(self) -> None:
         for benchmark in self.benchmarks:
@@ -311,19 +234,26 @@ class FaceDataModule(TrainingData):
         """Return the loader of training batches; `SampleKey` keys every random draw."""
         sampler = self.train_sampler
         logger.info("training: %s", sampler.summary())
-        view = TrainingView(self.train_dataset, self.training_transform(), self.config.seed)
+        views = [each.view() for each in self.sets.values()]
         return DataLoader(
-            view, batch_sampler=PlannedBatches(sampler), collate_fn=collate, **self._loader_options(persistent=True)
+            MixedView(views) if len(views) > 1 else views[0],
+            batch_sampler=PlannedBatches(sampler),
+            collate_fn=collate,
+            **self._loader_options(persistent=True),
         )
 
     def build_sampler(self, rank: int) -> PlannedSampler:
         """Return the sampler of one rank."""
         config, labels = self.config, self.train_dataset.labels
         sharding = {"seed": config.seed, "rank": rank, "world_size": self.world_size}
+        if len(self.sets) > 1:
+            instances = None if config.sampler == "shuffle" else IMAGES_PER_IDENTITY
+            of_sets = [each.dataset.labels for each in self.sets.values()]
+            return MixtureBatchSampler(of_sets, config.batch_size, [*self.shares.values()], instances, **sharding)
         if config.sampler == "graph":
             return GraphBatchSampler(labels, config.batch_size, **sharding)
         if config.sampler == "shuffle":
-            return shuffled_batches(self.train_dataset, config.batch_size, **sharding)
+            return shuffled_batches(next(iter(self.sets.values())).dataset, config.batch_size, **sharding)
         return PKBatchSampler(labels, config.batch_size, epoch_by=config.epoch_by, **sharding)
 
     def facts(self) -> dict[str, object]:
@@ -346,18 +276,6 @@ class FaceDataModule(TrainingData):
         sampler.load_state_dict(place)
         if table is not None and isinstance(sampler, GraphBatchSampler):
             sampler.set_neighbours(table)
-
-    def training_transform(self) -> TrainingTransform:
-        """Return the augmentation of the training images."""
-        c = self.config
-        return TrainingTransform(
-            occluders=c.occluders,
-            occlusion_prob=c.occlusion_prob if c.occluders else 0.0,
-            low_res_prob=c.low_res_augmentation_prob,
-            crop_prob=c.crop_augmentation_prob,
-            photometric_prob=c.photometric_augmentation_prob,
-            grayscale_prob=c.grayscale_augmentation_prob,
-        )
 
     def val_dataloader(self) -> DataLoader:
         """Return the loader of all benchmark pairs, sharded over the ranks without padding."""
@@ -382,19 +300,21 @@ class FaceDataModule(TrainingData):
 
     def on_before_batch_transfer(self, batch: Sample | PairSample, dataloader_idx: int) -> Sample | PairSample:
         """Note the images that could not be read, while their indices are still on the host."""
-        if isinstance(batch, Sample):
-            for index in batch.unreadable[batch.unreadable >= 0].tolist():
-                path = str(self.train_dataset.paths[index])
-                if path not in self.unreadable:
-                    self.unreadable[path] = self._why_unreadable(index)
-                    reason = self.unreadable[path]
-                    logger.warning("unreadable image %s (%s): another image took its place", path, reason)
+        for view in (batch, batch.second) if isinstance(batch, Sample) else ():
+            if view is not None:
+                met = view.unreadable >= 0
+                for number, index in zip(view.dataset_id[met].tolist(), view.unreadable[met].tolist(), strict=True):
+                    self._note_unreadable([*self.sets.values()][number].dataset, index)
         return batch
 
-    def _why_unreadable(self, index: int) -> str:
-        # The worker that met it handed over its position alone.
-        try:
-            self.train_dataset.read(index)
+    def _note_unreadable(self, dataset: FaceDataset, index: int) -> None:
+        path = str(dataset.paths[index])
+        if path in self.unreadable:
+            return
+        try:  # the worker that met it handed over its position alone
+            dataset.read(index)
+            reason = "could be read at the second attempt"
         except UnreadableImageError as error:
-            return error.reason
-        return "could be read at the second attempt"
+            reason = error.reason
+        self.unreadable[path] = reason
+        logger.warning("unreadable image %s (%s): another image took its place", path, reason)

@@ -24,8 +24,6 @@ from tasks import validation
 from tasks.recognition import sharded_head
 from tasks.recognition.terms import Forward, feature_statistics, weighted_losses
 
-MAIN_DATASET = "0"  # the data set whose head the class maps, the report and metrics.csv speak of
-
 
 class Recognizer(TrainingModule):
     """Face recognizer with a margin head, a QAConv matcher and an occlusion head; `terms.TERMS` are its loss.
@@ -48,10 +46,8 @@ class Recognizer(TrainingModule):
         self.model = nets.build_model(c.arch, c.embedding_size)
         self.model.activation_checkpointing = c.activation_checkpointing
         self.num_classes = dict(num_classes)
-        self.heads = nn.ModuleDict(
-            {} if c.partial_fc_rate else {n: sharded_head.build_head(c, k) for n, k in num_classes.items()}
-        )
-        matched_classes = num_classes[MAIN_DATASET] if c.class_embeddings else None
+        self.heads = nn.ModuleDict({} if c.partial_fc_rate else sharded_head.build_heads(c, num_classes))
+        matched_classes = sum(num_classes.values()) if c.class_embeddings else None
         self.matcher = models.build_matcher(c, self.model.map_shape, matched_classes)
         self.occlusion_head = models.build_occlusion_head(c, self.model)
         if self.occlusion_head is not None:
@@ -83,9 +79,9 @@ class Recognizer(TrainingModule):
 
     def configure_model(self) -> None:
         """Split the classes of a sharded head over the ranks, which are known only now; Lightning calls it."""
-        for name, count in self.num_classes.items():
+        for name in self.num_classes:
             if name not in self.heads:
-                head = self.heads[name] = sharded_head.build_head(self.config, count)
+                head = self.heads[name] = sharded_head.build_heads(self.config, self.num_classes)[name]
                 if isinstance(head, heads.PartialFC):
                     self.shards[name] = sharded_head.Shard(head, ShardSGD(head.weight))
                     self.parts.append(self.shards[name].optimizer)
@@ -93,8 +89,8 @@ class Recognizer(TrainingModule):
 
     @property
     def head(self) -> heads.Head:
-        """The margin head of the main data set."""
-        return cast(heads.Head, self.heads[MAIN_DATASET])
+        """The margin head of the first data set, in most runs the only one."""
+        return next(cast(heads.Head, head) for head in self.heads.values())
 
     # ---------------------------------------------------------------- description of images
 

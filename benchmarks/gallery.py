@@ -44,8 +44,9 @@ from evaluation import (
 from models import gallery_file, portraits
 from models.templates import pool
 from options.model import NetworkOptions
+from options.names import ONLY_DATASET
 from qaconv import QAConv
-from train_val import MAIN_DATASET, Recognizer
+from train_val import Recognizer
 
 NUM_PEOPLE = 100
 NUM_PROBES = 40
@@ -106,7 +107,7 @@ def build_model(path: str | None) -> Recognizer:
     if path is not None:
         return load_pretrained_model(path)
     torch.manual_seed(0)
-    return Recognizer(Config(arch="ir_tiny", gpus=0).to_dict(), {MAIN_DATASET: 2}).eval()
+    return Recognizer(Config(arch="ir_tiny", gpus=0).to_dict(), {ONLY_DATASET: 2}).eval()
 
 
 def describe(model: Recognizer, images: NDArray[np.uint8], dtype: str, folder: Path | None = None) -> FaceDescriptions:

@@ -26,7 +26,8 @@ from benchmarks.harness.tables import Column, Row, Table
 from config import IMAGES_PER_IDENTITY, Config
 from data import FaceDataModule
 from engine import optim
-from train_val import MAIN_DATASET, Recognizer
+from options.names import ONLY_DATASET
+from train_val import Recognizer
 
 NUM_CLASSES = 1000
 NUM_WARMUP = 3  # steps of the second table that do not count
@@ -130,7 +131,7 @@ def time_steps(config: Config, num_steps: int) -> StepClock:
     datamodule = FaceDataModule(config)
     datamodule.setup()
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    model = Recognizer(config.to_dict(), {MAIN_DATASET: datamodule.num_classes})
+    model = Recognizer(config.to_dict(), {ONLY_DATASET: datamodule.num_classes})
     clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(

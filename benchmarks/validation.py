@@ -29,8 +29,9 @@ from datasets import Benchmark as PairSet
 from datasets import PairDataset, shard_pairs
 from datasets.synthetic.prepare import render_identities
 from evaluation import run
+from options.names import ONLY_DATASET
 from tasks import validation
-from train_val import MAIN_DATASET, Recognizer
+from train_val import Recognizer
 
 EVALUATED_PAIRS = 6_000
 BATCH_SIZE = 42  # as a training batch of 256 has it
@@ -120,7 +121,7 @@ def measure_shares(arch: str, num_pairs: int, repeats: int) -> Iterator[Row]:
     """Yield the time of each part over that of the backbone, and of all parts but the backbone together."""
     config = Config(arch=arch, gpus=0)
     torch.manual_seed(0)
-    model = Recognizer(config.to_dict(), {MAIN_DATASET: 2}).eval()
+    model = Recognizer(config.to_dict(), {ONLY_DATASET: 2}).eval()
     pairs = make_pairs(num_pairs)
     with torch.inference_mode():
         validate(model, pairs, BATCH_SIZE)  # the first pass loads templates and allocates

@@ -22,7 +22,7 @@ from models.checkpoint_rules import ENTRIES, LATER_ENTRIES, equal_to, indices, n
 from ops import Rule, at_least, each, either, first_fault, named
 from options.engine import EngineOptions
 from options.names import NO_METRIC
-from train_val import MAIN_DATASET, Recognizer
+from train_val import Recognizer
 
 _UPDATED_ELSEWHERE = "matcher.class_embeddings.weight"
 _LIGHTNING_2 = re.compile(r"2\.\d{1,3}\.\d{1,3}(\.?(a|b|rc|dev|post)\d{1,6})?")
@@ -37,7 +37,7 @@ def model_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | No
     """
     state = state_rules(template.state_dict())
     for name in state.keys() & {"matcher.class_embeddings.neighbours"}:
-        state[name] = indices(template.state_dict()[name], template.num_classes[MAIN_DATASET])
+        state[name] = indices(template.state_dict()[name], sum(template.num_classes.values()))
     return first_fault(at_least({"state_dict": state, **ENTRIES}, LATER_ENTRIES), checkpoint, "")
 
 
@@ -47,7 +47,7 @@ def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None
 
     def others(is_updated: bool) -> dict[str, object]:
         rules: dict[str, object] = {
-            "callbacks": _callbacks_rule(config, template.num_classes[MAIN_DATASET], checkpoint["FaceDataModule"])
+            "callbacks": _callbacks_rule(config, sum(template.num_classes.values()), checkpoint["FaceDataModule"])
         }
         if config.ema_decay:
             rules[AVERAGED_KEY] = averaged(template.state_dict(), template)
@@ -55,7 +55,8 @@ def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None
             kernel = template.head.kernel
             assert isinstance(kernel, Tensor)
             whole = config.momentum > 0 and is_updated
-            rules["head_momentum"] = {MAIN_DATASET: kernel.T} if whole else at_least({}, {MAIN_DATASET: kernel.T})
+            momentum = dict.fromkeys(template.num_classes, kernel.T)
+            rules["head_momentum"] = momentum if whole else at_least({}, momentum)
         return rules
 
     return engine_fault(checkpoint, template, "FaceDataModule", others)

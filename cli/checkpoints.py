@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from datasets.photos.people import NO
 from engine.callbacks import BEST, LAST, PREVIOUS
 from models import Alignment, loading
 from models.loading import DamagedCheckpointError
-from options.names import DIVISIONS
-from train_val import MAIN_DATASET, Recognizer
+from options.names import DIVISIONS, ONLY_DATASET
+from train_val import Recognizer
 
 __all__ = [
     "DamagedCheckpointError",
@@ -46,9 +46,8 @@ PARTS = {
     "matcher": r"matcher\.(?!class_embeddings\.)",
     "occlusion head": r"occlusion_head\.",
     "class maps": r"matcher\.class_embeddings\.",
-    "head's statistics": r"heads\.0\.(?!kernel)",
-    "class weights": r"heads\.0\.kernel",
 }
+PARTS_OF_SET = {"head's statistics": r"heads\.{}\.(?!kernel)", "class weights": r"heads\.{}\.kernel"}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -142,16 +141,22 @@ def check_data(path: str | Path, checkpoint: Mapping[str, Any], data: FaceDataMo
             file and what is expected.
     """
     parameters, remedy = checkpoint["hyper_parameters"], "resume with the data of that run"
-    saved = parameters["num_classes"][MAIN_DATASET]
-    if saved != data.num_classes:
+    saved = parameters["num_classes"]
+    if saved.keys() != data.sets.keys():
         raise OtherDataError(
-            f"{path}: was trained on {saved} identities, but the training data hold {data.num_classes}; {remedy}"
+            f"{path}: was trained on the data sets {', '.join(saved)}, not on {', '.join(data.sets)}; {remedy}"
         )
-    if parameters.get("identities", {}).get(MAIN_DATASET, data.identities) != data.identities:
-        line = f"{path}: was trained on identities of other names or in another order than those of the training data"
-        if not by_name:
-            raise OtherDataError(f"{line}; {remedy}")
-        logger.warning("%s: if they are not the same people, %s", line, remedy)
+    for name, count in data.classes.items():
+        of = "" if name == ONLY_DATASET else f" of {name}"
+        if saved[name] != count:
+            raise OtherDataError(
+                f"{path}: was trained on {saved[name]} identities{of}, but the training data hold {count}; {remedy}"
+            )
+        if parameters.get("identities", {}).get(name, data.identities[name]) != data.identities[name]:
+            line = f"{path}: was trained on identities{of} of other names or in another order than the training data's"
+            if not by_name:
+                raise OtherDataError(f"{line}; {remedy}")
+            logger.warning("%s: if they are not the same people, %s", line, remedy)
     try:
         with loading.errors_name(Path(path)):
             data.check_place(
@@ -177,7 +182,7 @@ def division_of(path: str | Path | None, checkpoint: Mapping[str, Any] | None = 
 def check_division(path: str | Path | None, data: FaceDataModule) -> None:
     """Warn if an evaluation holds people out that are not those of the run that made the checkpoint."""
     identities = {} if path is None or not data.holds_out else _parameters(Path(path)).get("identities", {})
-    if identities and identities.get(MAIN_DATASET) != data.identities:
+    if identities and identities != data.identities:
         logger.warning(
             "%s: the people held out here are not those of its training, so it may have been trained on some of them; "
             "give --seed, --val_identities and the data of that run", path,
@@ -248,7 +253,7 @@ def _load_foreign(path: Path, state: Mapping[str, Tensor], arch: str | None, col
     config = Config(
         arch=arch, embedding_size=size, qaconv_loss_weight=0.0, occlusion_loss_weight=0.0, occlusion_method="none"
     )
-    recognizer = Recognizer(config.to_dict(), {MAIN_DATASET: 1 if kernel is None else int(kernel.shape[1])})
+    recognizer = Recognizer(config.to_dict(), {ONLY_DATASET: 1 if kernel is None else int(kernel.shape[1])})
     nets.load_weights(recognizer.model, path, color_space)
     if kernel is not None:
         head = recognizer.head
@@ -288,23 +293,38 @@ def start_from(model: Recognizer, path: str | Path, color_space: str | None, loa
         return
     checkpoint = read_checkpoint(path)
     found, own = checkpoint["state_dict"], model.state_dict()
-    digest = model.hparams.get("identities")
-    same = digest is not None and checkpoint["hyper_parameters"].get("identities") == digest
-    head = f"heads.{MAIN_DATASET}."
+    before, here = checkpoint["hyper_parameters"].get("identities", {}), model.hparams.get("identities", {})
     with torch.device("meta"):  # a head that is split has its parameters only when the ranks are known
         options = {**model.config.to_dict(), "partial_fc_rate": 0.0, "freeze": [], "head_only": False}
         shapes = {key: value.shape for key, value in Recognizer(options, model.num_classes).state_dict().items()}
     taken, left, chosen = ["backbone"], list[str](), dict[str, Tensor]()
-    for name, pattern in PARTS.items():
+    for name, pattern, data_set in _parts([*checkpoint["hyper_parameters"]["num_classes"]]):
         part = {key: value for key, value in found.items() if re.match(pattern, key)}
         fits = {k: v.shape for k, v in part.items()} == {k: v for k, v in shapes.items() if re.match(pattern, k)}
+        same = before.get(data_set) is not None and before.get(data_set) == here.get(data_set)
         if part and fits and (same or not name.startswith("class")):
             taken.append(name)
             chosen |= part
         elif part:
             left.append(f"{name} ({'of other identities' if fits else 'of another shape or not in this model'})")
     model.load_state_dict({key: value for key, value in chosen.items() if key in own}, strict=False)
-    late = {key.removeprefix(head): value for key, value in chosen.items() if key.startswith(head) and key not in own}
-    if late:
-        model.initial_heads[MAIN_DATASET] = late
-    logger.info("%s: took %s%s", path, ", ".join(taken), f"; left {', '.join(left)}" if left else "")
+    for data_set in model.num_classes:
+        head = f"heads.{data_set}."
+        late = {key.removeprefix(head): v for key, v in chosen.items() if key.startswith(head) and key not in own}
+        if late:
+            model.initial_heads[data_set] = late
+    new = [name for name in model.num_classes if name not in checkpoint["hyper_parameters"]["num_classes"]]
+    logger.info(
+        "%s: took %s%s%s", path, ", ".join(taken), f"; left {', '.join(left)}" if left else "",
+        f"; new: the heads of {', '.join(new)}" if new else "",
+    )  # fmt: skip
+
+
+def _parts(data_sets: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield what a run can start with, the pattern of its keys, and the data set whose identities it may know."""
+    yield from ((name, pattern, data_sets[0]) for name, pattern in PARTS.items())
+    for data_set in data_sets:
+        of = "" if data_set == ONLY_DATASET else f" of {data_set}"
+        yield from (
+            (name + of, pattern.format(re.escape(data_set)), data_set) for name, pattern in PARTS_OF_SET.items()
+        )

@@ -16,7 +16,7 @@ from evaluation import METHODS
 from evaluation.run import CONDITIONS
 from options.overrides import BETWEEN_EPOCHS, changed_options
 from tasks.validation import metric_names
-from train_val import MAIN_DATASET, Recognizer
+from train_val import Recognizer
 
 logger = logging.getLogger(__name__)
 RANK_BYTES = 150e6  # resident memory of a further process, at least
@@ -53,19 +53,20 @@ def _shapes(config: Config, num_classes: Mapping[str, int]) -> dict[str, tuple[t
     return {name: (tensor.shape, tensor.requires_grad) for name, tensor in model.state_dict(keep_vars=True).items()}
 
 
-def check_memory(config: Config, num_classes: int) -> None:
+def check_memory(config: Config, num_classes: Mapping[str, int]) -> None:
     """Refuse sizes that cannot fit into memory. What is counted is certain; activations come on top of it."""
     if config.evaluate:
         return  # the file says how large the model is
     ranks = local_ranks(config)
     refuse_beyond_memory({f"--num_processes {ranks}": (ranks - 1) * RANK_BYTES})
     with torch.device("meta"):  # every shape, no memory
-        model = Recognizer(config.to_dict(), {MAIN_DATASET: num_classes})
+        model = Recognizer(config.to_dict(), num_classes)
+    people = sum(num_classes.values())
     states = (2 if config.optimizer == "adamw" else int(config.momentum > 0)) if not uses_gpu(config) else -1
     matcher = [] if model.matcher is None else [*model.matcher.named_parameters()]
     sizes = {
         f"--arch {config.arch} with --embedding_size {config.embedding_size}": model.model.parameters(),
-        f"--embedding_size {config.embedding_size} for {num_classes} identities": model.heads.parameters(),
+        f"--embedding_size {config.embedding_size} for {people} identities": model.heads.parameters(),
         f"--qaconv_channels {config.qaconv_channels}": [p for name, p in matcher if "class_embeddings" not in name],
     }
     # On the CPU each weight has a gradient and the optimizer's states; a GPU has its own memory for them.
@@ -74,7 +75,7 @@ def check_memory(config: Config, num_classes: int) -> None:
         for flags, parameters in sizes.items()
     }
     maps = [p.numel() * p.element_size() for name, p in matcher if "class_embeddings" in name]
-    demands[f"--class_embeddings for {num_classes} identities"] = sum(maps)
+    demands[f"--class_embeddings for {people} identities"] = sum(maps)
     demands[f"--batch_size {config.batch_size}"] = config.batch_size * IMAGE_BYTES / world_size(config)
     refuse_beyond_memory({flags: ranks * size for flags, size in demands.items()})
 

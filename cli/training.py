@@ -62,8 +62,9 @@ from system.terminal import show
 from tasks.recognition.callbacks import build_callbacks
 from tasks.recognition.hardest_pairs import add_hardest, look_at_test
 from tasks.recognition.memory import plan_memory
+from tasks.recognition.sharded_head import weigh_sets
 from tasks.recognition.terms import class_weight
-from train_val import MAIN_DATASET, Recognizer
+from train_val import Recognizer
 
 logger = logging.getLogger(__name__)
 RUNS = Path("experiments")
@@ -167,14 +168,14 @@ def _open(
         check_override(config, saved, checkpoint)
     elif given.override:
         raise ValueError("--override changes a run that goes on: without a checkpoint give the flags themselves")
-    check_memory(config, num_classes=config.custom_num_class or 1)
+    check_memory(config, dict.fromkeys(config.by_set(), config.custom_num_class or 1))
     evaluated = (config.resume_from_checkpoint or config.start_from_model_statedict) if config.evaluate else None
     datamodule = FaceDataModule(config, world_size(config), division_of(evaluated, checkpoint))
     datamodule.setup()
     check_division(evaluated, datamodule)
     check_alignment(evaluated, datamodule)
     if not config.evaluate:  # the training data may not be there
-        check_memory(config, datamodule.num_classes)
+        check_memory(config, datamodule.classes)
     if checkpoint is not None:
         check_data(str(config.resume_from_checkpoint), checkpoint, datamodule, by_name)
     datamodule.options = settled = settle(config, local_ranks(config), saved)
@@ -348,8 +349,9 @@ def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
         path = config.resume_from_checkpoint or config.start_from_model_statedict
         assert path is not None, "Config checks that --evaluate comes with a checkpoint"
         return load_pretrained_model(path, color_space=config.color_space)
-    identities = {MAIN_DATASET: datamodule.identities}
-    model = Recognizer(config.to_dict(), {MAIN_DATASET: datamodule.num_classes}, identities)
+    model = Recognizer(config.to_dict(), datamodule.classes, datamodule.identities)
+    if len(datamodule.sets) > 1:
+        weigh_sets(model.heads, datamodule.loss_weights)
     model.hparams["division"] = datamodule.division
     if (alignment := Alignment.of(datamodule.alignment)) is not None:
         model.hparams["alignment"] = alignment._asdict()

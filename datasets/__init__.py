@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datasets.records.dataset import RecordDataset
     from datasets.records.format import RecordError
     from datasets.records.writer import RecordWriter, write_faces
-    from datasets.sample import FaceDataset, Image, Sample, SampleKey, collate
+    from datasets.sample import FaceDataset, Image, LabeledFaces, Sample, SampleKey, collate
     from datasets.sampling.graph_sampler import GraphBatchSampler
     from datasets.sampling.mixture import MixtureBatchSampler
     from datasets.sampling.samplers import (
@@ -59,7 +59,7 @@ _MODULES = {
     "records.dataset": ("RecordDataset",),
     "records.format": ("RecordError",),
     "records.writer": ("RecordWriter", "write_faces"),
-    "sample": ("FaceDataset", "Image", "Sample", "SampleKey", "collate"),
+    "sample": ("FaceDataset", "Image", "LabeledFaces", "Sample", "SampleKey", "collate"),
     "sampling.mixture": ("MixtureBatchSampler",),
     "sampling.samplers": ("PKBatchSampler", "PlannedBatches", "PlannedSampler", "PlanSummary", "ShuffleBatchSampler"),
     "subset": ("IdentitySubset", "ImageSubset", "Subset", "read_indices", "split_at_random", "split_identities"),
@@ -91,6 +91,7 @@ __all__ = [
     "Image",
     "ImageFolderDataset",
     "ImageSubset",
+    "LabeledFaces",
     "MixedView",
     "MixtureBatchSampler",
     "PKBatchSampler",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.faces.images import UnreadableImageError
-from datasets.sample import FaceDataset, Image
+from datasets.sample import Image, LabeledFaces
 from transforms import occlude_all
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Cohort(NamedTuple):
     labels: NDArray[np.int64]  # [M]
 
 
-def draw_cohort(dataset: FaceDataset, occluders: Sequence[str], seed: int, size: int = SIZE) -> Cohort | None:
+def draw_cohort(dataset: LabeledFaces, occluders: Sequence[str], seed: int, size: int = SIZE) -> Cohort | None:
     """Draw the images, one of each person before a second one of any; unreadable ones are passed over.
 
     Args:

@@ -66,26 +66,31 @@ class SampleKey(NamedTuple):
     view: int = 0
 
 
-class FaceDataset(Protocol):
-    """What samplers, views and pair makers need of a set of labeled faces."""
+class LabeledFaces(Protocol):
+    """What samplers and views need of a set of labeled faces."""
 
     class_names: list[str]
     """The original name of every identity, in label order."""
-    decoding: str
-    """How `read` turns a file into pixels; part of the key of anything cached from them."""
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """int64 [N], contiguous from 0, known without decoding."""
 
-    @property
-    def paths(self) -> PathTable:
-        """The file of every image."""
-
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Image:
         """Return uint8 [112, 112, 3] RGB; raises UnreadableImageError."""
+
+
+class FaceDataset(LabeledFaces, Protocol):
+    """What pair makers and caches need beside: where the images come from."""
+
+    decoding: str
+    """How `read` turns a file into pixels; part of the key of anything cached from them."""
+
+    @property
+    def paths(self) -> PathTable:
+        """The file of every image."""
 
 
 def collate(samples: Sequence[Sample[Image, int]] | ArrayBatch) -> Sample[Tensor, Tensor]:

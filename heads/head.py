@@ -54,9 +54,11 @@ class Head(nn.Module, ABC):
 
     Attributes:
         margin_scale: factor in [0, 1] on the margin, for ramping it up in early training.
+        set_weight: what its mean loss weighs among those of several data sets.
     """
 
     margin_scale: float
+    set_weight: float = 1.0
 
     @abstractmethod
     def loss(self, features: Embedded, labels: Tensor, step: int) -> HeadLoss:

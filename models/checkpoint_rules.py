@@ -13,7 +13,6 @@ from options.names import DIVISIONS
 
 _PRIMITIVE = either(None, False, 0.0, "")
 _MATCHERS = {"adaface", "qaconv"}
-_MAIN_DATASET = "0"  # train_val.MAIN_DATASET
 
 
 def state_rules(state: Mapping[str, Tensor]) -> dict[str, object]:
@@ -36,9 +35,10 @@ def _weights(example: Tensor, is_variance: bool) -> Rule:
 def options_rule() -> Rule:
     """Return the rule for `hyper_parameters`: primitives, for `Config` to judge."""
     config = named(either(_PRIMITIVE, each(_PRIMITIVE)))
-    required = {"config": config, "num_classes": at_least({_MAIN_DATASET: _at_least_one})}
+    required = {"config": config, "num_classes": _num_classes}
     alignment = {"template": "", "detector": ""}
-    return at_least(required, {"identities": named(""), "division": _division, "alignment": alignment})
+    others = {"identities": named(""), "division": _division, "alignment": alignment}
+    return at_least(required, others)
 
 
 def equal_to(expected: object) -> Rule:
@@ -50,6 +50,12 @@ def equal_to(expected: object) -> Rule:
 
 def _division(found: object, place: str) -> str | None:
     return None if isinstance(found, str) and found in DIVISIONS else f"{place}: one of {', '.join(DIVISIONS)} expected"
+
+
+def _num_classes(found: object, place: str) -> str | None:
+    if fault := named(_at_least_one)(found, place):
+        return fault
+    return None if found else f"{place}: a data set or more expected"
 
 
 def _at_least_one(found: object, place: str) -> str | None:

@@ -56,6 +56,7 @@ COLOR_SPACES = ("rgb", "bgr")
 BACKENDS = ("ddp", "dp", "ddp2")
 WANDB_MODES = ("online", "offline", "disabled")
 IMAGES_PER_IDENTITY = 4  # in a batch: the K of the PK sampler
+ONLY_DATASET = "0"  # the name of a data set that has none, because it is the only one
 AUTO = "auto"
 NO_METRIC = "none"  # of --monitor: nothing is chosen
 TEST_RUN_BATCHES = 50  # of an epoch with --test_run

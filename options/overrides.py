@@ -21,6 +21,8 @@ BETWEEN_EPOCHS = frozenset({"accumulate_grad_batches", "batch_size", "epoch_by",
 NEVER = {
     "check_mode": "the weights are of the other precision",
     "custom_num_class": "the data decide it",
+    "data": "the heads are those of the sets; --data itself takes other paths",
+    "data_balance": "the place in the data follows it",
     "data_format": "it decides which identities are trained on",
     "ema_decay": "the average began with the run",
     "monitor": "best.ckpt was chosen by the other one",

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datasets import FaceDataset, Image, SampleKey, TrainingView, collate
+from datasets import Image, LabeledFaces, SampleKey, TrainingView, collate
 from datasets.progress import tracked
 from engine.signals import start_worker
 from nets import Backbone
@@ -51,7 +51,7 @@ def embed_images(
     # Whole batches are dealt to the ranks: their number changes no batch, hence no bit of an embedding.
     batches = [list(keys[start : start + batch_size]) for start in range(0, len(keys), batch_size)]
     own = range(trainer.global_rank, len(batches), trainer.world_size)
-    dataset: FaceDataset = trainer.datamodule.train_dataset  # type: ignore[attr-defined]  # Lightning attaches it
+    dataset: LabeledFaces = trainer.datamodule.train_dataset  # type: ignore[attr-defined]  # Lightning attaches it
     # A generator of its own: the loader would draw from that of training.
     loader = DataLoader(
         TrainingView(dataset, _as_it_is, seed=0),

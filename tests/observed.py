@@ -10,7 +10,8 @@ from cli import training
 from config import Config
 from data import FaceDataModule
 from datasets import Sample
-from train_val import MAIN_DATASET, Recognizer
+from options.names import ONLY_DATASET
+from train_val import Recognizer
 
 NUM_PEOPLE, NUM_IMAGES = 8, 6  # of the training faces
 
@@ -32,7 +33,7 @@ def training_batch(**options):
 def recognizer(*, step=0, total_steps=24, **options):
     """Return a model that believes to be trained: of `total_steps`, this is number `step`."""
     torch.manual_seed(0)
-    model = Recognizer(config(**options).to_dict(), {MAIN_DATASET: NUM_PEOPLE})
+    model = Recognizer(config(**options).to_dict(), {ONLY_DATASET: NUM_PEOPLE})
     model.trainer = SimpleNamespace(
         global_step=step,
         estimated_stepping_batches=total_steps,

@@ -23,7 +23,8 @@ from system.launch import is_main_process
 from tasks.recognition.callbacks import build_callbacks
 from tasks.recognition.sample_sheet import SampleSheet
 from tasks.recognition.score_histograms import ScoreHistograms
-from train_val import MAIN_DATASET, Recognizer
+from tasks.recognition.sharded_head import weigh_sets
+from train_val import Recognizer
 
 SMALL = {
     **{"arch": "ir_tiny", "embedding_size": 16, "batch_size": 16, "optimizer": "sgd", "lr": 0.01},
@@ -60,7 +61,8 @@ def build(folder, stop=None, failures=None, **options):
     datamodule = FaceDataModule(config, world_size(config))
     datamodule.setup()
     pl.seed_everything(config.seed, verbose=False)
-    model = Recognizer(config.to_dict(), {MAIN_DATASET: datamodule.num_classes})
+    model = Recognizer(config.to_dict(), datamodule.classes)
+    weigh_sets(model.heads, datamodule.loss_weights)
     own = folder if is_main_process() else None
     failures = failures or WriteFailures()
     trainer = build_trainer(config, own, stop, failures, callbacks=build_callbacks(config, own, failures))

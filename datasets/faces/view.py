@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from datasets.batch_memory import BatchMemory
 from datasets.faces.images import UnreadableImageError
 from datasets.random_streams import RandomStreams
-from datasets.sample import ArrayBatch, FaceDataset, Image, Sample, SampleKey
+from datasets.sample import ArrayBatch, Image, LabeledFaces, Sample, SampleKey
 from transforms import TrainingTransform, View, mirror
 from transforms.view import check_image
 
@@ -39,7 +39,7 @@ class TrainingView(Dataset[Sample[Image, int]]):
 
     def __init__(
         self,
-        dataset: FaceDataset,
+        dataset: LabeledFaces,
         transform: TrainingTransform | ImageFunction,
         seed: int,
         second: TrainingTransform | ImageFunction | None = None,

@@ -23,7 +23,13 @@ class Shard(NamedTuple):
 Shards = Mapping[str, Shard]  # by the data set's name
 
 
-def build_head(config: Config, num_classes: int) -> heads.Head:
+def build_heads(config: Config, num_classes: Mapping[str, int]) -> dict[str, heads.Head]:
+    """Return the head of every data set, by its name, as the options of the set say."""
+    by_set = config.by_set()
+    return {name: _build_head(by_set.get(name, config), count) for name, count in num_classes.items()}
+
+
+def _build_head(config: Config, num_classes: int) -> heads.Head:
     """Return the head that the options ask for; one that is split takes its ranks from the process group."""
     c = config
     count = 1 if c.partial_fc_rate else num_classes
@@ -32,6 +38,13 @@ def build_head(config: Config, num_classes: int) -> heads.Head:
     if not c.partial_fc_rate:
         return head
     return heads.PartialFC(head, num_classes, c.partial_fc_rate, c.seed, c.batch_size // IMAGES_PER_IDENTITY)
+
+
+def weigh_sets(by_set: nn.ModuleDict, weights: Mapping[str, float]) -> None:
+    """Let the mean loss of each data set, whose heads these are, weigh what is stated."""
+    for name, head in by_set.items():
+        assert isinstance(head, heads.Head)
+        head.set_weight = weights[name]
 
 
 def check_frozen(config: Config, num_classes: Mapping[str, int]) -> tuple[str, ...]:

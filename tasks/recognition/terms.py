@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -98,7 +98,8 @@ class Forward:
 
     Args:
         config: options of the run.
-        heads: margin heads by the number of their data set; their `margin_scale` is that of the step.
+        heads: margin heads by the name of their data set, in the order of their numbers; their `margin_scale` is that
+            of the step.
         matcher: None without one.
         features: of the batch.
         visibility: predicted, as `nets.see` returns it; None without an occlusion head.
@@ -137,7 +138,8 @@ class Forward:
             if not self.config.visibility_gradient:
                 # The matching losses would rather hide hard cells than see them: they may read the map, not bend it.
                 visibility = visibility.detach()
-        return Images(unit_map(self.features.feature_map), visibility, self.batch.label, self.batch.dataset_id)
+        dataset_ids = self.batch.dataset_id.to(self.batch.label.device)
+        return Images(unit_map(self.features.feature_map), visibility, self.batch.label, dataset_ids)
 
     @cached_property
     def matched(self) -> MatchedBatch:
@@ -162,26 +164,27 @@ class Term(NamedTuple):
 
 
 def _head(forward: Forward) -> Tensor:
-    """Return the mean over the batch, each sample's loss by the head of its data set."""
+    """Return the loss of the only head; of several the sum of each set's mean times the weight of the set."""
     if len(forward.heads) == 1:
         (head,) = forward.heads.values()
         found = head.loss(forward.features, forward.batch.label, forward.step)
-    else:
-        parts = zip(*_losses_of_sets(forward), strict=True)
-        found = heads.HeadLoss(*(torch.stack(list(part)).sum() for part in parts))
-    forward.values["train_head_acc"] = found.accuracy
-    return found.loss
-
-
-def _losses_of_sets(forward: Forward) -> Iterator[heads.HeadLoss]:
-    """Yield what the samples of each data set add to the means over the batch; all heads take part in every step."""
-    embedding, norm, _ = forward.features
-    for name, head in forward.heads.items():
-        rows = (forward.batch.dataset_id == int(name)).nonzero().squeeze(1)
-        part = nets.Features(embedding[rows], norm[rows], forward.features.feature_map[rows])
-        found = head.loss(part, forward.batch.label[rows], forward.step)
-        share = len(rows) / len(forward.batch.label)
-        yield heads.HeadLoss(found.loss * share, found.accuracy * share)
+        forward.values["train_head_acc"] = found.accuracy
+        return found.loss
+    features, batch, device = forward.features, forward.batch, forward.features.embedding.device
+    rows = [(batch.dataset_id == number).nonzero()[:, 0].to(device) for number in range(len(forward.heads))]
+    counts = torch.tensor([len(of_set) for of_set in rows], device=device)
+    # All heads take part in every step. A set's mean is over the images of all ranks, of which DDP takes the mean.
+    scales = world_size() * counts / gather(counts[None]).sum(0).clamp_min(1)
+    losses, total = [], scales.new_zeros(())
+    for (name, head), of_set, scale in zip(forward.heads.items(), rows, scales, strict=True):
+        part = features._replace(embedding=features.embedding[of_set], norm=features.norm[of_set])
+        found = head.loss(part, batch.label[of_set], forward.step)
+        losses.append(head.set_weight * scale * found.loss)
+        forward.values[f"train_head_loss/{name}"] = (scale * found.loss).detach()
+        forward.values[f"train_head_acc/{name}"] = accuracy = scale * found.accuracy
+        total = total + head.set_weight * accuracy
+    forward.values["train_head_acc"] = total
+    return torch.stack(losses).sum()
 
 
 def _pairwise(forward: Forward) -> Tensor:

@@ -82,9 +82,9 @@ def test_more_workers_than_the_machine_has_cores_are_cut_down(capsys, tmp_path):
 def test_sizes_that_fit_are_not_refused(monkeypatch):
     from cli.refusals import check_memory
 
-    check_memory(Config(arch="ir_101"), num_classes=85_742)
+    check_memory(Config(arch="ir_101"), {"0": 85_742})
     monkeypatch.setattr("engine.out_of_memory.available_memory", lambda: 5e8)
     with pytest.raises(ValueError, match=r"--arch ir_101 .* 0\.5 GB are available"):
-        check_memory(Config(arch="ir_101", gpus=0), num_classes=1000)
+        check_memory(Config(arch="ir_101", gpus=0), {"0": 1000})
     monkeypatch.setattr("engine.out_of_memory.available_memory", lambda: None)
-    check_memory(Config(arch="ir_101"), num_classes=85_742)
+    check_memory(Config(arch="ir_101"), {"0": 85_742})

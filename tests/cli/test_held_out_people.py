@@ -28,7 +28,7 @@ def earlier(faces, tmp_path, monkeypatch):
     path = tmp_path / "run" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     assert "division" not in checkpoint["hyper_parameters"]
-    checkpoint["hyper_parameters"]["identities"] = {"0": datamodule.identities}
+    checkpoint["hyper_parameters"]["identities"] = datamodule.identities
     AtomicCheckpointIO().save_checkpoint(checkpoint, path)
     return path, datamodule
 

@@ -15,7 +15,7 @@ from config import Config
 from data import FaceDataModule
 from engine import runs
 from engine.checkpoint_file import AtomicCheckpointIO
-from train_val import MAIN_DATASET
+from options.names import ONLY_DATASET
 
 AUTO = Config(**{**SMALL, "resume_from_checkpoint": "auto", "prefix": "mine"})
 
@@ -139,7 +139,7 @@ def other_data(trained, root, tmp_path):
 
     def make(identities):
         checkpoint = torch.load(trained / "last.ckpt", weights_only=True)
-        checkpoint["hyper_parameters"]["identities"] = {MAIN_DATASET: identities}
+        checkpoint["hyper_parameters"]["identities"] = {ONLY_DATASET: identities}
         folder = runs.create_run_folder(root, "mine")
         AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "last.ckpt")
         return folder

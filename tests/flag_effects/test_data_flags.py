@@ -10,9 +10,9 @@ import torch
 from benchmark_sets import draw_images, write_bin
 from observed import NUM_IMAGES, NUM_PEOPLE, datamodule, training_batch
 
-import data
 from config import EPOCH_UNITS, get_args
 from datasets import ImageFolderDataset, write_faces
+from tasks.recognition import face_set
 
 
 @pytest.mark.flag("data_root", "train_data_path", "val_data_path")
@@ -31,7 +31,7 @@ def test_paths_choose_the_training_faces_and_the_benchmarks(faces, monkeypatch):
     assert found(data_root=str(faces), **absolute) == (elsewhere / "people", ["calfw"], False)
     assert found(**absolute) == (elsewhere / "people", ["calfw"], False)
     assert found(train_data_path=str(faces / "train"), val_identities=0.25) == (faces / "train", ["own"], False)
-    monkeypatch.setattr(data, "prepare_synthetic", lambda spec: faces)
+    monkeypatch.setattr(face_set, "prepare_synthetic", lambda spec: faces)
     assert found() == (faces / "train", ["lfw"], True)
     with pytest.raises(ValueError, match=r"--val_data_path: .*nowhere holds none of the sets lfw"):
         datamodule(data_root=str(faces), val_data_path="nowhere")
@@ -147,7 +147,7 @@ def test_val_identities_is_the_share_held_out(faces, val_identities, num_left):
 @pytest.mark.flag("synthetic_identities", "synthetic_images")
 def test_synthetic_sizes_reach_the_renderer(faces, monkeypatch):
     rendered = []
-    monkeypatch.setattr(data, "prepare_synthetic", lambda spec: rendered.append(spec) or faces)
+    monkeypatch.setattr(face_set, "prepare_synthetic", lambda spec: rendered.append(spec) or faces)
     datamodule(synthetic_identities=30, synthetic_images=7)
     assert [(spec.num_identities, spec.images_per_identity) for spec in rendered] == [(30, 7)]
 

@@ -20,6 +20,7 @@ from datasets import write_faces as write_records
 from datasets.benchmarks.sets import open_sets
 from datasets.synthetic.prepare import render_identities
 from evaluation.run import folds_of, precision_of
+from tasks.recognition import face_set
 from transforms import TrainingTransform
 
 FIVE = ["lfw", "cfp_fp", "agedb_30", "calfw", "cplfw"]
@@ -149,7 +150,9 @@ def test_sets_that_are_there_are_used_and_the_others_listed_as_missing(noise_fac
 def drawn(monkeypatch):
     """Return a list that grows with every drawing of the embedded faces, which stand in an empty folder here."""
     calls = []
-    monkeypatch.setattr("data.prepare_synthetic", lambda spec: calls.append(spec) or Path("nowhere"))
+    monkeypatch.setattr(
+        "tasks.recognition.face_set.prepare_synthetic", lambda spec: calls.append(spec) or Path("nowhere")
+    )
     return calls
 
 
@@ -206,7 +209,7 @@ def test_a_set_is_found_by_its_name_beside_a_folder_of_that_name(tmp_path):
 def test_faces_that_are_trained_on_do_not_make_a_users_set_synthetic(tmp_path, monkeypatch):
     write_bin(tmp_path / "sets" / "lfw.bin", draw_images(8), [True, False] * 2)
     root = write_faces(tmp_path / "data", pairs=0)
-    monkeypatch.setattr("data.prepare_synthetic", lambda spec: root)
+    monkeypatch.setattr(face_set, "prepare_synthetic", lambda spec: root)
     datamodule = FaceDataModule(Config(**SMALL, val_data_path=str(tmp_path / "sets")))
     datamodule.setup()
     assert datamodule.num_classes == 8 and not datamodule.synthetic
@@ -216,7 +219,7 @@ def test_faces_that_are_trained_on_do_not_make_a_users_set_synthetic(tmp_path, m
 def test_an_embedded_set_beside_a_users_own_is_still_synthetic(tmp_path, monkeypatch, evaluate):
     write_bin(tmp_path / "mine.bin", draw_images(8), [True, False] * 2)
     root = write_faces(tmp_path / "data")
-    monkeypatch.setattr("data.prepare_synthetic", lambda spec: root)
+    monkeypatch.setattr(face_set, "prepare_synthetic", lambda spec: root)
     options = {"evaluate": True, "start_from_model_statedict": "weights.pt"} if evaluate else {}
     datamodule = FaceDataModule(Config(**SMALL, **options, val_sets=(str(tmp_path / "mine.bin"), "lfw")))
     datamodule.setup()

@@ -13,8 +13,9 @@ from short_runs import build, fit, metrics, on_two_ranks, state
 
 from cli.checkpoints import load_pretrained_model
 from config import Config
+from options.names import ONLY_DATASET
 from tasks.recognition.memory import plan_memory
-from train_val import MAIN_DATASET, Recognizer
+from train_val import Recognizer
 
 TRAINING = {"epochs": 2, "batch_size": 16, "lr": 0.05, "accumulate_grad_batches": 2, "gradient_clip_val": 4.0}
 TRAINING |= {"margin_warmup_epochs": 1.0, "weight_decay": 0.01, "adaface_loss_weight": 1.0, "val_occlusion": ()}
@@ -153,7 +154,7 @@ def test_the_memory_of_a_rank_is_said_at_the_start_in_one_line(two_ranks):
 def test_the_plan_of_a_dense_head_says_what_splitting_it_would_take_where_it_is_large(num_classes, is_large):
     config = Config(arch="ir_tiny", batch_size=64, class_embeddings=num_classes == 1000, k_nearest=2)
     with torch.device("meta"):
-        model = Recognizer(config.to_dict(), {MAIN_DATASET: num_classes})
+        model = Recognizer(config.to_dict(), {ONLY_DATASET: num_classes})
     plan = plan_memory(config, model.model, model.matcher, num_classes, num_ranks=4)
     size = f"{num_classes * 512 * 4 / 2**20:,.1f} MiB"
     assert plan.startswith("backbone with gradient and optimizer state ")

@@ -6,7 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from observed import config, fixed_batch
-from short_runs import SMALL, metrics, state, write_faces
+from short_runs import SMALL, build, metrics, on_two_ranks, state, trained_state, write_faces
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
@@ -34,16 +34,17 @@ def mixed_batch(ids):
 
 
 @pytest.mark.parametrize("head", ["adaface", "arcface", "curricularface", "magface", "subcenter_arcface"])
-def test_each_sample_is_judged_by_the_head_of_its_set_and_all_count_alike(head):
+def test_each_sample_is_judged_by_the_head_of_its_set_and_a_set_weighs_what_is_stated(head):
     batch = mixed_batch([0, 0, 0, 0, 0, 0, 1, 1])
     model, twin = two_headed(head=head), two_headed(head=head)
+    model.heads["0"].set_weight, model.heads["1"].set_weight = 0.3, 0.7
     loss = model.forward_terms(batch, Step(0)).losses["head"][1]
     features = twin.model(to_tensor(batch.image))
     losses = []
     for number in (0, 1):
         rows = batch.dataset_id == number
         losses.append(twin.heads[str(number)].loss(_rows(features, rows), batch.label[rows], 0).loss)
-    torch.testing.assert_close(loss, (6 * losses[0] + 2 * losses[1]) / 8)
+    torch.testing.assert_close(loss, 0.3 * losses[0] + 0.7 * losses[1])
 
 
 def _rows(features, rows):
@@ -122,3 +123,60 @@ def test_two_sets_train_with_a_head_each_and_a_resumed_run_ends_with_the_same_bi
     assert {"heads.0.kernel", "heads.1.kernel"} <= set(model.state_dict())
     resumed, _ = train(tmp_path / "resumed", folders, ckpt_path=tmp_path / "whole" / "last.ckpt.previous")
     torch.testing.assert_close(state(resumed), state(model), rtol=0, atol=0)
+
+
+# ---------------------------------------------------------------- --data
+
+
+@pytest.fixture(scope="module")
+def two_folders(tmp_path_factory):
+    """People with labels that overlap: 6 in one folder, 5 others in another, benchmarks beside them."""
+    folder = tmp_path_factory.mktemp("sets")
+    write_faces(folder / "web", identities=6, images=8, pairs=0)
+    write_faces(folder / "masked", identities=5, images=4, pairs=0)
+    write_faces(folder / "common", identities=6, images=1, pairs=6)
+    return folder
+
+
+def words(folder, *, masked=""):
+    return {
+        "data": (f"web={folder / 'web'}:3", f"masked={folder / 'masked'},head=cosface{masked}"),
+        **{"val_data_path": str(folder / "common"), "batch_size": 16, "epochs": 2, "data_balance": 1.0},
+    }
+
+
+@pytest.mark.flag("data", "data_balance")
+def test_each_set_has_a_head_and_options_of_its_own_and_its_share_of_every_batch(two_folders, tmp_path):
+    options = words(two_folders, masked=",occlusion_prob=1,occluders=block,loss_weight=0.5")
+    model, data, trainer = build(tmp_path, **options)
+    assert data.classes == {"web": 6, "masked": 5} and [b.name for b in data.benchmarks] == ["lfw"]
+    assert data.shares == pytest.approx({"web": 144 / 164, "masked": 20 / 164})
+    assert data.loss_weights == pytest.approx({"web": 0.6372, "masked": 0.3628}, abs=1e-4)
+    assert [type(head).__name__ for head in model.heads.values()] == ["AdaFace", "CosFace"]
+    batch = next(iter(data.train_dataloader()))
+    hidden = (batch.visibility == 0).flatten(1).any(1)
+    assert hidden[batch.dataset_id == 1].all() and not hidden[batch.dataset_id == 0].all()
+    assert replaced(options, data_balance=0.0)[1].shares == pytest.approx({"web": 0.75, "masked": 0.25})
+    trainer.fit(model, datamodule=data)
+    row = [row for row in metrics(tmp_path) if "train_loss" in row][-1]
+    weighted = [data.loss_weights[name] * row[f"train_head_loss/{name}"] for name in data.sets]
+    assert row["train_head_loss"] == pytest.approx(sum(weighted), rel=1e-5) and min(weighted) > 0
+
+
+def replaced(options, **changes):
+    return build(None, **{**options, **changes})
+
+
+def test_sets_without_common_benchmarks_hold_out_people_of_their_own(two_folders):
+    options = words(two_folders) | {"val_data_path": None, "val_identities": 0.34}
+    _, data, _ = replaced(options)
+    assert [benchmark.name for benchmark in data.benchmarks] == ["web-own", "masked-own"]
+    assert data.classes == {"web": 4, "masked": 3} and data.holds_out
+
+
+def test_two_ranks_take_the_course_of_one_with_several_sets(two_folders, tmp_path):
+    """The mean of a set is over both ranks, of which one may hold few of it."""
+    options = {**words(two_folders), "check_mode": True, "epochs": 1}
+    of_two = on_two_ranks(trained_state, str(tmp_path / "two"), options)[0]["weights"]
+    alone = trained_state(str(tmp_path / "one"), options)["weights"]
+    torch.testing.assert_close(of_two, alone, rtol=1e-9, atol=1e-11)

@@ -65,9 +65,9 @@ def test_an_occlusion_head_of_another_kind_starts_anew_beside_the_recognition_of
 
 
 def test_class_weights_of_other_people_are_left(source, noise_faces, tmp_path, monkeypatch):
-    from data import FaceDataModule
+    from tasks.recognition.face_set import FaceSet
 
-    monkeypatch.setattr(FaceDataModule, "identities", "others")
+    monkeypatch.setattr(FaceSet, "identities", "others")
     session = start(source, monkeypatch, tmp_path, noise_faces, seed=7)
     assert not torch.equal(session.model.head.kernel, source[0].head.kernel)
     assert torch.equal(session.model.head.batch_mean, source[0].head.batch_mean)
