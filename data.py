@@ -32,7 +32,7 @@ from datasets import (
     shard_pairs,
 )
 from datasets.cohort import Cohort, draw_cohort
-from datasets.joined import JoinedFaces
+from datasets.faces.joined import JoinedFaces
 from datasets.sampling.windows import shuffled_batches
 from engine.module import TrainingData
 from engine.signals import start_worker
@@ -162,7 +162,7 @@ class FaceDataModule(TrainingData):
         if self.benchmarks:
             return
         self._open_sets()
-        if all(each.is_open for each in self.sets.values()):
+        if all(each.is_loaded for each in self.sets.values()):
             datasets = {name: each.dataset for name, each in self.sets.items()}
             self._train = JoinedFaces(datasets) if len(datasets) > 1 else next(iter(datasets.values()))
             self._check_classes()
@@ -176,11 +176,11 @@ class FaceDataModule(TrainingData):
         c = self.config
         if c.data and (c.val_data_path or c.val_sets):
             shared = FaceSet(replace(c, data=()), None, self.division, self._num_workers)
-            shared.open_benchmarks()
+            shared.load_benchmarks()
             self.benchmarks, self.missing = shared.benchmarks, shared.missing
         have_shared = bool(self.benchmarks)
         for each in self.sets.values():
-            each.open(validates=not have_shared)
+            each.load(validates=not have_shared)
             self.benchmarks = [*self.benchmarks, *each.benchmarks]
             if trained := Alignment.of(self.alignment):
                 trained.refuse_other(Alignment.of(each.alignment))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from options.data import SourceOptions
-from options.epoch_steps import EpochSteps, read_epoch_steps, value_at
 from options.flags import MAY_CHANGE, Options, flag
 from options.names import CLUSTER_METHODS, COUNT, NO_METRIC, NOT_NEGATIVE, OCCLUDERS, POSITIVE, SHARE
 from options.run import SystemOptions
 from options.training import TrainingOptions
+from options.words.epoch_steps import EpochSteps, read_epoch_steps, value_at
 
 KEY_NORMS = ("shuffle", "split", "sync")
 PROJECTORS = ("mlp", "mlp_bn")

@@ -33,7 +33,7 @@ from engine.guard import NonFiniteError
 from evaluation.representation.clustering import described_quality
 from nets import Backbone
 from ops import gather_objects
-from options.epoch_steps import value_at
+from options.words.epoch_steps import value_at
 from tasks.embedding import embed_images
 from tasks.moco.data import PretrainingData
 from tasks.moco.module import Pretrainer

@@ -46,7 +46,7 @@ class FaceSet:
         name: of the set, None where it is the only one and has none.
         division: of `DIVISIONS`, how people are held out; a run that goes on keeps its own.
         num_workers: processes that align photographs.
-    Attributes after `open`:
+    Attributes after `load`:
         benchmarks: its sets, in a fixed order; named after it where it has a name.
         missing: the names of the five benchmarks that were not found.
         synthetic: whether the faces of the benchmarks are the embedded synthetic ones.
@@ -73,14 +73,14 @@ class FaceSet:
         """The training identities, without transforms.
 
         Raises:
-            RuntimeError: before `open`, and of an evaluation that needs none.
+            RuntimeError: before `load`, and of an evaluation that needs none.
         """
         if self._dataset is None:
-            raise RuntimeError("FaceSet: call open() before reading dataset")
+            raise RuntimeError("FaceSet: call load() before reading dataset")
         return self._dataset
 
     @property
-    def is_open(self) -> bool:
+    def is_loaded(self) -> bool:
         """Whether there are training identities."""
         return self._dataset is not None
 
@@ -99,7 +99,7 @@ class FaceSet:
         """Return the augmented training images."""
         return TrainingView(self.dataset, self.training_transform(), self.config.seed)
 
-    def open(self, validates: bool = True) -> None:
+    def load(self, validates: bool = True) -> None:
         """Open the training data and the benchmarks; identities for `own` are held out when there are none.
 
         With --evaluate the training data are opened only where a part of them is to be held out.
@@ -120,11 +120,11 @@ class FaceSet:
         prefix = f"{self.name}-" if self.name else ""
         self.benchmarks = [replace(benchmark, name=prefix + benchmark.name) for benchmark in found]
 
-    def open_benchmarks(self) -> None:
+    def load_benchmarks(self) -> None:
         """Open the sets of --val_data_path and --val_sets alone, no training faces.
 
         Raises:
-            ValueError, OSError: as `open`.
+            ValueError, OSError: as `load`.
         """
         self.benchmarks, self.missing = self._open_sets(Path(self.config.val_data_path or ""), None)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from config import Config, get_args
-from options.mixture import DataSet, read_data_set
+from options.words.data_set import DataSet, read_data_set
 
 
 def test_a_word_names_a_set_its_place_its_weight_and_what_it_has_of_its_own():
@@ -14,15 +14,9 @@ def test_a_word_names_a_set_its_place_its_weight_and_what_it_has_of_its_own():
 
 
 def test_options_of_a_set_are_those_of_the_run_but_for_its_own():
-    config = get_args(
-        [
-            "--data",
-            "web=faces:3",
-            "--data",
-            "masked=people,occluders=cap+scarf,occlusion_prob=0.9,head=cosface,val=sets",
-        ]
-        + ["--val_data_path", "common", "--m", "0.3", "--seed", "7"]
-    )
+    masked = "masked=people,occluders=cap+scarf,occlusion_prob=0.9,head=cosface,val=sets"
+    flags = ["--val_data_path", "common", "--m", "0.3", "--seed", "7"]
+    config = get_args(["--data", "web=faces:3", "--data", masked, *flags])
     assert [*config.by_set()] == ["web", "masked"]
     web, masked = config.by_set().values()
     assert (web.data_root, web.val_data_path, web.occlusion_prob, web.head) == ("faces", None, 0.5, "adaface")

@@ -5,7 +5,7 @@ import pytest
 from golden_vectors import load_golden
 
 from datasets.clustering import pseudo_pairs
-from options.epoch_steps import read_epoch_steps, value_at
+from options.words.epoch_steps import read_epoch_steps, value_at
 
 GOLDEN = load_golden("pretraining/measures.npz")
 

@@ -1,0 +1,77 @@
+"""One of several data sets, as a word: "web=faces:0.7,occlusion_prob=0"."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+from options.command import at_home
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+# What a set may have of its own: by the word in --data, the option that it stands for.
+OWN = {
+    name: name
+    for name in (
+        *("data_format", "swap_color_channel", "follow_links", "align", "detector"),
+        *("low_res_augmentation_prob", "crop_augmentation_prob", "photometric_augmentation_prob"),
+        *("grayscale_augmentation_prob", "occlusion_prob", "occluders", "head", "m", "h", "s", "t_alpha"),
+    )
+} | {"val": "val_data_path", "subset": "train_data_subset"}
+LOSS_WEIGHT = "loss_weight"
+FORM = "NAME=PATH[:WEIGHT][,OPTION=VALUE...]"
+
+
+class DataSet(NamedTuple):
+    """One of several training sets.
+
+    Attributes:
+        name: letters, digits, _ and -; of its head in checkpoints and of its columns in metrics.csv.
+        path: of its folder.
+        weight: > 0, of its share of every batch.
+        loss_weight: >= 0, of its mean loss; None: its share of the batches.
+        options: of the command, those that it has of its own, by name.
+    """
+
+    name: str
+    path: str
+    weight: float = 1.0
+    loss_weight: float | None = None
+    options: tuple[tuple[str, str], ...] = ()
+
+
+def read_data_set(word: str) -> DataSet:
+    """Return the set that a word of --data describes: NAME=PATH[:WEIGHT][,OPTION=VALUE...].
+
+    Raises:
+        ValueError: one line, if it describes none.
+    """
+    place, *extras = word.split(",")
+    name, equals, path = place.partition("=")
+    start, colon, last = path.rpartition(":")
+    weight = _number(last) if colon else None
+    path, weight = (path, 1.0) if weight is None else (start, weight)
+    if not (equals and path and NAME.fullmatch(name)):
+        raise ValueError(
+            f"expected NAME=PATH[:WEIGHT][,OPTION=VALUE...], as web=faces:0.7,occlusion_prob=0; got {word!r}"
+        )
+    if not 0 < weight < math.inf:
+        raise ValueError(f"{name}: the weight must be above 0, got {weight:g}; leave the set out instead")
+    pairs = [extra.partition("=") for extra in extras]
+    given = {key.strip().replace("-", "_"): value.strip() for key, _, value in pairs}
+    unknown = [key for key in given if key not in OWN and key != LOSS_WEIGHT]
+    if unknown or len(given) < len(pairs):
+        what = f"{unknown[0]!r} is nothing that a set can have of its own" if unknown else "an option is given twice"
+        raise ValueError(f"{name}: {what}; there are {', '.join((*OWN, LOSS_WEIGHT))}")
+    loss_weight = given.pop(LOSS_WEIGHT, None)
+    found = None if loss_weight is None else _number(loss_weight)
+    if loss_weight is not None and (found is None or not 0 <= found < math.inf):
+        raise ValueError(f"{name}: {LOSS_WEIGHT} must be a number from 0, got {loss_weight!r}")
+    return DataSet(name, at_home(path), weight, found, tuple(given.items()))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
