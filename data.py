@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import re
 import zlib
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,34 +21,25 @@ from datasets import (
     IdentitySubset,
     ImageFolderDataset,
     ImageSubset,
-    PairDataset,
-    PairSample,
     PKBatchSampler,
     PlannedBatches,
     PlannedSampler,
-    Sample,
     TrainingView,
-    UnreadableImageError,
     cache_benchmark,
     collate,
     find_benchmarks,
     read_indices,
-    shard_pairs,
     split_at_random,
     split_identities,
     warn_of_unaligned,
 )
 from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
 from datasets.cohort import Cohort, draw_cohort
-from datasets.photos.people import People, open_people
 from datasets.sampling.windows import shuffled_batches
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
-from engine.module import TrainingData
-from engine.signals import start_worker
 from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of, warnings_of
-from models.detectors import DetectorChoice
-from options.names import DIVISIONS, SOURCES, TEST_RUN_BATCHES, registered
-from system.cores import at_most_cores
+from options.names import DIVISIONS
+from tasks.image_data import ImageData
 from tasks.recognition.terms import pairs_cross_ranks
 from transforms import TrainingTransform
 
@@ -59,7 +48,7 @@ FAST_PAIRS = 40  # of each embedded benchmark set with --fast_dev_run, which sco
 MIN_SUBSET_IMAGES = 5  # of an identity in --train_data_subset, as AdaFace's ablations have it
 
 
-class FaceDataModule(TrainingData):
+class FaceDataModule(ImageData):
     """Training faces and benchmark pairs for one run.
 
     Args:
@@ -71,27 +60,21 @@ class FaceDataModule(TrainingData):
         benchmarks: the sets that validation and test score, in a fixed order.
         missing: the names of the five benchmarks that were not found.
         synthetic: whether the faces of the benchmarks are the embedded synthetic ones.
-        alignment: what was aligned, by which detector to which template; empty where there is no folder of people.
-        unreadable: why an image could not be read, by its path, of those that training met so far.
+        alignment, unreadable: see `ImageData`.
 
     Raises:
         ValueError, OSError: from `setup`, one line that says what is wrong with which path or flag.
     """
 
     def __init__(self, config: Config, world_size: int = 1, division: str = DIVISIONS[-1]) -> None:
-        super().__init__(config)
-        self.world_size = world_size
+        super().__init__(config, world_size)
         self.division = division
         self.holds_out = False  # whether the people of `own` are taken from the training data
         self._trains_on_embedded = config.data_root is None and config.train_data_path is None
         by_path = bool(config.val_sets) and all(Path(name).is_absolute() for name in config.val_sets)
         elsewhere = config.val_data_path is not None or by_path
         self.synthetic = self._trains_on_embedded and not elsewhere
-        self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []
-        self.alignment: dict[str, object] = {}
-        self._num_workers = at_most_cores(config.num_workers)
-        self._train: FaceDataset | None = None
         self._cohort: Cohort | None = None
 
     @property
@@ -105,26 +88,10 @@ class FaceDataModule(TrainingData):
         return len(self.train_dataset.class_names)
 
     @property
-    def num_steps(self) -> int:
-        """Return the optimizer steps of the whole run."""
-        config = self.config
-        batches = len(self.build_sampler(rank=0))
-        if config.test_run:
-            batches = min(batches, TEST_RUN_BATCHES)
-        return config.epochs * math.ceil(batches / config.accumulate_grad_batches)
-
-    @property
     def identities(self) -> str:
         """Return a digest of the names of the training identities, in the order of their labels."""
         names = "\0".join(map(str, self.train_dataset.class_names))
         return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
-
-    @property
-    def train_dataset(self) -> FaceDataset:
-        """Return the training identities, without transforms."""
-        if self._train is None:
-            raise RuntimeError("FaceDataModule: call setup() before reading train_dataset")
-        return self._train
 
     @property
     def cohort(self) -> Cohort | None:
@@ -194,7 +161,7 @@ class FaceDataModule(TrainingData):
             raise ValueError(fault)
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", sets.resolve().name).lstrip(".-")[:100] or "people"
         try:
-            people, _ = self._aligned(ImageFolderDataset(sets, follow_links=config.follow_links))
+            people = self.aligned(ImageFolderDataset(sets, follow_links=config.follow_links))
             drawn = cache_benchmark(people, name, seed=config.seed)
         except ValueError as error:
             raise ValueError(f"{fault}, and no people to draw pairs of: {error}") from error
@@ -203,19 +170,7 @@ class FaceDataModule(TrainingData):
 
     def _open(self, training: Path) -> FaceDataset:
         """Return the training images, those of the subset if one is given."""
-        config = self.config
-        options = {"follow_links": config.follow_links} if config.source == "folder" else {}
-        read = registered(SOURCES[config.source])
-        try:
-            dataset: FaceDataset = read(training, swap_color_channel=config.swap_color_channel, **options)
-        except ValueError as error:
-            if config.source == "folder" and (training / "train.rec").exists():
-                raise ValueError(f"{training} holds a record file, train.rec: --use_mxrecord reads it") from error
-            raise
-        if not self._trains_on_embedded:
-            if isinstance(dataset, ImageFolderDataset):
-                dataset, _ = self._aligned(dataset)
-            warn_of_unaligned(dataset)
+        config, dataset = self.config, self.open_images(training, is_embedded=self._trains_on_embedded)
         if config.train_data_subset is None:
             return dataset
         path = Path(config.train_data_subset)
@@ -230,13 +185,6 @@ class FaceDataModule(TrainingData):
             raise ValueError(f"--train_data_subset {path}: {error}") from error
         logger.info("--train_data_subset: %d images of %d identities", len(subset), len(subset.class_names))
         return subset
-
-    def _aligned(self, dataset: ImageFolderDataset) -> tuple[ImageFolderDataset, People]:
-        """Return a folder of people, or crops of it where it holds photographs, as --align says."""
-        config = self.config
-        found = open_people(dataset, config.align, DetectorChoice(config.detector), max(1, self._num_workers))
-        self.alignment = found[1].facts()
-        return found
 
     def _hold_out(self, dataset: FaceDataset, training: Path) -> FaceDataset:
         config = self.config
@@ -313,7 +261,7 @@ class FaceDataModule(TrainingData):
         logger.info("training: %s", sampler.summary())
         view = TrainingView(self.train_dataset, self.training_transform(), self.config.seed)
         return DataLoader(
-            view, batch_sampler=PlannedBatches(sampler), collate_fn=collate, **self._loader_options(persistent=True)
+            view, batch_sampler=PlannedBatches(sampler), collate_fn=collate, **self.loader_options(persistent=True)
         )
 
     def build_sampler(self, rank: int) -> PlannedSampler:
@@ -330,11 +278,6 @@ class FaceDataModule(TrainingData):
         """Return the number of training images and a checksum of their labels."""
         labels = np.ascontiguousarray(self.train_dataset.labels)
         return {"images": len(labels), "labels (CRC-32)": zlib.crc32(labels.data)}
-
-    @property
-    def num_validated(self) -> int:
-        """Return the pairs of all benchmarks."""
-        return sum(len(benchmark) for benchmark in self.benchmarks)
 
     def check_place(self, place: dict[str, int], table: Tensor | None) -> None:
         """Refuse a place in the data, as `state_dict` gives it, or a table of neighbours that is none of these data's.
@@ -360,41 +303,7 @@ class FaceDataModule(TrainingData):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Return the loader of all benchmark pairs, sharded over the ranks without padding."""
-        pairs = PairDataset(self.benchmarks, self.config.val_occlusion, self.config.seed)
-        # Three images a pair, each with its mirror image: a sixth of what a rank trains on fills the same memory.
-        batch_size = max(1, self.config.batch_size // self.world_size // 6)
-        rank = self.trainer.global_rank if self.trainer else 0
-        batches = shard_pairs(len(pairs), batch_size, rank, self.world_size)
-        return DataLoader(pairs, batch_sampler=batches, **self._loader_options(persistent=False))
+        """Return the loader of all benchmark pairs: three images each, with their mirror images."""
+        return self.pair_loader(self.config.val_occlusion, passes=6)
 
     test_dataloader = val_dataloader
-
-    def _loader_options(self, persistent: bool) -> dict:
-        workers = self._num_workers
-        return {
-            "num_workers": workers,
-            "pin_memory": self.config.gpus > 0 and torch.cuda.is_available(),
-            "persistent_workers": persistent and workers > 0,
-            "prefetch_factor": 4 if workers else None,
-            "worker_init_fn": start_worker,
-        }
-
-    def on_before_batch_transfer(self, batch: Sample | PairSample, dataloader_idx: int) -> Sample | PairSample:
-        """Note the images that could not be read, while their indices are still on the host."""
-        if isinstance(batch, Sample):
-            for index in batch.unreadable[batch.unreadable >= 0].tolist():
-                path = str(self.train_dataset.paths[index])
-                if path not in self.unreadable:
-                    self.unreadable[path] = self._why_unreadable(index)
-                    reason = self.unreadable[path]
-                    logger.warning("unreadable image %s (%s): another image took its place", path, reason)
-        return batch
-
-    def _why_unreadable(self, index: int) -> str:
-        # The worker that met it handed over its position alone.
-        try:
-            self.train_dataset.read(index)
-        except UnreadableImageError as error:
-            return error.reason
-        return "could be read at the second attempt"
