@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import logging
-import math
 import zlib
 from dataclasses import replace
 from typing import cast
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from config import IMAGES_PER_IDENTITY, Config
 from datasets import (
-    Benchmark,
     FaceDataset,
     GraphBatchSampler,
-    LabeledFaces,
     MixedView,
     MixtureBatchSampler,
-    PairDataset,
-    PairSample,
     PKBatchSampler,
     PlannedBatches,
     PlannedSampler,
-    Sample,
-    UnreadableImageError,
     collate,
-    shard_pairs,
 )
 from datasets.cohort import Cohort, draw_cohort
 from datasets.faces.joined import JoinedFaces
 from datasets.sampling.windows import shuffled_batches
-from engine.module import TrainingData
-from engine.signals import start_worker
 from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of, warnings_of
 from models import Alignment
-from options.names import DIVISIONS, ONLY_DATASET, TEST_RUN_BATCHES
-from system.cores import at_most_cores
+from options.names import DIVISIONS, ONLY_DATASET
+from tasks.image_data import ImageData
 from tasks.recognition.face_set import FaceSet
 from tasks.recognition.terms import pairs_cross_ranks
 
 logger = logging.getLogger(__name__)
 
 
-class FaceDataModule(TrainingData):
+class FaceDataModule(ImageData):
     """Training faces of one or several data sets, and benchmark pairs, for one run.
 
     Args:
@@ -57,24 +46,20 @@ class FaceDataModule(TrainingData):
         sets: the training sets by name, in the order of their numbers.
         benchmarks: the sets that validation and test score, in a fixed order.
         missing: the names of the five benchmarks that were not found.
-        unreadable: why an image could not be read, by its path, of those that training met so far.
+        unreadable: see `ImageData`.
 
     Raises:
         ValueError, OSError: from `setup`, one line that says what is wrong with which path or flag.
     """
 
     def __init__(self, config: Config, world_size: int = 1, division: str = DIVISIONS[-1]) -> None:
-        super().__init__(config)
-        self.world_size = world_size
+        super().__init__(config, world_size)
         self.division = division
-        self._num_workers = at_most_cores(config.num_workers)
         self.sets = {
-            name: FaceSet(options, name if config.data else None, division, self._num_workers)
+            name: FaceSet(options, name if config.data else None, division, self.num_workers)
             for name, options in config.by_set().items()
         }
-        self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []
-        self._train: LabeledFaces | None = None
         self._cohort: Cohort | None = None
 
     @property
@@ -115,22 +100,6 @@ class FaceDataModule(TrainingData):
         return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
     @property
-    def num_steps(self) -> int:
-        """Return the optimizer steps of the whole run."""
-        config = self.config
-        batches = len(self.build_sampler(rank=0))
-        if config.test_run:
-            batches = min(batches, TEST_RUN_BATCHES)
-        return config.epochs * math.ceil(batches / config.accumulate_grad_batches)
-
-    @property
-    def train_dataset(self) -> LabeledFaces:
-        """Return the training identities, without transforms; several sets end to end."""
-        if self._train is None:
-            raise RuntimeError("FaceDataModule: call setup() before reading train_dataset")
-        return self._train
-
-    @property
     def holds_out(self) -> bool:
         """Whether people of the training data are held out as a benchmark."""
         return any(each.holds_out for each in self.sets.values())
@@ -140,10 +109,9 @@ class FaceDataModule(TrainingData):
         """Whether the faces of the benchmarks are the embedded synthetic ones."""
         return all(each.synthetic for each in self.sets.values())
 
-    @property
-    def alignment(self) -> dict[str, object]:
-        """What was aligned, by which detector to which template; empty where there is no folder of people."""
-        return next((each.alignment for each in self.sets.values() if each.alignment), {})
+    def source(self, number: int) -> FaceDataset:
+        """Return the training set with this number."""
+        return [*self.sets.values()][number].dataset
 
     @property
     def cohort(self) -> Cohort | None:
@@ -175,13 +143,14 @@ class FaceDataModule(TrainingData):
         """Open every set, and the benchmarks that several of them have in common."""
         c = self.config
         if c.data and (c.val_data_path or c.val_sets):
-            shared = FaceSet(replace(c, data=()), None, self.division, self._num_workers)
+            shared = FaceSet(replace(c, data=()), None, self.division, self.num_workers)
             shared.load_benchmarks()
             self.benchmarks, self.missing = shared.benchmarks, shared.missing
         have_shared = bool(self.benchmarks)
         for each in self.sets.values():
             each.load(validates=not have_shared)
             self.benchmarks = [*self.benchmarks, *each.benchmarks]
+            self.alignment = self.alignment or each.alignment
             if trained := Alignment.of(self.alignment):
                 trained.refuse_other(Alignment.of(each.alignment))
         if not c.data:
@@ -239,7 +208,7 @@ class FaceDataModule(TrainingData):
             MixedView(views) if len(views) > 1 else views[0],
             batch_sampler=PlannedBatches(sampler),
             collate_fn=collate,
-            **self._loader_options(persistent=True),
+            **self.loader_options(persistent=True),
         )
 
     def build_sampler(self, rank: int) -> PlannedSampler:
@@ -253,18 +222,13 @@ class FaceDataModule(TrainingData):
         if config.sampler == "graph":
             return GraphBatchSampler(labels, config.batch_size, **sharding)
         if config.sampler == "shuffle":
-            return shuffled_batches(next(iter(self.sets.values())).dataset, config.batch_size, **sharding)
+            return shuffled_batches(self.source(0), config.batch_size, **sharding)
         return PKBatchSampler(labels, config.batch_size, epoch_by=config.epoch_by, **sharding)
 
     def facts(self) -> dict[str, object]:
         """Return the number of training images and a checksum of their labels."""
         labels = np.ascontiguousarray(self.train_dataset.labels)
         return {"images": len(labels), "labels (CRC-32)": zlib.crc32(labels.data)}
-
-    @property
-    def num_validated(self) -> int:
-        """Return the pairs of all benchmarks."""
-        return sum(len(benchmark) for benchmark in self.benchmarks)
 
     def check_place(self, place: dict[str, int], table: Tensor | None) -> None:
         """Refuse a place in the data, as `state_dict` gives it, or a table of neighbours that is none of these data's.
@@ -278,43 +242,7 @@ class FaceDataModule(TrainingData):
             sampler.set_neighbours(table)
 
     def val_dataloader(self) -> DataLoader:
-        """Return the loader of all benchmark pairs, sharded over the ranks without padding."""
-        pairs = PairDataset(self.benchmarks, self.config.val_occlusion, self.config.seed)
-        # Three images a pair, each with its mirror image: a sixth of what a rank trains on fills the same memory.
-        batch_size = max(1, self.config.batch_size // self.world_size // 6)
-        rank = self.trainer.global_rank if self.trainer else 0
-        batches = shard_pairs(len(pairs), batch_size, rank, self.world_size)
-        return DataLoader(pairs, batch_sampler=batches, **self._loader_options(persistent=False))
+        """Return the loader of all benchmark pairs: three images each, with their mirror images."""
+        return self.pair_loader(self.config.val_occlusion, passes=6)
 
     test_dataloader = val_dataloader
-
-    def _loader_options(self, persistent: bool) -> dict:
-        workers = self._num_workers
-        return {
-            "num_workers": workers,
-            "pin_memory": self.config.gpus > 0 and torch.cuda.is_available(),
-            "persistent_workers": persistent and workers > 0,
-            "prefetch_factor": 4 if workers else None,
-            "worker_init_fn": start_worker,
-        }
-
-    def on_before_batch_transfer(self, batch: Sample | PairSample, dataloader_idx: int) -> Sample | PairSample:
-        """Note the images that could not be read, while their indices are still on the host."""
-        for view in (batch, batch.second) if isinstance(batch, Sample) else ():
-            if view is not None:
-                met = view.unreadable >= 0
-                for number, index in zip(view.dataset_id[met].tolist(), view.unreadable[met].tolist(), strict=True):
-                    self._note_unreadable([*self.sets.values()][number].dataset, index)
-        return batch
-
-    def _note_unreadable(self, dataset: FaceDataset, index: int) -> None:
-        path = str(dataset.paths[index])
-        if path in self.unreadable:
-            return
-        try:  # the worker that met it handed over its position alone
-            dataset.read(index)
-            reason = "could be read at the second attempt"
-        except UnreadableImageError as error:
-            reason = error.reason
-        self.unreadable[path] = reason
-        logger.warning("unreadable image %s (%s): another image took its place", path, reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ from torch.optim import Optimizer
 
 from engine import optim
 from engine.composite import CompositeOptimizer, Judges, RowOptimizer
+from engine.devices import uses_gpu
 from engine.guard import ForwardPass, RunningMeans, UpdateGuard, first_bad_module
 from engine.host import Batch
+from engine.signals import start_worker
 from options.engine import EngineOptions
+from system.cores import at_most_cores
 
 # What makes an image's outcome depend on the others of its batch, or on a draw.
 _OF_BATCHES = (
@@ -232,6 +235,21 @@ class TrainingData(pl.LightningDataModule):
         self.unreadable: dict[str, str] = {}
         self._sampler: Any = None
         self._place: dict[str, int] | None = None
+
+    @cached_property
+    def num_workers(self) -> int:
+        """Return how many processes read, at most one for each core."""
+        return at_most_cores(self.options.num_workers)
+
+    def loader_options(self, persistent: bool) -> dict[str, Any]:
+        """Return how a `DataLoader` works, as keywords; `persistent`: its workers live on after an epoch."""
+        return {
+            "num_workers": self.num_workers,
+            "pin_memory": uses_gpu(self.options),
+            "persistent_workers": persistent and self.num_workers > 0,
+            "prefetch_factor": 4 if self.num_workers else None,
+            "worker_init_fn": start_worker,
+        }
 
     def build_sampler(self, rank: int) -> Any:
         """Return a batch sampler of one rank with `set_epoch` and `load_state_dict({seed, epoch, batches_done})`."""

@@ -26,10 +26,9 @@ from datasets import (
     warn_of_unaligned,
 )
 from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
-from datasets.photos.people import People, open_people
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
-from models.detectors import DetectorChoice
-from options.names import DIVISIONS, SOURCES, registered
+from options.names import DIVISIONS
+from tasks.image_data import align_people, open_faces
 from transforms import TrainingTransform
 
 logger = logging.getLogger(__name__)
@@ -178,7 +177,8 @@ class FaceSet:
             raise ValueError(fault)
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", sets.resolve().name).lstrip(".-")[:100] or "people"
         try:
-            people, _ = self._aligned(ImageFolderDataset(sets, follow_links=config.follow_links))
+            folder = ImageFolderDataset(sets, follow_links=config.follow_links)
+            people, self.alignment = align_people(config, folder, self._num_workers)
             drawn = cache_benchmark(people, name, seed=config.seed)
         except ValueError as error:
             raise ValueError(f"{fault}, and no people to draw pairs of: {error}") from error
@@ -188,18 +188,7 @@ class FaceSet:
     def _open_training(self, training: Path) -> FaceDataset:
         """Return the training images, those of the subset if one is given."""
         config = self.config
-        options = {"follow_links": config.follow_links} if config.source == "folder" else {}
-        read = registered(SOURCES[config.source])
-        try:
-            dataset: FaceDataset = read(training, swap_color_channel=config.swap_color_channel, **options)
-        except ValueError as error:
-            if config.source == "folder" and (training / "train.rec").exists():
-                raise ValueError(f"{training} holds a record file, train.rec: --use_mxrecord reads it") from error
-            raise
-        if not self._trains_on_embedded:
-            if isinstance(dataset, ImageFolderDataset):
-                dataset, _ = self._aligned(dataset)
-            warn_of_unaligned(dataset)
+        dataset, self.alignment = open_faces(config, training, self._num_workers, self._trains_on_embedded)
         if config.train_data_subset is None:
             return dataset
         path = Path(config.train_data_subset)
@@ -214,13 +203,6 @@ class FaceSet:
             raise ValueError(f"--train_data_subset {path}: {error}") from error
         logger.info("--train_data_subset: %d images of %d identities", len(subset), len(subset.class_names))
         return subset
-
-    def _aligned(self, dataset: ImageFolderDataset) -> tuple[ImageFolderDataset, People]:
-        """Return a folder of people, or crops of it where it holds photographs, as --align says."""
-        config = self.config
-        found = open_people(dataset, config.align, DetectorChoice(config.detector), max(1, self._num_workers))
-        self.alignment = found[1].facts()
-        return found
 
     def _hold_out(self, dataset: FaceDataset, training: Path) -> tuple[FaceDataset, list[Benchmark]]:
         """Return the people to train on, and the benchmark of the others."""
