@@ -127,8 +127,8 @@ class PairedViews(NamedTuple):
 def paired_views(hr: ArrayLike, lr: ArrayLike, labels: ArrayLike, fars: Sequence[float] = FARS) -> PairedViews:
     """Compare two views of N images.
 
-    Cosines are computed in float64 and never held all at once: besides the embeddings and a few float64 for each genuine
-    pair it takes 0.3 GB for any N. The time is that of two products [N, D] x [D, N] and of sorting their entries: on
+    Cosines are computed in float64 and never held all at once: besides the embeddings and a few float64 a genuine pair
+    it takes 0.3 GB for any N. The time is that of two products [N, D] x [D, N] and of sorting their entries: on
     one busy CPU thread 13 s for 8,000 images and 128 dimensions.
 
     Args:
