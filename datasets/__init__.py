@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datasets.faces.alignment import Alignment, check_alignment, warn_of_unaligned
     from datasets.faces.image_folder import ImageFolderDataset
     from datasets.faces.images import UnreadableImageError
+    from datasets.faces.merged_identities import read_merged_identities
     from datasets.faces.view import MixedView, TrainingView
     from datasets.records.dataset import RecordDataset
     from datasets.records.format import RecordError
@@ -67,6 +68,7 @@ _MODULES = {
     "sampling.samplers": ("PKBatchSampler", "PlannedBatches", "PlannedSampler", "PlanSummary", "ShuffleBatchSampler"),
     "sampling.shares": ("mixture_weights",),
     "subset": ("IdentitySubset", "ImageSubset", "Subset", "read_indices", "split_at_random", "split_identities"),
+    "faces.merged_identities": ("read_merged_identities",),
     "faces.view": ("MixedView", "TrainingView"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -132,6 +134,7 @@ __all__ = [
     "open_rof",
     "open_tinyface",
     "read_indices",
+    "read_merged_identities",
     "read_pairs",
     "save_benchmark",
     "shard_pairs",
