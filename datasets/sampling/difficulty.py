@@ -31,9 +31,7 @@ def resolution_difficulty(side: ArrayLike) -> NDArray[np.float64]:
     """
     sides = np.asarray(side, np.float64)
     if not (sides > 0).all():
-        raise ValueError(
-            f"resolution_difficulty: sides must be above 0 pixels, got {sides.min()}"
-        )
+        raise ValueError(f"resolution_difficulty: sides must be above 0 pixels, got {sides.min()}")
     return np.maximum(0.0, np.log2(_SIDE / sides))
 
 
