@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from datasets.faces.alignment import Alignment, check_alignment, warn_of_unaligned
     from datasets.faces.image_folder import ImageFolderDataset
     from datasets.faces.images import UnreadableImageError
+    from datasets.faces.merged_identities import read_merged_identities
     from datasets.faces.view import MixedView, TrainingView
     from datasets.records.dataset import RecordDataset
     from datasets.records.format import RecordError
     from datasets.records.writer import RecordWriter, write_faces
     from datasets.sample import FaceDataset, Image, LabeledFaces, Sample, SampleKey, collate
+    from datasets.sampling.curriculum import Curriculum, CurriculumMix, ease_of
     from datasets.sampling.graph_sampler import GraphBatchSampler
     from datasets.sampling.mixture import MixtureBatchSampler
     from datasets.sampling.samplers import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
         PlanSummary,
         ShuffleBatchSampler,
     )
+    from datasets.sampling.shares import mixture_weights
     from datasets.subset import IdentitySubset, ImageSubset, Subset, read_indices, split_at_random, split_identities
 
 # The names above, by module; a test compares them.
@@ -48,6 +51,7 @@ _MODULES = {
     "faces.alignment": ("Alignment", "check_alignment", "warn_of_unaligned"),
     "benchmarks.benchmark": ("BENCHMARKS", "Benchmark", "find_benchmarks", "load_benchmark", "save_benchmark"),
     "benchmarks.cache": ("cache_benchmark", "cache_folder"),
+    "sampling.curriculum": ("Curriculum", "CurriculumMix", "ease_of"),
     "sampling.graph_sampler": ("GraphBatchSampler",),
     "faces.image_folder": ("ImageFolderDataset",),
     "faces.images": ("UnreadableImageError",),
@@ -62,7 +66,9 @@ _MODULES = {
     "sample": ("FaceDataset", "Image", "LabeledFaces", "Sample", "SampleKey", "collate"),
     "sampling.mixture": ("MixtureBatchSampler",),
     "sampling.samplers": ("PKBatchSampler", "PlannedBatches", "PlannedSampler", "PlanSummary", "ShuffleBatchSampler"),
+    "sampling.shares": ("mixture_weights",),
     "subset": ("IdentitySubset", "ImageSubset", "Subset", "read_indices", "split_at_random", "split_identities"),
+    "faces.merged_identities": ("read_merged_identities",),
     "faces.view": ("MixedView", "TrainingView"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -85,6 +91,8 @@ __all__ = [
     "Alignment",
     "ArrayDataset",
     "Benchmark",
+    "Curriculum",
+    "CurriculumMix",
     "FaceDataset",
     "GraphBatchSampler",
     "IdentitySubset",
@@ -117,14 +125,17 @@ __all__ = [
     "cache_folder",
     "check_alignment",
     "collate",
+    "ease_of",
     "find_benchmarks",
     "load_benchmark",
     "make_benchmark",
+    "mixture_weights",
     "open_janus",
     "open_rmfrd",
     "open_rof",
     "open_tinyface",
     "read_indices",
+    "read_merged_identities",
     "read_pairs",
     "save_benchmark",
     "shard_pairs",

@@ -36,7 +36,9 @@ from evaluation.protocols.roc import (
 from evaluation.protocols.templates import pool_templates, score_templates
 from evaluation.protocols.validation_rate import fold_mean_rates, validation_rate
 from evaluation.protocols.verification import VerificationResult, best_threshold, decide, verification
+from evaluation.representation.bits import bits_over_prior, fit_temperature, smoothed_prior
 from evaluation.representation.clustering import ClusteringQuality, clustering_quality
+from evaluation.representation.likelihood import AffineLlr, cllr, fit_llr, min_cllr
 from evaluation.representation.measures import (
     alignment,
     effective_rank,
@@ -44,6 +46,8 @@ from evaluation.representation.measures import (
     std_per_dimension,
     uniformity,
 )
+from evaluation.representation.paired_views import CrossFigures, Paired, PairedViews, paired_views
+from evaluation.representation.split_kind import SplitKind, split_kind
 from evaluation.scores.descriptions import (
     FLIP_FUSION,
     Describe,
@@ -66,8 +70,10 @@ __all__ = [
     "MAP_DTYPES",
     "MATCHERS",
     "METHODS",
+    "AffineLlr",
     "ClusteringQuality",
     "Comparison",
+    "CrossFigures",
     "Describe",
     "Description",
     "Draws",
@@ -84,11 +90,14 @@ __all__ = [
     "MatchPairs",
     "MethodResult",
     "OpenSet",
+    "Paired",
+    "PairedViews",
     "Progress",
     "Resampling",
     "ScoreNormalization",
     "Shares",
     "ShortlistedScores",
+    "SplitKind",
     "VerificationResult",
     "accuracy_measure",
     "alignment",
@@ -97,6 +106,8 @@ __all__ = [
     "auc_measure",
     "average",
     "best_threshold",
+    "bits_over_prior",
+    "cllr",
     "clopper_pearson",
     "clustering_quality",
     "combine_folds",
@@ -109,8 +120,10 @@ __all__ = [
     "effective_rank",
     "evaluate_pairs",
     "figures_by_group",
+    "fit_llr",
     "fit_normalization",
     "fit_statistics",
+    "fit_temperature",
     "fold_mean_rates",
     "fold_of_pairs",
     "fuse",
@@ -119,10 +132,12 @@ __all__ = [
     "join_searches",
     "leave_one_out",
     "merge_hits",
+    "min_cllr",
     "one_kind_folds",
     "operating_point",
     "paired_bootstrap",
     "paired_draws",
+    "paired_views",
     "pool_templates",
     "rankme",
     "rate_intervals",
@@ -136,6 +151,8 @@ __all__ = [
     "score_templates",
     "search",
     "shares_of",
+    "smoothed_prior",
+    "split_kind",
     "std_per_dimension",
     "stratified_folds",
     "summarize",

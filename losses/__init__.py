@@ -1,10 +1,12 @@
-"""Losses over scores and visibility maps; they return one value per row, weighting and averaging is the caller's."""
+"""Losses over scores and visibility maps, one value a row that the caller averages, and over pairs of embeddings."""
 
 from collections.abc import Callable
 
 from torch import Tensor
 
 from losses.contrastive import left_out, margin_nce
+from losses.distillation import classifier_distillation, relation_distillation
+from losses.paired_views import info_nce, paired_cosine, supervised_contrastive
 from losses.recognition import (
     balanced_pairwise_loss,
     mean_over_valid,
@@ -34,6 +36,8 @@ __all__ = [
     "OCCLUSION_LOSSES",
     "PAIRWISE_REDUCTIONS",
     "balanced_pairwise_loss",
+    "classifier_distillation",
+    "info_nce",
     "left_out",
     "margin_nce",
     "mean_over_valid",
@@ -41,9 +45,12 @@ __all__ = [
     "occlusion_cross_entropy",
     "occlusion_dice",
     "occlusion_loss",
+    "paired_cosine",
     "pairwise_accuracy",
     "pairwise_matching_loss",
     "ranking_pairwise_loss",
+    "relation_distillation",
+    "supervised_contrastive",
     "triplet_accuracy",
     "triplet_loss",
     "valid_rows",

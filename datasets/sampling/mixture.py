@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datasets.sample import SampleKey
+from datasets.sampling.curriculum import Curriculum, CurriculumMix, draw_weighted
 from datasets.sampling.grouping import Groups, Indices, check_labels, group_by_label
 from datasets.sampling.pk_plan import plan_epoch
 from datasets.sampling.samplers import PlannedSampler, check_sizes
+from datasets.sampling.shares import FloatArray, changing_shares, whole_shares
 
 # The fourth word of a generator's key (seed, epoch, set, .), apart from those of the other samplers.
 _SET_STREAM, _ORDER_STREAM = 6, 7
-_PRECISION = 10**6  # of one weight over another, which is then a fraction: no sum of shares is ever rounded
 _NO_IMAGE = -1
-_LEAST_SHARE = 1e-12
+_MANY_PASSES = 100  # of a run: so often a set is learned by heart
+_ENDED = Curriculum(0, 0)  # before it began
 
 
 class MixtureBatchSampler(PlannedSampler):
@@ -35,19 +36,26 @@ class MixtureBatchSampler(PlannedSampler):
     and for identities with more groups than there are batches. A set's groups are spread evenly over each batch, so
     that every rank gets about its share of every set.
 
-    An epoch has as many batches as all groups of all sets fill. The plan depends on (seed, epoch) alone. `__iter__`
-    yields positions in the sets laid end to end; `keys` gives the set and the position in it.
+    With a `CurriculumMix` the shares move from the first weights to the final ones, and what an unfinished pass over a
+    set takes is drawn by ease: the groups of an identity by the mean weight of its images, which for K = 1 is an image;
+    which of its images a group holds stays as it is. From the curriculum's end on the plan is, to the bit, the one
+    without a curriculum (where the shares have moved, single groups of a quota may fall into other batches).
+
+    An epoch has as many batches as all groups of all sets fill, or the share of them that the mix says. The plan
+    depends on (seed, epoch) alone. `__iter__` yields positions in the sets laid end to end; `keys` gives the set and
+    the position in it.
 
     Args:
         labels: of each set, [N] integers >= 0, a label space of its own.
         batch_size: images over all ranks, divisible by K * world_size.
-        weights: of each set, > 0, in proportion to its share of a batch; None: each set is passed once an epoch.
+        weights: of each set, > 0, in proportion to its share of a batch; or how they change; None: each set is passed
+            once an epoch.
         instances: K; None: single images, whatever their identity (K = 1).
         seed: >= 0.
         rank, world_size: which part of each batch to yield.
     Raises:
         ValueError: if the sizes do not divide, there is no set, weights are not finite and positive, or a set has fewer
-            identities (images for instances=None) than its quota.
+            identities (images for instances=None) than its quota, or the curriculum does not fit.
         TypeError: if labels are not integers.
     """
 
@@ -55,7 +63,7 @@ class MixtureBatchSampler(PlannedSampler):
         self,
         labels: Sequence[ArrayLike],
         batch_size: int,
-        weights: Sequence[float] | None = None,
+        weights: Sequence[float] | CurriculumMix | None = None,
         instances: int | None = 4,
         seed: int = 0,
         rank: int = 0,
@@ -69,16 +77,24 @@ class MixtureBatchSampler(PlannedSampler):
         self._starts = np.cumsum([0, *map(len, checked)]).tolist()
         num_groups = [int((-(-groups.counts // self.instances)).sum()) for groups in self._sets]
         self._per_batch = batch_size // self.instances
-        self._num_batches = sum(num_groups) // self._per_batch
-        self._shares = _whole_shares(num_groups if weights is None else weights, len(num_groups))
+        if not isinstance(weights, CurriculumMix):
+            weights = CurriculumMix(_ENDED, num_groups if weights is None else weights)
+        self._mix = weights
+        self._shares = whole_shares(weights.weights, len(num_groups))
+        self._ease = _checked_ease(weights, checked)
+        self._num_batches = int(sum(num_groups) * weights.epoch_share) // self._per_batch
         self._lags = [[0] * len(num_groups)]  # of each set at the start of each epoch
+        extremes = [self.shares(epoch) for epoch in (0, math.ceil(weights.curriculum.end))]
         for number, groups in enumerate(self._sets):
-            if len(groups.counts) < self._largest_quota(number):
+            quota = max(self._largest_quota(number, shares) for shares in extremes)
+            if len(groups.counts) < quota:
                 raise ValueError(
-                    f"{type(self).__name__}: a batch takes {self._largest_quota(number)} groups of {self.instances} "
+                    f"{type(self).__name__}: a batch takes {quota} groups of {self.instances} "
                     f"images from set {number}, which has {len(groups.counts)} identities; choose a smaller batch_size "
                     "or give the set less weight"
                 )
+        if not self._num_batches:
+            raise ValueError(f"{type(self).__name__}: epoch_share leaves an epoch no batch of {batch_size} images")
 
     def __len__(self) -> int:
         return self._num_batches
@@ -94,29 +110,56 @@ class MixtureBatchSampler(PlannedSampler):
     def quotas(self) -> NDArray[np.int64]:
         """Return the groups of each set in each batch of the current epoch, int64 [num_batches, num_sets]."""
         for epoch in range(len(self._lags) - 1, self.epoch):
-            self._lags.append(self._share_out(self._lags[epoch])[1])
-        return self._share_out(self._lags[self.epoch])[0]
+            self._lags.append(self._share_out(self._lags[epoch], self.shares(epoch))[1])
+        return self._share_out(self._lags[self.epoch], self.shares(self.epoch))[0]
+
+    def shares(self, epoch: int) -> list[int]:
+        """Return the planned shares of the sets in an epoch as whole numbers; their sum is that of all epochs."""
+        mix = self._mix
+        if mix.final_weights is None:
+            return self._shares
+        return changing_shares(mix.curriculum.mix(mix.weights, mix.final_weights, epoch))
 
     def summary(self) -> str:
-        """Return a line for the log about the current epoch: how often each set is passed."""
+        """Return a line for the log about the current epoch: the passes of each set, how far the curriculum is."""
         drawn = self.quotas().sum(0) * self.instances
         sizes = np.diff(self._starts)
         sets = (
             f"set {number}: {images} of {size} images, {images / size:.2f} passes"
             for number, (images, size) in enumerate(zip(drawn.tolist(), sizes.tolist(), strict=True))
         )
-        return f"epoch {self.epoch}: {len(self)} batches; {'; '.join(sets)}"
+        curriculum = self._mix.curriculum
+        course = "" if curriculum == _ENDED else f", curriculum at {curriculum.progress(self.epoch):.0%}"
+        return f"epoch {self.epoch}: {len(self)} batches{course}; {'; '.join(sets)}"
 
-    def _largest_quota(self, number: int) -> int:
-        return -(-self._per_batch * self._shares[number] // sum(self._shares))
+    def warnings(self, num_epochs: int) -> list[str]:
+        """Return in sentences which sets a run repeats a hundred times or more, and which it does not get through."""
+        found = []
+        for number, size in enumerate(np.diff(self._starts).tolist()):
+            shares = (self.shares(epoch) for epoch in range(num_epochs))
+            passes = sum(of_sets[number] / sum(of_sets) for of_sets in shares) * len(self) * self.batch_size / size
+            if passes >= _MANY_PASSES:
+                found.append(
+                    f"Set {number} has {size} images and is passed {passes:.0f} times in {num_epochs} epochs: it will "
+                    "be learned by heart. Give it less weight."
+                )
+            elif passes < 1:
+                found.append(
+                    f"Set {number} has {size} images, of which {num_epochs} epochs see {passes:.1%}: the rest never "
+                    "takes part. Give it more weight or train for more epochs."
+                )
+        return found
 
-    def _share_out(self, lags: list[int]) -> tuple[NDArray[np.int64], list[int]]:
+    def _largest_quota(self, number: int, shares: list[int]) -> int:
+        return -(-self._per_batch * shares[number] // sum(shares))
+
+    def _share_out(self, lags: list[int], shares: list[int]) -> tuple[NDArray[np.int64], list[int]]:
         """Return the quotas of an epoch that starts with some lags, and the lags after it, in 1 / sum(shares) groups.
 
         The largest remainder takes the place, the remainders being carried on from batch to batch.
         """
-        total, lags = sum(self._shares), lags.copy()
-        fixed, remainders = zip(*(divmod(self._per_batch * share, total) for share in self._shares), strict=True)
+        total, lags = sum(shares), lags.copy()
+        fixed, remainders = zip(*(divmod(self._per_batch * share, total) for share in shares), strict=True)
         left_over = self._per_batch - sum(fixed)
         quotas = np.tile(np.array(fixed), (len(self), 1))
         sets = [number for number, remainder in enumerate(remainders) if remainder]
@@ -145,8 +188,9 @@ class MixtureBatchSampler(PlannedSampler):
         One identity more, whose only image is _NO_IMAGE, stands for the places that the smaller quota leaves open.
         """
         rng = np.random.default_rng((self.seed, self.epoch, number, _SET_STREAM))
-        groups, height = self._sets[number], self._largest_quota(number)
-        num_groups = _count_groups(-(-groups.counts // self.instances), int(quota.sum()), len(quota), rng)
+        groups, height = self._sets[number], self._largest_quota(number, self.shares(self.epoch))
+        one_pass, weights = -(-groups.counts // self.instances), self._identity_weights(number)
+        num_groups = _count_groups(one_pass, int(quota.sum()), len(quota), rng, weights)
         is_short = quota < height
         if is_short.any():
             size = groups.order.size
@@ -159,26 +203,37 @@ class MixtureBatchSampler(PlannedSampler):
         placed[is_short], placed[~is_short] = cells[planned_short], cells[~planned_short]
         return placed
 
-
-def _whole_shares(weights: Sequence[float], num_sets: int) -> list[int]:
-    """Return whole numbers in the proportion of the weights: 3, 6 and 1 for 0.3, 0.6 and 0.1."""
-    values = np.asarray(weights, np.float64)
-    if num_sets == 0 or values.shape != (num_sets,) or not (np.isfinite(values) & (values > 0)).all():
-        raise ValueError(
-            f"MixtureBatchSampler: {num_sets} sets need as many weights, finite and above 0, got {list(weights)}"
-        )
-    if values.min() < _LEAST_SHARE * values.max():
-        raise ValueError(
-            f"MixtureBatchSampler: a weight below {_LEAST_SHARE:g} of the largest would never be drawn from, got "
-            f"{list(weights)}; leave the set out"
-        )
-    exact = [Fraction(value) for value in (values / values.max()).tolist()]
-    shares = [share.limit_denominator(_PRECISION) or share for share in exact]
-    scale = math.lcm(*(share.denominator for share in shares))
-    return [int(share * scale) for share in shares]
+    def _identity_weights(self, number: int) -> FloatArray | None:
+        """Return the mean weight of each identity's images in the current epoch; None: all images weigh the same."""
+        ease, groups = self._ease[number], self._sets[number]
+        if ease is None or self._mix.curriculum.progress(self.epoch) == 1:
+            return None
+        weights = self._mix.curriculum.weights(ease, self.epoch)
+        return np.add.reduceat(weights[groups.order], groups.starts) / groups.counts
 
 
-def _count_groups(one_pass: Indices, total: int, most: int, rng: np.random.Generator) -> Indices:
+def _checked_ease(mix: CurriculumMix, labels: Sequence[Indices]) -> list[FloatArray | None]:
+    """Return the ease of each set's images, or refuse a mix that does not fit the sets."""
+    if not 0 < mix.epoch_share <= 1:
+        raise ValueError(f"MixtureBatchSampler: epoch_share must be in (0, 1], got {mix.epoch_share}")
+    if mix.final_weights is not None:
+        whole_shares(mix.final_weights, len(labels))
+    given = [None] * len(labels) if mix.ease is None else mix.ease
+    if len(given) != len(labels):
+        raise ValueError(f"MixtureBatchSampler: {len(labels)} sets need as many entries of ease, got {len(given)}")
+    checked = [None if ease is None else np.asarray(ease, np.float64) for ease in given]
+    for number, (ease, of_set) in enumerate(zip(checked, labels, strict=True)):
+        if ease is not None and (ease.shape != of_set.shape or not ((ease >= 0) & (ease <= 1)).all()):
+            raise ValueError(
+                f"MixtureBatchSampler: the ease of set {number} must be [{len(of_set)}] numbers in [0, 1], got "
+                f"{list(ease.shape)}"
+            )
+    return checked
+
+
+def _count_groups(
+    one_pass: Indices, total: int, most: int, rng: np.random.Generator, weights: FloatArray | None
+) -> Indices:
     """Return how many of `total` groups each identity gives: whole passes over all, the rest of a pass at random.
 
     Args:
@@ -186,6 +241,7 @@ def _count_groups(one_pass: Indices, total: int, most: int, rng: np.random.Gener
         total: groups of all, at most most * identities.
         most: groups that an identity may give, one a batch.
         rng: decides the rest.
+        weights: float64 [identities], of each group of an identity in the rest of a pass; None: all alike.
     """
 
     sizes, repeated = np.unique(one_pass, return_counts=True)  # a few, where identities are millions
@@ -196,4 +252,9 @@ def _count_groups(one_pass: Indices, total: int, most: int, rng: np.random.Gener
     passes = bisect_right(range(total + 1), total, key=count) - 1
     whole = np.minimum(passes * one_pass, most)
     more = np.minimum((passes + 1) * one_pass, most) - whole
-    return whole + rng.multivariate_hypergeometric(more, total - int(whole.sum()))
+    rest = total - int(whole.sum())
+    if weights is None:
+        return whole + rng.multivariate_hypergeometric(more, rest)
+    owners = np.repeat(np.arange(len(more)), more)
+    drawn = owners[draw_weighted(weights[owners], rest, rng)]
+    return whole + np.bincount(drawn, minlength=len(more))
