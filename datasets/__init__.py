@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from datasets.faces.image_folder import ImageFolderDataset
     from datasets.faces.images import UnreadableImageError
     from datasets.faces.view import MixedView, TrainingView
+    from datasets.paired.dataset import Pair, PairedFaces
+    from datasets.paired.evaluation import EvaluationViews, evaluation_views
+    from datasets.paired.view import PairedTrainingView
     from datasets.records.dataset import RecordDataset
     from datasets.records.format import RecordError
     from datasets.records.writer import RecordWriter, write_faces
@@ -64,6 +67,9 @@ _MODULES = {
     "sampling.samplers": ("PKBatchSampler", "PlannedBatches", "PlannedSampler", "PlanSummary", "ShuffleBatchSampler"),
     "subset": ("IdentitySubset", "ImageSubset", "Subset", "read_indices", "split_at_random", "split_identities"),
     "faces.view": ("MixedView", "TrainingView"),
+    "paired.dataset": ("Pair", "PairedFaces"),
+    "paired.evaluation": ("EvaluationViews", "evaluation_views"),
+    "paired.view": ("PairedTrainingView",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -85,6 +91,7 @@ __all__ = [
     "Alignment",
     "ArrayDataset",
     "Benchmark",
+    "EvaluationViews",
     "FaceDataset",
     "GraphBatchSampler",
     "IdentitySubset",
@@ -94,8 +101,11 @@ __all__ = [
     "MixedView",
     "MixtureBatchSampler",
     "PKBatchSampler",
+    "Pair",
     "PairDataset",
     "PairSample",
+    "PairedFaces",
+    "PairedTrainingView",
     "Pairs",
     "PlanSummary",
     "PlannedBatches",
@@ -116,6 +126,7 @@ __all__ = [
     "cache_folder",
     "check_alignment",
     "collate",
+    "evaluation_views",
     "find_benchmarks",
     "load_benchmark",
     "make_benchmark",
