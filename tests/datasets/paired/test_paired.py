@@ -71,7 +71,7 @@ def test_a_pair_is_two_files_of_one_stem(root):
 def test_both_views_have_one_geometry_one_occluder_and_one_light(root):
     view = PairedTrainingView(PairedFaces(root), EVERYTHING, seed=1)
     plain, num_hidden, num_flipped = PairedFaces(root), 0, 0
-    for epoch in range(6):
+    for epoch in range(8):
         batch = view.__getitems__(keys(9, epoch=epoch))
         alone = TrainingView(ImageFolderDataset(root / "hr"), EVERYTHING, seed=1).__getitems__(keys(9, epoch=epoch))
         assert np.array_equal(batch.image, alone.image)  # as without partners
@@ -84,7 +84,7 @@ def test_both_views_have_one_geometry_one_occluder_and_one_light(root):
             assert error < 8 and 2 * error < turned, (epoch, row, error, turned)
             num_hidden += int((batch.visibility[row] == 0).any())
             num_flipped += int(np.array_equal(batch.image[row], mirror(plain.read(row))))
-    assert num_hidden > 20 and num_flipped > 3
+    assert num_hidden > 20 and num_flipped >= 3  # of those that nothing else changes
 
 
 def test_files_without_augmentation_are_enlarged_once_and_occluders_have_their_resolution(root):
