@@ -75,8 +75,8 @@ def evaluation_views(
     labels = dataset.labels[chosen]
     if len(np.unique(labels)) < 2 or len(np.unique(labels)) == len(labels):
         raise ValueError(
-            f"evaluation_views: {counted(len(labels), 'image')} of {counted(len(np.unique(labels)), 'person')} leave "
-            "nothing to compare; two people and one with two readable images are the least"
+            f"evaluation_views: {counted(len(labels), 'image')} of {counted(len(np.unique(labels)), 'identity')} leave "
+            "nothing to compare; two people, one of them with two readable images, are the least"
         )
     return EvaluationViews(np.stack(hr), np.stack(lr), labels, np.array(chosen))
 

@@ -88,7 +88,7 @@ def _refuse_other_names(root: Path, mine: set[str], theirs: set[str], names: tup
         # On a screen two encodings of one accent are the same.
         mine_name, their_name = map(ascii, alike[0])
         raise ValueError(
-            f"{root}: {counted(len(alike), 'person')} under different names, the first {mine_name} in {names[0]} and "
+            f"{root}: {counted(len(alike), 'identity')} under different names, the first {mine_name} in {names[0]} and "
             f"{their_name} in {names[1]}; rename the folders"
         )
 

@@ -206,7 +206,7 @@ def add_twin(root):
     [
         (lose_some, r"4 images of hr without a partner in lr, the first p0/0, p0/1, p2/6; 1 image of lr without a "
                     r"partner in hr, the first p1/3; add the partners"),
-        (rename_person, r"1 person under different names, the first 'p1' in hr and 'P1' in lr"),
+        (rename_person, r"1 identity under different names, the first 'p1' in hr and 'P1' in lr"),
         (compose_differently, r"the first 'Zo\\xeb' in hr and 'Zoe\\u0308' in lr"),
         (add_twin, r"lr: p1/4\.bmp and p1/4\.png have one name but for the suffix"),
         (lambda root: (root / "lr").rename(root / "dsr"), None),
@@ -235,7 +235,7 @@ def test_settings_that_contradict_each_other_are_refused(root):
         (lambda: PairedFaces(root, "dsr"), "holds no folder dsr, the partners of hr"),
         (lambda: evaluation_views(faces), "neither pairs nor a degradation"),
         (lambda: evaluation_views(pairs, FirstOrder()), "pairs and a degradation"),
-        (lambda: evaluation_views(pairs, max_images=3), "3 images of 1 person leave nothing to compare"),
+        (lambda: evaluation_views(pairs, max_images=3), "3 images of 1 identity leave nothing to compare"),
     ):
         with pytest.raises(ValueError, match=message):
             build()
