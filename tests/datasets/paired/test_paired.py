@@ -1,12 +1,14 @@
 """Faces at two resolutions: which files pair, what both views share, and what only one of them gets."""
 
 import logging
+import re
 import unicodedata
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from programs import ROOT
 from torch.utils.data import DataLoader
 
 from datasets import (
@@ -265,3 +267,16 @@ def test_an_evaluation_of_held_out_people_reads_their_pairs_and_leaves_out_what_
     sample = PairedTrainingView(held_out, PLAIN, seed=0, lr_size=16)[SampleKey(0, 5, 0, 0)]
     np.testing.assert_array_equal(sample.second.image, resized(face(8), 16))
     assert np.array_equal(sample.image, face(8)) and sample.label == 1
+
+
+def test_the_python_of_the_page_runs(root, monkeypatch, capsys):
+    (root / "my_split").mkdir()
+    for side in ("train", "val"):
+        (root / "my_split" / side).symlink_to(root / "hr")
+    monkeypatch.chdir(root)
+    page = (ROOT / "docs/finetuning.md").read_text(encoding="utf-8")
+    names = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        exec(block, names)
+    assert "(112, 112, 3) (16, 16, 3)" in capsys.readouterr().out
+    assert names["images"].shape == (1, 3, 112, 112) and names["unseen"].lr.shape == (9, 112, 112, 3)
