@@ -88,6 +88,8 @@ class FirstOrder(Degradation):
         noise: least and greatest sigma, gray levels of 255; each channel has noise of its own.
         jpeg_prob: share of the images that are compressed.
         jpeg_quality: least and greatest quality, both included.
+    Raises:
+        ValueError: if a range is none, a probability is outside [0, 1], or a method is unknown or there is none.
     """
 
     blur: tuple[float, float] = (0.2, 2.0)
@@ -95,6 +97,16 @@ class FirstOrder(Degradation):
     noise: tuple[float, float] = (0.0, 10.0)
     jpeg_prob: float = 0.5
     jpeg_quality: tuple[int, int] = (40, 95)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least, most in (("blur", 0, IMAGE_SIZE), ("noise", 0, 255), ("jpeg_quality", 1, 100)):
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                raise ValueError(f"FirstOrder: {name} must be {least} <= low <= high <= {most}, got {low} and {high}")
+        if not self.methods or not set(self.methods) <= METHODS.keys():
+            raise ValueError(f"FirstOrder: methods must be some of {', '.join(METHODS)}, got {self.methods}")
+        check_share(self.jpeg_prob, "FirstOrder: jpeg_prob")
 
     def _shrink(self, image: Image, side: int, rng: np.random.Generator) -> Degraded:
         if self.blur[1]:
@@ -137,6 +149,12 @@ def compressed(image: Image, quality: tuple[int, int], rng: np.random.Generator)
     options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(quality[0], quality[1] + 1))]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
+
+
+def check_share(value: float, name: str) -> None:
+    """Raise ValueError unless a probability is in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value}: a share of the images")
 
 
 def rounded(pixels: NDArray[np.floating]) -> Image:

@@ -15,7 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transforms.degradation import LEAST_SIDE, Degradation, Degraded, compressed, resized, rounded, with_gaussian_noise
+from transforms.degradation import (
+    LEAST_SIDE,
+    Degradation,
+    Degraded,
+    check_share,
+    compressed,
+    resized,
+    rounded,
+    with_gaussian_noise,
+)
 from transforms.landmarks import IMAGE_SIZE
 from transforms.view import Image
 
@@ -59,10 +68,17 @@ class SecondOrder(Degradation):
 
     Attributes:
         noise_prob, jpeg_prob: of each noise and each compression.
+    Raises:
+        ValueError: if one of them is outside [0, 1].
     """
 
     noise_prob: float = 1.0
     jpeg_prob: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(self.noise_prob, "SecondOrder: noise_prob")
+        check_share(self.jpeg_prob, "SecondOrder: jpeg_prob")
 
     def _shrink(self, image: Image, side: int, rng: np.random.Generator) -> Degraded:
         first = self._round(image, _FIRST, IMAGE_SIZE, rng)

@@ -43,8 +43,8 @@ def evaluation_views(
 ) -> EvaluationViews:
     """Return the images of a data set at a high and at a low resolution, without augmentation.
 
-    Whole people are taken, at random and those with several images first, until another one would exceed `max_images`:
-    a search needs another image of each probe's person. An image is degraded by (seed, its position) alone, however
+    Whole people are taken, at random and those with several images first, as long as they fit into `max_images`: a
+    search needs another image of each probe's person. An image is degraded by (seed, its position) alone, however
     many others there are. What cannot be read is left out, which a warning says.
 
     Args:
@@ -85,7 +85,11 @@ def _choose(labels: NDArray[np.int64], max_images: int, rng: np.random.Generator
     counts = np.bincount(labels)
     people = rng.permutation(np.flatnonzero(counts))
     people = people[np.argsort(counts[people] < 2, kind="stable")]
-    taken = people[np.cumsum(counts[people]) <= max_images]
+    taken, room = [], max_images
+    for person in people.tolist():
+        if counts[person] <= room:
+            taken.append(person)
+            room -= int(counts[person])
     return np.flatnonzero(np.isin(labels, taken))
 
 

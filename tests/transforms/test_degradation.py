@@ -159,6 +159,22 @@ def test_sides_that_are_none_are_refused(sides):
         FirstOrder(sides)
 
 
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: FirstOrder(blur=(2.0, 0.2)), "blur must be 0 <= low <= high <= 112, got 2.0 and 0.2"),
+        (lambda: FirstOrder(jpeg_quality=(0, 95)), "jpeg_quality must be 1 <= low"),
+        (lambda: FirstOrder(noise=(0.0, math.nan)), "noise must be 0 <= low"),
+        (lambda: FirstOrder(methods=("nearest",)), "methods must be some of area, bicubic"),
+        (lambda: FirstOrder(jpeg_prob=1.5), r"FirstOrder: jpeg_prob must be in \[0, 1\], got 1.5"),
+        (lambda: SecondOrder(noise_prob=-1), r"SecondOrder: noise_prob must be in \[0, 1\]"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
 def test_images_of_another_kind_are_refused():
     with pytest.raises(TypeError, match="FirstOrder: image must be a numpy array of uint8"):
         FirstOrder()(textured().astype(float), generator(0))
