@@ -35,6 +35,7 @@ PROGRAMS = {
     "probe": Program("judge embeddings by a linear probe and by nearest neighbors", "cli.embedding.probe"),
     "check": Program("say what is in a data set and what looks wrong with it", "cli.data.check"),
     "convert": Program("turn a data set from one format into another", "cli.data.convert"),
+    "split": Program("divide a data set into training and validation, by images or by people", "cli.data.split"),
     "align": Program("find the face in photographs and cut it out as recognizers expect it", "cli.data.align"),
     "fetch": Program("get a face detector that is not embedded, and check it", "cli.data.fetch"),
     "bench": Program("measure speed and memory against the usual way", "benchmarks.__main__"),

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from datasets.faces.images import UnreadableImageError
     from datasets.faces.merged_identities import read_merged_identities
     from datasets.faces.view import MixedView, TrainingView
+    from datasets.paired.dataset import Pair, PairedFaces
+    from datasets.paired.evaluation import EvaluationViews, evaluation_views
+    from datasets.paired.view import PairedTrainingView
     from datasets.records.dataset import RecordDataset
     from datasets.records.format import RecordError
     from datasets.records.writer import RecordWriter, write_faces
@@ -70,6 +73,9 @@ _MODULES = {
     "subset": ("IdentitySubset", "ImageSubset", "Subset", "read_indices", "split_at_random", "split_identities"),
     "faces.merged_identities": ("read_merged_identities",),
     "faces.view": ("MixedView", "TrainingView"),
+    "paired.dataset": ("Pair", "PairedFaces"),
+    "paired.evaluation": ("EvaluationViews", "evaluation_views"),
+    "paired.view": ("PairedTrainingView",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -93,6 +99,7 @@ __all__ = [
     "Benchmark",
     "Curriculum",
     "CurriculumMix",
+    "EvaluationViews",
     "FaceDataset",
     "GraphBatchSampler",
     "IdentitySubset",
@@ -103,8 +110,11 @@ __all__ = [
     "MixedView",
     "MixtureBatchSampler",
     "PKBatchSampler",
+    "Pair",
     "PairDataset",
     "PairSample",
+    "PairedFaces",
+    "PairedTrainingView",
     "Pairs",
     "PlanSummary",
     "PlannedBatches",
@@ -126,6 +136,7 @@ __all__ = [
     "check_alignment",
     "collate",
     "ease_of",
+    "evaluation_views",
     "find_benchmarks",
     "load_benchmark",
     "make_benchmark",

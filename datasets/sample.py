@@ -24,13 +24,16 @@ class Sample(NamedTuple, Generic[ArrayT, IntT]):
     """One face (`Sample[Image, int]`), or a batch of them in arrays or, after `collate`, in tensors.
 
     Attributes:
-        image: uint8 [112, 112, 3] RGB; as a batch uint8 [B, 112, 112, 3].
+        image: uint8 [112, 112, 3] RGB; as a batch uint8 [B, 112, 112, 3]. Of a second view for a network that enlarges
+            it, [h, h, 3].
         label: identity, contiguous from 0 within its data set, -1 where there is none; as a batch int64 [B].
         dataset_id: which of several training sets it comes from; as a batch int64 [B].
         visibility: uint8 [112, 112], 1 = visible, 0 = occluded, or None where no mask exists; as a batch [B, 112, 112].
         index: position in the data set of the image really used; as a batch int64 [B].
         unreadable: position of the drawn image that `index` replaces, -1 if none; as a batch int64 [B].
         second: another view of the same image, or of its partner, drawn with `SampleKey.view` = 1; None: not asked for.
+        side: of a low-resolution view: pixels of the smallest image that it was; see `transforms.difficulty`. As a
+            batch int64 [B]. None elsewhere.
     """
 
     image: ArrayT
@@ -40,6 +43,7 @@ class Sample(NamedTuple, Generic[ArrayT, IntT]):
     index: IntT  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     unreadable: IntT = -1  # type: ignore[assignment]  # a batch always states it
     second: Sample[ArrayT, IntT] | None = None
+    side: IntT | None = None
 
 
 ArrayBatch = Sample[Image, NDArray[np.int64]]
@@ -99,7 +103,7 @@ def collate(samples: Sequence[Sample[Image, int]] | ArrayBatch) -> Sample[Tensor
     Images stay uint8, because the device normalizes them.
 
     Raises:
-        ValueError: if there are no samples, or only some of them carry a visibility mask or a second view.
+        ValueError: if there are no samples, or only some of them carry a visibility mask, a second view or a side.
     """
     batch = samples if isinstance(samples, Sample) else _stack(samples)
     return Sample(
@@ -110,6 +114,7 @@ def collate(samples: Sequence[Sample[Image, int]] | ArrayBatch) -> Sample[Tensor
         index=torch.from_numpy(batch.index),
         unreadable=torch.from_numpy(batch.unreadable),
         second=None if batch.second is None else collate(batch.second),
+        side=None if batch.side is None else torch.from_numpy(batch.side),
     )
 
 
@@ -118,6 +123,7 @@ def _stack(samples: Sequence[Sample[Image, int]]) -> ArrayBatch:
         raise ValueError("collate: a batch needs at least one sample, got none")
     masks = _all_or_none([sample.visibility for sample in samples], "a visibility mask")
     seconds = _all_or_none([sample.second for sample in samples], "a second view")
+    sides = _all_or_none([sample.side for sample in samples], "a side")
     return Sample(
         image=np.stack([sample.image for sample in samples]),
         label=np.array([sample.label for sample in samples]),
@@ -126,6 +132,7 @@ def _stack(samples: Sequence[Sample[Image, int]]) -> ArrayBatch:
         index=np.array([sample.index for sample in samples]),
         unreadable=np.array([sample.unreadable for sample in samples]),
         second=_stack(seconds) if seconds else None,
+        side=np.array(sides) if sides else None,
     )
 
 

@@ -1,6 +1,7 @@
 """Backbones, the occlusion heads, and reading weights."""
 
 from .backbone import Backbone, Features
+from .front import FRONTS, front_of
 from .occlusion import AnyOcclusionHead, FineOcclusionHead, OcclusionHead, PyramidOcclusionHead, pooled, see
 from .registry import MODELS, build_model
 from .weight_file import WeightFile, check_is_file, read_content, read_state_dict
@@ -8,6 +9,7 @@ from .weights import ENCODERS, backbone_state, infer_arch, infer_embedding_size,
 
 __all__ = [
     "ENCODERS",
+    "FRONTS",
     "MODELS",
     "AnyOcclusionHead",
     "Backbone",
@@ -19,6 +21,7 @@ __all__ = [
     "backbone_state",
     "build_model",
     "check_is_file",
+    "front_of",
     "infer_arch",
     "infer_embedding_size",
     "load_weights",

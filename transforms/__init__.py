@@ -9,21 +9,31 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 
 from transforms.align import fit_similarity, template_points
 from transforms.augment import crop_with_padding, flip, grayscale, low_resolution, mirror, photometric
+from transforms.degradation import Degradation, Degraded, FirstOrder, difficulty, shrinking_alone
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
 from transforms.occluders import OCCLUDER_FAMILIES, OCCLUDERS, occlude, occlude_all
+from transforms.second_order import SecondOrder
 from transforms.tensor import to_image, to_tensor, visibility_map
 from transforms.training import TrainingTransform
 from transforms.view import Occluder, View
 
+DEGRADATIONS: dict[str, type[Degradation]] = {"first_order": FirstOrder, "second_order": SecondOrder}
+
 __all__ = [
+    "DEGRADATIONS",
     "IMAGE_SIZE",
     "OCCLUDERS",
     "OCCLUDER_FAMILIES",
     "TEMPLATE",
+    "Degradation",
+    "Degraded",
+    "FirstOrder",
     "Occluder",
+    "SecondOrder",
     "TrainingTransform",
     "View",
     "crop_with_padding",
+    "difficulty",
     "fit_similarity",
     "flip",
     "grayscale",
@@ -32,6 +42,7 @@ __all__ = [
     "occlude",
     "occlude_all",
     "photometric",
+    "shrinking_alone",
     "template_points",
     "to_image",
     "to_tensor",

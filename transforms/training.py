@@ -69,6 +69,7 @@ class TrainingTransform:
                 f"TrainingTransform: occlusion_prob is {occlusion_prob} but occluders is empty; name at least one."
             )
         self.occluders = tuple(occluders)
+        self.low_res_prob = low_res_prob
         self._probabilities = np.array(list(probabilities.values()))
 
     def __call__(self, image: Image, rng: np.random.Generator) -> View:

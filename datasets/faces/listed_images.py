@@ -88,11 +88,11 @@ class ListedImages:
 
     @cached_property
     def _by_stem(self) -> _Index:
-        return _index((_stem(name), position) for name, position in self._by_path.items())
+        return _index((stem_of(name), position) for name, position in self._by_path.items())
 
     @cached_property
     def _by_look(self) -> _Index:
-        return _index((_look(_stem(name)), position) for name, position in self._by_path.items())
+        return _index((_look(stem_of(name)), position) for name, position in self._by_path.items())
 
     @cached_property
     def _by_number(self) -> _Index:
@@ -105,13 +105,13 @@ class ListedImages:
     def _numbers(self) -> Iterator[tuple[tuple[str, int], int]]:
         """Yield the identity and the number of each image that has one, with its position."""
         for position in range(len(self._paths)):
-            folder, _, file = _stem(self._paths.relative(position)).rpartition("/")
+            folder, _, file = stem_of(self._paths.relative(position)).rpartition("/")
             digits = file.removeprefix(f"{folder}_")
             if digits.isdecimal() and len(digits) < 10:
                 yield (folder, int(digits)), position
 
 
-def _stem(name: str) -> str:
+def stem_of(name: str) -> str:
     """Return a path without its suffix, which has a letter: photo.1 is no photo of the suffix 1."""
     stem, suffix = os.path.splitext(name)  # noqa: PTH122
     return stem if suffix[1:2].isalpha() else name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,11 @@ from datasets.batch_memory import BatchMemory
 from datasets.faces.images import UnreadableImageError
 from datasets.random_streams import RandomStreams
 from datasets.sample import ArrayBatch, Image, LabeledFaces, Sample, SampleKey
-from transforms import TrainingTransform, View, mirror
+from transforms import IMAGE_SIZE, TrainingTransform, View, mirror
 from transforms.view import check_image
 
 ImageFunction = Callable[[Image, np.random.Generator], View]
+T = TypeVar("T")
 
 
 class TrainingView(Dataset[Sample[Image, int]]):
@@ -60,6 +62,11 @@ class TrainingView(Dataset[Sample[Image, int]]):
         """Views of every image: 2 with `Sample.second`, else 1."""
         return len(self._transforms)
 
+    @property
+    def second_size(self) -> int:
+        """Side in pixels of the second views."""
+        return IMAGE_SIZE
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -100,32 +107,11 @@ class TrainingView(Dataset[Sample[Image, int]]):
         """Fill rows of each target with what was drawn or its mirror image; return which images were read."""
         used = drawn.copy()
         for row, index in enumerate(drawn):
-            try:
-                image = self.dataset.read(index)
-            except UnreadableImageError as error:
-                used[row], image = self._replace(index, error)
+            used[row], image = read_or_replace(self.dataset.read, self.labels, index)
             check_image(image, "TrainingView")
             for images, is_mirrored in zip(targets, mirrored, strict=True):
                 images[row] = mirror(image) if is_mirrored[row] else image
         return used
-
-    def _replace(self, index: int, error: UnreadableImageError) -> tuple[int, Image]:
-        """Return the first readable image in place of the one at `index`, and its position."""
-        for candidate in self._others(index):
-            try:
-                return candidate, self.dataset.read(candidate)
-            except UnreadableImageError:
-                continue
-        reason = f"{error.reason}; nor can any other of the {len(self)} images be read"
-        raise UnreadableImageError(error.path, reason) from error
-
-    def _others(self, index: int) -> Iterator[int]:
-        """Yield every other position: those of the identity, then all others, each going round from `index`."""
-        labels = self.labels
-        others = np.roll(np.arange(len(labels)), -index)[1:]
-        same = labels[others] == labels[index]
-        yield from others[same].tolist()
-        yield from others[~same].tolist()
 
 
 class MixedView(Dataset[Sample[Image, int]]):
@@ -135,12 +121,14 @@ class MixedView(Dataset[Sample[Image, int]]):
     does not depend on the others of its batch.
 
     Args:
-        views: in the order of their numbers; all of them with a second view, or none.
+        views: in the order of their numbers; all of them with a second view of one size, or none.
     """
 
     def __init__(self, views: Sequence[TrainingView]) -> None:
         if len({view.num_views for view in views}) != 1:
             raise ValueError("MixedView: give at least one view, and all of them with a second transform or none")
+        if len(sizes := {view.second_size for view in views}) != 1:
+            raise ValueError(f"MixedView: the second views must have one size, got {sorted(sizes)} pixels")
         self.views = list(views)
         self._memories = [BatchMemory() for _ in range(views[0].num_views)]
 
@@ -175,6 +163,36 @@ class _OnEveryImage:
         view.image[:], view.visibility[:] = self._function(view.image, rng)
 
 
+def read_or_replace(read: Callable[[int], T], labels: NDArray[np.int64], index: int) -> tuple[int, T]:
+    """Return the position of what could be read, and that: at `index`, else the first readable image in its place.
+
+    Args:
+        read: position -> an image, or what belongs together; raises UnreadableImageError.
+        labels: int64 [N], of all positions; others of the same label come first, then all others, each going round.
+    Raises:
+        UnreadableImageError: if none can be read; says why the first cannot.
+    """
+    try:
+        return index, read(index)
+    except UnreadableImageError as error:
+        first = error
+    for candidate in _others(labels, index):
+        try:
+            return candidate, read(candidate)
+        except UnreadableImageError:
+            continue
+    reason = f"{first.reason}; nor can any other of the {len(labels)} images be read"
+    raise UnreadableImageError(first.path, reason) from first
+
+
+def _others(labels: NDArray[np.int64], index: int) -> Iterator[int]:
+    """Yield every other position: those of the identity, then all others, each going round from `index`."""
+    others = np.roll(np.arange(len(labels)), -index)[1:]
+    same = labels[others] == labels[index]
+    yield from others[same].tolist()
+    yield from others[~same].tolist()
+
+
 def _only(batch: ArrayBatch) -> Sample[Image, int]:
     """Return the sample of a batch of one."""
     assert batch.visibility is not None
@@ -186,6 +204,7 @@ def _only(batch: ArrayBatch) -> Sample[Image, int]:
         int(batch.index[0]),
         int(batch.unreadable[0]),
         None if batch.second is None else _only(batch.second),
+        None if batch.side is None else int(batch.side[0]),
     )
 
 
@@ -193,13 +212,20 @@ def _join(parts: list[tuple[NDArray[np.int64], ArrayBatch]], memories: list[Batc
     """Return one batch of parts, each with the rows that it fills."""
     num = sum(len(rows) for rows, _ in parts)
     images, visibility = memories[0].take(num)
-    label, dataset_id, index, unreadable = np.empty((4, num), np.int64)
-    batch: ArrayBatch = Sample(images, label, dataset_id, visibility, index, unreadable)
+    shape = parts[0][1].image.shape[1:]
+    if shape != images.shape[1:]:
+        images = np.empty((num, *shape), np.uint8)
+    label, dataset_id, index, unreadable, side = np.empty((5, num), np.int64)
     for rows, part in parts:
         assert part.visibility is not None, "a TrainingView gives it"
         images[rows], visibility[rows] = part.image, part.visibility
         label[rows], dataset_id[rows], index[rows], unreadable[rows] = (
             part.label, part.dataset_id, part.index, part.unreadable,
         )  # fmt: skip
+        side[rows] = -1 if part.side is None else part.side
+    has_side = any(part.side is not None for _, part in parts)
+    batch: ArrayBatch = Sample(
+        images, label, dataset_id, visibility, index, unreadable, side=side if has_side else None
+    )
     seconds = [(rows, part.second) for rows, part in parts if part.second is not None]
     return batch._replace(second=_join(seconds, memories[1:])) if seconds else batch

@@ -8,7 +8,7 @@ from programs import SMALL_RUN, refusal
 
 import main
 import main_eval
-from cli.data import check, convert
+from cli.data import check, convert, split
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
@@ -74,3 +74,4 @@ def test_the_data_programs_answer_such_paths_in_one_line(word, capsys, tmp_path)
     assert refusal(capsys, check.main, word).isprintable()
     assert refusal(capsys, check.main, f"--benchmarks={word}").isprintable()
     assert refusal(capsys, convert.main, word, tmp_path / "out", "--to", "records").isprintable()
+    assert refusal(capsys, split.main, word, "--out", tmp_path / "out").isprintable()
