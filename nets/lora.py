@@ -19,6 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+FOLDED = (
+    16  # how much larger a weight may be than both matrices of its adapter, for the adapter to be added to it first
+)
+
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -73,6 +77,22 @@ class Lora(nn.Module):
         product: Tensor = self.scale * (self.lora_up.double() @ down.double())
         return product
 
+    def _is_folded(self) -> bool:
+        """Return whether the product of the matrices is added to the weight before it meets the inputs.
+
+        One multiplication then does for three, but its gradient is as large as the weight; six thin ones with both
+        matrices, forward and backward, are slower until the weight is much larger than they are.
+        """
+        if self.form.by_quality or (self.form.dropout and self.training):
+            return False
+        width, inputs = self.lora_up.shape[0], self.lora_down.shape[1]
+        return width * inputs <= FOLDED * self.form.rank * (width + inputs)
+
+    def folded(self) -> Tensor:
+        """Return weight and adapter as one matrix [out, in]."""
+        weight = getattr(self, "weight").flatten(1)
+        return torch.addmm(weight, self.lora_up, self.lora_down, alpha=self.scale)
+
     def _dropped(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.form.dropout, self.training) if self.form.dropout else x
 
@@ -80,15 +100,17 @@ class Lora(nn.Module):
         """Return what lora_down gives, [B, ...] with its rows along an axis, as it enters lora_up."""
         if not self.form.by_quality:
             return self.scale * code
-        if self.quality is None or self.quality.shape != code.shape[:1]:
-            given = None if self.quality is None else [*self.quality.shape]
+        quality = self.quality
+        # What is one for all images, as a code of positions is, becomes one for each of them here.
+        if quality is None or quality.ndim != 1 or len(code) not in (1, len(quality)):
+            given = None if quality is None else [*quality.shape]
             raise ValueError(
                 f"LoRA by quality: expected the quality [{len(code)}] of the images, is {given}; set_quality tells it"
             )
-        quality = self.quality.to(code.dtype)[:, None]
-        rows = self.scale * torch.cat([1 - quality, quality], 1).repeat_interleave(self.form.rank, 1)
+        shares = torch.stack([1 - quality, quality], 1).to(code.dtype)
+        rows = self.scale * shares.repeat_interleave(self.form.rank, 1)
         shape = [1] * code.ndim
-        shape[0], shape[axis] = code.shape[0], code.shape[axis]
+        shape[0], shape[axis] = rows.shape
         return code * rows.view(shape)
 
 
@@ -106,6 +128,8 @@ class LoraLinear(Lora, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, ..., out]."""
+        if self._is_folded():
+            return functional.linear(x, self.folded(), self.bias)
         code = functional.linear(self._dropped(x), self.lora_down)
         return nn.Linear.forward(self, x) + functional.linear(self._weighed(code, -1), self.lora_up)
 
@@ -126,6 +150,8 @@ class LoraConv2d(Lora, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, out, ceil(h / stride), ceil(w / stride)]."""
+        if self._is_folded():
+            return functional.conv2d(x, self.folded()[:, :, None, None], self.bias, self.stride)
         code = functional.conv2d(self._dropped(x), self.lora_down[:, :, None, None], stride=self.stride)
         change = functional.conv2d(self._weighed(code, 1), self.lora_up[:, :, None, None])
         return nn.Conv2d.forward(self, x) + change

@@ -65,8 +65,10 @@ def test_the_first_matrix_has_variance_one_over_rank():
     assert torch.equal(layer.lora_down, again.lora_down)
 
 
+@pytest.mark.parametrize("folded", [0, 16])
 @pytest.mark.parametrize("quality", [None, 0.0, 0.3, 1.0])
-def test_a_layer_adds_the_scaled_product_of_its_matrices(quality):
+def test_a_layer_adds_the_scaled_product_of_its_matrices(quality, folded, monkeypatch):
+    monkeypatch.setattr(nets.lora, "FOLDED", folded)
     form = FORMS["one" if quality is None else "by quality"]
     plain, model = adapted(form)
     with torch.no_grad():
@@ -78,6 +80,15 @@ def test_a_layer_adds_the_scaled_product_of_its_matrices(quality):
     if quality is not None:
         set_quality(model, torch.full((3,), quality))
     torch.testing.assert_close(model(IMAGES), plain(IMAGES), rtol=0, atol=1e-6)
+
+
+def test_what_is_the_same_for_all_images_differs_by_quality_too():
+    _, model = adapted(FORMS["by quality"], nn.Sequential(nn.Linear(4, 3)))
+    set_quality(model, torch.tensor([0.0, 0.6]))
+    found = model(torch.ones(1, 5, 4))
+    for place in range(2):
+        set_quality(model, torch.tensor([0.0, 0.6])[place : place + 1])
+        torch.testing.assert_close(found[place : place + 1], model(torch.ones(1, 5, 4)))
 
 
 def test_each_image_has_its_own_quality():
@@ -115,6 +126,17 @@ def test_a_merged_net_has_the_plain_keys_and_the_same_outputs(arch, form):
     )
     torch.testing.assert_close(merged(images).embedding, expected.embedding, rtol=0, atol=1e-6)
     assert not torch.allclose(plain.double()(images).embedding, expected.embedding, atol=1e-3)
+
+
+def test_folded_or_not_the_gradients_are_the_same(monkeypatch):
+    _, model = adapted(FORMS["one"])
+    gradients = []
+    for folded in (0, 16):
+        monkeypatch.setattr(nets.lora, "FOLDED", folded)
+        model.zero_grad()
+        model(IMAGES).square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in lora_parameters(model)})
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 def test_a_state_dict_round_trip_keeps_the_adapters():
