@@ -102,7 +102,7 @@ def _optimization_rules(template: TrainingModule, is_updated: bool) -> tuple[Rul
     """Return the rules for the states of the optimizer and of the schedule."""
     c = template.options
     names = {id(parameter): name for name, parameter in template.named_parameters()}
-    groups = optim.parameter_groups([template], c.weight_decay)
+    groups = optim.parameter_groups([template], c.weight_decay, c.factors)
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer = optim.build_optimizer(c.optimizer, groups, c.lr, c.momentum)
     scheduler = optim.build_scheduler(optimizer, c.lr_schedule, optim.SchedulePlan(1))

@@ -138,8 +138,8 @@ class Judges(NamedTuple):
 class CompositeOptimizer(Optimizer):
     """A torch optimizer of all parameters, before which others move the matrices that it must not touch as a whole.
 
-    A schedule sees the groups of the torch optimizer. The others follow its first group in rate, momentum and weight
-    decay, and leave no gradient behind. The state dict is that of the torch optimizer.
+    A schedule sees the groups of the torch optimizer. The others follow the group that holds their matrix in rate,
+    momentum and weight decay, and leave no gradient behind. The state dict is that of the torch optimizer.
 
     Args:
         whole: of all parameters. On a device other than the CPU, or with a loss scaler, it must be a fused one.
@@ -153,6 +153,7 @@ class CompositeOptimizer(Optimizer):
 
     def _adopt(self) -> None:
         self.param_groups, self.state = self.whole.param_groups, self.whole.state
+        self._group_of = {id(parameter): group for group in self.param_groups for parameter in group["params"]}
         for part in self.parts:  # a fused SGD begins with a momentum for each, which nobody would read
             self.state.pop(part.weight, None)
 
@@ -172,7 +173,7 @@ class CompositeOptimizer(Optimizer):
         number: int,
         max_norm: float = 0.0,
         scaler: GradScaler | None = None,
-    ) -> None:
+    ) -> Tensor:
         """Make one update, or skip it: all that lies between gradients and new weights, in its order.
 
         All ranks must call it together; DDP has taken the mean of the dense gradients over them.
@@ -183,6 +184,8 @@ class CompositeOptimizer(Optimizer):
             number: of updates before this one.
             max_norm: the longest that the whole gradient may be; 0: any length.
             scaler: the loss scaler, which has scaled the gradients.
+        Returns:
+            whether the update was made, a bool scalar on the device, the same on all ranks.
         Raises:
             NonFiniteError: if the update before was one refusal too many.
         """
@@ -198,6 +201,7 @@ class CompositeOptimizer(Optimizer):
         if max_norm:
             self.clip(max_norm, norm)
         self.step(accepted=accepted, number=number, scaler=scaler)
+        return accepted
 
     def gradient_norms(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> tuple[dict[str, Tensor], Tensor]:
         """Return the norm of each gradient and that of all together; all ranks must call it together.
@@ -237,12 +241,12 @@ class CompositeOptimizer(Optimizer):
             number: of updates before this one.
             scaler: the loss scaler, which has unscaled the gradients; it looks for overflows itself.
         """
-        first = self.param_groups[0]
         if accepted is None:
             device = next(parameter.device for group in self.param_groups for parameter in group["params"])
             accepted = torch.ones((), dtype=torch.bool, device=device)
         for part in self.parts:
-            part.param_groups[0].update({name: first.get(name, 0.0) for name in ("lr", "momentum", "weight_decay")})
+            group = self._group_of[id(part.weight)]
+            part.param_groups[0].update({name: group.get(name, 0.0) for name in ("lr", "momentum", "weight_decay")})
             part.step(accepted=accepted, number=number)
         refused = (~accepted).float()
         if scaler is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -19,6 +19,7 @@ from engine.composite import CompositeOptimizer, Judges, RowOptimizer
 from engine.devices import uses_gpu
 from engine.guard import ForwardPass, RunningMeans, UpdateGuard, first_bad_module
 from engine.host import Batch
+from engine.penalties import Penalties
 from engine.signals import start_worker
 from options.engine import EngineOptions
 from system.cores import at_most_cores
@@ -87,13 +88,29 @@ class TrainingModule(pl.LightningModule):
         self.guard = UpdateGuard(options.on_nonfinite, options.max_skipped_steps)
         self.means = RunningMeans()
         self.parts: list[RowOptimizer] = []
-        self._applied_lr, self._finished_step = 0.0, 0
+        self._penalties = Penalties((), ())
+        self._applied_lr: dict[str, float] = {}
+        self._finished_step = 0
 
     @property
     def _ddp_params_and_buffers_to_ignore(self) -> list[str]:
         """The matrices of `parts`, which DDP asks for by this name."""
         apart = {id(part.weight) for part in self.parts}
         return [name for name, parameter in self.named_parameters() if id(parameter) in apart]
+
+    def check_patterns(self, split: Sequence[str] = ()) -> None:
+        """Refuse patterns of the options that fit no parameter, before anything is made; a task calls it when built.
+
+        Args:
+            split: names of matrices that `configure_model` will add to `parts`.
+        Raises:
+            ValueError: one line with the flag and the pattern.
+        """
+        later = {name: nn.Parameter(torch.empty(0)) for name in split}
+        named = [*self.named_parameters(), *later.items()]
+        trained = [name for name, parameter in named if parameter.requires_grad]
+        optim.matched(trained, [pattern for pattern, _ in self.options.factors], "--lr_factors")
+        Penalties(self.options.penalties, named, [*(part.weight for part in self.parts), *later.values()])
 
     def forward_terms(self, batch: Any, step: Step) -> Terms:
         """Return the loss terms of a batch of this rank.
@@ -121,6 +138,8 @@ class TrainingModule(pl.LightningModule):
         number = self.trainer.global_step
         is_logged = (number + 1) % self.options.log_every_n_steps == 0
         terms = self._forward(batch, batch_idx, Step(number, is_logged))
+        if (penalty := self._penalties.loss(self.trainer.current_epoch)) is not None:
+            terms = Terms({**terms.losses, "penalty": (1.0, penalty)}, terms.values)
         total = terms.total()
         losses = {name: loss for name, (_, loss) in terms.losses.items()}
         values = {**{f"train_{name}_loss": loss for name, loss in losses.items()}, "train_loss": total, **terms.values}
@@ -150,10 +169,12 @@ class TrainingModule(pl.LightningModule):
         composite = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         assert isinstance(composite, CompositeOptimizer)
         number, scaler = self.trainer.global_step, self._scaler()
-        self._applied_lr = composite.param_groups[0]["lr"]
+        self._applied_lr = optim.rates(composite, self.options.factors)
         optimizer_closure()  # `training_step` and the backward pass; DDP takes the mean of the gradients over the ranks
         judges = Judges(self.guard, self.means, partial(self._first_bad_module, number))
-        composite.guarded_step(self.named_parameters(), judges, number, self.options.gradient_clip_val, scaler)
+        clip = self.options.gradient_clip_val
+        accepted = composite.guarded_step(self.named_parameters(), judges, number, clip, scaler)
+        self._penalties.shrink(composite.whole, self.trainer.current_epoch, accepted)
 
     def _first_bad_module(self, number: int, batch: Batch, batch_idx: int) -> str | None:
         """Repeat a forward pass; the weights are still what they were, because its update was skipped."""
@@ -166,12 +187,13 @@ class TrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return optimizer and per-step schedule as the options say."""
         c = self.options
-        groups = optim.parameter_groups([self], c.weight_decay)
+        groups = optim.parameter_groups([self], c.weight_decay, c.factors)
         whole = optim.build_optimizer(c.optimizer, groups, c.lr, c.momentum, fused=self._is_fused())
         composite = CompositeOptimizer(whole, self.parts)
         total = int(self.trainer.estimated_stepping_batches)
         milestones = tuple(round(epoch * (total / c.epochs)) for epoch in c.lr_milestones)
-        plan = optim.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma)
+        plan = optim.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma, c.lr_floor)
+        self._penalties = Penalties(c.penalties, self.named_parameters(), [part.weight for part in self.parts])
         scheduler = optim.build_scheduler(composite, c.lr_schedule, plan)
         return {"optimizer": composite, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -193,8 +215,9 @@ class TrainingModule(pl.LightningModule):
         self._finished_step = step
         if step % self.options.log_every_n_steps == 0 or self.trainer.is_last_batch:
             self.guard.settle()
-            values = self.means.take() | {"lr": self._applied_lr, "epoch": self.trainer.current_epoch}
-            self.log_now(values | {"skipped_steps": self.guard.skipped} | self.logged_values(), step)
+            values = self.means.take() | self._applied_lr | {"epoch": self.trainer.current_epoch}
+            values |= {"skipped_steps": self.guard.skipped} | self._penalties.sparsity()
+            self.log_now(values | self.logged_values(), step)
         self.after_update(step)
 
     def on_train_epoch_end(self) -> None:

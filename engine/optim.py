@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -13,6 +13,9 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from engine.internals import remember_rates
+from options.patterns import Factors
+
+FACTOR = "lr_factor"  # in a group of an optimizer, of the base learning rate; 1 where there is none
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class SchedulePlan:
         warmup_steps: steps of linear warm-up from 0, counted inside total_steps.
         milestones: steps at which the multistep schedule multiplies by gamma.
         gamma: factor of the multistep schedule.
+        floor: factor that the cosine schedule ends at.
     """
 
     total_steps: int
     warmup_steps: int = 0
     milestones: Sequence[int] = ()
     gamma: float = 0.1
+    floor: float = 0.0
 
 
 def multistep_factor(step: int, plan: SchedulePlan) -> float:
@@ -38,10 +43,13 @@ def multistep_factor(step: int, plan: SchedulePlan) -> float:
 
 
 def cosine_factor(step: int, plan: SchedulePlan) -> float:
-    """Return half a cosine from 1 after warm-up to 0 at total_steps (Loshchilov and Hutter, arXiv:1608.03983)."""
+    """Return half a cosine from 1 after warm-up to the floor at total_steps, and there on.
+
+    Reference: Loshchilov and Hutter, arXiv:1608.03983, eq. 5.
+    """
     length = max(1, plan.total_steps - plan.warmup_steps)
     progress = min(1.0, max(0.0, (step - plan.warmup_steps) / length))
-    return 0.5 * (1.0 + math.cos(math.pi * progress))
+    return plan.floor + (1.0 - plan.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 SCHEDULES: dict[str, Callable[[int, SchedulePlan], float]] = {"multistep": multistep_factor, "cosine": cosine_factor}
@@ -75,7 +83,7 @@ def unfinished(margin_epochs: float, epochs: int, warmup_steps: int, steps: int)
 
 
 def restart(optimizer: Optimizer, scheduler: LambdaLR, hyper: Mapping[str, float], steps: int) -> None:
-    """Give optimizer and schedule that come from a checkpoint other numbers; momentum and moments stay.
+    """Give optimizer and schedule that come from a checkpoint other numbers; momentum, moments and factors stay.
 
     Args:
         optimizer: of `parameter_groups`.
@@ -84,27 +92,76 @@ def restart(optimizer: Optimizer, scheduler: LambdaLR, hyper: Mapping[str, float
         steps: where in the schedule the run goes on.
     """
     scheduler.last_epoch = steps
-    scheduler.base_lrs = [hyper["lr"]] * len(optimizer.param_groups)
-    rates: list[float | Tensor] = [hyper["lr"] * factor(steps) for factor in scheduler.lr_lambdas]
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["initial_lr"], group["lr"] = hyper["lr"], rate
+    scheduler.base_lrs = [hyper["lr"] * group.get(FACTOR, 1.0) for group in optimizer.param_groups]
+    factors = [factor(steps) for factor in scheduler.lr_lambdas]
+    rates: list[float | Tensor] = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
+    for group, base, rate in zip(optimizer.param_groups, scheduler.base_lrs, rates, strict=True):
+        group["initial_lr"], group["lr"] = base, rate
         if "momentum" in group:
             group["momentum"] = hyper["momentum"]
-    optimizer.param_groups[0]["weight_decay"] = hyper["weight_decay"]  # norms and biases have none
+    for group in optimizer.param_groups[::2]:  # the others are of norms and biases, which have none
+        group["weight_decay"] = hyper["weight_decay"]
     remember_rates(scheduler, rates)
 
 
-def parameter_groups(modules: Iterable[nn.Module], weight_decay: float) -> list[dict]:
-    """Split the trainable parameters in two groups: matrices and filters decay, norms and biases do not.
+def matched(names: Collection[str], patterns: Iterable[str], flag: str) -> dict[str, str]:
+    """Return the pattern that fits each name, of those that one fits.
+
+    Args:
+        names: of the parameters that are trained.
+        patterns: as fnmatch has them.
+        flag: that gives the patterns, for the message.
+    Raises:
+        ValueError: one line if a pattern fits no parameter, or two fit the same one.
+    """
+    found: dict[str, str] = {}
+    for pattern in patterns:
+        fitting = [name for name in names if fnmatchcase(name, pattern)]
+        if not fitting:
+            raise ValueError(
+                f"{flag}: no parameter that is trained is called {pattern!r}; names are like"
+                f" {', '.join([*names][::40])}"
+            )
+        if twice := [name for name in fitting if name in found]:
+            raise ValueError(f"{flag}: both {found[twice[0]]!r} and {pattern!r} fit {twice[0]}; give one of them")
+        found |= dict.fromkeys(fitting, pattern)
+    return found
+
+
+def parameter_groups(modules: Iterable[nn.Module], weight_decay: float, factors: Factors = ()) -> list[dict]:
+    """Split the trainable parameters in pairs of groups: matrices and filters decay, norms and biases do not.
 
     A parameter with at most one dimension is a bias, a normalization weight or a PReLU slope; decaying those
     only moves their scale (He et al., arXiv:1812.01187, Sec. 3.1).
+
+    Args:
+        modules: whose parameters are trained.
+        weight_decay: of matrices and filters.
+        factors: of the base learning rate by pattern of the names within a module. What none fits is in the first
+            pair; each pattern has a pair, in its order, that `build_optimizer` gives its rate.
+    Raises:
+        ValueError: see `matched`.
     """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    trained = [(n, p) for module in modules for n, p in module.named_parameters() if p.requires_grad]
+    patterns = matched([name for name, _ in trained], [pattern for pattern, _ in factors], "--lr_factors")
+    pairs: list[tuple[str | None, dict[str, float]]] = [(None, {}), *((p, {FACTOR: f}) for p, f in factors)]
+    groups: list[dict] = []
+    for pattern, extra in pairs:
+        own = [parameter for name, parameter in trained if patterns.get(name) == pattern]
+        groups.append({"params": [p for p in own if p.ndim > 1], "weight_decay": weight_decay, **extra})
+        groups.append({"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, **extra})
+    return groups
+
+
+def rates(optimizer: Optimizer, factors: Factors = ()) -> dict[str, float]:
+    """Return the rate of the first groups as "lr", and as "lr/<pattern>" that of each pattern's.
+
+    Args:
+        optimizer: of `parameter_groups`.
+        factors: those it was built with.
+    """
+    names = ["lr", *(f"lr/{pattern}" for pattern, _ in factors)]
+    return {name: group["lr"] for name, group in zip(names, optimizer.param_groups[::2], strict=True)}
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
@@ -147,11 +204,13 @@ def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float, f
     """Return the optimizer called `name`; `momentum` is read by SGD only.
 
     Args:
+        groups: of `parameter_groups`.
         fused: a step of it can then be skipped on the device (`CompositeOptimizer.step`).
 
     Raises:
         ValueError: if the name is unknown.
     """
+    groups = [{**group, "lr": lr * group[FACTOR]} if FACTOR in group else group for group in groups]
     builders: dict[str, Callable[[], Optimizer]] = {
         "sgd": lambda: SGD(groups, lr=lr, momentum=momentum, fused=fused),
         "adamw": lambda: AdamW(groups, lr=lr, fused=fused),

@@ -2,6 +2,8 @@
 
 from .backbone import Backbone, Features
 from .front import FRONTS, front_of
+from .lora import LoraForm, add_lora, lora_parameters, merge_lora, merged_state, set_quality
+from .modulator import Modulator, join_covariates
 from .occlusion import AnyOcclusionHead, FineOcclusionHead, OcclusionHead, PyramidOcclusionHead, pooled, see
 from .registry import MODELS, build_model
 from .weight_file import WeightFile, check_is_file, read_content, read_state_dict
@@ -15,18 +17,26 @@ __all__ = [
     "Backbone",
     "Features",
     "FineOcclusionHead",
+    "LoraForm",
+    "Modulator",
     "OcclusionHead",
     "PyramidOcclusionHead",
     "WeightFile",
+    "add_lora",
     "backbone_state",
     "build_model",
     "check_is_file",
     "front_of",
     "infer_arch",
     "infer_embedding_size",
+    "join_covariates",
     "load_weights",
+    "lora_parameters",
+    "merge_lora",
+    "merged_state",
     "pooled",
     "read_content",
     "read_state_dict",
     "see",
+    "set_quality",
 ]

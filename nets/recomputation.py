@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .lora import Lora, quality_of
+
 
 def run_recomputed(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
     """Return blocks(x), bit for bit with its gradients, for one more forward pass and less memory.
@@ -33,7 +35,15 @@ def _run_block(block: nn.Module, x: Tensor) -> Tensor:
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Return what surrounds the forward pass and its repetition."""
-    return nullcontext(), _on_copies_of_buffers(block)
+    qualities = [(part, part.quality) for part in block.modules() if isinstance(part, Lora)]
+    return nullcontext(), _repeated(block, qualities)
+
+
+@contextmanager
+def _repeated(block: nn.Module, qualities: Sequence[tuple[Lora, Tensor | None]]) -> Iterator[None]:
+    """Let a block compute again as in its forward pass; another may have followed, of images of other quality."""
+    with quality_of(qualities), _on_copies_of_buffers(block):
+        yield
 
 
 @contextmanager

@@ -25,6 +25,7 @@ NEVER = {
     "data_balance": "the place in the data follows it",
     "data_format": "it decides which identities are trained on",
     "ema_decay": "the average began with the run",
+    "lr_factors": "the optimizer's state is grouped by them",
     "monitor": "best.ckpt was chosen by the other one",
     "optimizer": "the checkpoint holds the state of the other one",
     "prefix": "the run folder has the other one",

@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from options.flags import MAY_CHANGE, Options, flag
-from options.names import COUNT, EPOCH_UNITS, LR_SCHEDULES, NOT_NEGATIVE, OPTIMIZERS, POSITIVE, SAMPLERS, SEEDS
+from options.names import (
+    COUNT,
+    EPOCH_UNITS,
+    LR_SCHEDULES,
+    NOT_NEGATIVE,
+    OPTIMIZERS,
+    POSITIVE,
+    SAMPLERS,
+    SEEDS,
+    SHARE,
+)
+from options.patterns import Factors, Penalty, read_factors, read_penalties
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +41,16 @@ class TrainingOptions(Options):
     check_val_every_n_epoch: int = flag(1, "epochs from validation to validation; divides --epochs", within=COUNT)
     optimizer: str = flag("sgd", "optimizer", choices=OPTIMIZERS)
     lr_schedule: str = flag("multistep", "learning rate over time, after the warm-up", choices=LR_SCHEDULES)
+    lr_floor: float = flag(0.0, "share of --lr that --lr_schedule cosine ends at", within=SHARE)
+    lr_factors: tuple[str, ...] = flag(
+        (), "PATTERN=FACTOR: parameters whose names fit the pattern are trained at so many times --lr, as model.*=0.1;"
+        " every pattern fits some, no two the same",
+    )  # fmt: skip
+    penalty: tuple[str, ...] = flag(
+        (), "PATTERN=KIND:STRENGTH[:prox][:ramp_3_8]: charge the size of parameters by l1, l2 or group (group lasso:"
+        " the norms of output channels); as a term of the loss, or with prox by a step after each update, which leaves"
+        " exact zeros; the ramp raises the strength between two epochs",
+    )  # fmt: skip
     checkpoint_every_n_steps: int = flag(
         0, "optimizer steps between two checkpoints within an epoch, whose end always has one; 0 = none",
         within=NOT_NEGATIVE, on_resume=MAY_CHANGE,
@@ -45,6 +66,22 @@ class TrainingOptions(Options):
         100, "steps that --on_nonfinite skip may skip before the run stops all the same", within=NOT_NEGATIVE,
         on_resume=MAY_CHANGE,
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        read_factors(self.lr_factors), read_penalties(self.penalty)
+        if self.lr_floor and self.lr_schedule != "cosine":
+            raise ValueError(f"--lr_floor belongs to --lr_schedule cosine, not to {self.lr_schedule}; leave it out")
+
+    @property
+    def factors(self) -> Factors:
+        """The factors of --lr_factors by pattern."""
+        return read_factors(self.lr_factors)
+
+    @property
+    def penalties(self) -> tuple[Penalty, ...]:
+        """What --penalty charges."""
+        return read_penalties(self.penalty)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ def recognizer(*, step=0, total_steps=24, **options):
     model = Recognizer(config(**options).to_dict(), {ONLY_DATASET: NUM_PEOPLE})
     model.trainer = SimpleNamespace(
         global_step=step,
+        current_epoch=0,
         estimated_stepping_batches=total_steps,
         num_training_batches=total_steps,
         accumulate_grad_batches=1,

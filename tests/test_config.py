@@ -24,6 +24,7 @@ DEFAULTS = {
     "weight_decay": 5e-4, "accumulate_grad_batches": 1, "gradient_clip_val": 0.0, "warmup_steps": 0, "seed": 42,
     "val_check_interval": 1.0, "check_val_every_n_epoch": 1, "sampler": "pk", "epoch_by": "images", "optimizer": "sgd",
     "lr_schedule": "multistep", "margin_warmup_epochs": 0.0, "checkpoint_every_n_steps": 0, "keep_every_n_epochs": 0,
+    "lr_floor": 0.0, "lr_factors": (), "penalty": (),
     "ema_decay": 0.0, "activation_checkpointing": False,
     "on_nonfinite": "stop", "max_skipped_steps": 100, "arch": "ir_50",
     "embedding_size": 512, "head": "adaface",
@@ -65,7 +66,9 @@ GIVEN = {
     "warmup_steps": ("100", 100), "ema_decay": ("0.999", 0.999), "seed": ("7", 7), "val_check_interval": ("0.5", 0.5),
     "check_val_every_n_epoch": ("2", 2),
     "sampler": ("graph", "graph"), "epoch_by": ("identities", "identities"),
-    "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"),
+    "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"), "lr_floor": ("0.05", 0.05),
+    "lr_factors": ("model.*=0.1,heads.*=10", ("model.*=0.1", "heads.*=10")),
+    "penalty": ("model.*=l1:1e-4:prox,heads.*=l2:1", ("model.*=l1:1e-4:prox", "heads.*=l2:1")),
     "margin_warmup_epochs": ("1.5", 1.5), "checkpoint_every_n_steps": ("500", 500), "keep_every_n_epochs": ("4", 4),
     "on_nonfinite": ("skip", "skip"), "max_skipped_steps": ("7", 7), "arch": ("ir_tiny", "ir_tiny"),
     "embedding_size": ("128", 128), "head": ("arcface", "arcface"), "m": ("0.3", 0.3), "h": ("0", 0.0),
@@ -117,10 +120,10 @@ def test_samples_of_this_file_cover_every_flag():
 def test_a_flag_sets_its_option_and_no_other_in_both_spellings(name):
     word, value = GIVEN[name]
     assert value != DEFAULTS[name]
-    needed = {"class_embeddings": True} if name == "class_weight" else {}
+    needed = {"class_weight": ["--class_embeddings"], "lr_floor": ["--lr_schedule", "cosine"]}.get(name, [])
     for spelling in (f"--{name}", f"--{name.replace('_', '-')}"):
-        changed = dataclasses.asdict(get_args([*(f"--{switch}" for switch in needed), spelling, word]))
-        assert changed == DEFAULTS | needed | {name: value}
+        changed = dataclasses.asdict(get_args([*needed, spelling, word]))
+        assert changed == dataclasses.asdict(get_args(needed)) | {name: value}
         assert type(changed[name]) is type(value)
 
 

@@ -105,6 +105,14 @@ PROGRAMS = {
         output=Path("experiments/pretraining"),
         package="benchmarks.pretraining",
     ),
+    "lora": Program(
+        flags={
+            "arch": {"default": "ir_18", "help": "net that is tuned (%(default)s)"},
+            "batch_size": {"type": int, "default": 16, "help": "images (%(default)s)"},
+        },
+        output=Path("experiments/finetuning"),
+        package="benchmarks.finetuning",
+    ),
     "structures": Program(repeats=1, output=Path("experiments/scaling"), package=OWN_PAGES),
 }
 

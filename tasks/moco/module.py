@@ -61,6 +61,7 @@ class Pretrainer(TrainingModule):
         self._pending: tuple[Tensor, Tensor] | None = None
         if c.check_mode:
             enter_check_mode(self)
+        self.check_patterns()
         self.to(memory_format=torch.channels_last)
 
     @property

@@ -11,6 +11,7 @@ import torch
 from benchmarks import __main__ as all_benchmarks
 from benchmarks import data, evaluation, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
+from benchmarks.finetuning import lora
 from benchmarks.harness import floor
 from benchmarks.harness.program import QACONV_ROWS, read, run
 from benchmarks.harness.step_clock import StepClock, Stretch
@@ -73,6 +74,18 @@ def test_clustering(tmp_path, capsys):
     assert ours["what"].startswith("lists, ") and ours["recall"] >= clustering.RECALL and ours["goal"] == 0.5
     assert [row["what"].partition(",")[0] for row in others] in ([], ["faiss"])
     assert (ours["time_ratio"] is None) == (not others) and joined["what"].startswith("edges and ")
+
+
+def test_lora(tmp_path, capsys):
+    rows = run_tiny(lora, tmp_path, capsys, "--arch", "mobilefacenet")["finetuning_lora"]
+    whole, adapters, _ = rows
+    assert (
+        whole["state_ratio"]
+        == 1.0
+        > adapters["state_ratio"]
+        == pytest.approx(adapters["trained"] / whole["trained"], rel=0.01)
+    )
+    assert adapters["time_goal"] and not whole["time_goal"] and adapters["runs"]
 
 
 def test_qaconv_rows_are_chosen_by_name(tmp_path, capsys):

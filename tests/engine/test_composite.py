@@ -45,6 +45,22 @@ def test_clipping_scales_all_gradients_alike_and_only_when_they_are_too_long(max
     torch.testing.assert_close([p.grad.to_dense() for p in (dense, sparse)], [factor * g for g in before])
 
 
+def test_a_part_follows_the_group_of_its_own_matrix():
+    dense, sparse = parameters()
+    groups = [
+        {"params": [dense], "weight_decay": 0.5},
+        {"params": [sparse], "weight_decay": 0.25, "lr_factor": 3.0},
+    ]
+    made = CompositeOptimizer(build_optimizer("sgd", groups, lr=0.1, momentum=0.0), [SparseSGD(sparse, seed=0)])
+    made.load_state_dict(made.state_dict())  # which makes other groups
+    made.param_groups[1]["lr"] = 0.2
+    made.parts[0].reduce()
+    before = sparse.detach().clone()
+    made.step()
+    torch.testing.assert_close(sparse.detach()[1], before[1] - 0.2 * (4.0 + 0.25 * before[1]))
+    assert torch.equal(sparse.detach()[0], before[0])
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_the_parts_follow_the_schedule_of_the_whole_and_leave_it_nothing_to_move(name):
     dense, sparse = parameters()

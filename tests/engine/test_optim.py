@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden_vectors import load_golden
 from torch import nn
 
 from engine.optim import (
@@ -11,7 +12,10 @@ from engine.optim import (
     build_optimizer,
     build_scheduler,
     lr_factor,
+    matched,
     parameter_groups,
+    rates,
+    restart,
     unfinished,
 )
 
@@ -40,6 +44,44 @@ def test_the_optimizer_flag_chooses_the_optimizer(name, kind):
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
     if name == "sgd":
         assert optimizer.param_groups[0]["momentum"] == 0.8
+
+
+NET = {"model": nn.Linear(2, 2), "heads": nn.Linear(2, 3)}
+FACTORS = (("model.w*", 0.1), ("heads.*", 10.0))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_each_pattern_has_a_pair_of_groups_at_its_own_rate_also_after_a_restart(name):
+    module = nn.ModuleDict(NET)
+    groups = parameter_groups([module], 0.1, FACTORS)
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    found = [[names[id(parameter)] for parameter in group["params"]] for group in groups]
+    assert found == [[], ["model.bias"], ["model.weight"], [], ["heads.weight"], ["heads.bias"]]
+    optimizer = build_optimizer(name, groups, lr=2.0, momentum=0.0)
+    scheduler = build_scheduler(optimizer, "cosine", SchedulePlan(8))
+    assert rates(optimizer, FACTORS) == {"lr": 2.0, "lr/model.w*": pytest.approx(0.2), "lr/heads.*": 20.0}
+    restart(optimizer, scheduler, {"lr": 1.0, "momentum": 0.5, "weight_decay": 0.3}, steps=4)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.5, 0.05, 0.05, 5.0, 5.0])
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0] * 3
+    optimizer.step(), scheduler.step()
+    factor = 0.5 * (1 + math.cos(math.pi * 5 / 8))
+    assert [group["lr"] for group in optimizer.param_groups[::2]] == pytest.approx([factor, 0.1 * factor, 10 * factor])
+
+
+@pytest.mark.parametrize(
+    ("patterns", "refusal"),
+    [
+        (
+            ["heads.*", "model.[xy]"],
+            r"--f: no parameter that is trained is called 'model.\[xy\]'; names are like model",
+        ),
+        (["heads.*", "*.bias"], r"--f: both 'heads.\*' and '\*.bias' fit heads.bias; give one of them"),
+        (["heads.*", "heads.*"], r"--f: both 'heads.\*' and 'heads.\*' fit heads.weight"),
+    ],
+)
+def test_a_pattern_that_fits_nothing_or_what_another_fits_is_refused(patterns, refusal):
+    with pytest.raises(ValueError, match=refusal):
+        matched([name for name, _ in nn.ModuleDict(NET).named_parameters()], patterns, "--f")
 
 
 def test_unknown_optimizer_lists_the_choices():
@@ -100,3 +142,13 @@ def test_rates_are_those_of_the_golden_file():
     plan = SchedulePlan(len(golden["cosine.step_lr"]), 2 * per_epoch)
     found = [0.05 * lr_factor(step, "cosine", plan) for step in range(plan.total_steps)]
     np.testing.assert_allclose(found, golden["cosine.step_lr"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_the_cosine_ends_at_its_floor_as_the_golden_schedules_do(case):
+    golden = {name.partition(".")[2]: value for name, value in load_golden("finetuning/schedules.npz").items()
+              if name.startswith(f"{case}.")}  # fmt: skip
+    floor = float(golden["eta_min_fraction"])
+    plan = SchedulePlan(int(golden["total_steps"]), int(golden["warmup_steps"]), floor=floor)
+    found = [lr_factor(step, "cosine", plan) for step in range(len(golden["factor"]))]
+    np.testing.assert_allclose(found, golden["factor"], rtol=1e-12, atol=1e-15)

@@ -30,6 +30,36 @@ def test_lr_schedule_is_the_shape_of_the_rate():
     assert cosine == sorted(cosine, reverse=True) and cosine[12] == pytest.approx(0.5)
 
 
+@pytest.mark.flag("lr_floor")
+def test_lr_floor_is_where_the_cosine_ends():
+    assert rates(lr=2.0, lr_schedule="cosine", lr_floor=0.25)[-1] == pytest.approx(0.5, rel=0.02)
+
+
+@pytest.mark.flag("lr_factors")
+def test_lr_factors_give_parameters_rates_of_their_own():
+    optimizer = recognizer(lr=0.5, lr_factors=("model.body.*=0.1", "heads.*=10")).configure_optimizers()["optimizer"]
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.5, 0.05, 0.05, 5.0, 5.0])
+    assert all(optimizer.param_groups[place]["params"] for place in (0, 2, 3, 4))
+
+
+@pytest.mark.flag("penalty")
+def test_penalty_charges_or_shrinks():
+    (plain, charged), weights = (trained(penalty) for penalty in ((), ("heads.*=l2:0.5",))), []
+    assert charged - plain == pytest.approx(0.5 * float(recognizer().head.kernel.detach().square().sum()), rel=1e-3)
+    for penalty in ((), ("heads.*=l1:0.4:prox",)):
+        model = recognizer(penalty=penalty, lr=0.1, weight_decay=0.0)
+        optimizer = model.configure_optimizers()["optimizer"]
+        model.optimizer_step(0, 0, optimizer, lambda model=model: model.training_step(fixed_batch(), 0).backward())
+        weights.append(model.head.kernel.detach())
+    torch.testing.assert_close(weights[1], torch.nn.functional.softshrink(weights[0], 0.1 * 0.4))
+
+
+def trained(penalty):
+    model = recognizer(penalty=penalty)
+    model.configure_optimizers()
+    return float(model.training_step(fixed_batch(), 0))
+
+
 @pytest.mark.flag("momentum", "weight_decay", "optimizer")
 def test_optimizer_options_reach_the_optimizer():
     sgd = recognizer(optimizer="sgd", momentum=0.6, weight_decay=0.03).configure_optimizers()["optimizer"]
