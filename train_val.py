@@ -73,6 +73,7 @@ class Recognizer(TrainingModule):
         if c.check_mode:
             enter_check_mode(self)
         optim.freeze(self, sharded_head.check_frozen(c, num_classes))
+        self.loaded: tuple[str, ...] = ()  # parts that a new run has from a file
         self.initial_heads: dict[str, dict[str, Tensor]] = {}  # what heads that are built later begin with
         self.to(memory_format=torch.channels_last)
 

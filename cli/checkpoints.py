@@ -21,6 +21,7 @@ from engine.callbacks import BEST, LAST, PREVIOUS
 from models import Alignment, loading
 from models.loading import DamagedCheckpointError
 from options.names import DIVISIONS
+from tasks.recognition.head_start import STATISTICS
 from train_val import MAIN_DATASET, Recognizer
 
 __all__ = [
@@ -46,7 +47,7 @@ PARTS = {
     "matcher": r"matcher\.(?!class_embeddings\.)",
     "occlusion head": r"occlusion_head\.",
     "class maps": r"matcher\.class_embeddings\.",
-    "head's statistics": r"heads\.0\.(?!kernel)",
+    STATISTICS: r"heads\.0\.(?!kernel)",
     "class weights": r"heads\.0\.kernel",
 }
 
@@ -266,7 +267,8 @@ def head_name(model: Recognizer) -> str:
 def start_from(model: Recognizer, path: str | Path, color_space: str | None, load: str = "all") -> None:
     """Give a model that is to be trained the backbone of a file, and of a checkpoint of ours all else that fits.
 
-    Class weights fit where the identities have the same names in the same order. The log says what was taken.
+    Class weights fit where the identities have the same names in the same order. The log says what was taken, and so
+    does `loaded` of the model: "backbone" and names of `PARTS`.
 
     Args:
         model: that is to be trained.
@@ -283,6 +285,7 @@ def start_from(model: Recognizer, path: str | Path, color_space: str | None, loa
             f"--load {load}: {path} is no checkpoint of a pretraining, which has a query and a key encoder"
         )
     nets.load_weights(model.model, path, color_space, encoder)
+    model.loaded = ("backbone",)
     if load != "all" or not file.is_own:
         logger.info("%s: took the backbone%s", path, f" of the {encoder} encoder" if file.is_pretrained else "")
         return
@@ -307,4 +310,5 @@ def start_from(model: Recognizer, path: str | Path, color_space: str | None, loa
     late = {key.removeprefix(head): value for key, value in chosen.items() if key.startswith(head) and key not in own}
     if late:
         model.initial_heads[MAIN_DATASET] = late
+    model.loaded = tuple(taken)
     logger.info("%s: took %s%s", path, ", ".join(taken), f"; left {', '.join(left)}" if left else "")

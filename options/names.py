@@ -19,6 +19,8 @@ HEADS = {
     "magface": "heads.magface:MagFace",
     "subcenter_arcface": "heads.subcenter_arcface:SubcenterArcFace",
 }
+CLASS_MEANS = "class_means"
+HEAD_STARTS = ("random", CLASS_MEANS)
 OCCLUSION_HEADS = ("plain", "fine", "pyramid")
 OCCLUSION_LOSSES = {
     "mse": "losses.recognition:occlusion_loss",
