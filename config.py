@@ -26,6 +26,7 @@ from options.names import (
     ARCHS,
     AUTO,
     BACKENDS,
+    CLASS_MEANS,
     COLOR_SPACES,
     EPOCH_UNITS,
     HEADS,
@@ -163,6 +164,11 @@ class Config(
     def _check_start(self) -> None:
         if self.evaluate and not (self.resume_from_checkpoint or self.start_from_model_statedict):
             raise ValueError("--evaluate needs --resume_from_checkpoint or --start_from_model_statedict")
+        if self.head_start == CLASS_MEANS and not (self.resume_from_checkpoint or self.start_from_model_statedict):
+            raise ValueError(
+                f"--head_start {CLASS_MEANS}: the means are those of embeddings by trained weights; give"
+                " --start_from_model_statedict"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from dataclasses import replace
+from itertools import accumulate
 from typing import cast
 
 import numpy as np
@@ -30,6 +31,7 @@ from models import Alignment
 from options.names import DIVISIONS, ONLY_DATASET
 from tasks.image_data import ImageData
 from tasks.recognition.face_set import FaceSet
+from tasks.recognition.head_start import Span
 from tasks.recognition.terms import pairs_cross_ranks
 
 logger = logging.getLogger(__name__)
@@ -112,6 +114,16 @@ class FaceDataModule(ImageData):
     def source(self, number: int) -> FaceDataset:
         """Return the training set with this number."""
         return [*self.sets.values()][number].dataset
+
+    @property
+    def spans(self) -> dict[str, Span]:
+        """Return where in `train_dataset` each set lies."""
+        ends = accumulate(len(each.dataset) for each in self.sets.values())
+        last_labels = accumulate(each.num_classes for each in self.sets.values())
+        return {
+            name: Span(range(end - len(each.dataset), end), range(last - each.num_classes, last))
+            for (name, each), end, last in zip(self.sets.items(), ends, last_labels, strict=True)
+        }
 
     @property
     def cohort(self) -> Cohort | None:

@@ -21,6 +21,7 @@ from engine.callbacks import BEST, LAST, PREVIOUS
 from models import Alignment, loading
 from models.loading import DamagedCheckpointError
 from options.names import DIVISIONS, ONLY_DATASET
+from tasks.recognition.head_start import STATISTICS, part_of_set
 from train_val import Recognizer
 
 __all__ = [
@@ -47,7 +48,7 @@ PARTS = {
     "occlusion head": r"occlusion_head\.",
     "class maps": r"matcher\.class_embeddings\.",
 }
-PARTS_OF_SET = {"head's statistics": r"heads\.{}\.(?!kernel)", "class weights": r"heads\.{}\.kernel"}
+PARTS_OF_SET = {STATISTICS: r"heads\.{}\.(?!kernel)", "class weights": r"heads\.{}\.kernel"}
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -271,7 +272,8 @@ def head_name(model: Recognizer) -> str:
 def start_from(model: Recognizer, path: str | Path, color_space: str | None, load: str = "all") -> None:
     """Give a model that is to be trained the backbone of a file, and of a checkpoint of ours all else that fits.
 
-    Class weights fit where the identities have the same names in the same order. The log says what was taken.
+    Class weights fit where the identities have the same names in the same order. The log says what was taken, and so
+    does `loaded` of the model: "backbone" and names of `PARTS`.
 
     Args:
         model: that is to be trained.
@@ -288,6 +290,7 @@ def start_from(model: Recognizer, path: str | Path, color_space: str | None, loa
             f"--load {load}: {path} is no checkpoint of a pretraining, which has a query and a key encoder"
         )
     nets.load_weights(model.model, path, color_space, encoder)
+    model.loaded = ("backbone",)
     if load != "all" or not file.is_own:
         logger.info("%s: took the backbone%s", path, f" of the {encoder} encoder" if file.is_pretrained else "")
         return
@@ -313,6 +316,7 @@ def start_from(model: Recognizer, path: str | Path, color_space: str | None, loa
         late = {key.removeprefix(head): v for key, v in chosen.items() if key.startswith(head) and key not in own}
         if late:
             model.initial_heads[data_set] = late
+    model.loaded = tuple(taken)
     new = [name for name in model.num_classes if name not in checkpoint["hyper_parameters"]["num_classes"]]
     logger.info(
         "%s: took %s%s%s", path, ", ".join(taken), f"; left {', '.join(left)}" if left else "",
@@ -324,7 +328,5 @@ def _parts(data_sets: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield what a run can start with, the pattern of its keys, and the data set whose identities it may know."""
     yield from ((name, pattern, data_sets[0]) for name, pattern in PARTS.items())
     for data_set in data_sets:
-        of = "" if data_set == ONLY_DATASET else f" of {data_set}"
-        yield from (
-            (name + of, pattern.format(re.escape(data_set)), data_set) for name, pattern in PARTS_OF_SET.items()
-        )
+        for name, pattern in PARTS_OF_SET.items():
+            yield part_of_set(name, data_set), pattern.format(re.escape(data_set)), data_set

@@ -20,7 +20,8 @@ class AdaFace(MarginHead):
     Norms are detached: quality steers the margin and receives no gradient. h = 0 is CosFace with margin m.
 
     State:
-        batch_mean, batch_std: [1] float32, mean and unbiased standard deviation of the norms, starting at 20 and 100.
+        batch_mean, batch_std: [1] float32, mean and unbiased standard deviation of the norms, starting at 20 and 100,
+        or, for a net that was trained before, at those of its own norms (`start_from`).
         In training mode they move towards those of the batch at rate t_alpha before they are used; the batch is the
         global one when a process group is initialized, so ranks agree. In eval mode, or with a global batch of one,
         they stay (the authors' code moves them in eval too, and returns NaN for one).
@@ -30,6 +31,7 @@ class AdaFace(MarginHead):
 
     options = ("m", "h", "s", "t_alpha")
     can_split = True
+    reads_norms = True
     eps = 1e-3
     batch_mean: Tensor
     batch_std: Tensor
@@ -58,6 +60,22 @@ class AdaFace(MarginHead):
         z = (self.h * (norms.clamp(*NORM_RANGE) - self.batch_mean) / (self.batch_std + self.eps)).clamp(-1, 1)
         m = self.effective_margin()
         return self.add_angle(cosine, -m * z) - (m + m * z)
+
+    @torch.no_grad()
+    def start_from(self, norms: Tensor) -> str:
+        """Take mean and unbiased standard deviation of the norms [N, 1], clamped as in training.
+
+        From 20 and 100 it takes hundreds of steps at t_alpha = 0.01 to arrive at a net whose norms are 2, and so long
+        z is the same negative number for all images: the margin follows no quality.
+
+        Raises:
+            ValueError: as `Head.start_from` says.
+        """
+        super().start_from(norms)
+        std, mean = torch.std_mean(norms.double().clamp(*NORM_RANGE))
+        self.batch_mean.fill_(mean)
+        self.batch_std.fill_(std)
+        return f"AdaFace's statistics start at mean {mean:.4g}, standard deviation {std:.4g}"
 
     @torch.no_grad()
     def follow(self, norms: Tensor) -> None:

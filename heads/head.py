@@ -54,10 +54,12 @@ class Head(nn.Module, ABC):
 
     Attributes:
         margin_scale: factor in [0, 1] on the margin, for ramping it up in early training.
+        reads_norms: whether anything of it depends on the norms.
         set_weight: what its mean loss weighs among those of several data sets.
     """
 
     margin_scale: float
+    reads_norms: bool = False
     set_weight: float = 1.0
 
     @abstractmethod
@@ -77,4 +79,27 @@ class Head(nn.Module, ABC):
         """Return one direction a class, [D, num_classes], not normalized and without gradient, on the head's device.
 
         With a head that is split, all ranks must call it together, and each receives all classes.
+        """
+
+    @abstractmethod
+    def start_from(self, norms: Tensor) -> str:
+        """Take the norms that a loaded net gives for the running statistics to start from, where a head has any.
+
+        Args:
+            norms: [N, 1] floating, L2 lengths before normalizing, N >= 2: of images of the data, the same on all ranks.
+        Returns:
+            A few words on what follows from them for this head; "": nothing.
+        Raises:
+            ValueError: if the shape is another or a norm is not finite.
+        """
+
+    @abstractmethod
+    def start_from_means(self, means: Tensor) -> None:
+        """Let each class's weight begin as the direction of its mean embedding.
+
+        Args:
+            means: [num_classes, embedding_size] floating, of any length; a class whose mean is 0, for there is no image
+                of it, keeps the direction that was drawn.
+        Raises:
+            ValueError: if the shape is another or a number is not finite.
         """

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .margin_head import MarginHead
 
+MANY = 0.5  # share of the norms outside of the bounds from which on it is said
+
 
 class MagFace(MarginHead):
     """True class: s * cos(theta + m(a)), with a the norm clamped to [l_a, u_a]; every other class: s * cos(theta).
@@ -27,6 +29,7 @@ class MagFace(MarginHead):
 
     options = ("m", "s", "lambda_g")
     norm_gradient = True
+    reads_norms = True
     eps = 1e-4
     bounds: ClassVar[tuple[float, float]] = (10.0, 110.0)
     least_share: ClassVar[float] = 0.45 / 0.8
@@ -38,6 +41,25 @@ class MagFace(MarginHead):
         if not lambda_g >= 0:
             raise ValueError(f"MagFace: lambda_g must be at least 0, got {lambda_g}")
         self.lambda_g = lambda_g
+
+    def start_from(self, norms: Tensor) -> str:
+        """Say whether the norms [N, 1] are in the bounds, which stay: they, m and lambda_g belong together.
+
+        Outside of them the margin is the same for all images and the norms get no gradient, so that they do not come
+        back by themselves: the head is ArcFace then. Of what a loaded net gives nothing is scaled to fit.
+
+        Raises:
+            ValueError: as `Head.start_from` says.
+        """
+        super().start_from(norms)
+        least, most = self.bounds
+        outside = ((norms < least) | (norms > most)).double().mean().item()
+        if outside < MANY:
+            return ""
+        return (
+            f"{outside:.0%} of them are outside of MagFace's bounds [{least:g}, {most:g}], where its margin follows no"
+            " norm and trains none; take --head adaface or arcface with this net"
+        )
 
     def add_margin(self, cosine: Tensor, norms: Tensor) -> Tensor:
         """Return cos(theta + m(a))."""

@@ -11,6 +11,21 @@ from torch.nn import functional
 
 from .head import Embedded, Head, HeadLoss
 
+CENTER_SPREAD = 0.1  # between the weights of a class that begin at its mean
+
+
+def unit_means(means: Tensor, shape: tuple[int, int], name: str) -> Tensor:
+    """Return the directions of class means, zero where a mean is zero.
+
+    Raises:
+        ValueError: if the shape is another or a number is not finite.
+    """
+    if means.shape != shape:
+        raise ValueError(f"{name}.start_from_means: means must be {[*shape]}, a class a row, got {[*means.shape]}")
+    if not means.isfinite().all():
+        raise ValueError(f"{name}.start_from_means: means must be finite; see what the loaded net gives")
+    return functional.normalize(means, dim=1)
+
 
 class MarginHead(Head):
     """Scaled cosines between embeddings and class weights, with a margin on each sample's true class.
@@ -89,6 +104,36 @@ class MarginHead(Head):
             return HeadLoss(logits.sum(), logits.new_zeros(()))  # 0, with a gradient of 0
         loss, extra = functional.cross_entropy(logits, labels), self.extra_loss(features.norm)
         return HeadLoss(loss if extra is None else loss + extra, (logits.argmax(1) == labels).float().mean())
+
+    def start_from(self, norms: Tensor) -> str:
+        """Check the norms [N, 1]; there is nothing that starts from them.
+
+        Raises:
+            ValueError: as `Head.start_from` says.
+        """
+        if norms.ndim != 2 or norms.shape[1] != 1 or len(norms) < 2:
+            raise ValueError(f"{type(self).__name__}.start_from: norms must be [N, 1], N >= 2, got {[*norms.shape]}")
+        if not norms.isfinite().all():
+            raise ValueError(f"{type(self).__name__}.start_from: norms must be finite; see what the loaded net gives")
+        return ""
+
+    @torch.no_grad()
+    def start_from_means(self, means: Tensor) -> None:
+        """Let each class's weight begin as its mean embedding; of several weights, near it.
+
+        Centers that are the same would stay so, as they would share every gradient: each keeps a tenth of the direction
+        that was drawn for it.
+
+        Raises:
+            ValueError: as `Head.start_from_means` says.
+        """
+        size, count = self.kernel.shape[0], self.kernel.shape[1] // self.num_centers
+        means = unit_means(means, (count, size), type(self).__name__).to(self.kernel)
+        centers = means.T.repeat_interleave(self.num_centers, dim=1)
+        has_images = centers.any(dim=0)
+        if self.num_centers > 1:
+            centers = functional.normalize(centers + CENTER_SPREAD * functional.normalize(self.kernel, dim=0), dim=0)
+        self.kernel.copy_(torch.where(has_images, centers, self.kernel))
 
     def class_weights(self) -> Tensor:
         """Return the kernel, without gradient."""

@@ -15,7 +15,7 @@ from torch.nn import functional
 from ops import gather, gather_with_gradient, own_rank, world_size
 
 from .head import Embedded, Head, HeadLoss
-from .margin_head import MarginHead
+from .margin_head import MarginHead, unit_means
 from .split_softmax import Logits, Targets, split_cross_entropy
 
 _BLOCK_BYTES = 64 * 2**20  # of the classes that travel at a time
@@ -97,6 +97,7 @@ class PartialFC(Head):
         self.weight = nn.Parameter(_initial_weights(self.start, self.stop, margin.kernel.shape[0], seed))
         margin.register_parameter("kernel", None)
         self.margin = margin
+        self.reads_norms = margin.reads_norms
         self.register_load_state_dict_pre_hook(_take_own_classes)
 
     @property
@@ -150,6 +151,21 @@ class PartialFC(Head):
         whole = self.gather_classes(self.weight, everywhere=True)
         assert whole is not None
         return whole.T.to(self.weight.device)
+
+    def start_from(self, norms: Tensor) -> str:
+        """Let the margin take the norms [N, 1], the same on all ranks."""
+        return self.margin.start_from(norms)
+
+    @torch.no_grad()
+    def start_from_means(self, means: Tensor) -> None:
+        """Let the weights of this rank's classes begin as their means, of those of all ranks [num_classes, D].
+
+        Raises:
+            ValueError: as `Head.start_from_means` says.
+        """
+        own = unit_means(means, (self.num_classes, self.weight.shape[1]), type(self).__name__)[self.start : self.stop]
+        own = own.to(self.weight)
+        self.weight.copy_(torch.where(own.any(dim=1, keepdim=True), own, self.weight))
 
     def _participants(self, labels: Tensor, step: int) -> tuple[Tensor, Targets, Tensor]:
         """Return the weights that take part, the true classes among them, and the samples whose own is missing."""

@@ -41,8 +41,8 @@ class FineOcclusionHead(nn.Module):
     """Reads the detail map beside the feature map and averages what it finds on the finer cells.
 
     What hides a face is told by texture and edges, which the last blocks have given up for identity. A 3x3 convolution
-    of each map, the coarse one repeated 2 x 2, batch norm of their sum, ReLU; then a second 3x3 convolution, batch
-    norm, ReLU, 1x1 convolution and sigmoid on the finer cells.
+    of each map, the coarse one repeated to the finer cells, batch norm of their sum, ReLU; then a second 3x3
+    convolution, batch norm, ReLU, 1x1 convolution and sigmoid on the finer cells.
 
     Args:
         in_channels: channels of the backbone's raw feature map.
@@ -71,11 +71,11 @@ class FineOcclusionHead(nn.Module):
 
         Args:
             feature_map: [B, in_channels, h, w], raw.
-            detail: [B, detail_channels, 2 h, 2 w].
+            detail: [B, detail_channels, H, W], of twice the sides or one more.
         """
-        coarse = functional.interpolate(self.coarse(feature_map), scale_factor=2.0, mode="nearest")
+        coarse = functional.interpolate(self.coarse(feature_map), size=detail.shape[-2:], mode="nearest")
         logits: Tensor = self.layers(coarse + self.fine(detail))
-        return functional.avg_pool2d(at_least_float32(logits).sigmoid(), 2)
+        return pooled(at_least_float32(logits).sigmoid(), feature_map)
 
 
 class PyramidOcclusionHead(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from .backbone import Backbone
+from .edgeface import EdgeFace
 from .ir_tiny import ir_tiny
 from .iresnet import iresnet
 from .mobilefacenet import MobileFaceNet
@@ -21,6 +22,11 @@ MODELS: dict[str, Callable[[int], Backbone]] = {
     "ir_se_101": partial(iresnet, depths=(3, 13, 30, 3), squeeze_excite=True),
     "ir_tiny": ir_tiny,
     "mobilefacenet": MobileFaceNet,
+    "edgeface_xxs": partial(EdgeFace, size="xx_small"),
+    "edgeface_xs": partial(EdgeFace, size="x_small"),
+    "edgeface_xs_gamma_06": partial(EdgeFace, size="x_small", rank_ratio=0.6),
+    "edgeface_s_gamma_05": partial(EdgeFace, size="small", rank_ratio=0.5),
+    "edgeface_base": partial(EdgeFace, size="base"),
 }
 
 

@@ -10,6 +10,7 @@ from options.names import (
     ARCHS,
     COLOR_SPACES,
     COUNT,
+    HEAD_STARTS,
     HEADS,
     NOT_NEGATIVE,
     OCCLUSION_HEADS,
@@ -49,6 +50,10 @@ class ModelOptions(BackboneOptions):
     t_alpha: float = flag(
         0.01, "adaface, curricularface: rate at which running statistics follow the batch", within=SHARE
     )
+    head_start: str = flag(
+        "random", "class weights of a new run; class_means: each the mean of its images' embeddings by the weights that"
+        " --start_from_model_statedict loads", choices=HEAD_STARTS,
+    )  # fmt: skip
     occlusion_head: str = flag(
         "plain", "reads the last feature map; fine: an earlier one of twice its sides too; pyramid: the pixels, with"
         " layers of its own, and decides on cells of 4 x 4 of them",

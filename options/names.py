@@ -7,6 +7,7 @@ from typing import Any
 
 ARCHS = (
     "ir_tiny", "ir_18", "ir_34", "ir_50", "ir_101", "ir_se_18", "ir_se_34", "ir_se_50", "ir_se_101", "mobilefacenet",
+    "edgeface_xxs", "edgeface_xs", "edgeface_xs_gamma_06", "edgeface_s_gamma_05", "edgeface_base",
 )  # fmt: skip
 # One line registers a margin head, a pairwise loss or a source of training images: what the flag calls it, and where
 # it is.
@@ -18,6 +19,8 @@ HEADS = {
     "magface": "heads.magface:MagFace",
     "subcenter_arcface": "heads.subcenter_arcface:SubcenterArcFace",
 }
+CLASS_MEANS = "class_means"
+HEAD_STARTS = ("random", CLASS_MEANS)
 OCCLUSION_HEADS = ("plain", "fine", "pyramid")
 OCCLUSION_LOSSES = {
     "mse": "losses.recognition:occlusion_loss",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,10 +12,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datasets import Image, LabeledFaces, SampleKey, TrainingView, collate
+from datasets import Image, LabeledFaces, Sample, SampleKey, TrainingView, collate
 from datasets.progress import tracked
 from engine.signals import start_worker
-from nets import Backbone
+from nets import Backbone, Features
 from ops import is_distributed
 from transforms import View, to_tensor
 
@@ -32,18 +32,45 @@ def embed_images(
 ) -> Tensor:
     """Return the embeddings of some images on every rank, [N, D] of unit length, on the module's device.
 
+    See `visit_images`. The number of ranks changes no bit.
+
+    Args:
+        dtype: of the result.
+    """
+    embeddings = torch.zeros(len(keys), backbone.embedding_size, device=module.device, dtype=dtype)
+
+    def keep(start: int, batch: Sample[Tensor, Tensor], features: Features) -> None:
+        embeddings[start : start + len(features.embedding)] = features.embedding.to(dtype)
+
+    visit_images(trainer, module, backbone, keys, keep, batch_size=batch_size, num_workers=num_workers)
+    return sum_over_ranks(embeddings)
+
+
+def visit_images(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    backbone: Backbone,
+    keys: Sequence[SampleKey],
+    keep: Callable[[int, Sample[Tensor, Tensor], Features], None],
+    *,
+    batch_size: int = 256,
+    num_workers: int = 0,
+) -> None:
+    """Show some images to a backbone, dealt to the ranks.
+
     Images go through the backbone as they are, without augmentation, in eval mode under the run's autocast; one that
     cannot be read is replaced as `TrainingView` does. No mode, running statistic or generator changes, but that every
-    rank takes the running statistics of rank 0, as DDP does before a forward pass. The number of ranks changes no bit.
+    rank takes the running statistics of rank 0, as DDP does before a forward pass.
 
     Args:
         trainer: of the run; its data module has `train_dataset`.
         module: that is trained.
         backbone: a part of it.
         keys: of the images, the same on every rank.
+        keep: called with the place among the keys of a batch's first image, the batch, and what the backbone says of
+            it. Batches of other ranks are theirs.
         batch_size: images a forward pass.
         num_workers: processes that read them.
-        dtype: of the result.
     """
     if is_distributed():
         for buffer in backbone.buffers():
@@ -61,15 +88,12 @@ def embed_images(
         worker_init_fn=start_worker,
         generator=torch.Generator(),
     )
-    embeddings = torch.zeros(len(keys), backbone.embedding_size, device=module.device, dtype=dtype)
     # The bar of the epoch is on the same terminal: this one leaves no line behind.
     shown = tracked(own, "embedding", hidden=trainer.global_rank > 0, transient=True)
     with _evaluating(backbone), trainer.precision_plugin.forward_context(), torch.inference_mode():
         for number, batch in zip(shown, loader, strict=True):
             images = to_tensor(batch.image.to(module.device)).to(module.dtype)
-            start = number * batch_size
-            embeddings[start : start + len(images)] = backbone(images).embedding.to(dtype)
-    return sum_over_ranks(embeddings)
+            keep(number * batch_size, batch, backbone(images))
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from datasets.faces.image_header import Size, image_size
 from datasets.faces.images import UnreadableImageError, fit_image, read_image
 from datasets.faces.paths import PathTable, open_regular
 from datasets.paired.folders import HR, match_partners, partner_of
-from datasets.sample import FaceDataset, Image, Sample
+from datasets.sample import Image, LabeledFaces, Sample
 from datasets.subset import Subset
 from transforms import IMAGE_SIZE
 from transforms.degradation import resized
@@ -119,7 +119,7 @@ class PairedFaces:
             )
 
 
-def pair_source(dataset: FaceDataset, index: int) -> tuple[PairedFaces, int] | None:
+def pair_source(dataset: LabeledFaces, index: int) -> tuple[PairedFaces, int] | None:
     """Return where the pair of a position of a data set, or of a subset of one, is read; None: there are no pairs."""
     while isinstance(dataset, Subset):
         index = int(dataset.indices[index])

@@ -9,7 +9,9 @@ from pytorch_lightning.callbacks import Callback
 from config import Config
 from engine.callbacks import UnreadableList
 from engine.files import WriteFailures
+from options.names import CLASS_MEANS
 from system.cores import usable_workers
+from tasks.recognition.head_start import HeadStart
 from tasks.recognition.neighbours import NeighbourTable
 from tasks.recognition.sample_sheet import SampleSheet
 from tasks.recognition.score_histograms import ScoreHistograms
@@ -23,11 +25,12 @@ def build_callbacks(config: Config, folder: Path | None, failures: WriteFailures
         folder: the run folder on rank 0, None elsewhere.
         failures: what is told of files that cannot be written.
     """
-    callbacks: list[Callback] = []
+    workers = usable_workers(config.num_workers)
+    callbacks: list[Callback] = [HeadStart(config.head_start == CLASS_MEANS, config.seed, workers)]
     if config.sampler == "graph":
         # Random weights know no neighbours: their first epoch has random identities.
         first_epoch = 0 if config.start_from_model_statedict else 1
-        callbacks.append(NeighbourTable(first_epoch, num_workers=usable_workers(config.num_workers)))
+        callbacks.append(NeighbourTable(first_epoch, num_workers=workers))
     if not config.fast_dev_run:
         callbacks += [
             SampleSheet(folder, failures),

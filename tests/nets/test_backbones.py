@@ -9,8 +9,8 @@ from torch import nn
 import nets
 from nets.backbone import split_norm
 
-# The deep variants repeat ir_18's modules; these four have all the code there is.
-SMALL = ["ir_18", "ir_se_18", "ir_tiny", "mobilefacenet"]
+# The deep variants repeat ir_18's modules; these have all the code there is.
+SMALL = ["ir_18", "ir_se_18", "ir_tiny", "mobilefacenet", "edgeface_xs_gamma_06"]
 
 
 def images(count: int, seed: int = 0) -> torch.Tensor:
@@ -38,12 +38,14 @@ def test_the_detail_map_is_the_last_of_twice_the_sides(arch: str) -> None:
     with torch.device("meta"):
         model = nets.build_model(arch, embedding_size=96).eval()
         sizes = []
-        for block in model.body:
+        for block in model.parts()[1]:
             block.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.shape))
         _, detail = model(torch.empty(2, 3, 112, 112), detailed=True)
     _, height, width = model.map_shape
-    assert detail.shape == (2, model.detail_channels, 2 * height, 2 * width) == sizes[model.detail_blocks - 1]
-    assert sizes[model.detail_blocks][-2:] == (height, width)
+    assert detail.shape == sizes[model.detail_blocks - 1] and detail.shape[:2] == (2, model.detail_channels)
+    assert (detail.shape[2] // 2, detail.shape[3] // 2) == (height, width)
+    # EdgeFace has a layer norm of its own before the convolution that strides.
+    assert sizes[model.detail_blocks + arch.startswith("edgeface")][-2:] == (height, width)
 
 
 @pytest.mark.parametrize("arch", SMALL)
@@ -81,11 +83,11 @@ def test_features_are_of_one_kind_in_training_and_evaluation(
     model.zero_grad()
 
 
-@pytest.mark.parametrize("arch", ["ir_18", "mobilefacenet"])
+@pytest.mark.parametrize("arch", ["ir_18", "mobilefacenet", "edgeface_xs_gamma_06"])
 def test_feature_map_is_the_raw_output_of_the_last_body_block(models: dict[str, nn.Module], arch: str) -> None:
     model = models[arch].eval()
     seen: list[torch.Tensor] = []
-    handle = model.body[-1].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    handle = model.parts()[1][-1].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     with torch.no_grad():
         features = model(images(1))
     handle.remove()
@@ -118,7 +120,17 @@ def test_bf16_autocast_keeps_norm_and_embedding_in_float32(models: dict[str, nn.
     model.zero_grad()
 
 
-@pytest.mark.parametrize("arch", ["ir_se_18", "ir_tiny", "mobilefacenet"])
+@pytest.mark.parametrize("arch", list(nets.MODELS))
+def test_every_architecture_names_its_first_convolution_and_its_last_matrix(arch: str) -> None:
+    with torch.device("meta"):
+        model, wider = nets.build_model(arch, 96), nets.build_model(arch, 97)
+    matrices = {name: tensor.shape for name, tensor in model.named_parameters() if tensor.ndim > 1}
+    assert model.first_convolution == next(iter(matrices))
+    grown = [name for name, shape in matrices.items() if wider.get_parameter(name).shape != shape]
+    assert model.last_linear == grown[-1] and matrices[model.last_linear][0] == 96
+
+
+@pytest.mark.parametrize("arch", ["ir_se_18", "ir_tiny", "mobilefacenet", "edgeface_xs_gamma_06"])
 def test_exports_with_a_dynamic_batch(models: dict[str, nn.Module], arch: str) -> None:
     model = models[arch].eval()
     batch = torch.export.Dim("batch")
