@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, overload
 
 import torch
@@ -13,7 +13,7 @@ from ops import at_least_float32
 from .recomputation import run_recomputed
 
 INPUT_SIZE = 112
-MAP_SIZE = 7  # the strides of every backbone take 112 to 7
+MAP_SIZE = 7  # to which the strides of IResNets and MobileFaceNet take 112
 # Below this length an output has no direction to speak of; float32 squares of smaller values underflow.
 MIN_NORM = 1e-12
 
@@ -50,14 +50,16 @@ def split_norm(outputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Backbone(nn.Module):
-    """A network of three parts: input_layer, body, output_layer. A subclass builds them.
+    """A network of three parts: input_layer, body, output_layer. A subclass builds them, or says what its `parts` are.
 
     Attributes:
         input_size: side of the images.
         embedding_size: length D of the embedding.
         map_shape: (channels, height, width) of the feature map.
-        detail_channels: of the detail map, an earlier one with twice the feature map's height and width.
+        detail_channels: of the detail map, an earlier one with twice the feature map's height and width, or one more.
         detail_blocks: how many blocks of the body make it.
+        first_convolution: name of the weight that sees the images, [C, 3, k, k].
+        last_linear: name of the matrix that gives the embedding, [embedding_size, C].
         activation_checkpointing: whether the blocks of the body compute their activations again in the backward pass
             of training instead of keeping them.
     """
@@ -67,6 +69,8 @@ class Backbone(nn.Module):
     map_shape: tuple[int, int, int]
     detail_channels: int
     detail_blocks: int
+    first_convolution: str = "input_layer.0.weight"
+    last_linear: str = "output_layer.3.weight"
     input_layer: nn.Sequential
     output_layer: nn.Sequential
     body: nn.Sequential
@@ -82,7 +86,7 @@ class Backbone(nn.Module):
         """Return embedding [B, D], norm [B, 1] and feature map [B, *map_shape] of images [B, 3, 112, 112].
 
         The feature map is the raw output of the last body block. With `detailed` the second of two results is the
-        detail map [B, detail_channels, 2 h, 2 w].
+        detail map [B, detail_channels, H, W], of twice the sides or one more: h = H // 2, w = W // 2.
 
         Raises:
             ValueError: if the images have another shape.
@@ -93,11 +97,16 @@ class Backbone(nn.Module):
                 f"model(images): expected images [B, 3, {size}, {size}] in [-1, 1], RGB, got {list(images.shape)}; "
                 f"use transforms.to_tensor on crops of {size} x {size}"
             )
-        blocks, before = list(self.body), self.detail_blocks if detailed else 0
-        detail = self._run(blocks[:before], self.input_layer(images))
+        input_layer, blocks, output_layer = self.parts()
+        before = self.detail_blocks if detailed else 0
+        detail = self._run(blocks[:before], input_layer(images))
         feature_map = self._run(blocks[before:], detail)
-        features = Features(*split_norm(self.output_layer(feature_map)), feature_map)
+        features = Features(*split_norm(output_layer(feature_map)), feature_map)
         return (features, detail) if detailed else features
+
+    def parts(self) -> tuple[Callable[[Tensor], Tensor], list[nn.Module], Callable[[Tensor], Tensor]]:
+        """Return what makes the first map, the blocks that make the feature map of it, and what makes the output."""
+        return self.input_layer, list(self.body), self.output_layer
 
     def _run(self, blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
         if self.activation_checkpointing and self.training and torch.is_grad_enabled():
@@ -114,6 +123,8 @@ def initialize(model: nn.Module) -> None:
 
     Reference: He et al., "Delving Deep into Rectifiers", ICCV 2015, arXiv:1502.01852.
     """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return  # no numbers to draw, and torch would take a second to load how normal ones are drawn there
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

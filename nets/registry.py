@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from .backbone import Backbone
+from .insightface import DEPTHS, InsightFaceIResNet
 from .ir_tiny import ir_tiny
 from .iresnet import iresnet
 from .mobilefacenet import MobileFaceNet
@@ -21,6 +22,7 @@ MODELS: dict[str, Callable[[int], Backbone]] = {
     "ir_se_101": partial(iresnet, depths=(3, 13, 30, 3), squeeze_excite=True),
     "ir_tiny": ir_tiny,
     "mobilefacenet": MobileFaceNet,
+    **{f"insightface_r{depth}": partial(InsightFaceIResNet, depth=depth) for depth in DEPTHS},
 }
 
 

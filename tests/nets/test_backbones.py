@@ -38,7 +38,7 @@ def test_the_detail_map_is_the_last_of_twice_the_sides(arch: str) -> None:
     with torch.device("meta"):
         model = nets.build_model(arch, embedding_size=96).eval()
         sizes = []
-        for block in model.body:
+        for block in model.parts()[1]:
             block.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.shape))
         _, detail = model(torch.empty(2, 3, 112, 112), detailed=True)
     _, height, width = model.map_shape
