@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
-import torch
 from torch import Tensor
 
 _PACKED = "_packed_params._packed_params"  # a quantized linear layer's weight and bias, in its state dict
@@ -13,7 +12,7 @@ _PACKED_DTYPE = "_packed_params.dtype"
 
 
 def dequantized(integers: Tensor, quantizer: object) -> Tensor:
-    """Return (integers - zero point) * scale, float32.
+    """Return (integers - zero point) * scale, float32, rounded as torch does: the scale of a whole tensor first.
 
     Args:
         integers: any shape, int8, uint8 or int32.
@@ -22,17 +21,15 @@ def dequantized(integers: Tensor, quantizer: object) -> Tensor:
     Raises:
         pickle.UnpicklingError: if it is quantized in another way, or scales and zero points do not fit.
     """
-    # Differences of bytes are exact in float32, those of int32 are not.
-    numbers = integers.to(torch.float64 if integers.dtype == torch.int32 else torch.float32)
     match quantizer:
         case ("per_tensor_affine", float(scale), int(zero_point)):
-            return (numbers - zero_point).float() * scale
+            return (integers.double() - zero_point).float() * scale
         case ("per_channel_affine", Tensor() as scales, Tensor() as zero_points, int(axis)):
-            channels = numbers.shape[axis : axis + 1] if axis >= 0 else None
-            if not (scales.shape == zero_points.shape == channels) or scales.numel() > max(numbers.numel(), 1):
+            channels = integers.shape[axis : axis + 1] if axis >= 0 else None
+            if not (scales.shape == zero_points.shape == channels) or not integers.numel():
                 raise pickle.UnpicklingError("quantized with scales that do not fit")
-            shape = [-1 if i == axis else 1 for i in range(numbers.ndim)]
-            return (numbers - zero_points.to(numbers.dtype).view(shape)).float() * scales.float().view(shape)
+            shape = [-1 if i == axis else 1 for i in range(integers.ndim)]
+            return ((integers.double() - zero_points.view(shape)) * scales.view(shape)).float()
     raise pickle.UnpicklingError("quantized in a way that is not read")
 
 
@@ -48,8 +45,8 @@ def unpacked(state: dict[Any, object]) -> dict[Any, object]:
     for key, value in dict.items(state):
         if not isinstance(key, str):
             continue
-        if key.removesuffix(_PACKED)[-1:] in ("", ".") and key.endswith(_PACKED):
-            layer = key.removesuffix(_PACKED)
+        layer = key.removesuffix(_PACKED)
+        if layer != key and layer[-1:] in ("", ".") and isinstance(value, tuple):
             match value:
                 case (Tensor() as weight, (Tensor() | None) as bias) if f"{layer}weight" not in state:
                     del entries[key]
