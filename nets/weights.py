@@ -42,7 +42,9 @@ def backbone_state(state_dict: Mapping[str, Tensor], encoder: str = ENCODERS[0])
         names = ", ".join(f"{prefix}*" for prefix in sorted(found))
         raise ValueError(f"holds {len(found)} backbones: {names}; save the one that is meant by itself")
     prefix = found[0] if found else ""
-    return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    computed = frozenset[str]().union(*(_layout(arch).computed for arch in MODELS))
+    names = {key: key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
+    return {name: state_dict[key] for key, name in names.items() if name not in computed}
 
 
 def _backbone_prefixes(keys: Iterable[str]) -> list[str]:
@@ -68,6 +70,7 @@ class _Layout(NamedTuple):
     """What an architecture calls its tensors; the counters, which may be missing, left out."""
 
     keys: frozenset[str]
+    computed: frozenset[str]  # buffers that no state dict has, but a TorchScript
     first_convolution: str
     last_linear: str
 
@@ -76,8 +79,10 @@ class _Layout(NamedTuple):
 def _layout(arch: str) -> _Layout:
     with torch.device("meta"):
         model = build_model(arch, 1)
-    keys = frozenset(key for key in model.state_dict() if not key.endswith(COUNTER))
-    return _Layout(keys, model.first_convolution, model.last_linear)
+    state = model.state_dict()
+    keys = frozenset(key for key in state if not key.endswith(COUNTER))
+    computed = frozenset(name for name, _ in model.named_buffers() if name not in state)
+    return _Layout(keys, computed, model.first_convolution, model.last_linear)
 
 
 @cache

@@ -132,7 +132,7 @@ def test_the_published_quantized_edgeface_loads_without_being_named(arch):
     if not path.exists():
         pytest.skip(f"{path.name} is not on this machine")
     model = models.load(path, color_space="rgb")
-    assert model.options.arch == arch
+    assert model.arch == arch
     faces = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         assert 0.1 < model.model(faces).norm.min() < 10
