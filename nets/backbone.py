@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, overload
 
 import torch
@@ -104,7 +104,7 @@ class Backbone(nn.Module):
         features = Features(*split_norm(output_layer(feature_map)), feature_map)
         return (features, detail) if detailed else features
 
-    def parts(self) -> tuple[nn.Module, list[nn.Module], nn.Module]:
+    def parts(self) -> tuple[Callable[[Tensor], Tensor], list[nn.Module], Callable[[Tensor], Tensor]]:
         """Return what makes the first map, the blocks that make the feature map of it, and what makes the output."""
         return self.input_layer, list(self.body), self.output_layer
 
@@ -123,6 +123,8 @@ def initialize(model: nn.Module) -> None:
 
     Reference: He et al., "Delving Deep into Rectifiers", ICCV 2015, arXiv:1502.01852.
     """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return  # no numbers to draw, and torch would take a second to load how normal ones are drawn there
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -23,6 +23,8 @@ from typing import Any, BinaryIO, ClassVar, Self
 import torch
 from torch import Tensor
 
+from .quantized import dequantized
+
 _PICKLES_BEFORE_1_6 = 5  # a magic number, a version, the machine, the content, the names of the storages
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -35,7 +37,13 @@ _DTYPES = {
     "CharStorage": torch.int8,
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
+    # Integers; what they stand for is said where a tensor is built of them.
+    "QInt8Storage": torch.int8,
+    "QUInt8Storage": torch.uint8,
+    "QInt32Storage": torch.int32,
 }
+_QUANTIZERS = ("per_tensor_affine", "per_channel_affine")
+_REBUILD_QUANTIZED = "_rebuild_qtensor"
 
 
 class Inert:
@@ -63,8 +71,8 @@ class Inert:
         """Drop an item of a pickled set subclass."""
 
 
-def _allowed() -> dict[tuple[str, str], object]:
-    """Return the globals that build tensors and containers.
+def _allowed(most: int) -> dict[tuple[str, str], object]:
+    """Return the globals that build tensors and containers; of integers, `most` become floats.
 
     The functions are made anew for every file: a pickle can set attributes of what it names, and must not reach
     anything that outlives it.
@@ -73,18 +81,31 @@ def _allowed() -> dict[tuple[str, str], object]:
     def tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: object) -> Tensor:
         return storage.as_strided(size, stride, offset)
 
+    def quantized(
+        storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], quantizer: object, *rest: object
+    ) -> Tensor:
+        nonlocal most
+        integers = storage.as_strided(size, stride, offset)
+        most -= integers.numel()
+        if most < 0 or integers.numel() > storage.numel():
+            raise pickle.UnpicklingError("quantized tensors of more numbers than are stored")
+        return dequantized(integers, quantizer)
+
     def parameter(data: Tensor, *rest: object) -> Tensor:
         return data
 
-    class Ordered(OrderedDict[object, object]): ...
+    class Ordered(OrderedDict[object, object]):
+        def __setstate__(self, state: object) -> None: ...  # attributes could stand in the way of its methods
 
     return {
         ("torch._utils", "_rebuild_tensor_v2"): tensor,
+        ("torch._utils", _REBUILD_QUANTIZED): quantized,
         ("torch._utils", "_rebuild_parameter"): parameter,
         ("torch._utils", "_rebuild_parameter_with_state"): parameter,
         ("collections", "OrderedDict"): Ordered,
         ("torch", "Size"): tuple,
         **{("torch", name): dtype for name, dtype in _DTYPES.items()},
+        **{("torch", name): name for name in _QUANTIZERS},
     }
 
 
@@ -132,13 +153,21 @@ _CarefulUnpickler.dispatch[pickle.BYTEARRAY8[0]] = _refuse_length
 
 
 class InertUnpickler(_CarefulUnpickler):
-    """Unpickler that finds tensors, containers and placeholders, and imports nothing."""
+    """Unpickler that finds tensors, containers and placeholders, and imports nothing.
 
-    def __init__(self, file: BinaryIO, read_storage: Callable[[str], bytes]) -> None:
+    Quantized tensors become float ones, as many as an archive of that size can hold: a storage may be named again.
+
+    Args:
+        file: the pickle.
+        read_storage: gives the bytes of a storage by its key.
+        size: of the whole archive in bytes.
+    """
+
+    def __init__(self, file: BinaryIO, read_storage: Callable[[str], bytes], size: int) -> None:
         super().__init__(file)
         self._read_storage = read_storage
         self._storages: dict[str, Tensor] = {}
-        self._globals = _allowed()
+        self._globals = _allowed(size)
 
     def find_class(self, module: str, name: str) -> object:
         """Return what stands for `module.name`; a placeholder class of its own unless it is on the short list."""
@@ -162,9 +191,11 @@ class _StorageSizes(_CarefulUnpickler):
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
         self.sizes: dict[str, int] = {}
+        self.is_quantized = False
 
     def find_class(self, module: str, name: str) -> object:
         """Return a data type where `torch` names one, a placeholder class for anything else."""
+        self.is_quantized |= name == _REBUILD_QUANTIZED
         if name == "bytearray":
             return _Buffer
         dtype = _DTYPES.get(name) if module == "torch" else None
@@ -186,52 +217,64 @@ def check_pickles(path: Path) -> None:
     """
     with path.open("rb") as stream, suppress(EOFError):
         for _ in range(_PICKLES_BEFORE_1_6):
-            _StorageSizes(stream).load()
+            scan = _StorageSizes(stream)
+            scan.load()
+            if scan.is_quantized:
+                raise pickle.UnpicklingError("quantized, in the format before torch 1.6: save it again")
 
 
-def check_storages(path: Path) -> None:
-    """Refuse a file of `torch.save` whose archive holds more than its own size, or less than its tensors claim.
+def check_storages(path: Path) -> bool:
+    """Refuse an archive of torch that holds more than its own size, or less than its tensors claim.
 
-    torch.save compresses nothing, and a reader that trusts the claims would take what lies behind a storage for it.
+    torch compresses nothing but code, and a reader that trusts the claims would take what lies behind a storage for it.
 
+    Returns:
+        Whether there are quantized tensors.
     Raises:
         pickle.UnpicklingError: and, for a damaged archive or pickle, whatever `zipfile` and `pickle` raise.
     """
     with zipfile.ZipFile(path) as archive:
         members = {member.filename: member for member in archive.infolist()}
-        for name, member in members.items():
-            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-                raise pickle.UnpicklingError(f"{name!r} is compressed")
-        if sum(member.file_size for member in members.values()) > path.stat().st_size:
+        if sum(member.compress_size for member in archive.infolist()) > path.stat().st_size:
             raise pickle.UnpicklingError("its members overlap")
-        root = _root(archive)
+        for name, member in members.items():
+            is_code = name.split("/")[1:2] == ["code"]  # of a TorchScript; nobody reads it
+            if not is_code and (member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size):
+                raise pickle.UnpicklingError(f"{name!r} is compressed")
+        root = archive_root(archive)
         scan = _StorageSizes(io.BytesIO(archive.read(f"{root}data.pkl")))
         scan.load()
         for key, size in scan.sizes.items():
             if size > members[f"{root}data/{key}"].file_size:
                 raise pickle.UnpicklingError(f"storage {key!r} is cut short")
+        return scan.is_quantized
 
 
-def _root(archive: zipfile.ZipFile) -> str:
+def archive_root(archive: zipfile.ZipFile) -> str:
+    """Return the folder of an archive of torch in which everything lies, with its slash.
+
+    Raises:
+        pickle.UnpicklingError: if there is no such folder, or several.
+    """
     pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise pickle.UnpicklingError(f"expected one data.pkl in the archive, found {len(pickles)}")
     return pickles[0].removesuffix("data.pkl")
 
 
-def load_inert(path: Path) -> object:
-    """Return the content of a file written by `torch.save`, placeholders where it holds foreign objects.
+def load_inert(path: Path, unpickler: type[InertUnpickler] = InertUnpickler) -> object:
+    """Return the content of an archive of torch, placeholders where it holds foreign objects.
 
     Args:
         path: file in torch's zip format (torch 1.6 and later).
+        unpickler: what reads its data.pkl.
     Raises:
         pickle.UnpicklingError: if the archive holds no pickle where torch puts it, or was written big-endian. A
             damaged archive or pickle raises whatever `zipfile` and `pickle` raise for it.
     """
     with zipfile.ZipFile(path) as archive:
-        root = _root(archive)
+        root = archive_root(archive)
         if root + "byteorder" in archive.namelist() and archive.read(root + "byteorder") != b"little":
             raise pickle.UnpicklingError("written on a big-endian machine")
-        return InertUnpickler(
-            io.BytesIO(archive.read(root + "data.pkl")), lambda key: archive.read(f"{root}data/{key}")
-        ).load()
+        data = io.BytesIO(archive.read(root + "data.pkl"))
+        return unpickler(data, lambda key: archive.read(f"{root}data/{key}"), path.stat().st_size).load()

@@ -7,6 +7,7 @@ from functools import partial
 
 from .backbone import Backbone
 from .edgeface import EdgeFace
+from .insightface import DEPTHS, InsightFaceIResNet
 from .ir_tiny import ir_tiny
 from .iresnet import iresnet
 from .mobilefacenet import MobileFaceNet
@@ -27,6 +28,7 @@ MODELS: dict[str, Callable[[int], Backbone]] = {
     "edgeface_xs_gamma_06": partial(EdgeFace, size="x_small", rank_ratio=0.6),
     "edgeface_s_gamma_05": partial(EdgeFace, size="small", rank_ratio=0.5),
     "edgeface_base": partial(EdgeFace, size="base"),
+    **{f"insightface_r{depth}": partial(InsightFaceIResNet, depth=depth) for depth in DEPTHS},
 }
 
 

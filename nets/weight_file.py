@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +16,12 @@ from torch import Tensor
 from ops import foreign_tensor, utf8_path
 
 from .inert_pickle import check_pickles, check_storages, load_inert
+from .quantized import unpacked
+from .torchscript import is_torchscript, load_torchscript
 
 _MAX_DEPTH = 4  # of containers in containers
+_CONTAINERS = ("backbone_state_dict", "model_state_dict", "model", "net", "backbone", "ema")  # beside "state_dict"
+_TORCHSCRIPT = "torchscript"
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -69,33 +73,33 @@ def read_content(path: Path, what: str, foreign: bool = False) -> object:
     Args:
         path: the file.
         what: it is expected to be.
-        foreign: put placeholders where an archive names classes that are not torch's own; else it is refused.
+        foreign: put placeholders where an archive names classes that are not torch's own, make quantized tensors floats
+            and read the tensors of a TorchScript; else these are refused.
     Raises:
         ValueError: one line, if it cannot be read, whatever that raises.
     """
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
-        archived = zipfile.is_zipfile(path)
-        (check_storages if archived else check_pickles)(path)
-        return _read_torch(path, archived, foreign)
+        return _read_torch(path, foreign)
     except Exception as error:  # no code of ours runs here: these readers raise anything when fed with foreign bytes
         reason = (str(error).splitlines() or [""])[0][:120]
         raise ValueError(f"{path}: damaged or not a {what} ({type(error).__name__}: {reason})") from error
 
 
 def read_state_dict(path: str | Path) -> WeightFile:
-    """Read a Lightning .ckpt (ours or AdaFace's), a bare .pt state dict or a .safetensors file.
+    """Read a Lightning .ckpt (ours or AdaFace's), a bare .pt state dict, a TorchScript or a .safetensors file.
 
     Dicts within dicts, such as {"model": state dict}, are opened: their names become a prefix of the keys, except
-    "state_dict". A pickle that names foreign classes is read with these classes replaced by placeholders.
+    "state_dict". A pickle that names foreign classes is read with these classes replaced by placeholders. The weights
+    of quantized layers become float32, under the names that a float layer has.
 
     Args:
         path: the file; only the suffix .safetensors matters, every other file is read as torch's.
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: one line, if the file is damaged, holds no tensors, holds anything but whole tensors among the
-            weights (a quantized model's), or states an unknown color order.
+            weights, or states an unknown color order.
     """
     path = Path(path)
     check_is_file(path, "weight file")
@@ -111,7 +115,14 @@ def _read_safetensors(path: Path) -> object:
         return {**(file.metadata() or {}), "state_dict": {key: file.get_tensor(key) for key in file.keys()}}
 
 
-def _read_torch(path: Path, archived: bool, foreign: bool) -> object:
+def _read_torch(path: Path, foreign: bool) -> object:
+    archived = zipfile.is_zipfile(path)
+    if not archived:
+        check_pickles(path)
+    elif check_storages(path) and foreign and not is_torchscript(path):  # quantized
+        return load_inert(path)
+    if archived and foreign and is_torchscript(path):
+        return {"state_dict": load_torchscript(path), "format": _TORCHSCRIPT}
     try:
         # Mapped, a storage that claims more than is there ends with it.
         with utf8_path(path) as name:
@@ -124,19 +135,22 @@ def _read_torch(path: Path, archived: bool, foreign: bool) -> object:
 
 def _weight_file(path: Path, content: object) -> WeightFile:
     """Sort a file's content; a mapping without "state_dict" is itself one, or contains some."""
-    mapping = content if isinstance(content, Mapping) else {}
-    state = mapping.get("state_dict", mapping)
+    mapping = unpacked(content) if isinstance(content, dict) else {}
+    sources: dict[str, object] = {"": mapping}
+    if "state_dict" in mapping:
+        sources = {"": mapping["state_dict"]} | {f"{name}.": mapping[name] for name in _CONTAINERS if name in mapping}
     tensors: dict[str, Tensor] = {}
-    for prefix, found, others in _parts(state, "", _MAX_DEPTH, set()):
-        # Beside the weights a checkpoint may hold anything; among them, whose names have dots, there is nothing else.
-        if others and ("state_dict" in mapping or len(found) > len(others) or any("." in name for name in found)):
-            name, kind = next(iter(others.items()))
-            raise ValueError(
-                f"{path}: {prefix + name!r} is of type {kind}, not a tensor; quantized models are not read"
-            )
-        tensors |= {prefix + name: tensor for name, tensor in found.items()}
+    for container, source in sources.items():
+        is_state = source is mapping.get("state_dict")
+        for prefix, found, others in _parts(source, container, _MAX_DEPTH, set()):
+            # Beside weights a checkpoint may hold anything; among them, whose names have dots, there is nothing else.
+            if others and (is_state or len(found) > len(others) or any("." in name for name in found)):
+                name, kind = next(iter(others.items()))
+                raise ValueError(f"{path}: {prefix + name!r} is of type {kind}, not a tensor")
+            tensors |= {prefix + name: tensor for name, tensor in found.items()}
     if not tensors:
-        raise ValueError(f"{path}: holds no named tensors; expected a state dict or a checkpoint with one")
+        frozen = ": frozen, as torch.jit.freeze leaves a TorchScript" if mapping.get("format") == _TORCHSCRIPT else ""
+        raise ValueError(f"{path}: holds no named tensors{frozen}; expected a state dict or a checkpoint with one")
     if fault := foreign_tensor(tensors):
         raise ValueError(f"{path}: {fault}")
     metadata = {str(k): v for k, v in mapping.items() if k != "state_dict" and not isinstance(v, Tensor)}
@@ -152,13 +166,14 @@ def _parts(
     state: object, prefix: str, depth: int, seen: set[int]
 ) -> Iterator[tuple[str, dict[str, Tensor], dict[str, str]]]:
     """Yield (prefix, the tensors by name, the types of what else is there by name) of each dict that has tensors."""
-    if not isinstance(state, Mapping) or id(state) in seen or not all(isinstance(key, str) for key in state):
+    if not isinstance(state, dict) or id(state) in seen or not all(isinstance(key, str) for key in state):
         return
     seen.add(id(state))
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    entries = unpacked(state)
+    tensors = {key: value for key, value in entries.items() if isinstance(value, Tensor)}
     if tensors:
-        others = {key: value for key, value in state.items() if not isinstance(value, Tensor | Mapping)}
+        others = {key: value for key, value in entries.items() if not isinstance(value, Tensor | dict)}
         yield prefix, tensors, {key: type(value).__name__ for key, value in others.items()}
     if depth:
-        for key, value in state.items():
+        for key, value in entries.items():
             yield from _parts(value, f"{prefix}{key}.", depth - 1, seen)

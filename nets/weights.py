@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,9 +18,6 @@ from .backbone import Backbone
 from .registry import MODELS, build_model
 from .weight_file import WeightFile, read_state_dict
 
-# Every backbone of ours names these two layers so.
-FIRST_CONVOLUTION = "input_layer.0.weight"
-LAST_LINEAR = "output_layer.3.weight"
 COUNTER = "num_batches_tracked"  # of a batch norm; it decides nothing
 
 COLOR_SPACES = ("rgb", "bgr")
@@ -35,30 +33,56 @@ def backbone_state(state_dict: Mapping[str, Tensor], encoder: str = ENCODERS[0])
         state_dict: tensors by name.
         encoder: query or key: which of the two that a pretraining leaves.
     Raises:
-        ValueError: if there are several backbones, such as weights and their moving average, or it is InsightFace's.
+        ValueError: if there are several backbones, such as weights and their moving average.
     """
-    counts = Counter(prefix for key in state_dict for prefix in _prefixes(key))
-    found = [prefix for prefix, count in counts.items() if 2 * count > max(counts.values())]
+    found = _backbone_prefixes(state_dict)
     if len(found) == len(ENCODERS) and len({re.sub(r"\b(query|key)\b", "*", prefix) for prefix in found}) == 1:
         found = [prefix for prefix in found if encoder in prefix.split(".")]
     if len(found) > 1:
         names = ", ".join(f"{prefix}*" for prefix in sorted(found))
         raise ValueError(f"holds {len(found)} backbones: {names}; save the one that is meant by itself")
-    _refuse_insightface(state_dict)
     prefix = found[0] if found else ""
-    return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    computed = frozenset[str]().union(*(_layout(arch).computed for arch in MODELS))
+    names = {key: key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
+    return {name: state_dict[key] for key, name in names.items() if name not in computed}
 
 
-def _prefixes(key: str) -> list[str]:
-    """Return what stands before the name of a backbone's tensor in a key, a list of one or none."""
-    words = key.split(".")
-    starts = (len(".".join(words[:i])) + bool(i) for i in range(len(words)))
-    return [key[:start] for start in starts if key[start:] in _known_keys()]
+def _backbone_prefixes(keys: Iterable[str]) -> list[str]:
+    """Return the prefixes under which an architecture's keys are, or most of them; else that of most known keys."""
+    layouts = [_layout(arch).keys for arch in MODELS]
+    known = frozenset[str]().union(*layouts)
+    under: dict[str, set[str]] = defaultdict(set)
+    for key in keys:
+        words = key.split(".")
+        for start in (len(".".join(words[:i])) + bool(i) for i in range(len(words))):
+            if key[start:] in known:
+                under[key[:start]].add(key[start:])
+    least = min(map(len, layouts))
+    found = [
+        prefix
+        for prefix, names in under.items()
+        if 2 * len(names) > least and any(2 * len(names & layout) > len(layout) for layout in layouts)
+    ]
+    return found or sorted(under, key=lambda prefix: len(under[prefix]))[-1:]
+
+
+class _Layout(NamedTuple):
+    """What an architecture calls its tensors; the counters, which may be missing, left out."""
+
+    keys: frozenset[str]
+    computed: frozenset[str]  # buffers that no state dict has, but a TorchScript
+    first_convolution: str
+    last_linear: str
 
 
 @cache
-def _known_keys() -> frozenset[str]:
-    return frozenset(key for arch in MODELS for key in _expected_shapes(arch, 1))
+def _layout(arch: str) -> _Layout:
+    with torch.device("meta"):
+        model = build_model(arch, 1)
+    state = model.state_dict()
+    keys = frozenset(key for key in state if not key.endswith(COUNTER))
+    computed = frozenset(name for name, _ in model.named_buffers() if name not in state)
+    return _Layout(keys, computed, model.first_convolution, model.last_linear)
 
 
 @cache
@@ -73,17 +97,20 @@ def infer_arch(state_dict: Mapping[str, Tensor]) -> str:
     Args:
         state_dict: a backbone's, or one in which a backbone's keys have a prefix.
     Raises:
-        ValueError: if it is InsightFace's layout, fits no architecture of ours or holds several.
+        ValueError: if it fits no architecture of ours or holds several backbones.
     """
     state = backbone_state(state_dict)
+    keys = {key for key in state if not key.endswith(COUNTER)}
+    sized = {arch: len(state[name]) for arch in MODELS if _is_matrix(state.get(name := _layout(arch).last_linear))}
+    for arch, size in sized.items():
+        if keys == _layout(arch).keys and not any(_differences(_expected_shapes(arch, size), state).values()):
+            return arch
     nearest = ""
-    if LAST_LINEAR in state:
-        size = infer_embedding_size(state)
-        differences = {arch: _differences(_expected_shapes(arch, size), state) for arch in MODELS}
-        fits = next((arch for arch, keys in differences.items() if not any(keys.values())), None)
-        if fits is not None:
-            return fits
-        arch = min(differences, key=lambda arch: sum(map(len, differences[arch].values())))
+    if sized:
+        least = min(len(keys ^ _layout(arch).keys) for arch in sized)
+        close = [arch for arch in sized if len(keys ^ _layout(arch).keys) == least]
+        differences = {arch: _differences(_expected_shapes(arch, sized[arch]), state) for arch in close}
+        arch = min(close, key=lambda arch: sum(map(len, differences[arch].values())))
         nearest = f"; nearest is {arch}: {_listed(differences[arch])}"
     first = ", ".join(key[:80] for key in list(state)[:3])
     raise ValueError(
@@ -98,9 +125,15 @@ def infer_embedding_size(state_dict: Mapping[str, Tensor]) -> int:
         ValueError: if there is no such layer.
     """
     state = backbone_state(state_dict)
-    if LAST_LINEAR not in state or state[LAST_LINEAR].ndim != 2 or not len(state[LAST_LINEAR]):
-        raise ValueError(f"no matrix {LAST_LINEAR} among {len(state)} tensors; not a backbone of ours")
-    return state[LAST_LINEAR].shape[0]
+    names = list(dict.fromkeys(_layout(arch).last_linear for arch in MODELS))
+    found = [name for name in names if _is_matrix(state.get(name))]
+    if not found:
+        raise ValueError(f"no matrix {' or '.join(names)} among {len(state)} tensors; not a backbone of ours")
+    return state[found[0]].shape[0]
+
+
+def _is_matrix(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.ndim == 2 and tensor.numel() > 0
 
 
 def load_weights(model: Backbone, path: str | Path, color_space: str | None = None, encoder: str = ENCODERS[0]) -> None:
@@ -111,14 +144,15 @@ def load_weights(model: Backbone, path: str | Path, color_space: str | None = No
 
     Args:
         model: as `build_model` returns it.
-        path: AdaFace's or our own .ckpt, a bare .pt state dict, one in a dict, or .safetensors.
+        path: AdaFace's or our own .ckpt, a bare .pt state dict, one in a dict, a TorchScript or .safetensors; see
+            `read_state_dict` and docs/weights.md.
         color_space: "rgb" or "bgr", the channel order that the weights expect; required when the file does not state
             it. AdaFace's public weights expect "bgr": the input channels of the first convolution are reversed.
         encoder: query or key: which one of a pretraining's checkpoint.
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: one line that names the file, if it is damaged, its order is unknown or contradicted, it has
-            InsightFace's layout, or it belongs to another architecture.
+        ValueError: one line that names the file, if it is damaged, its order is unknown or contradicted, or it belongs
+            to another architecture.
     """
     file = read_state_dict(path)
     try:
@@ -128,7 +162,7 @@ def load_weights(model: Backbone, path: str | Path, color_space: str | None = No
     order = _color_space(file, color_space)
     _check_fit(model, state, file.path)
     if order == "bgr":
-        state[FIRST_CONVOLUTION] = state[FIRST_CONVOLUTION].flip(1)
+        state[model.first_convolution] = state[model.first_convolution].flip(1)
     counters = {key: value for key, value in model.state_dict().items() if key.endswith(COUNTER)}
     model.load_state_dict(counters | state, strict=True)
 
@@ -185,12 +219,3 @@ def _describe(state: Mapping[str, Tensor]) -> str:
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in state.items()}
-
-
-def _refuse_insightface(state: Mapping[str, Tensor]) -> None:
-    names = ("conv1.weight", "layer1.0.conv1.weight")
-    if any(key.endswith(names[1]) and key.removesuffix(names[1]) + names[0] in state for key in state):
-        raise ValueError(
-            "InsightFace's iresnet layout (conv1, layer1.0.downsample: a projection in stage 1) is not supported; "
-            "convertible weights are those of AdaFace's layout (input_layer, body, output_layer)"
-        )

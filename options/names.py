@@ -8,6 +8,7 @@ from typing import Any
 ARCHS = (
     "ir_tiny", "ir_18", "ir_34", "ir_50", "ir_101", "ir_se_18", "ir_se_34", "ir_se_50", "ir_se_101", "mobilefacenet",
     "edgeface_xxs", "edgeface_xs", "edgeface_xs_gamma_06", "edgeface_s_gamma_05", "edgeface_base",
+    "insightface_r18", "insightface_r34", "insightface_r50", "insightface_r100", "insightface_r200",
 )  # fmt: skip
 # One line registers a margin head, a pairwise loss or a source of training images: what the flag calls it, and where
 # it is.

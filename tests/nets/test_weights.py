@@ -219,7 +219,7 @@ def test_bgr_weights_see_a_red_image_as_the_rgb_network_sees_the_swapped_one(
     assert_same_weights(again, target)
 
 
-@pytest.mark.parametrize("arch", ["ir_18", "mobilefacenet"])
+@pytest.mark.parametrize("arch", ["ir_18", "mobilefacenet", "insightface_r18"])
 def test_the_first_convolution_is_the_one_that_is_reversed(tmp_path: Path, arch: str) -> None:
     model = nets.build_model(arch, SIZE)
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -299,17 +299,6 @@ def test_keys_must_agree(tmp_path: Path, source: nn.Module, target: nn.Module, c
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=rf"w\.pt: looks like no architecture of ours.*: 1 {change} \(body\.0\.res"):
         nets.load_weights(target, tmp_path / "w.pt", "rgb")
-
-
-@pytest.mark.parametrize("prefix", ["", "model."])
-def test_insightface_layout_is_refused_by_name(tmp_path: Path, target: nn.Module, prefix: str) -> None:
-    keys = ["conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer1.0.downsample.0.weight", "fc.weight"]
-    torch.save({prefix + key: torch.zeros(2) for key in keys}, tmp_path / "r50.pth")
-    with pytest.raises(ValueError, match=r"r50\.pth: InsightFace's iresnet layout .* is not supported") as caught:
-        nets.load_weights(target, tmp_path / "r50.pth")
-    assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="InsightFace"):
-        nets.infer_arch(nets.read_state_dict(tmp_path / "r50.pth").state_dict)
 
 
 # ---------------------------------------------------------------- damaged files
