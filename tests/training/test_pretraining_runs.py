@@ -17,6 +17,7 @@ from cli.pretraining.checkpoints import read_to_resume
 from config import PretrainingConfig, get_pretraining_args
 from datasets.clustering import pseudo_pairs
 from engine.guard import KeptBuffers
+from models.portraits import weights_checksum
 from tasks.moco import refresh, watch
 from tasks.moco.contrast import MomentumContrast, Rules
 from tasks.moco.module import Pretrainer
@@ -117,7 +118,8 @@ def test_labeled_sets_are_reported_and_choose_only_when_asked(pretrain, faces):
     assert pretrain("--val_data_path", faces, "--monitor", "lfw") == 2
 
 
-def test_a_recognizer_begins_with_either_encoder_and_an_evaluation_reads_the_query_s(pretrain, faces, capsys):
+@pytest.mark.answer_flag("encoder")
+def test_a_recognizer_begins_with_either_encoder_and_either_embeds(pretrain, faces, capsys):
     assert pretrain("--epochs", 1, "--prefix", "first", "--key_norm", "sync", "--key_momentum", 0.9) == 0
     path = only("first_*") / "last.ckpt"
     state = content(path)["state_dict"]
@@ -142,8 +144,21 @@ def test_a_recognizer_begins_with_either_encoder_and_an_evaluation_reads_the_que
     capsys.readouterr()
     assert main.main([*words, "--load", "key"]) == 0
     assert f"{path}: took the backbone of the key encoder" in capsys.readouterr().err
-    loaded = models.load(path).model.state_dict()
-    torch.testing.assert_close(loaded["output_layer.3.weight"], state["contrast.query.backbone.output_layer.3.weight"])
+    for encoder in (None, *nets.ENCODERS):
+        loaded, chosen = models.load(path, encoder=encoder), encoder or "query"
+        weight = loaded.model.state_dict()["output_layer.3.weight"]
+        assert loaded.encoder == chosen
+        torch.testing.assert_close(weight, state[f"contrast.{chosen}.backbone.output_layer.3.weight"], rtol=0, atol=0)
+    embed = ["embed", str(faces / "train"), "embedded", "--model-path", str(path), "--align", "no", "--gpus", "0"]
+    assert main.main([*embed, "--encoder", "key"]) == 0
+    facts = models.read_embeddings("embedded").facts
+    assert facts["encoder"] == "key"
+    assert facts["weights_sha256"] == weights_checksum(models.load(path, encoder="key"))
+    with pytest.raises(SystemExit):
+        main.main(embed)
+    assert "embedded exists and is of other weights" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="encoder must be one of query, key"):
+        models.load(path, encoder="both")
     # It is no recognizer to go on with, and a recognizer's checkpoint is no pretraining's.
     with pytest.raises(SystemExit) as end:
         main.main([*words[:-2], "--resume_from_checkpoint", str(path)])
