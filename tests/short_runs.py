@@ -21,8 +21,8 @@ from engine.files import WriteFailures
 from engine.trainer import build_trainer
 from system.launch import is_main_process
 from tasks.recognition.callbacks import build_callbacks
-from tasks.recognition.sample_sheet import SampleSheet
-from tasks.recognition.score_histograms import ScoreHistograms
+from tasks.sample_sheet import SampleSheet
+from tasks.score_histograms import ScoreHistograms
 from train_val import MAIN_DATASET, Recognizer
 
 SMALL = {

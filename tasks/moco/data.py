@@ -39,6 +39,7 @@ from engine.signals import start_worker
 from models.detectors import DetectorChoice
 from options.names import SOURCES, TEST_RUN_BATCHES, registered
 from system.cores import at_most_cores
+from tasks.moco.votes import SetVotes
 from transforms.two_views import TwoViews
 
 logger = logging.getLogger(__name__)
@@ -54,16 +55,21 @@ class PretrainingData(TrainingData):
     Attributes:
         partners: epoch -> which image makes the second view of each; None, or a result of None: the image itself.
         benchmarks: labeled sets that a validation reports on, after `setup`.
+        votes: of the nearest images in these sets, likewise.
+        synthetic: whether these sets are embedded synthetic faces: they never are.
         unreadable: why an image could not be read, by its path.
     Raises:
         ValueError, OSError: from `setup`, one line that says what is wrong with which path or flag.
     """
+
+    synthetic = False
 
     def __init__(self, config: PretrainingConfig, world_size: int = 1) -> None:
         super().__init__(config)
         self.world_size = world_size
         self.partners: Partners | None = None
         self.benchmarks: list[Benchmark] = []
+        self.votes = SetVotes(())
         self._num_workers = at_most_cores(config.num_workers)
         self._train: FaceDataset | None = None
 
@@ -121,6 +127,7 @@ class PretrainingData(TrainingData):
                 self.benchmarks = open_sets(Path(config.val_data_path))
             except ValueError as error:
                 raise ValueError(f"--val_data_path: {error}") from error
+            self.votes = SetVotes(self.benchmarks)
 
     def _folder(self) -> Path:
         config = self.config

@@ -11,8 +11,8 @@ from engine.callbacks import UnreadableList
 from engine.files import WriteFailures
 from system.cores import usable_workers
 from tasks.recognition.neighbours import NeighbourTable
-from tasks.recognition.sample_sheet import SampleSheet
-from tasks.recognition.score_histograms import ScoreHistograms
+from tasks.sample_sheet import SampleSheet
+from tasks.score_histograms import ScoreHistograms
 
 
 def build_callbacks(config: Config, folder: Path | None, failures: WriteFailures) -> list[Callback]:

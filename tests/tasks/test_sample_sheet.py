@@ -8,7 +8,7 @@ import torch
 
 from datasets import Sample
 from engine.files import WriteFailures
-from tasks.recognition.sample_sheet import SampleSheet
+from tasks.sample_sheet import SampleSheet
 
 
 def start(folder, class_names, failures=None, images=2):

@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ import models
 import nets
 from cli.pretraining.checkpoints import read_to_resume
 from config import PretrainingConfig, get_pretraining_args
+from datasets import load_benchmark, save_benchmark
 from datasets.clustering import pseudo_pairs
 from engine.guard import KeptBuffers
 from models.portraits import weights_checksum
@@ -107,14 +110,21 @@ def test_every_kind_of_source_is_trained_on(pretrain, faces, kind):
 
 
 def test_labeled_sets_are_reported_and_choose_only_when_asked(pretrain, faces):
-    assert pretrain("--val_data_path", faces, "--epochs", 1, "--prefix", "report", "--accumulate_grad_batches", 2) == 0
+    people = np.array([0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6])  # as write_faces draws them
+    save_benchmark(replace(load_benchmark(faces, "lfw"), identities=people), Path("sets"))
+    assert pretrain("--val_data_path", "sets", "--epochs", 1, "--prefix", "report", "--accumulate_grad_batches", 2) == 0
     folder = only("report_*")
-    assert 0 <= next(row["val_acc"] for row in rows(folder) if "val_acc" in row) <= 1
+    row = next(row for row in rows(folder) if "val_acc" in row)
+    assert 0 <= row["val_acc"] <= 1
+    assert row["val_knn_acc"] == row["lfw_knn_acc"] in (0, 1 / 3, 2 / 3, 1)  # persons 0, 2 and 4 are asked for
     assert not (folder / "best.ckpt").exists()
+    assert [path.name for path in (folder / "histograms").iterdir()] == ["step_2.png"]
+    sheet = cv2.imread(str(folder / "samples.png"))
+    assert sheet.shape[1] > 8 * 2 * 112 > sheet.shape[0]  # both views of 8 images in one row
     state = content(folder / "last.ckpt")["state_dict"]
     assert int(state["contrast.queue.pointer"]) == 32 % 20  # each of the batches of a step is enqueued
     assert pretrain("--val_data_path", faces, "--epochs", 1, "--prefix", "chosen", "--monitor", "val_acc") == 0
-    assert (only("chosen_*") / "best.ckpt").exists()
+    assert (only("chosen_*") / "best.ckpt").exists() and "val_knn_acc" not in rows(only("chosen_*"))[-1]
     assert pretrain("--val_data_path", faces, "--monitor", "lfw") == 2
 
 
