@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,18 +18,19 @@ from datasets.progress import tracked
 from engine.signals import start_worker
 from nets import Backbone
 from ops import is_distributed
+from tasks.kept_rows import KeptRows
 from transforms import View, to_tensor
 
 
 def embed_images(
     trainer: pl.Trainer,
-    module: pl.LightningModule,
     backbone: Backbone,
     keys: Sequence[SampleKey],
     *,
     batch_size: int = 256,
     num_workers: int = 0,
     dtype: torch.dtype = torch.float32,
+    kept: KeptRows | None = None,
 ) -> Tensor:
     """Return the embeddings of some images on every rank, [N, D] of unit length, on the module's device.
 
@@ -38,19 +40,28 @@ def embed_images(
 
     Args:
         trainer: of the run; its data module has `train_dataset`.
-        module: that is trained.
-        backbone: a part of it.
+        backbone: a part of the module that is trained.
         keys: of the images, the same on every rank.
         batch_size: images a forward pass.
         num_workers: processes that read them.
         dtype: of the result.
+        kept: where batches are kept, for the same embedding after an interruption; it gives the same bits.
     """
+    module = trainer.lightning_module
     if is_distributed():
         for buffer in backbone.buffers():
             dist.broadcast(buffer, src=0)
     # Whole batches are dealt to the ranks: their number changes no batch, hence no bit of an embedding.
     batches = [list(keys[start : start + batch_size]) for start in range(0, len(keys), batch_size)]
-    own = range(trainer.global_rank, len(batches), trainer.world_size)
+    own: Sequence[int] = range(trainer.global_rank, len(batches), trainer.world_size)
+    embeddings = torch.zeros(len(keys), backbone.embedding_size, device=module.device, dtype=dtype)
+    if kept is not None:
+        digest = _digest(backbone, keys, (trainer.precision, batch_size, dtype))
+        kept.open(digest, len(keys), backbone.embedding_size, dtype, batch_size)
+        found = {number: rows for number in own if (rows := kept.read(number)) is not None}
+        for number, rows in found.items():
+            embeddings[number * batch_size :][: len(rows)] = rows.to(module.device)
+        own = [number for number in own if number not in found]
     dataset: FaceDataset = trainer.datamodule.train_dataset  # type: ignore[attr-defined]  # Lightning attaches it
     # A generator of its own: the loader would draw from that of training.
     loader = DataLoader(
@@ -61,14 +72,15 @@ def embed_images(
         worker_init_fn=start_worker,
         generator=torch.Generator(),
     )
-    embeddings = torch.zeros(len(keys), backbone.embedding_size, device=module.device, dtype=dtype)
     # The bar of the epoch is on the same terminal: this one leaves no line behind.
     shown = tracked(own, "embedding", hidden=trainer.global_rank > 0, transient=True)
     with _evaluating(backbone), trainer.precision_plugin.forward_context(), torch.inference_mode():
         for number, batch in zip(shown, loader, strict=True):
             images = to_tensor(batch.image.to(module.device)).to(module.dtype)
-            start = number * batch_size
-            embeddings[start : start + len(images)] = backbone(images).embedding.to(dtype)
+            rows = backbone(images).embedding.to(dtype)
+            embeddings[number * batch_size :][: len(rows)] = rows
+            if kept is not None:
+                kept.write(number, rows)
     return sum_over_ranks(embeddings)
 
 
@@ -77,6 +89,16 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if is_distributed():
         dist.all_reduce(values)
     return values
+
+
+def _digest(backbone: Backbone, keys: Sequence[SampleKey], facts: tuple[object, ...]) -> str:
+    """Return the SHA-256 of weights and statistics, of the images and their epoch, and of how they are embedded."""
+    digest = hashlib.sha256(repr(facts).encode())
+    digest.update(np.array([(key.index, key.epoch) for key in keys], "<i8").tobytes())
+    for name, value in backbone.state_dict().items():
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _as_it_is(image: Image, rng: np.random.Generator) -> View:

@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -21,6 +23,8 @@ from datasets import load_benchmark, save_benchmark
 from datasets.clustering import pseudo_pairs
 from engine.guard import KeptBuffers
 from models.portraits import weights_checksum
+from tasks.embedding import embed_images
+from tasks.kept_rows import KeptRows
 from tasks.moco import refresh, watch
 from tasks.moco.contrast import MomentumContrast, Rules
 from tasks.moco.module import Pretrainer
@@ -258,14 +262,14 @@ def test_images_are_clustered_for_the_epochs_whose_pairs_need_it():
 def test_a_run_goes_on_with_the_clusters_of_its_epoch_to_the_same_bits(pretrain, step, monkeypatch):
     drawn, kept = [], Path("experiments/pieces_01-01_0")
     kept.mkdir(parents=True)
-    cluster = refresh.ClusterRefresh.on_train_epoch_end
+    provide = refresh.ClusterRefresh._provide
 
-    def keep_and_cluster(self, trainer, module):
-        if step == trainer.global_step:
-            trainer.save_checkpoint(kept / "last.ckpt")
-        cluster(self, trainer, module)
+    def keep_and_cluster(self, trainer, module, epoch):
+        if trainer.global_step == 4:
+            (kept / "last.ckpt").write_bytes((only("whole_*") / "last.ckpt").read_bytes())
+        provide(self, trainer, module, epoch)
 
-    monkeypatch.setattr(refresh.ClusterRefresh, "on_train_epoch_end", keep_and_cluster)
+    monkeypatch.setattr(refresh.ClusterRefresh, "_provide", keep_and_cluster)
     monkeypatch.setattr(refresh, "pseudo_pairs", lambda *told: drawn.append(pseudo_pairs(*told)) or drawn[-1])
     assert pretrain(*CLUSTERED, "--checkpoint_every_n_steps", 3, "--prefix", "whole") == 0
     whole = only("whole_*")
@@ -286,10 +290,52 @@ def test_a_run_goes_on_with_the_clusters_of_its_epoch_to_the_same_bits(pretrain,
     if step == 6:
         (kept / "last.ckpt").write_bytes((whole / "last.ckpt.previous").read_bytes())
     assert content(kept / "last.ckpt")["global_step"] == step
-    monkeypatch.setattr(refresh.ClusterRefresh, "on_train_epoch_end", cluster)
+    monkeypatch.setattr(refresh.ClusterRefresh, "_provide", provide)
     assert pretrain("--resume_from_checkpoint", kept / "last.ckpt") == 0
     torch.testing.assert_close(content(kept / "last.ckpt")["state_dict"], saved, rtol=0, atol=0)
     assert (kept / "clusters").exists() == (step == 4)  # inside the epoch they are those of the checkpoint
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_run_that_ends_while_images_are_clustered_goes_on_from_the_embeddings_there_are(pretrain, how, monkeypatch):
+    """8 batches of images: 3 are there when the run is killed, and one of these was not whole."""
+    write, written = KeptRows.write, []
+
+    class Killed(BaseException):
+        pass
+
+    def write_or_die(self, batch, rows):
+        write(self, batch, rows)
+        written.append(batch)
+        if batch == 2:
+            monkeypatch.setattr(KeptRows, "write", lambda *told: write(*told) or written.append(told[1]))
+            if how == "killed":
+                raise Killed
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(refresh, "embed_images", partial(embed_images, batch_size=4))
+    assert pretrain(*CLUSTERED, "--prefix", "whole") == 0
+    monkeypatch.setattr(KeptRows, "write", write_or_die)
+    if how == "killed":
+        with pytest.raises(Killed):
+            pretrain(*CLUSTERED, "--prefix", "pieces")
+    else:
+        assert pretrain(*CLUSTERED, "--prefix", "pieces") == 128 + signal.SIGTERM
+    folder = only("pieces_*")
+    assert content(folder / "last.ckpt")["global_step"] == 4
+    (kept,) = (folder / "clusters").glob("unfinished_*")
+    if how == "killed":
+        with (kept / "embeddings.npy").open("r+b") as file:
+            file.seek(-(8 * 4 * 16 * 2 - 3), os.SEEK_END)  # a byte of the first batch
+            file.write(b"\x3f")
+    written.clear()
+    assert pretrain("--resume_from_checkpoint", folder / "last.ckpt") == 0
+    assert written == ([0, 3, 4, 5, 6, 7] if how == "killed" else [])
+    states = [content(only(name) / "last.ckpt")["state_dict"] for name in ("pieces_*", "whole_*")]
+    assert int(states[0]["generation"]) == 1
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    assert (folder / "metrics.csv").read_bytes() == (only("whole_*") / "metrics.csv").read_bytes()
+    assert not [*(folder / "clusters").glob("unfinished_*")]
 
 
 def build(**options):
