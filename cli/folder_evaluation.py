@@ -117,7 +117,7 @@ def load_model(options: EvaluationConfig) -> models.FaceModel:
     """
     if options.map_dir is not None and not Path(options.map_dir).is_dir():
         raise FileNotFoundError(f"--map-dir {options.map_dir}: no such folder")
-    model = models.load(options.model_path, options.arch, options.color_space)
+    model = models.load(options.model_path, options.arch, options.color_space, options.encoder)
     if options.shortlist and model.matcher is None:
         raise ValueError(f"--shortlist is for the local matcher, which {options.model_path} has not; leave it out")
     return model
@@ -228,6 +228,7 @@ def describe_run(
     matched = scored[sources[0].name].matched
     facts = {
         "model": options.model_path,
+        "encoder": model.encoder,
         "head": model.head_name,
         "data": options.data_path,
         "occlude": options.occlude,

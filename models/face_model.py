@@ -93,6 +93,7 @@ class FaceModel(nn.Module):
     Attributes:
         normalization: what scores mean at what can be seen; None in older checkpoints: `fusion_statistics` combines.
         arch: what the backbone is called.
+        encoder: which of the encoders of its file it is: "query" or "key" of a pretraining's, else "backbone".
         head_name: the margin head that the embedding was trained with; "not known" of foreign weights.
         alignment: how the photographs of its training became crops; None where it is not known, as of foreign weights.
     """
@@ -107,6 +108,7 @@ class FaceModel(nn.Module):
         self.fusion_statistics = fusion_statistics
         self.normalization: ScoreNormalization | None = None
         self.arch = options.arch
+        self.encoder = "backbone"
         self.head_name = options.head if with_parts else "not known"
         self.alignment: Alignment | None = None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it

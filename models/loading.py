@@ -28,7 +28,9 @@ class DamagedCheckpointError(ValueError):
     """A checkpoint file is not what was written, or never was one."""
 
 
-def load(path: str | Path, arch: str | None = None, color_space: str | None = None) -> FaceModel:
+def load(
+    path: str | Path, arch: str | None = None, color_space: str | None = None, encoder: str | None = None
+) -> FaceModel:
     """Build a model from a checkpoint of ours or from foreign backbone weights, in eval mode, on the CPU.
 
     A checkpoint of ours brings backbone, matcher, occlusion head and what scores mean; where a run averaged its
@@ -38,13 +40,25 @@ def load(path: str | Path, arch: str | None = None, color_space: str | None = No
         path: checkpoint file, see `nets.read_state_dict`.
         arch: architecture; needed only when the file fits none or several. A wrong one is refused.
         color_space: "rgb" or "bgr", required when the file does not state it. The model expects RGB in any case.
+        encoder: "query" or "key", of a pretraining's checkpoint; None: its query encoder.
     Raises:
         FileNotFoundError, ValueError: one line that names the file and what does not fit.
     """
+    if encoder not in (None, *nets.ENCODERS):
+        raise ValueError(f"load: encoder must be one of {', '.join(nets.ENCODERS)}, got {encoder!r}")
     path = Path(path)
     nets.check_is_file(path, "checkpoint")
     weights = nets.read_state_dict(path)
-    model = _own(path, arch, color_space) if weights.is_own else _foreign(path, weights.state_dict, arch, color_space)
+    if encoder is not None and not weights.is_pretrained:
+        raise ValueError(
+            f"{path}: has one encoder, and --encoder {encoder} chooses of the two in a checkpoint of a pretraining; "
+            "leave it out"
+        )
+    if weights.is_own:
+        return _own(path, arch, color_space).eval()
+    model = _foreign(path, weights.state_dict, arch, color_space, encoder or nets.ENCODERS[0])
+    if weights.is_pretrained:
+        model.encoder = encoder or nets.ENCODERS[0]
     return model.eval()
 
 
@@ -143,11 +157,13 @@ def _is_part(key: object) -> bool:
     return isinstance(key, str) and key.startswith(_PARTS) and not key.startswith(_OF_CLASSES)
 
 
-def _foreign(path: Path, state: Mapping[str, Tensor], arch: str | None, color_space: str | None) -> FaceModel:
+def _foreign(
+    path: Path, state: Mapping[str, Tensor], arch: str | None, color_space: str | None, encoder: str
+) -> FaceModel:
     with errors_name(path):
         options = NetworkOptions(arch=arch or nets.infer_arch(state), embedding_size=nets.infer_embedding_size(state))
         model = FaceModel(options, with_parts=False)
-    nets.load_weights(model.model, path, color_space)
+    nets.load_weights(model.model, path, color_space, encoder)
     return model
 
 

@@ -90,7 +90,7 @@ class Lora(nn.Module):
 
     def folded(self) -> Tensor:
         """Return weight and adapter as one matrix [out, in]."""
-        weight = self.weight.flatten(1)
+        weight: Tensor = self.weight.flatten(1)  # type: ignore[operator]  # of the layer that inherits
         return torch.addmm(weight, self.lora_up, self.lora_down, alpha=self.scale)
 
     def _dropped(self, x: Tensor) -> Tensor:

@@ -43,8 +43,8 @@ def backbone_state(state_dict: Mapping[str, Tensor], encoder: str = ENCODERS[0])
         raise ValueError(f"holds {len(found)} backbones: {names}; save the one that is meant by itself")
     prefix = found[0] if found else ""
     computed = frozenset[str]().union(*(_layout(arch).computed for arch in MODELS))
-    names = {key: key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
-    return {name: state_dict[key] for key, name in names.items() if name not in computed}
+    own = {key: key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
+    return {name: state_dict[key] for key, name in own.items() if name not in computed}
 
 
 def _backbone_prefixes(keys: Iterable[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from options.flags import Options, flag
-from options.names import ALIGNMENTS, ARCHS, COLOR_SPACES, COUNT, DETECTOR_HELP, SEEDS
+from options.names import ALIGNMENTS, ARCHS, COLOR_SPACES, COUNT, DETECTOR_HELP, ENCODER_HELP, ENCODERS, SEEDS
 
 SCORES = ("fused", "adaface", "qaconv")  # as of models.portraits; a test compares them
 _RATE = "[1e-9, 0.5]"  # beyond, no data resolve it, or there is nothing to be sure of
@@ -18,6 +18,7 @@ class ModelOptions(Options):
     model_path: str = flag("", "checkpoint of ours, or weights from elsewhere; needed")
     arch: str | None = flag(None, "backbone, where the file does not tell", choices=ARCHS)
     color_space: str | None = flag(None, "channel order, where the file does not tell", choices=COLOR_SPACES)
+    encoder: str | None = flag(None, ENCODER_HELP, choices=ENCODERS)
     align: str = flag(
         "auto", "whether photographs are aligned; auto: as for the thresholds or the gallery; where there are none yet,"
         " if the faces do not lie as in the template", choices=ALIGNMENTS,

@@ -12,6 +12,8 @@ from options.names import (
     COLOR_SPACES,
     COUNT,
     DETECTOR_HELP,
+    ENCODER_HELP,
+    ENCODERS,
     MAP_DTYPES,
     NOT_NEGATIVE,
     OCCLUDERS,
@@ -66,6 +68,7 @@ class EvaluationOptions(Options):
     map_dir: str | None = flag(None, "folder for files that hold them during the run; else they are in memory")
     arch: str | None = flag(None, "backbone, where the file does not tell", choices=ARCHS)
     color_space: str | None = flag(None, "channel order, where the file does not tell", choices=COLOR_SPACES)
+    encoder: str | None = flag(None, ENCODER_HELP, choices=ENCODERS)
     occlude: str = flag("none", "images of each pair to occlude", choices=("none", "one", "both"))
     occluders: tuple[str, ...] = flag(
         OCCLUDERS, f"with what: all, or some of {', '.join(OCCLUDERS)}", choices=OCCLUDERS

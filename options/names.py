@@ -57,6 +57,8 @@ DETECTOR_HELP = (
     "what finds faces: mtcnn, which is embedded; yunet, once `fetch yunet` got it; a file of it; or points in a table"
 )
 COLOR_SPACES = ("rgb", "bgr")
+ENCODERS = ("query", "key")
+ENCODER_HELP = "of a pretraining's checkpoint, which of the two; else query"
 BACKENDS = ("ddp", "dp", "ddp2")
 WANDB_MODES = ("online", "offline", "disabled")
 IMAGES_PER_IDENTITY = 4  # in a batch: the K of the PK sampler

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,18 +18,19 @@ from datasets.progress import tracked
 from engine.signals import start_worker
 from nets import Backbone, Features
 from ops import is_distributed
+from tasks.kept_rows import KeptRows
 from transforms import View, to_tensor
 
 
 def embed_images(
     trainer: pl.Trainer,
-    module: pl.LightningModule,
     backbone: Backbone,
     keys: Sequence[SampleKey],
     *,
     batch_size: int = 256,
     num_workers: int = 0,
     dtype: torch.dtype = torch.float32,
+    kept: KeptRows | None = None,
 ) -> Tensor:
     """Return the embeddings of some images on every rank, [N, D] of unit length, on the module's device.
 
@@ -36,25 +38,38 @@ def embed_images(
 
     Args:
         dtype: of the result.
+        kept: where batches are kept, for the same embedding after an interruption; it gives the same bits.
     """
-    embeddings = torch.zeros(len(keys), backbone.embedding_size, device=module.device, dtype=dtype)
+    device = trainer.lightning_module.device
+    embeddings = torch.zeros(len(keys), backbone.embedding_size, device=device, dtype=dtype)
+    found: dict[int, Tensor] = {}
+    if kept is not None:
+        digest = _digest(backbone, keys, (trainer.precision, batch_size, dtype))
+        kept.open(digest, len(keys), backbone.embedding_size, dtype, batch_size)
+        own = range(trainer.global_rank, -(-len(keys) // batch_size), trainer.world_size)
+        found = {number: rows for number in own if (rows := kept.read(number)) is not None}
+        for number, rows in found.items():
+            embeddings[number * batch_size :][: len(rows)] = rows.to(device)
 
-    def keep(start: int, batch: Sample[Tensor, Tensor], features: Features) -> None:
-        embeddings[start : start + len(features.embedding)] = features.embedding.to(dtype)
+    def keep(number: int, batch: Sample[Tensor, Tensor], features: Features) -> None:
+        rows = features.embedding.to(dtype)
+        embeddings[number * batch_size :][: len(rows)] = rows
+        if kept is not None:
+            kept.write(number, rows)
 
-    visit_images(trainer, module, backbone, keys, keep, batch_size=batch_size, num_workers=num_workers)
+    visit_images(trainer, backbone, keys, keep, batch_size=batch_size, num_workers=num_workers, done=found)
     return sum_over_ranks(embeddings)
 
 
 def visit_images(
     trainer: pl.Trainer,
-    module: pl.LightningModule,
     backbone: Backbone,
     keys: Sequence[SampleKey],
     keep: Callable[[int, Sample[Tensor, Tensor], Features], None],
     *,
     batch_size: int = 256,
     num_workers: int = 0,
+    done: Container[int] = (),
 ) -> None:
     """Show some images to a backbone, dealt to the ranks.
 
@@ -64,20 +79,21 @@ def visit_images(
 
     Args:
         trainer: of the run; its data module has `train_dataset`.
-        module: that is trained.
-        backbone: a part of it.
+        backbone: a part of the module that is trained.
         keys: of the images, the same on every rank.
-        keep: called with the place among the keys of a batch's first image, the batch, and what the backbone says of
-            it. Batches of other ranks are theirs.
+        keep: called with the number of a batch, the batch, and what the backbone says of it. Batches of other ranks are
+            theirs.
         batch_size: images a forward pass.
         num_workers: processes that read them.
+        done: numbers of batches of this rank that are passed over.
     """
+    module = trainer.lightning_module
     if is_distributed():
         for buffer in backbone.buffers():
             dist.broadcast(buffer, src=0)
     # Whole batches are dealt to the ranks: their number changes no batch, hence no bit of an embedding.
     batches = [list(keys[start : start + batch_size]) for start in range(0, len(keys), batch_size)]
-    own = range(trainer.global_rank, len(batches), trainer.world_size)
+    own = [n for n in range(trainer.global_rank, len(batches), trainer.world_size) if n not in done]
     dataset: LabeledFaces = trainer.datamodule.train_dataset  # type: ignore[attr-defined]  # Lightning attaches it
     # A generator of its own: the loader would draw from that of training.
     loader = DataLoader(
@@ -93,7 +109,7 @@ def visit_images(
     with _evaluating(backbone), trainer.precision_plugin.forward_context(), torch.inference_mode():
         for number, batch in zip(shown, loader, strict=True):
             images = to_tensor(batch.image.to(module.device)).to(module.dtype)
-            keep(number * batch_size, batch, backbone(images))
+            keep(number, batch, backbone(images))
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
@@ -101,6 +117,16 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     if is_distributed():
         dist.all_reduce(values)
     return values
+
+
+def _digest(backbone: Backbone, keys: Sequence[SampleKey], facts: tuple[object, ...]) -> str:
+    """Return the SHA-256 of weights and statistics, of the images and their epoch, and of how they are embedded."""
+    digest = hashlib.sha256(repr(facts).encode())
+    digest.update(np.array([(key.index, key.epoch) for key in keys], "<i8").tobytes())
+    for name, value in backbone.state_dict().items():
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _as_it_is(image: Image, rng: np.random.Generator) -> View:

@@ -17,6 +17,7 @@ from datasets.cohort import Cohort
 from engine.guard import NonFiniteError
 from evaluation import (
     Describe,
+    FaceDescriptions,
     ScoreNormalization,
     Shares,
     describe_batches,
@@ -65,8 +66,12 @@ class PairScores:
         batch: PairSample,
         device: torch.device,
         normalization: ScoreNormalization | None = None,
-    ) -> None:
-        """Score the pairs of one batch, clean and, where the batch holds a third image, occluded."""
+    ) -> FaceDescriptions:
+        """Score the pairs of one batch, clean and, where the batch holds a third image, occluded.
+
+        Returns:
+            What was compared: B x views images, the views of a pair after each other.
+        """
         images = torch.as_tensor(batch.images)
         views = images.shape[1]
         described = describe_with_flip(describe, transforms.to_tensor(images.to(device).flatten(0, 1)))
@@ -81,6 +86,7 @@ class PairScores:
                 else:  # `check_finite` says it, when all are gathered
                     scores["combined"] = np.full(len(places), np.nan, np.float32)
             self._batches.append(ScoredBatch(condition, _numpy(batch.benchmark), _numpy(batch.index), scores))
+        return described
 
     def gather(self, benchmarks: Sequence[Benchmark]) -> dict[str, dict[str, Scores]]:
         """Return {benchmark: {condition: {matcher: scores [N]}}} of all ranks, pairs in the benchmark's order.

@@ -80,7 +80,7 @@ def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, stop_seconds=waiting.ST
         environment: variables of these processes.
     """
     environment |= _ranks_environment(ranks)
-    argv = [*argv, *(["--cross_rank_pairs"] if ranks > 1 else [])]  # a rank has one identity
+    argv = [*argv, *(["--cross_rank_pairs"] if ranks > 1 and argv[0] != "pretrain" else [])]  # a rank has one identity
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     faults = [fault if rank == faulty_rank else None for rank in range(ranks)]

@@ -21,9 +21,9 @@ from engine.files import WriteFailures
 from engine.trainer import build_trainer
 from system.launch import is_main_process
 from tasks.recognition.callbacks import build_callbacks
-from tasks.recognition.sample_sheet import SampleSheet
-from tasks.recognition.score_histograms import ScoreHistograms
 from tasks.recognition.sharded_head import weigh_sets
+from tasks.sample_sheet import SampleSheet
+from tasks.score_histograms import ScoreHistograms
 from train_val import Recognizer
 
 SMALL = {

@@ -27,7 +27,7 @@ def load_model(options: ModelOptions) -> FaceModel:
     bound_waiting()  # is read when torch is imported
     import models
 
-    return models.load(options.model_path, options.arch, options.color_space)
+    return models.load(options.model_path, options.arch, options.color_space, options.encoder)
 
 
 def choose_aligner(

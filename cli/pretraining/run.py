@@ -41,6 +41,8 @@ from system.terminal import show
 from tasks.moco.data import PretrainingData
 from tasks.moco.module import ENCODERS, Pretrainer
 from tasks.moco.refresh import ClusterRefresh
+from tasks.sample_sheet import SampleSheet
+from tasks.score_histograms import ScoreHistograms
 from tasks.validation import metric_names
 
 logger = logging.getLogger(__name__)
@@ -87,7 +89,11 @@ def prepare(
     stop, failures = stop or StopSignals(), WriteFailures()
     callbacks: list[pl.Callback] = [ClusterRefresh(folder, failures, usable_workers(config.num_workers))]
     if not config.fast_dev_run:
-        callbacks.append(UnreadableList(folder, config.max_bad_fraction, failures))
+        callbacks += [
+            SampleSheet(folder, failures),
+            UnreadableList(folder, config.max_bad_fraction, failures),
+            *([ScoreHistograms(folder, failures)] if datamodule.benchmarks else []),
+        ]
     if folder is not None:
         lock = lock or runs.lock_folder(folder)
         runs.log_into(folder, log, failures)
@@ -138,7 +144,7 @@ def _open(
 
 def _check_monitor(config: PretrainingConfig, datamodule: PretrainingData) -> None:
     if config.monitor != NO_METRIC:
-        names = metric_names(datamodule.benchmarks, CONDITIONS[:1], METHODS[:1])
+        names = [*metric_names(datamodule.benchmarks, CONDITIONS[:1], METHODS[:1]), *datamodule.votes.names()]
         if config.monitor not in names:
             raise ValueError(
                 f"--monitor: no metric will be called {config.monitor!r}; choose one of {', '.join(names)}"

@@ -37,7 +37,6 @@ from transforms import IMAGE_SIZE, to_tensor
 logger = logging.getLogger(__name__)
 
 FORMATS = ("npy", "parquet")
-BACKBONE = "backbone"
 _RESULT, _READY = "result", "ready"
 _WAIT_SECONDS = 0.5  # between two looks at what other processes do
 _START_SECONDS = 600.0  # for the first process to prepare the files
@@ -49,13 +48,11 @@ class Encoder(NamedTuple):
 
     Attributes:
         model: in eval mode, on its device.
-        kind: which of a file's encoders it is; a recognizer has its backbone alone.
         precision: under which images are described, for the record.
         autocast: what makes it so.
     """
 
     model: FaceModel
-    kind: str = BACKBONE
     precision: str = "float32"
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
 
@@ -150,7 +147,7 @@ def _facts(encoder: Encoder, source: Source, job: EmbedJob, origin: Origin) -> d
         "dtype": job.dtype,
         "weights_sha256": weights_checksum(encoder.model),
         "arch": encoder.model.arch,
-        "encoder": encoder.kind,
+        "encoder": encoder.model.encoder,
         "source": origin.path,
         "images_sha256": source.state(),
         "images": len(source),

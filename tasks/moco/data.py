@@ -19,6 +19,7 @@ from datasets.faces.paired_view import PairedBatches, PairedView, Partners
 from datasets.sampling.windows import shuffled_batches
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from tasks.image_data import ImageData, open_faces
+from tasks.moco.votes import SetVotes
 from transforms.two_views import TwoViews
 
 logger = logging.getLogger(__name__)
@@ -34,13 +35,18 @@ class PretrainingData(ImageData):
     Attributes:
         partners: epoch -> which image makes the second view of each; None, or a result of None: the image itself.
         benchmarks, alignment, unreadable: see `ImageData`.
+        votes: of the nearest images in the labeled sets, after `setup`.
+        synthetic: whether these sets are embedded synthetic faces: they never are.
     Raises:
         ValueError, OSError: from `setup`, one line that says what is wrong with which path or flag.
     """
 
+    synthetic = False
+
     def __init__(self, config: PretrainingConfig, world_size: int = 1) -> None:
         super().__init__(config, world_size)
         self.partners: Partners | None = None
+        self.votes = SetVotes(())
 
     @property
     def config(self) -> PretrainingConfig:
@@ -88,6 +94,7 @@ class PretrainingData(ImageData):
                 self.benchmarks = open_sets(Path(config.val_data_path))
             except ValueError as error:
                 raise ValueError(f"--val_data_path: {error}") from error
+            self.votes = SetVotes(self.benchmarks)
 
     def _folder(self) -> Path:
         config = self.config

@@ -15,13 +15,15 @@ from config import PretrainingConfig
 from datasets import PairSample, Sample
 from engine.module import Step, Terms, TrainingModule, enter_check_mode
 from evaluation import Description
-from evaluation.run import evaluate
+from evaluation.run import SetResults, evaluate
 from ops import unit_map
 from tasks import validation
 from tasks.moco import watch
 from tasks.moco.contrast import MomentumContrast, Rules, Side, momentum_at
+from tasks.moco.data import PretrainingData
 from tasks.moco.encoder import Encoder, build_projector
 from tasks.moco.queue import KeyQueue
+from tasks.moco.votes import SetVotes
 
 logger = logging.getLogger(__name__)
 TASK = "moco"  # what a checkpoint's hyper-parameters call it
@@ -39,6 +41,7 @@ class Pretrainer(TrainingModule):
         contrast: the encoders and the queue.
         clusters: [num_images] int64, the cluster of each image by the last clustering, -1 = none.
         generation: [] int64, how often images were clustered so far.
+        last_results: of the last validation.
     """
 
     clusters: Tensor
@@ -58,6 +61,7 @@ class Pretrainer(TrainingModule):
         self.register_buffer("clusters", torch.full((num_images,), -1))
         self.register_buffer("generation", torch.zeros((), dtype=torch.long))
         self.pair_scores = validation.PairScores()
+        self.last_results: SetResults = {}
         self._pending: tuple[Tensor, Tensor] | None = None
         if c.check_mode:
             enter_check_mode(self)
@@ -160,23 +164,29 @@ class Pretrainer(TrainingModule):
 
     def validation_step(self, batch: PairSample, batch_idx: int) -> None:
         """Score one batch of labeled pairs; nothing of it reaches the training."""
-        self.pair_scores.add(self.describe, None, batch, self.device)
+        described = self.pair_scores.add(self.describe, None, batch, self.device)
+        self._votes().add(batch, described.embedding)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the scores of the validation before."""
+        """Forget the validation before."""
         self.pair_scores.clear()
+        self._votes().clear()
 
     def on_validation_epoch_end(self) -> None:
-        """Evaluate all pairs of all ranks and log the accuracies under `val_`."""
+        """Evaluate all pairs of all ranks, let neighbors vote, and log the accuracies under `val_`."""
         if self.config.fast_dev_run:
             return  # a single batch of pairs supports no ten folds
         benchmarks = self.trainer.datamodule.benchmarks  # type: ignore[attr-defined]  # Lightning attaches it
         scores = self.pair_scores.gather(benchmarks)
         validation.check_finite(scores, f"val after step {self.trainer.global_step}")
-        results = evaluate(benchmarks, scores, {"adaface": 1.0})
-        metrics = validation.metrics(results, "val")
+        self.last_results = evaluate(benchmarks, scores, {"adaface": 1.0})
+        metrics = validation.metrics(self.last_results, "val") | self._votes().accuracies()
         self.log_dict(metrics, logger=False)
         self.log_now(metrics, self.trainer.global_step)
+
+    def _votes(self) -> SetVotes:
+        data: PretrainingData = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning attaches it
+        return data.votes
 
     # ---------------------------------------------------------------- checkpoint
 

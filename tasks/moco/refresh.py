@@ -35,6 +35,7 @@ from nets import Backbone
 from ops import gather_objects
 from options.words.epoch_steps import value_at
 from tasks.embedding import embed_images
+from tasks.kept_rows import KeptRows
 from tasks.moco.data import PretrainingData
 from tasks.moco.module import Pretrainer
 
@@ -45,10 +46,10 @@ FOLDER = "clusters"  # in the run folder
 class ClusterRefresh(Callback):
     """Cluster the images by the key encoder's embeddings, and let second views be other images of a cluster.
 
-    The clusters of an epoch are there before any batch of it is drawn: for the epoch that a run starts or goes on with
-    when its first batch is asked for, for the others at the end of the epoch before, ahead of its checkpoint. The
-    module keeps them, so that a checkpoint has them: a run that is resumed inside an epoch goes on with the clusters it
-    was planned by. Every rank embeds and searches its share, and all come to the same clusters.
+    Images are clustered when the first batch of an epoch is asked for, after the checkpoint of the epoch before. The
+    module keeps the clusters, so that a checkpoint has them: a run that is resumed inside an epoch goes on with those
+    it was planned by. One that ends before goes on from the embeddings that are kept until then. Every rank embeds and
+    searches its share, and all come to the same clusters.
 
     `clusters/epoch_<n>.json` tells of each time what became of the edges, the share of true edges that the search
     found and, where the data name people, how well clusters follow them, which is a report and chooses nothing; the
@@ -63,6 +64,7 @@ class ClusterRefresh(Callback):
     def __init__(self, folder: Path | None, failures: WriteFailures, num_workers: int = 0) -> None:
         self._folder = None if folder is None else folder / FOLDER
         self._failures = failures
+        self._kept = KeptRows(self._folder, failures)
         self._num_workers = num_workers
         self._epoch: int | None = None  # that the images were last clustered for
 
@@ -79,12 +81,9 @@ class ClusterRefresh(Callback):
         assert isinstance(module, Pretrainer)
         _data(trainer).partners = partial(self._partners, trainer, module)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Cluster for the next epoch, if there is one, before the checkpoint of this one is written."""
-        assert isinstance(module, Pretrainer)
-        epoch: int = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]  # typed as its base
-        if epoch != trainer.max_epochs:
-            self._provide(trainer, module, epoch)
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let go of the embeddings that the clusters in this checkpoint were made of."""
+        self._kept.remove()
 
     def _partners(self, trainer: pl.Trainer, module: Pretrainer, epoch: int) -> NDArray[np.int64] | None:
         config = module.config
@@ -96,7 +95,7 @@ class ClusterRefresh(Callback):
         if self._epoch == epoch or not module.config.is_refreshed_for(epoch):
             return
         start = time.monotonic()
-        identities, recall = _cluster(trainer, module, epoch, self._num_workers)
+        identities, recall = _cluster(trainer, module, epoch, self._num_workers, self._kept)
         module.relabel(torch.from_numpy(identities.clusters))
         self._epoch = epoch
         counts = identities.counts()
@@ -128,14 +127,16 @@ class ClusterRefresh(Callback):
                 write_histogram(self._folder / f"epoch_{epoch:04d}.png", identities.sizes)
 
 
-def _cluster(trainer: pl.Trainer, module: Pretrainer, epoch: int, num_workers: int) -> tuple[PseudoIdentities, float]:
+def _cluster(
+    trainer: pl.Trainer, module: Pretrainer, epoch: int, num_workers: int, kept: KeptRows | None = None
+) -> tuple[PseudoIdentities, float]:
     """Return clusters of all images, the same on every rank, and the measured edge recall."""
     config, key = module.config, module.contrast.key
     backbone = key.backbone
     assert isinstance(backbone, Backbone)
     keys = [SampleKey(0, image, epoch, image) for image in range(len(module.clusters))]
     # Half precision moves a cosine by less than 1e-3; a million images take 1 GB.
-    embeddings = embed_images(trainer, module, backbone, keys, num_workers=num_workers, dtype=torch.float16)
+    embeddings = embed_images(trainer, backbone, keys, num_workers=num_workers, dtype=torch.float16, kept=kept)
     if not embeddings.isfinite().all():
         raise NonFiniteError(f"epoch {epoch}: the key encoder's embeddings are not all finite; lower --lr or warm up")
     settings = SearchSettings(seed=config.seed, rank=trainer.global_rank, world_size=trainer.world_size)

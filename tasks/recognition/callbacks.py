@@ -13,8 +13,8 @@ from options.names import CLASS_MEANS
 from system.cores import usable_workers
 from tasks.recognition.head_start import HeadStart
 from tasks.recognition.neighbours import NeighbourTable
-from tasks.recognition.sample_sheet import SampleSheet
-from tasks.recognition.score_histograms import ScoreHistograms
+from tasks.sample_sheet import SampleSheet
+from tasks.score_histograms import ScoreHistograms
 
 
 def build_callbacks(config: Config, folder: Path | None, failures: WriteFailures) -> list[Callback]:

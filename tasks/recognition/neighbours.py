@@ -98,7 +98,7 @@ class NeighbourTable(Callback):
         keys = [SampleKey(0, int(picture), epoch, identity) for identity, picture in enumerate(pictures)]
         backbone = module.model
         assert isinstance(backbone, Backbone)
-        return embed_images(trainer, module, backbone, keys, batch_size=self._batch_size, num_workers=self._num_workers)
+        return embed_images(trainer, backbone, keys, batch_size=self._batch_size, num_workers=self._num_workers)
 
 
 def _sampler(trainer: pl.Trainer) -> GraphBatchSampler:

@@ -132,6 +132,8 @@ def test_weights_from_elsewhere_are_read_in_the_order_that_is_said(capsys, pair,
     assert "channel order" in refusal(capsys, verify.main, *pair, *flags)
     line = refusal(capsys, verify.main, *pair, *flags, "--color_space", "rgb", "--arch", "ir_18")
     assert "weights.ckpt" in line
+    line = refusal(capsys, verify.main, *pair, *flags, "--encoder", "key")
+    assert "weights.ckpt: has one encoder, and --encoder key chooses of the two in a checkpoint of a" in line
 
 
 @pytest.mark.answer_flag("fars", "max_pairs", "draws", "seed", "output", "pairs")

@@ -230,8 +230,8 @@ def test_evaluation_uses_a_gpu_where_there_is_one(monkeypatch):
         assert kinds == ["cpu", "cuda" if available else "cpu"]
 
 
-@pytest.mark.evaluation_flag("arch", "color_space")
-def test_evaluation_passes_on_what_foreign_weights_do_not_tell(monkeypatch, tmp_path, quiet_log):
+@pytest.mark.evaluation_flag("arch", "color_space", "encoder")
+def test_evaluation_passes_on_what_the_file_does_not_tell(monkeypatch, tmp_path, quiet_log):
     asked = []
 
     def refuse(*arguments):
@@ -239,10 +239,10 @@ def test_evaluation_passes_on_what_foreign_weights_do_not_tell(monkeypatch, tmp_
         raise ValueError("seen")
 
     monkeypatch.setattr(folder_evaluation.models, "load", refuse)
-    options = {"model_path": "w.pt", "arch": "ir_18", "color_space": "bgr", "output_dir": str(tmp_path / "out")}
+    options = {"model_path": "w.pt", "arch": "ir_18", "color_space": "bgr", "encoder": "key"}
     with pytest.raises(ValueError, match="seen"):
-        folder_evaluation.run(evaluation_config(**options))
-    assert asked == [("w.pt", "ir_18", "bgr")]
+        folder_evaluation.run(evaluation_config(**options, output_dir=str(tmp_path / "out")))
+    assert asked == [("w.pt", "ir_18", "bgr", "key")]
 
 
 @pytest.mark.evaluation_flag("num_workers")

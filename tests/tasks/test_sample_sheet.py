@@ -8,13 +8,12 @@ import torch
 
 from datasets import Sample
 from engine.files import WriteFailures
-from tasks.recognition.sample_sheet import SampleSheet
+from tasks.sample_sheet import SampleSheet
 
 
 def start(folder, class_names, failures=None, images=2):
-    trainer = SimpleNamespace(
-        current_epoch=0, loggers=[], datamodule=SimpleNamespace(train_dataset=SimpleNamespace(class_names=class_names))
-    )
+    data = SimpleNamespace(source=lambda number: SimpleNamespace(class_names=class_names))
+    trainer = SimpleNamespace(current_epoch=0, loggers=[], datamodule=data)
     faces = torch.from_numpy(np.zeros((images, 112, 112, 3), np.uint8))
     batch = Sample(faces, torch.arange(images), torch.zeros(images), torch.ones(images, 112, 112), torch.arange(images))
     SampleSheet(folder, failures).on_train_batch_start(trainer, None, batch, 0)

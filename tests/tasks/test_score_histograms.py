@@ -9,7 +9,7 @@ import pytest
 from engine.files import WriteFailures
 from evaluation import evaluate_pairs
 from evaluation.report import plots
-from tasks.recognition.score_histograms import ScoreHistograms, pooled_histograms
+from tasks.score_histograms import ScoreHistograms, pooled_histograms
 
 WEIGHTS = {"adaface": 0.5, "qaconv": 0.5}
 SIZES = {"lfw": 60, "cplfw": 40}

@@ -3,8 +3,12 @@
 import csv
 import json
 import os
+import signal
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,8 +19,12 @@ import models
 import nets
 from cli.pretraining.checkpoints import read_to_resume
 from config import PretrainingConfig, get_pretraining_args
+from datasets import load_benchmark, save_benchmark
 from datasets.clustering import pseudo_pairs
 from engine.guard import KeptBuffers
+from models.portraits import weights_checksum
+from tasks.embedding import embed_images
+from tasks.kept_rows import KeptRows
 from tasks.moco import refresh, watch
 from tasks.moco.contrast import MomentumContrast, Rules
 from tasks.moco.module import Pretrainer
@@ -106,18 +114,26 @@ def test_every_kind_of_source_is_trained_on(pretrain, faces, kind):
 
 
 def test_labeled_sets_are_reported_and_choose_only_when_asked(pretrain, faces):
-    assert pretrain("--val_data_path", faces, "--epochs", 1, "--prefix", "report", "--accumulate_grad_batches", 2) == 0
+    people = np.array([0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6])  # as write_faces draws them
+    save_benchmark(replace(load_benchmark(faces, "lfw"), identities=people), Path("sets"))
+    assert pretrain("--val_data_path", "sets", "--epochs", 1, "--prefix", "report", "--accumulate_grad_batches", 2) == 0
     folder = only("report_*")
-    assert 0 <= next(row["val_acc"] for row in rows(folder) if "val_acc" in row) <= 1
+    row = next(row for row in rows(folder) if "val_acc" in row)
+    assert 0 <= row["val_acc"] <= 1
+    assert row["val_knn_acc"] == row["lfw_knn_acc"] in (0, 1 / 3, 2 / 3, 1)  # persons 0, 2 and 4 are asked for
     assert not (folder / "best.ckpt").exists()
+    assert [path.name for path in (folder / "histograms").iterdir()] == ["step_2.png"]
+    sheet = cv2.imread(str(folder / "samples.png"))
+    assert sheet.shape[1] > 8 * 2 * 112 > sheet.shape[0]  # both views of 8 images in one row
     state = content(folder / "last.ckpt")["state_dict"]
     assert int(state["contrast.queue.pointer"]) == 32 % 20  # each of the batches of a step is enqueued
     assert pretrain("--val_data_path", faces, "--epochs", 1, "--prefix", "chosen", "--monitor", "val_acc") == 0
-    assert (only("chosen_*") / "best.ckpt").exists()
+    assert (only("chosen_*") / "best.ckpt").exists() and "val_knn_acc" not in rows(only("chosen_*"))[-1]
     assert pretrain("--val_data_path", faces, "--monitor", "lfw") == 2
 
 
-def test_a_recognizer_begins_with_either_encoder_and_an_evaluation_reads_the_query_s(pretrain, faces, capsys):
+@pytest.mark.answer_flag("encoder")
+def test_a_recognizer_begins_with_either_encoder_and_either_embeds(pretrain, faces, capsys):
     assert pretrain("--epochs", 1, "--prefix", "first", "--key_norm", "sync", "--key_momentum", 0.9) == 0
     path = only("first_*") / "last.ckpt"
     state = content(path)["state_dict"]
@@ -142,8 +158,21 @@ def test_a_recognizer_begins_with_either_encoder_and_an_evaluation_reads_the_que
     capsys.readouterr()
     assert main.main([*words, "--load", "key"]) == 0
     assert f"{path}: took the backbone of the key encoder" in capsys.readouterr().err
-    loaded = models.load(path).model.state_dict()
-    torch.testing.assert_close(loaded["output_layer.3.weight"], state["contrast.query.backbone.output_layer.3.weight"])
+    for encoder in (None, *nets.ENCODERS):
+        loaded, chosen = models.load(path, encoder=encoder), encoder or "query"
+        weight = loaded.model.state_dict()["output_layer.3.weight"]
+        assert loaded.encoder == chosen
+        torch.testing.assert_close(weight, state[f"contrast.{chosen}.backbone.output_layer.3.weight"], rtol=0, atol=0)
+    embed = ["embed", str(faces / "train"), "embedded", "--model-path", str(path), "--align", "no", "--gpus", "0"]
+    assert main.main([*embed, "--encoder", "key"]) == 0
+    facts = models.read_embeddings("embedded").facts
+    assert facts["encoder"] == "key"
+    assert facts["weights_sha256"] == weights_checksum(models.load(path, encoder="key"))
+    with pytest.raises(SystemExit):
+        main.main(embed)
+    assert "embedded exists and is of other weights" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="encoder must be one of query, key"):
+        models.load(path, encoder="both")
     # It is no recognizer to go on with, and a recognizer's checkpoint is no pretraining's.
     with pytest.raises(SystemExit) as end:
         main.main([*words[:-2], "--resume_from_checkpoint", str(path)])
@@ -233,14 +262,14 @@ def test_images_are_clustered_for_the_epochs_whose_pairs_need_it():
 def test_a_run_goes_on_with_the_clusters_of_its_epoch_to_the_same_bits(pretrain, step, monkeypatch):
     drawn, kept = [], Path("experiments/pieces_01-01_0")
     kept.mkdir(parents=True)
-    cluster = refresh.ClusterRefresh.on_train_epoch_end
+    provide = refresh.ClusterRefresh._provide
 
-    def keep_and_cluster(self, trainer, module):
-        if step == trainer.global_step:
-            trainer.save_checkpoint(kept / "last.ckpt")
-        cluster(self, trainer, module)
+    def keep_and_cluster(self, trainer, module, epoch):
+        if trainer.global_step == 4:
+            (kept / "last.ckpt").write_bytes((only("whole_*") / "last.ckpt").read_bytes())
+        provide(self, trainer, module, epoch)
 
-    monkeypatch.setattr(refresh.ClusterRefresh, "on_train_epoch_end", keep_and_cluster)
+    monkeypatch.setattr(refresh.ClusterRefresh, "_provide", keep_and_cluster)
     monkeypatch.setattr(refresh, "pseudo_pairs", lambda *told: drawn.append(pseudo_pairs(*told)) or drawn[-1])
     assert pretrain(*CLUSTERED, "--checkpoint_every_n_steps", 3, "--prefix", "whole") == 0
     whole = only("whole_*")
@@ -261,10 +290,52 @@ def test_a_run_goes_on_with_the_clusters_of_its_epoch_to_the_same_bits(pretrain,
     if step == 6:
         (kept / "last.ckpt").write_bytes((whole / "last.ckpt.previous").read_bytes())
     assert content(kept / "last.ckpt")["global_step"] == step
-    monkeypatch.setattr(refresh.ClusterRefresh, "on_train_epoch_end", cluster)
+    monkeypatch.setattr(refresh.ClusterRefresh, "_provide", provide)
     assert pretrain("--resume_from_checkpoint", kept / "last.ckpt") == 0
     torch.testing.assert_close(content(kept / "last.ckpt")["state_dict"], saved, rtol=0, atol=0)
     assert (kept / "clusters").exists() == (step == 4)  # inside the epoch they are those of the checkpoint
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_run_that_ends_while_images_are_clustered_goes_on_from_the_embeddings_there_are(pretrain, how, monkeypatch):
+    """8 batches of images: 3 are there when the run is killed, and one of these was not whole."""
+    write, written = KeptRows.write, []
+
+    class Killed(BaseException):
+        pass
+
+    def write_or_die(self, batch, rows):
+        write(self, batch, rows)
+        written.append(batch)
+        if batch == 2:
+            monkeypatch.setattr(KeptRows, "write", lambda *told: write(*told) or written.append(told[1]))
+            if how == "killed":
+                raise Killed
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(refresh, "embed_images", partial(embed_images, batch_size=4))
+    assert pretrain(*CLUSTERED, "--prefix", "whole") == 0
+    monkeypatch.setattr(KeptRows, "write", write_or_die)
+    if how == "killed":
+        with pytest.raises(Killed):
+            pretrain(*CLUSTERED, "--prefix", "pieces")
+    else:
+        assert pretrain(*CLUSTERED, "--prefix", "pieces") == 128 + signal.SIGTERM
+    folder = only("pieces_*")
+    assert content(folder / "last.ckpt")["global_step"] == 4
+    (kept,) = (folder / "clusters").glob("unfinished_*")
+    if how == "killed":
+        with (kept / "embeddings.npy").open("r+b") as file:
+            file.seek(-(8 * 4 * 16 * 2 - 3), os.SEEK_END)  # a byte of the first batch
+            file.write(b"\x3f")
+    written.clear()
+    assert pretrain("--resume_from_checkpoint", folder / "last.ckpt") == 0
+    assert written == ([0, 3, 4, 5, 6, 7] if how == "killed" else [])
+    states = [content(only(name) / "last.ckpt")["state_dict"] for name in ("pieces_*", "whole_*")]
+    assert int(states[0]["generation"]) == 1
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    assert (folder / "metrics.csv").read_bytes() == (only("whole_*") / "metrics.csv").read_bytes()
+    assert not [*(folder / "clusters").glob("unfinished_*")]
 
 
 def build(**options):

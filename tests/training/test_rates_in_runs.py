@@ -9,7 +9,8 @@ from cli.checkpoints import read_to_resume
 from config import Config, PretrainingConfig
 from engine.optim import FACTOR
 from tasks.moco.module import Pretrainer
-from train_val import MAIN_DATASET, Recognizer
+from options.names import ONLY_DATASET
+from train_val import Recognizer
 
 OPTIONS = {
     "lr_factors": ("model.*=0.5", "heads.*=2"), "penalty": ("model.body.*.weight=group:1e-3:prox",),
@@ -46,7 +47,7 @@ def test_a_run_goes_on_from_a_checkpoint_to_the_same_bits(noise_faces, tmp_path)
 )
 def test_patterns_are_refused_before_a_run_begins(options, refusal):
     with torch.device("meta"), pytest.raises(ValueError) as caught:
-        Recognizer(Config(**{**SMALL, **options}).to_dict(), {MAIN_DATASET: 4})
+        Recognizer(Config(**{**SMALL, **options}).to_dict(), {ONLY_DATASET: 4})
     assert refusal in str(caught.value) and "\n" not in str(caught.value)
 
 

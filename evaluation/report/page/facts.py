@@ -16,7 +16,7 @@ ANONYMOUS_FACTS = frozenset((
     "flip_fusion", "color_space", "precision", "interval_method", "fusion_weights", "fusion_source", "seed", "head",
     "occlude", "occluders", "occlusion_draws", "val_occlusion", "shortlist", "map_dtype", "matched", "step", "versions",
     "template", "detector", "schema", "score_normalization", "keep_norm", "detector_scores", "tar_at_nearest_far",
-    "ranks_count", "distractors",
+    "ranks_count", "distractors", "encoder",
 ))  # fmt: skip
 LEFT_OUT = "left out"
 

@@ -12,7 +12,7 @@ from datasets import Sample
 from engine.loggers import wandb_run
 from engine.loggers.metrics_logger import MetricsLogger
 from engine.loggers.wandb_run import WandbIdentity, log_picture, restore_wandb_id, start_wandb
-from tasks.recognition.sample_sheet import SampleSheet
+from tasks.sample_sheet import SampleSheet
 
 OPTIONS = {"lr": 0.1, "wandb": "online", "wandb_project": "maskwise", "wandb_entity": None, "wandb_name": None}
 

@@ -17,7 +17,7 @@ NUM_SAMPLES = 32
 
 
 class SampleSheet(Callback):
-    """Draw the first training images of a run with their masks and labels into `samples.png`.
+    """Draw the first training images of a run into `samples.png`: with masks and labels, or both views side by side.
 
     Args:
         folder: the run folder, None on the ranks that write nothing.
@@ -36,9 +36,16 @@ class SampleSheet(Callback):
         with side_file(self._failures, self._path.name):
             from evaluation.report import plots
 
-            names = trainer.datamodule.train_dataset.class_names  # type: ignore[attr-defined]  # Lightning attaches it
-            labels = batch.label[:NUM_SAMPLES].tolist()
-            masks = None if batch.visibility is None else np.asarray(batch.visibility[:NUM_SAMPLES].cpu())
             images = np.asarray(batch.image[:NUM_SAMPLES].cpu())
-            plots.sample_sheet(self._path, images, masks, [f"{label}: {names[label]}" for label in labels])
+            if batch.second is None:
+                source = trainer.datamodule.source  # type: ignore[attr-defined]  # Lightning attaches it
+                masks = None if batch.visibility is None else np.asarray(batch.visibility[:NUM_SAMPLES].cpu())
+                shown = zip(batch.label.tolist(), batch.dataset_id.tolist(), strict=True)
+                captions = [f"{label}: {source(n).class_names[label]}" for label, n in shown][:NUM_SAMPLES]
+            else:
+                masks = None
+                images = np.concatenate([images, np.asarray(batch.second.image[:NUM_SAMPLES].cpu())], axis=2)
+                pairs = zip(batch.index.tolist(), batch.second.index.tolist(), strict=True)
+                captions = [f"{a}" if a == b else f"{a} and {b}" for a, b in pairs][:NUM_SAMPLES]
+            plots.sample_sheet(self._path, images, masks, captions)
             log_picture(trainer, "samples", self._path)
