@@ -144,6 +144,8 @@ class Config(
 
     def _check_data_sets(self) -> None:
         if not self.data:
+            if self.merge_identities:
+                raise ValueError("--merge_identities joins people of several sets: give these by --data")
             return
         flags = ("data_root", "train_data_path", "train_data_subset", "custom_num_class", "use_mxrecord")
         if other := next((name for name in flags if getattr(self, name)), None):

@@ -6,6 +6,7 @@ import logging
 import zlib
 from dataclasses import replace
 from itertools import accumulate
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -22,6 +23,8 @@ from datasets import (
     PlannedBatches,
     PlannedSampler,
     collate,
+    mixture_weights,
+    read_merged_identities,
 )
 from datasets.cohort import Cohort, draw_cohort
 from datasets.faces.joined import JoinedFaces
@@ -32,6 +35,7 @@ from options.names import DIVISIONS, ONLY_DATASET
 from tasks.image_data import ImageData
 from tasks.recognition.face_set import FaceSet
 from tasks.recognition.head_start import Span
+from tasks.recognition.merging import MergedPeople
 from tasks.recognition.terms import pairs_cross_ranks
 
 logger = logging.getLogger(__name__)
@@ -88,10 +92,9 @@ class FaceDataModule(ImageData):
     def shares(self) -> dict[str, float]:
         """Return the share of each set in every batch: its weight times its images to the power of --data_balance."""
         given = self.config.data_sets()
-        weights = [1.0] if not given else [
-            each.weight * len(self.sets[each.name].dataset) ** self.config.data_balance for each in given
-        ]  # fmt: skip
-        return {name: weight / sum(weights) for name, weight in zip(self.sets, weights, strict=True)}
+        sizes = [len(each.dataset) for each in self.sets.values()]
+        shares = mixture_weights(sizes, [each.weight for each in given] or None, self.config.data_balance)
+        return dict(zip(self.sets, shares.tolist(), strict=True))
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -114,6 +117,18 @@ class FaceDataModule(ImageData):
     def source(self, number: int) -> FaceDataset:
         """Return the training set with this number."""
         return [*self.sets.values()][number].dataset
+
+    @property
+    def merged(self) -> MergedPeople | None:
+        """Return who is who among the sets, as --merge_identities says; None without it."""
+        path = self.config.merge_identities
+        if path is None:
+            return None
+        names = {name: each.dataset.class_names for name, each in self.sets.items()}
+        try:
+            return MergedPeople(read_merged_identities(Path(path), names))
+        except ValueError as error:
+            raise ValueError(f"--merge_identities: {error}") from error
 
     @property
     def spans(self) -> dict[str, Span]:
@@ -155,7 +170,7 @@ class FaceDataModule(ImageData):
         """Open every set, and the benchmarks that several of them have in common."""
         c = self.config
         if c.data and (c.val_data_path or c.val_sets):
-            shared = FaceSet(replace(c, data=()), None, self.division, self.num_workers)
+            shared = FaceSet(replace(c, data=(), merge_identities=None), None, self.division, self.num_workers)
             shared.load_benchmarks()
             self.benchmarks, self.missing = shared.benchmarks, shared.missing
         have_shared = bool(self.benchmarks)

@@ -22,7 +22,8 @@ from evaluation import Description, FusionStatistics, ScoreNormalization
 from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
 from tasks import validation
 from tasks.recognition import sharded_head
-from tasks.recognition.terms import Forward, feature_statistics, weighted_losses
+from tasks.recognition.merging import MergedPeople
+from tasks.recognition.terms import Forward, Judges, feature_statistics, weighted_losses
 
 
 class Recognizer(TrainingModule):
@@ -69,9 +70,8 @@ class Recognizer(TrainingModule):
         if c.check_mode:
             enter_check_mode(self)
         optim.freeze(self, sharded_head.check_frozen(c, num_classes))
-        # A split head has another name here than in a checkpoint, which a run of any number of ranks goes on from.
-        for key in ("weight", "kernel") if c.partial_fc_rate else ("",):
-            self.check_patterns([f"heads.{name}.{key}" for name in num_classes if key])
+        sharded_head.check_patterns(self, c, num_classes)
+        self.merged: MergedPeople | None = None  # people who are in several data sets
         self.loaded: tuple[str, ...] = ()  # parts that a new run has from a file
         self.initial_heads: dict[str, dict[str, Tensor]] = {}  # what heads that are built later begin with
         self.to(memory_format=torch.channels_last)
@@ -117,10 +117,10 @@ class Recognizer(TrainingModule):
         by_set = cast(dict[str, heads.Head], dict(self.heads.items()))
         for head in by_set.values():
             head.margin_scale = self._margin_scale()
-        forward = Forward(self.config, by_set, self.matcher, features, visibility, batch, step.number)
+        judges = Judges(by_set, self.matcher, self.merged)
+        forward = Forward(self.config, judges, features, visibility, batch, step.number)
         weighted = weighted_losses(forward)
-        statistics = feature_statistics(forward, weighted) if step.is_logged else {}
-        return Terms(weighted, forward.values | statistics)
+        return Terms(weighted, forward.values | (feature_statistics(forward, weighted) if step.is_logged else {}))
 
     def _margin_scale(self) -> float:
         """Return the share of the margin in force, rising linearly over the first margin_warmup_epochs."""

@@ -36,6 +36,11 @@ class MixtureOptions(Options):
         within=SHARE,
     )  # fmt: skip
 
+    merge_identities: str | None = flag(
+        None, "file of the people who are in several of these sets: web/n000123 = masked/Ann_Lee a line; of others the"
+        " matcher concludes nothing across sets", on_resume=MAY_CHANGE,
+    )  # fmt: skip
+
     def data_sets(self) -> tuple[DataSet, ...]:
         """Return the sets of --data.
 
@@ -64,7 +69,8 @@ def options_of_set(options: Section, data_set: DataSet) -> Section:
         ValueError: one line that names the set, if a value is not allowed.
     """
     known = {option.name: option for option in options.options()}
-    values: dict[str, object] = {"data": (), "data_root": data_set.path, "val_data_path": None, "val_sets": ()}
+    values: dict[str, object] = {"data": (), "merge_identities": None, "data_root": data_set.path}
+    values |= {"val_data_path": None, "val_sets": ()}  # the common ones are not of the set
     try:
         for word, text in data_set.options:
             option = known[OWN[word]]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import heads
 from config import IMAGES_PER_IDENTITY, Config
 from engine.composite import ShardSGD
+from engine.module import TrainingModule
 
 
 class Shard(NamedTuple):
@@ -58,6 +59,18 @@ def check_frozen(config: Config, num_classes: Mapping[str, int]) -> tuple[str, .
     if hit and config.partial_fc_rate:
         raise ValueError(f"--freeze {hit[0]}: a head that is split cannot be frozen; use --partial_fc_rate 0")
     return config.frozen
+
+
+def check_patterns(module: TrainingModule, config: Config, num_classes: Mapping[str, int]) -> None:
+    """Refuse patterns of the options that fit no parameter.
+
+    A split head has another name than in a checkpoint, which a run of any number of ranks goes on from.
+
+    Raises:
+        ValueError: one line with the flag and the pattern.
+    """
+    for key in ("weight", "kernel") if config.partial_fc_rate else ("",):
+        module.check_patterns([f"heads.{name}.{key}" for name in num_classes if key])
 
 
 def check_several_sets(config: Config) -> None:

@@ -17,6 +17,7 @@ import qaconv
 from config import Config
 from datasets import Sample
 from ops import at_least_float32, gather, gather_with_gradient, own_rank, unit_map, world_size
+from tasks.recognition.merging import MergedPeople, Side
 from transforms import visibility_map
 
 
@@ -25,7 +26,7 @@ class Images(NamedTuple):
 
     maps: Tensor  # [B, C, h, w], unit length over C
     visibility: Tensor | None  # [B, 1, h, w] in [0, 1], 1 = visible
-    labels: Tensor  # [B] int64
+    labels: Tensor  # [B] int64, people of the data set, or of all where some are merged
     dataset_ids: Tensor  # [B] int64
 
 
@@ -53,16 +54,24 @@ def pairs_cross_ranks(config: Config) -> bool:
     return config.cross_rank_pairs or config.check_mode
 
 
-def score_batch(matcher: qaconv.QAConv, config: Config, images: Images, several_sets: bool = False) -> MatchedBatch:
+def score_batch(
+    matcher: qaconv.QAConv,
+    config: Config,
+    images: Images,
+    several_sets: bool = False,
+    merged: MergedPeople | None = None,
+) -> MatchedBatch:
     """Return the scores of a batch with itself, or with the images of all ranks: all must then call it together.
 
     Then the mean of a loss over the ranks is that of the global batch, also where they differ in how many rows have a
     positive and a negative, and the gradients that DDP averages are its gradients; the matcher's norms take the moments
     of the global batch. (Those of the backbone stay each rank's own.)
+
+    Of two images of different data sets nothing is concluded, but for people who are known to be `merged`.
     """
     across_ranks = pairs_cross_ranks(config) and world_size() > 1
     gallery = _of_all_ranks(images) if across_ranks else images
-    columns = _columns(images, gallery, several_sets) if across_ranks or several_sets else Columns(None, None)
+    columns = _columns(images, gallery, several_sets, merged) if across_ranks or several_sets else Columns(None, None)
     scores = matcher(images.maps, gallery.maps, images.visibility, gallery.visibility, across_ranks)
     return MatchedBatch(scores, images.labels, columns, _row_mean(images.labels, columns, across_ranks))
 
@@ -74,12 +83,14 @@ def _of_all_ranks(images: Images) -> Images:
     return Images(maps, visibility, gather(images.labels), gather(images.dataset_ids))
 
 
-def _columns(images: Images, gallery: Images, several_sets: bool) -> Columns:
+def _columns(images: Images, gallery: Images, several_sets: bool, merged: MergedPeople | None) -> Columns:
     """Return the columns of a gallery in which the images come again, behind those of the ranks before."""
     first = own_rank() * len(images.labels) if len(gallery.labels) > len(images.labels) else 0
     places = torch.arange(len(gallery.labels), device=images.labels.device)
     apart = places == (first + places[: len(images.labels), None])
-    if several_sets:
+    if merged is not None:
+        apart |= ~merged.known(Side(images.labels, images.dataset_ids), Side(gallery.labels, gallery.dataset_ids))
+    elif several_sets:
         apart |= images.dataset_ids[:, None] != gallery.dataset_ids
     return Columns(gallery.labels, apart)
 
@@ -93,14 +104,27 @@ def _row_mean(labels: Tensor, columns: Columns, across_ranks: bool) -> partial[T
     return partial(losses.mean_over_valid, valid=valid, num_valid=counts.sum().clamp_min(1).double() / len(counts))
 
 
+class Judges(NamedTuple):
+    """What judges a batch.
+
+    Attributes:
+        heads: margin heads by the name of their data set, in the order of their numbers; their `margin_scale` is that
+            of the step.
+        matcher: None without one.
+        merged: people who are in several data sets; None: nothing is known of that.
+    """
+
+    heads: Mapping[str, heads.Head]
+    matcher: qaconv.QAConv | None
+    merged: MergedPeople | None = None
+
+
 class Forward:
     """One batch on its way through the networks: what the terms are made from.
 
     Args:
         config: options of the run.
-        heads: margin heads by the name of their data set, in the order of their numbers; their `margin_scale` is that
-            of the step.
-        matcher: None without one.
+        judges: of it.
         features: of the batch.
         visibility: predicted, as `nets.see` returns it; None without an occlusion head.
         batch: what the features are of.
@@ -112,22 +136,21 @@ class Forward:
     def __init__(
         self,
         config: Config,
-        heads: Mapping[str, heads.Head],
-        matcher: qaconv.QAConv | None,
+        judges: Judges,
         features: nets.Features,
         visibility: Tensor | None,
         batch: Sample,
         step: int,
     ) -> None:
-        self.config, self.heads, self._matcher = config, heads, matcher
+        self.config, self.heads, self._judges = config, judges.heads, judges
         self.features, self.visibility, self.batch, self.step = features, visibility, batch, step
         self.values: dict[str, Tensor] = {}
 
     @property
     def matcher(self) -> qaconv.QAConv:
         """The local matcher, which must be there."""
-        assert self._matcher is not None
-        return self._matcher
+        assert self._judges.matcher is not None
+        return self._judges.matcher
 
     @cached_property
     def images(self) -> Images:
@@ -138,13 +161,15 @@ class Forward:
             if not self.config.visibility_gradient:
                 # The matching losses would rather hide hard cells than see them: they may read the map, not bend it.
                 visibility = visibility.detach()
-        dataset_ids = self.batch.dataset_id.to(self.batch.label.device)
-        return Images(unit_map(self.features.feature_map), visibility, self.batch.label, dataset_ids)
+        labels, merged = self.batch.label, self._judges.merged
+        dataset_ids = self.batch.dataset_id.to(labels.device)
+        people = labels if merged is None else merged.people(labels, dataset_ids)
+        return Images(unit_map(self.features.feature_map), visibility, people, dataset_ids)
 
     @cached_property
     def matched(self) -> MatchedBatch:
         """The batch matched with itself, once for all the terms that read it."""
-        pairs = score_batch(self.matcher, self.config, self.images, len(self.heads) > 1)
+        pairs = score_batch(self.matcher, self.config, self.images, len(self.heads) > 1, self._judges.merged)
         accuracy = losses.pairwise_accuracy(pairs.scores.detach(), pairs.labels, *pairs.columns)
         self.values["train_pairwise_acc"] = pairs.mean(accuracy)
         return pairs

@@ -8,8 +8,8 @@ from untrained import SMALL
 from cli.checkpoints import read_to_resume
 from config import Config, PretrainingConfig
 from engine.optim import FACTOR
-from tasks.moco.module import Pretrainer
 from options.names import ONLY_DATASET
+from tasks.moco.module import Pretrainer
 from train_val import Recognizer
 
 OPTIONS = {

@@ -180,3 +180,27 @@ def test_two_ranks_take_the_course_of_one_with_several_sets(two_folders, tmp_pat
     of_two = on_two_ranks(trained_state, str(tmp_path / "two"), options)[0]["weights"]
     alone = trained_state(str(tmp_path / "one"), options)["weights"]
     torch.testing.assert_close(of_two, alone, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.flag("merge_identities")
+def test_of_people_in_two_sets_the_matcher_knows_who_is_who(two_folders, tmp_path):
+    """web/person_01 and masked/person_04 are one person: their images are a positive pair, and both differ from others
+    of either set; of two people of which neither is merged nothing is known."""
+    listed = tmp_path / "same.txt"
+    listed.write_text("web/person_01 = masked/person_04\n", encoding="utf-8")
+    _, data, _ = replaced({**words(two_folders), "merge_identities": str(listed)})
+    merged, model = data.merged, two_headed()
+    labels, ids = torch.tensor([0, 1, 2, 0, 4, 3]), torch.tensor([0, 0, 0, 1, 1, 1])
+    people = merged.people(labels, ids)
+    assert people[1] == people[4] and len(set(people.tolist())) == 5
+    maps = functional.normalize(torch.randn(6, *model.model.map_shape), dim=1)
+    matched = score_batch(model.matcher, model.config, Images(maps, None, people, ids), True, merged)
+    known = ~matched.columns.is_self | torch.eye(6, dtype=torch.bool)
+    across = known[:3, 3:].tolist()
+    assert across == [[False, True, False], [True, True, True], [False, True, False]]
+    assert known[:3, :3].all() and known[3:, 3:].all() and torch.equal(known, known.T)
+    listed.write_text("web/nobody = masked/person_04\n", encoding="utf-8")
+    with pytest.raises(
+        ValueError, match=r"--merge_identities: .*same.txt, line 1: data set web has no person 'nobody'"
+    ):
+        assert data.merged
