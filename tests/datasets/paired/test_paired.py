@@ -108,6 +108,8 @@ def test_a_degradation_changes_the_second_view_alone(root):
     batch = view.__getitems__(keys(9))
     assert np.array_equal(batch.image, TrainingView(faces, EVERYTHING, seed=1).__getitems__(keys(9)).image)
     assert len(set(batch.second.side.tolist())) > 3 and batch.second.side.min() >= 8
+    own_numbers = np.random.Generator(np.random.Philox(1, counter=[0, 5, 0, 2]))  # of view 1
+    assert np.array_equal(batch.second.image[5], FirstOrder()(batch.image[5], own_numbers).image)
     clean = PairedTrainingView(faces, EVERYTHING, seed=1, degradation=shrinking_alone(16), lr_size=16)
     small = clean.__getitems__(keys(9)).second
     assert small.image.shape == (9, 16, 16, 3) and small.side.tolist() == [16] * 9
@@ -251,6 +253,8 @@ def test_an_evaluation_degrades_each_image_by_its_position_alone(root):
     assert len(some.positions) == 6 and np.bincount(some.labels).tolist().count(3) == 2  # whole people
     np.testing.assert_array_equal(some.lr, everyone.lr[some.positions])
     np.testing.assert_array_equal(some.hr, everyone.hr[some.positions])
+    expected = FirstOrder((16, 16))(face(4), np.random.default_rng((3, 4))).image
+    np.testing.assert_array_equal(everyone.lr[4], expected)
     assert not np.array_equal(everyone.lr, evaluation_views(faces, FirstOrder((16, 16)), seed=4).lr)
     small = evaluation_views(faces, shrinking_alone(16), lr_size=16).lr
     np.testing.assert_array_equal(small, [resized(face(index), 16) for index in range(9)])
