@@ -122,7 +122,7 @@ class _Resized(nn.Module):
         self._descriptor = descriptor
 
     def forward(self, images: Tensor) -> Tensor:
-        pixels = self._descriptor(images).clone()  # made in inference mode: no graph could keep it
+        pixels: Tensor = self._descriptor(images)
         size = (IMAGE_SIZE, IMAGE_SIZE)
         if pixels.shape[-2:] == size:
             return pixels

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +21,6 @@ from datasets.sample import Image, LabeledFaces, Sample
 from datasets.subset import Subset
 from transforms import IMAGE_SIZE
 from transforms.degradation import resized
-
-logger = logging.getLogger(__name__)
 
 _MAX_LOOKED_AT = 500  # pairs whose sizes are compared before anything is read: folders that are exchanged show at once
 _HEADER_BYTES = 2**16
@@ -119,12 +118,38 @@ class PairedFaces:
             )
 
 
-def pair_source(dataset: LabeledFaces, index: int) -> tuple[PairedFaces, int] | None:
-    """Return where the pair of a position of a data set, or of a subset of one, is read; None: there are no pairs."""
+def pair_reader(dataset: LabeledFaces, is_made: bool, place: str) -> Callable[[int], tuple[Image, Image]]:
+    """Return what reads both images of a position, or the high-resolution one twice where the other is made of it.
+
+    Args:
+        dataset: `PairedFaces` or a subset of one; where the other image is made, any but these.
+        is_made: whether there is a degradation.
+        place: who asks, for the error.
+    Raises:
+        ValueError: if the data set has pairs and there is a degradation, or neither.
+    """
+    source = dataset
+    while isinstance(source, Subset):
+        source = source.dataset
+    if isinstance(source, PairedFaces) == is_made:
+        fault = (
+            "has low-resolution images: no degradation" if is_made else "has no low-resolution images: a degradation"
+        )
+        raise ValueError(f"{place}: the data set {fault} is needed")
+    return partial(_read_twice if is_made else _read_pair, dataset)
+
+
+def _read_twice(dataset: LabeledFaces, index: int) -> tuple[Image, Image]:
+    image = dataset.read(index)
+    return image, image
+
+
+def _read_pair(dataset: LabeledFaces, index: int) -> Pair:
     while isinstance(dataset, Subset):
         index = int(dataset.indices[index])
         dataset = dataset.dataset
-    return (dataset, index) if isinstance(dataset, PairedFaces) else None
+    assert isinstance(dataset, PairedFaces), "checked before"
+    return dataset.read_pair(index)
 
 
 def _is_larger(size: Size, other: Size) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from datasets.counted import counted
 from datasets.faces.images import UnreadableImageError
-from datasets.paired.dataset import pair_source
+from datasets.paired.dataset import pair_reader
 from datasets.sample import FaceDataset, Image
 from transforms import IMAGE_SIZE, Degradation
 from transforms.degradation import resized
@@ -57,16 +57,16 @@ def evaluation_views(
         ValueError: if there are neither pairs nor a degradation, or both; or fewer than two people can be taken, or
             none of them with two readable images.
     """
-    if (pair_source(dataset, 0) is None) == (degradation is None):
-        what = "neither pairs nor a degradation" if degradation is None else "pairs and a degradation, and needs one"
-        raise ValueError(f"evaluation_views: the data set has {what}")
+    read = pair_reader(dataset, degradation is not None, "evaluation_views")
     hr, lr, chosen = [], [], []
     positions = _choose(dataset.labels, max_images, np.random.default_rng(seed))
     for index in positions.tolist():
         try:
-            image, small = _read(dataset, index, degradation, seed)
+            image, small = read(index)
         except UnreadableImageError:
             continue
+        if degradation is not None:
+            small = degradation.shrink(image, np.random.default_rng((seed, index))).image
         hr.append(image)
         lr.append(resized(small, lr_size))
         chosen.append(index)
@@ -91,13 +91,3 @@ def _choose(labels: NDArray[np.int64], max_images: int, rng: np.random.Generator
             taken.append(person)
             room -= int(counts[person])
     return np.flatnonzero(np.isin(labels, taken))
-
-
-def _read(dataset: FaceDataset, index: int, degradation: Degradation | None, seed: int) -> tuple[Image, Image]:
-    if degradation is not None:
-        image = dataset.read(index)
-        return image, degradation.shrink(image, np.random.default_rng((seed, index))).image
-    place = pair_source(dataset, index)
-    assert place is not None, "checked before"
-    source, position = place
-    return source.read_pair(position)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.faces.view import TrainingView, read_or_replace
-from datasets.paired.dataset import pair_source
+from datasets.paired.dataset import pair_reader
 from datasets.sample import ArrayBatch, FaceDataset, Image, Sample, SampleKey
 from transforms import IMAGE_SIZE, Degradation, TrainingTransform, View, mirror
 from transforms.degradation import LEAST_SIDE, resized
@@ -51,9 +51,7 @@ class PairedTrainingView(TrainingView):
         lr_size: int = IMAGE_SIZE,
     ) -> None:
         super().__init__(dataset, transform, seed)
-        if (pair_source(dataset, 0) is None) == (degradation is None):
-            has = "has no low-resolution images: give a" if degradation is None else "has low-resolution images: no"
-            raise ValueError(f"PairedTrainingView: the data set {has} degradation")
+        self._read_pair = pair_reader(dataset, degradation is not None, "PairedTrainingView")
         if transform.low_res_prob:
             raise ValueError(
                 f"PairedTrainingView: low_res_prob {transform.low_res_prob} would lower the resolution of both views; "
@@ -88,7 +86,7 @@ class PairedTrainingView(TrainingView):
         mirrored, steps = self._transform.choose(self._streams.uniforms(keys))
         used, sides = np.empty((2, len(keys)), np.int64)
         for row, key in enumerate(keys):
-            used[row], (hr, lr) = read_or_replace(self._read, self.labels, key.index)
+            used[row], (hr, lr) = read_or_replace(self._read_pair, self.labels, key.index)
             check_image(hr, "PairedTrainingView")
             view = View(images[row], visibility[row])
             view.image[:] = mirror(hr) if mirrored[row] else hr
@@ -106,15 +104,6 @@ class PairedTrainingView(TrainingView):
         unreadable = np.where(used == drawn, -1, drawn)
         batch: ArrayBatch = Sample(images, self.labels[used], dataset_id, visibility, used, unreadable)
         return batch._replace(second=batch._replace(image=low, side=sides))
-
-    def _read(self, index: int) -> tuple[Image, Image]:
-        """Return a face and its partner; the face again where the partner is made of it."""
-        place = pair_source(self.dataset, index)
-        if place is None:
-            image = self.dataset.read(index)
-            return image, image
-        source, position = place
-        return source.read_pair(position)
 
     def _altered(self, lr: Image, steps: NDArray[np.bool_], key: SampleKey) -> Image:
         """Return a partner [s, s, 3] after the steps of the other view, by its numbers."""

@@ -201,6 +201,15 @@ def test_folders_that_cannot_be_are_refused(people, tmp_path, capsys, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["faces"]
 
 
+def test_the_share_is_exact_and_people_are_divided_by_chance():
+    job = SplitJob("in", "out", share=0.29)
+    images = {person: [f"{number:02}.png" for number in range(100)] for person in ("ann", "ben")}
+    train = divide(images, job).train
+    assert len(train) == 2 * 29  # 28.999... to a float
+    ann, ben = ({file[4:] for file in train if file.startswith(person)} for person in images)
+    assert ann != ben
+
+
 def test_choices_are_those_of_the_library():
     assert split.KINDS == (splitting.IMAGES, splitting.PEOPLE) and split.MODES == tuple(splitting.MODES)
 

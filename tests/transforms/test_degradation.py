@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import j1
 
-from transforms import DEGRADATIONS, FirstOrder, SecondOrder, difficulty, shrinking_alone
+from transforms import DEGRADATIONS, FirstOrder, SecondOrder, difficulty, second_order, shrinking_alone
 from transforms.degradation import compressed, resized
 from transforms.second_order import draw_kernel, sinc_kernel
 
@@ -146,6 +146,17 @@ def test_the_second_order_records_the_smallest_image_on_the_way():
     sides = [SecondOrder((64, 64)).shrink(textured(), generator(seed)) for seed in range(60)]
     assert {len(small) for small, _ in sides} == {64}
     assert min(side for _, side in sides) < 32 and max(side for _, side in sides) == 64
+
+
+def test_ringing_comes_before_the_last_compression_or_after_it(monkeypatch):
+    steps = []
+    for name in ("_low_passed", "compressed"):
+        step = getattr(second_order, name)
+        monkeypatch.setattr(second_order, name, lambda *given, step=step, name=name: steps.append(name) or step(*given))
+    for seed in range(20):
+        SecondOrder().shrink(textured(), generator(seed))
+    orders = [tuple(steps[start : start + 3]) for start in range(0, 60, 3)]
+    assert set(orders) == {("compressed", "_low_passed", "compressed"), ("compressed", "compressed", "_low_passed")}
 
 
 def test_jpeg_turns_the_channels_twice():

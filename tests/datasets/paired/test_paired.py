@@ -1,6 +1,7 @@
 """Faces at two resolutions: which files pair, what both views share, and what only one of them gets."""
 
 import logging
+import pickle
 import re
 import unicodedata
 
@@ -108,6 +109,8 @@ def test_a_degradation_changes_the_second_view_alone(root):
     batch = view.__getitems__(keys(9))
     assert np.array_equal(batch.image, TrainingView(faces, EVERYTHING, seed=1).__getitems__(keys(9)).image)
     assert len(set(batch.second.side.tolist())) > 3 and batch.second.side.min() >= 8
+    own_numbers = np.random.Generator(np.random.Philox(1, counter=[0, 5, 0, 2]))  # of view 1
+    assert np.array_equal(batch.second.image[5], FirstOrder()(batch.image[5], own_numbers).image)
     clean = PairedTrainingView(faces, EVERYTHING, seed=1, degradation=shrinking_alone(16), lr_size=16)
     small = clean.__getitems__(keys(9)).second
     assert small.image.shape == (9, 16, 16, 3) and small.side.tolist() == [16] * 9
@@ -118,6 +121,7 @@ def test_a_degradation_changes_the_second_view_alone(root):
 def test_a_sample_follows_from_seed_and_key(root):
     view = PairedTrainingView(ImageFolderDataset(root / "hr"), EVERYTHING, seed=1, degradation=FirstOrder())
     whole = view.__getitems__(keys(9))
+    view = pickle.loads(pickle.dumps(view))  # as a worker that is spawned gets it
     for row in (8, 2):
         sample = view[keys(9)[row]]
         assert np.array_equal(sample.second.image, whole.second.image[row]) and sample.side is None
@@ -230,13 +234,16 @@ def test_folders_that_do_not_pair_are_refused_in_a_line(root, change, message):
 def test_settings_that_contradict_each_other_are_refused(root):
     pairs, faces = PairedFaces(root), ImageFolderDataset(root / "hr")
     for build, message in (
-        (lambda: PairedTrainingView(faces, PLAIN, 0), "has no low-resolution images: give a degradation"),
-        (lambda: PairedTrainingView(pairs, PLAIN, 0, FirstOrder()), "has low-resolution images: no degradation"),
+        (lambda: PairedTrainingView(faces, PLAIN, 0), "has no low-resolution images: a degradation is needed"),
+        (
+            lambda: PairedTrainingView(pairs, PLAIN, 0, FirstOrder()),
+            "has low-resolution images: no degradation is needed",
+        ),
         (lambda: PairedTrainingView(pairs, TrainingTransform(low_res_prob=0.2), 0), "low_res_prob 0.2 would lower"),
         (lambda: PairedTrainingView(pairs, PLAIN, 0, lr_size=113), r"lr_size must be in \[4, 112\], got 113"),
         (lambda: PairedFaces(root, "dsr"), "holds no folder dsr, the partners of hr"),
-        (lambda: evaluation_views(faces), "neither pairs nor a degradation"),
-        (lambda: evaluation_views(pairs, FirstOrder()), "pairs and a degradation"),
+        (lambda: evaluation_views(faces), "evaluation_views: the data set has no low-resolution images"),
+        (lambda: evaluation_views(pairs, FirstOrder()), "evaluation_views: the data set has low-resolution images"),
         (lambda: evaluation_views(pairs, max_images=3), "3 images of 1 identity leave nothing to compare"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -251,6 +258,8 @@ def test_an_evaluation_degrades_each_image_by_its_position_alone(root):
     assert len(some.positions) == 6 and np.bincount(some.labels).tolist().count(3) == 2  # whole people
     np.testing.assert_array_equal(some.lr, everyone.lr[some.positions])
     np.testing.assert_array_equal(some.hr, everyone.hr[some.positions])
+    expected = FirstOrder((16, 16))(face(4), np.random.default_rng((3, 4))).image
+    np.testing.assert_array_equal(everyone.lr[4], expected)
     assert not np.array_equal(everyone.lr, evaluation_views(faces, FirstOrder((16, 16)), seed=4).lr)
     small = evaluation_views(faces, shrinking_alone(16), lr_size=16).lr
     np.testing.assert_array_equal(small, [resized(face(index), 16) for index in range(9)])
