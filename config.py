@@ -143,6 +143,9 @@ class Config(
             raise ValueError("--adaface_eval_weight and --qaconv_eval_weight are both 0")
 
     def _check_data_sets(self) -> None:
+        self.check_curriculum()
+        if self.has_curriculum and (self.sampler == "graph" or self.epoch_by != "images"):
+            raise ValueError("a curriculum draws images by --sampler pk or shuffle and --epoch_by images")
         if not self.data:
             if self.merge_identities:
                 raise ValueError("--merge_identities joins people of several sets: give these by --data")

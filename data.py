@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from dataclasses import replace
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,8 @@ from torch.utils.data import DataLoader
 
 from config import IMAGES_PER_IDENTITY, Config
 from datasets import (
+    Curriculum,
+    CurriculumMix,
     FaceDataset,
     GraphBatchSampler,
     MixedView,
@@ -23,15 +26,18 @@ from datasets import (
     PlannedBatches,
     PlannedSampler,
     collate,
+    ease_of,
     mixture_weights,
     read_merged_identities,
 )
 from datasets.cohort import Cohort, draw_cohort
 from datasets.faces.joined import JoinedFaces
+from datasets.sampling.measured_difficulty import measured_difficulty
 from datasets.sampling.windows import shuffled_batches
 from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of, warnings_of
 from models import Alignment
-from options.names import DIVISIONS, ONLY_DATASET
+from options.names import DIVISIONS, NO_CURRICULUM, ONLY_DATASET
+from system.cores import usable_cores
 from tasks.image_data import ImageData
 from tasks.recognition.face_set import FaceSet
 from tasks.recognition.head_start import Span
@@ -95,6 +101,21 @@ class FaceDataModule(ImageData):
         sizes = [len(each.dataset) for each in self.sets.values()]
         shares = mixture_weights(sizes, [each.weight for each in given] or None, self.config.data_balance)
         return dict(zip(self.sets, shares.tolist(), strict=True))
+
+    @cached_property
+    def mix(self) -> CurriculumMix:
+        """Return the shares of the sets in every batch, and how they and the images drawn change over the epochs."""
+        c, first = self.config, [*self.shares.values()]
+        given = c.data_sets()
+        factors = [1.0 if each.final_weight is None else each.final_weight / each.weight for each in given]
+        final = [share * factor for share, factor in zip(first, factors, strict=True)] if given else None
+        ease = None
+        if c.curriculum != NO_CURRICULUM:
+            hard = [measured_difficulty(each.dataset, c.curriculum, usable_cores()) for each in self.sets.values()]
+            ease = [ease_of(difficulty) for difficulty in hard]
+        start, end = c.curriculum_epochs
+        course = Curriculum(start, end, c.curriculum_floor, c.curriculum_gamma)
+        return CurriculumMix(course, first, final if final != first else None, ease, c.epoch_share)
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -230,6 +251,8 @@ class FaceDataModule(ImageData):
         """Return the loader of training batches; `SampleKey` keys every random draw."""
         sampler = self.train_sampler
         logger.info("training: %s", sampler.summary())
+        for warning in sampler.warnings(self.config.epochs) if isinstance(sampler, MixtureBatchSampler) else ():
+            logger.warning("%s", warning)
         views = [each.view() for each in self.sets.values()]
         return DataLoader(
             MixedView(views) if len(views) > 1 else views[0],
@@ -242,10 +265,10 @@ class FaceDataModule(ImageData):
         """Return the sampler of one rank."""
         config, labels = self.config, self.train_dataset.labels
         sharding = {"seed": config.seed, "rank": rank, "world_size": self.world_size}
-        if len(self.sets) > 1:
+        if len(self.sets) > 1 or config.has_curriculum:
             instances = None if config.sampler == "shuffle" else IMAGES_PER_IDENTITY
             of_sets = [each.dataset.labels for each in self.sets.values()]
-            return MixtureBatchSampler(of_sets, config.batch_size, [*self.shares.values()], instances, **sharding)
+            return MixtureBatchSampler(of_sets, config.batch_size, self.mix, instances, **sharding)
         if config.sampler == "graph":
             return GraphBatchSampler(labels, config.batch_size, **sharding)
         if config.sampler == "shuffle":

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import types
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasets.sample import FaceDataset
 
 
 class _ContentPickler(pickle.Pickler):
@@ -40,6 +44,25 @@ def content_key(value: object) -> str:
     except (pickle.PicklingError, TypeError, ValueError, AttributeError, RecursionError):
         return uuid.uuid4().hex
     return hashlib.sha256(buffer.getvalue()).hexdigest()[:32]
+
+
+def dataset_key(dataset: FaceDataset, words: str) -> str:
+    """Return hex digits that depend on a data set's files, by path, size and time, on its labels and decoding.
+
+    Args:
+        dataset: any.
+        words: what else they shall depend on.
+    """
+    digest = hashlib.sha256(f"{words} {dataset.decoding}".encode())
+    digest.update(dataset.labels.tobytes())
+    for path in dataset.paths:
+        try:
+            status = path.stat()
+            state = f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            state = f"{path.absolute()} missing"
+        digest.update(os.fsencode(state) + b"\0")
+    return digest.hexdigest()[:32]
 
 
 def _methods(cls: type) -> Iterator[tuple[str, types.FunctionType]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from options.flags import MAY_CHANGE, Options, flag, parse_value
-from options.names import SHARE
-from options.words.data_set import FORM, LOSS_WEIGHT, OWN, DataSet, read_data_set
+from options.names import CURRICULA, NO_CURRICULUM, NOT_NEGATIVE, POSITIVE, SHARE
+from options.words.data_set import FORM, OWN, WEIGHTS, DataSet, read_data_set
 
 Section = TypeVar("Section", bound="MixtureOptions")
 
@@ -28,7 +28,7 @@ class MixtureOptions(Options):
 
     data: tuple[str, ...] = flag(
         (), f"{FORM}, once for each of several sets: every batch holds all of them, each has labels and a margin head"
-        f" of its own. What a set may have of its own: {', '.join((*OWN, LOSS_WEIGHT))}; lists are written with +",
+        f" of its own. What a set may have of its own: {', '.join((*OWN, *WEIGHTS))}; lists are written with +",
         parse=_one_set, on_resume=MAY_CHANGE,
     )  # fmt: skip
     data_balance: float = flag(
@@ -40,6 +40,38 @@ class MixtureOptions(Options):
         None, "file of the people who are in several of these sets: web/n000123 = masked/Ann_Lee a line; of others the"
         " matcher concludes nothing across sets", on_resume=MAY_CHANGE,
     )  # fmt: skip
+
+    curriculum: str = flag(
+        NO_CURRICULUM, "draw easy images first: those that hold more detail, or more contrast; none: final weights of"
+        " --data alone, if any are given", choices=CURRICULA,
+    )  # fmt: skip
+    curriculum_epochs: tuple[float, ...] = flag(
+        (0.0, 0.0), "epoch in which the curriculum begins, and from which on all images and sets weigh what they do in"
+        " the end", within=NOT_NEGATIVE,
+    )  # fmt: skip
+    curriculum_floor: float = flag(0.1, "weight of the hardest image at first, of 1 for the easiest", within=SHARE)
+    curriculum_gamma: float = flag(1.0, "power of an image's ease: the higher, the fewer are easy", within=POSITIVE)
+    epoch_share: float = flag(
+        1.0, "images of an epoch, of all: below 1 a curriculum leaves hard ones out", within="(0, 1]"
+    )
+
+    @property
+    def has_curriculum(self) -> bool:
+        """Whether what is drawn follows a curriculum, or is not all of it an epoch."""
+        moves = any(each.final_weight is not None for each in self.data_sets())
+        return self.curriculum != NO_CURRICULUM or moves or self.epoch_share < 1
+
+    def check_curriculum(self) -> None:
+        """Refuse numbers that make no curriculum.
+
+        Raises:
+            ValueError: one line that names the flag.
+        """
+        if len(self.curriculum_epochs) != 2 or self.curriculum_epochs[0] > self.curriculum_epochs[1]:
+            given = ",".join(f"{epoch:g}" for epoch in self.curriculum_epochs)
+            raise ValueError(f"--curriculum_epochs: expected two epochs that rise, as 0,8; got {given or 'none'}")
+        if self.curriculum_epochs == (0.0, 0.0) and self.has_curriculum and self.epoch_share == 1:
+            raise ValueError("--curriculum_epochs 0,0 ends the curriculum before it begins: give epochs, as 0,8")
 
     def data_sets(self) -> tuple[DataSet, ...]:
         """Return the sets of --data.
@@ -69,8 +101,9 @@ def options_of_set(options: Section, data_set: DataSet) -> Section:
         ValueError: one line that names the set, if a value is not allowed.
     """
     known = {option.name: option for option in options.options()}
-    values: dict[str, object] = {"data": (), "merge_identities": None, "data_root": data_set.path}
-    values |= {"val_data_path": None, "val_sets": ()}  # the common ones are not of the set
+    # Of the mixture, not of one of its sets.
+    values: dict[str, object] = {option.name: option.default for option in MixtureOptions.options()}
+    values |= {"data_root": data_set.path, "val_data_path": None, "val_sets": ()}
     try:
         for word, text in data_set.options:
             option = known[OWN[word]]

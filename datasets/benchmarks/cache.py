@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from pathlib import Path
 
 from datasets.benchmarks.benchmark_folder import Benchmark, read_folder, save_benchmark
 from datasets.benchmarks.converted import open_cached
 from datasets.benchmarks.pairs import make_benchmark
 from datasets.cache_folder import cache_folder, publish
+from datasets.content_key import dataset_key
 from datasets.sample import FaceDataset
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ def cache_benchmark(
     Raises:
         ValueError: from `make_benchmark`.
     """
-    folder = (cache or cache_folder()) / "benchmarks" / _key(dataset, name, max_pairs, seed)
+    folder = (cache or cache_folder()) / "benchmarks" / dataset_key(dataset, f"{_VERSION} {name} {max_pairs} {seed}")
     ready = open_cached(folder, name)
     if ready is not None:
         return ready
@@ -44,16 +43,3 @@ def cache_benchmark(
         logger.warning("%s: cannot cache the benchmark (%s); it stays in memory", folder, error.strerror)
         return benchmark
     return read_folder(folder / name, name, verified=True)
-
-
-def _key(dataset: FaceDataset, name: str, max_pairs: int, seed: int) -> str:
-    digest = hashlib.sha256(f"{_VERSION} {name} {max_pairs} {seed} {dataset.decoding}".encode())
-    digest.update(dataset.labels.tobytes())
-    for path in dataset.paths:
-        try:
-            status = path.stat()
-            state = f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
-        except OSError:
-            state = f"{path.absolute()} missing"
-        digest.update(os.fsencode(state) + b"\0")
-    return digest.hexdigest()[:32]

@@ -18,7 +18,8 @@ OWN = {
         *("grayscale_augmentation_prob", "occlusion_prob", "occluders", "head", "m", "h", "s", "t_alpha"),
     )
 } | {"val": "val_data_path", "subset": "train_data_subset"}
-LOSS_WEIGHT = "loss_weight"
+LOSS_WEIGHT, FINAL_WEIGHT = "loss_weight", "final_weight"
+WEIGHTS = {LOSS_WEIGHT: "from 0", FINAL_WEIGHT: "above 0"}
 FORM = "NAME=PATH[:WEIGHT][,OPTION=VALUE...]"
 
 
@@ -30,6 +31,7 @@ class DataSet(NamedTuple):
         path: of its folder.
         weight: > 0, of its share of every batch.
         loss_weight: >= 0, of its mean loss; None: its share of the batches.
+        final_weight: > 0, what its weight is at the end of the curriculum; None: the same.
         options: of the command, those that it has of its own, by name.
     """
 
@@ -37,6 +39,7 @@ class DataSet(NamedTuple):
     path: str
     weight: float = 1.0
     loss_weight: float | None = None
+    final_weight: float | None = None
     options: tuple[tuple[str, str], ...] = ()
 
 
@@ -59,15 +62,19 @@ def read_data_set(word: str) -> DataSet:
         raise ValueError(f"{name}: the weight must be above 0, got {weight:g}; leave the set out instead")
     pairs = [extra.partition("=") for extra in extras]
     given = {key.strip().replace("-", "_"): value.strip() for key, _, value in pairs}
-    unknown = [key for key in given if key not in OWN and key != LOSS_WEIGHT]
+    unknown = [key for key in given if key not in OWN and key not in WEIGHTS]
     if unknown or len(given) < len(pairs):
         what = f"{unknown[0]!r} is nothing that a set can have of its own" if unknown else "an option is given twice"
-        raise ValueError(f"{name}: {what}; there are {', '.join((*OWN, LOSS_WEIGHT))}")
-    loss_weight = given.pop(LOSS_WEIGHT, None)
-    found = None if loss_weight is None else _number(loss_weight)
-    if loss_weight is not None and (found is None or not 0 <= found < math.inf):
-        raise ValueError(f"{name}: {LOSS_WEIGHT} must be a number from 0, got {loss_weight!r}")
-    return DataSet(name, at_home(path), weight, found, tuple(given.items()))
+        raise ValueError(f"{name}: {what}; there are {', '.join((*OWN, *WEIGHTS))}")
+    found: dict[str, float] = {}
+    for key in WEIGHTS.keys() & given.keys():
+        text = given.pop(key)
+        value = _number(text)
+        if value is None or not 0 <= value < math.inf or (key == FINAL_WEIGHT and value == 0):
+            raise ValueError(f"{name}: {key} must be a number {WEIGHTS[key]}, got {text!r}")
+        found[key] = value
+    loss, final = found.get(LOSS_WEIGHT), found.get(FINAL_WEIGHT)
+    return DataSet(name, at_home(path), weight, loss, final, tuple(given.items()))
 
 
 def _number(text: str) -> float | None:

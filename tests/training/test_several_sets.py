@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -204,3 +206,77 @@ def test_of_people_in_two_sets_the_matcher_knows_who_is_who(two_folders, tmp_pat
         ValueError, match=r"--merge_identities: .*same.txt, line 1: data set web has no person 'nobody'"
     ):
         assert data.merged
+
+
+# ---------------------------------------------------------------- curricula
+
+
+@pytest.fixture(scope="module")
+def gray_and_bright(tmp_path_factory):
+    """8 people with 4 images each, of which the first two of each are of high contrast, the others nearly flat."""
+    folder = tmp_path_factory.mktemp("contrast")
+    rng = np.random.default_rng(0)
+    for person in range(8):
+        place = folder / "faces" / f"person_{person}"
+        place.mkdir(parents=True)
+        for number in range(4):
+            image = 128 + rng.integers(-100, 100, (112, 112, 3)) * (1 if number < 2 else 0.1)
+            cv2.imwrite(str(place / f"{number}.png"), image.clip(0, 255).astype(np.uint8))
+    write_faces(folder / "sets", identities=6, images=1, pairs=6)
+    return folder
+
+
+@pytest.mark.flag("curriculum", "curriculum_epochs", "curriculum_floor", "curriculum_gamma", "epoch_share")
+def test_a_curriculum_draws_easy_images_first_and_ends_as_the_plain_plan(gray_and_bright):
+    options = {
+        **{"data_root": str(gray_and_bright / "faces"), "val_data_path": str(gray_and_bright / "sets")},
+        **{"sampler": "shuffle", "batch_size": 4, "epoch_share": 0.5, "qaconv_loss_weight": 0.0},
+    }
+    course = {
+        "curriculum": "contrast",
+        "curriculum_epochs": (0.0, 2.0),
+        "curriculum_floor": 0.0,
+        "curriculum_gamma": 8.0,
+    }
+
+    def drawn(epoch, **changes):
+        sampler = replaced(options, **changes)[1].build_sampler(rank=0)
+        sampler.set_epoch(epoch)
+        return [index for batch in sampler for index in batch]
+
+    def easy(images):
+        return sum(index % 4 < 2 for index in images)
+
+    first = drawn(0, **course)
+    assert len(first) == 16 == len(set(first)) and easy(first) >= 15
+    assert easy(first) > easy(drawn(1, **course)) and easy(first) > easy(
+        drawn(0, **{**course, "curriculum_gamma": 0.01})
+    )
+    assert easy(first) > easy(drawn(0, **{**course, "curriculum_floor": 1.0}))
+    assert drawn(2, **course) == drawn(2)
+    assert len(drawn(0, epoch_share=0.25)) == 8
+
+
+def test_shares_of_sets_move_to_the_final_weights(two_folders):
+    options = words(two_folders, masked=",final_weight=6") | {"curriculum_epochs": (0.0, 1.0), "batch_size": 8}
+    _, data, _ = replaced(options)
+    sampler = data.build_sampler(rank=0)
+    shares = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        shares.append(sampler.shares(epoch)[1] / sum(sampler.shares(epoch)))
+    assert shares == pytest.approx([20 / 164, 120 / 264], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"curriculum": "contrast"}, "--curriculum_epochs 0,0 ends the curriculum before it begins"),
+        ({"curriculum": "contrast", "curriculum_epochs": (3.0, 1.0)}, "expected two epochs that rise, as 0,8; got 3,1"),
+        ({"epoch_share": 0.5, "sampler": "graph"}, "a curriculum draws images by --sampler pk or shuffle"),
+        ({"merge_identities": "same.txt"}, "--merge_identities joins people of several sets"),
+    ],
+)
+def test_curricula_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**options)
