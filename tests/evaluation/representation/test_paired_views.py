@@ -54,6 +54,8 @@ def test_figures_of_both_sides_are_those_of_all_pairs():
         best = max((scores[issame] >= t).mean() + (scores[~issame] < t).mean() for t in scores) / 2
         assert figures.accuracy == pytest.approx(best, abs=1e-12)
     assert views.hr_hr.rank1 > views.lr_hr.rank1 and views.hr_hr.tar[1e-4] is None
+    finer = paired_views(GOLDEN["weak_hr"], GOLDEN["weak_lr"], LABELS, [2e-4])
+    assert finer.lr_hr.tar[2e-4] is not None and finer.hr_hr.tar[2e-4] is None, "6104 and 3052 pairs"
     assert "A FAR of 0.0001 needs 10000 pairs of different people, there are 3052 of HR with HR." in views.missing
 
 
@@ -105,6 +107,9 @@ def test_warnings_come_with_the_faults_and_not_without():
         "people get mixed up."
     )
     assert case("good").warnings(before=case("weak")) == []
+    nearer = paired_views(*(GOLDEN[f"good_{side}"] + 0.6 * GOLDEN["good_hr"][:1] for side in ("hr", "lr")), LABELS)
+    assert nearer.lr_hr.impostor_mean > 0.1 and nearer.lr_hr.auc > 0.95
+    assert nearer.warnings(before=case("weak")) == [], "people are told apart better than before"
 
 
 def test_what_cannot_be_computed_is_none_with_its_reason():
