@@ -107,21 +107,16 @@ def fit_llr(scores: ArrayLike, issame: ArrayLike) -> AffineLlr:
     center, spread = values.mean(), values.std()
     terms = np.stack([(values - center) / spread, np.ones(values.size)])
     weights = np.where(labels, 1 / counts[0], 1 / counts[1])
-    signs = np.where(labels, 1.0, -1.0)
-
-    def loss(point: FloatArray) -> float:
-        return float(weights @ np.logaddexp(0, -signs * (point @ terms)))
-
     point = np.zeros(2)
     for _ in range(_MAX_STEPS):
         share = expit(point @ terms)
         gradient = terms @ (weights * (share - labels))
         step = np.linalg.solve((terms * (weights * share * (1 - share))) @ terms.T, gradient)
-        while loss(point - step) > loss(point) and np.abs(step).max() > _CONVERGED:
-            step /= 2
         point = point - step
         if np.abs(step).max() <= _CONVERGED:
             break
+    else:
+        raise ValueError(f"fit_llr: no best function was found in {_MAX_STEPS} steps; fit on more pairs")
     scale = float(point[0] / spread)
     return AffineLlr(scale, float(point[1] - scale * center))
 

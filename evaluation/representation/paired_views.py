@@ -190,7 +190,7 @@ def _compare(
             not_above += np.searchsorted(strangers, genuine, side="right")
             blocks.append(_Moments(strangers.size, float(strangers.mean()), float(strangers.var())))
     num_probes = int(has_other.sum())
-    rank1 = num_first / num_probes if num_probes else None
+    rank1 = num_first / num_probes if num_probes and blocks else None
     figures = _figures(genuine, below, not_above, blocks, fars, repeats)
     return figures._replace(rank1=rank1, num_probes=num_probes), num_own_first
 

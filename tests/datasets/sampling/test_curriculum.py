@@ -181,6 +181,14 @@ def test_identities_are_drawn_by_the_mean_ease_of_their_images():
     assert 0 < hard < 0.35 and all(len(set(group)) == 4 for group in plan.tolist())
 
 
+def test_large_identities_weigh_no_more_than_small_ones_of_equal_ease():
+    labels = np.append(np.repeat(np.arange(200), 4), np.repeat(np.arange(200, 300), 8))
+    mix = CurriculumMix(Curriculum(5, 6), [1], ease=[np.full(1600, 0.3)], epoch_share=0.3)
+    sampler = MixtureBatchSampler([labels], 40, mix, seed=3)
+    shares = [(plan_of(sampler, epoch) >= 800).mean() for epoch in range(5)]
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.05)  # half of all groups
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0.02, 1), st.floats(0.02, 1)), min_size=2, max_size=5),

@@ -51,6 +51,11 @@ def test_the_fitted_temperature_has_the_least_cross_entropy(number):
     best = minimize_scalar(cost, bounds=(-7, 7), method="bounded", options={"xatol": 1e-9})
     assert cost(math.log(found)) <= best.fun + 1e-12
     assert bits_over_prior(logits / found, labels, prior) >= bits_over_prior(logits, labels, prior)
+    for factor in (0.05, 20):
+        assert fit_temperature(factor * logits, labels) == pytest.approx(min(factor * found, 1e3), rel=1e-5)
+    moved = logits.astype(float) + 2000  # exp alone would not do
+    assert bits_over_prior(moved, labels, prior) == pytest.approx(bits_over_prior(logits, labels, prior))
+    assert fit_temperature(moved, labels) == pytest.approx(found, rel=1e-6)
 
 
 def test_answers_that_no_temperature_fits_best_give_the_ends_of_the_range():

@@ -54,6 +54,8 @@ def test_figures_of_both_sides_are_those_of_all_pairs():
         best = max((scores[issame] >= t).mean() + (scores[~issame] < t).mean() for t in scores) / 2
         assert figures.accuracy == pytest.approx(best, abs=1e-12)
     assert views.hr_hr.rank1 > views.lr_hr.rank1 and views.hr_hr.tar[1e-4] is None
+    finer = paired_views(GOLDEN["weak_hr"], GOLDEN["weak_lr"], LABELS, [2e-4])
+    assert finer.lr_hr.tar[2e-4] is not None and finer.hr_hr.tar[2e-4] is None, "6104 and 3052 pairs"
     assert "A FAR of 0.0001 needs 10000 pairs of different people, there are 3052 of HR with HR." in views.missing
 
 
@@ -73,10 +75,10 @@ def test_a_loop_over_few_directions_finds_the_same_with_many_ties(seed, num):
     for i in probes:
         mates = [cosine[i, j] for j in range(num) if j != i and labels[j] == labels[i]]
         strangers = [cosine[i, j] for j in range(num) if labels[j] != labels[i]]
-        right += max(mates) > max(strangers, default=-2)
+        right += max(mates) > max(strangers, default=2)
     own = sum(cosine[i, i] > max(cosine[i, j] for j in range(num) if j != i) for i in range(num))
     assert views.paired.rank1 == own / num and views.paired.mean == pytest.approx(np.diag(cosine).mean())
-    assert views.lr_hr.rank1 == (right / len(probes) if probes else None)
+    assert views.lr_hr.rank1 == (right / len(probes) if probes and impostor else None)
     if genuine and impostor:
         wins = np.mean([(g > i) + (g == i) / 2 for g in genuine for i in impostor])
         assert views.lr_hr.auc == pytest.approx(wins, abs=1e-12)
@@ -105,6 +107,9 @@ def test_warnings_come_with_the_faults_and_not_without():
         "people get mixed up."
     )
     assert case("good").warnings(before=case("weak")) == []
+    nearer = paired_views(*(GOLDEN[f"good_{side}"] + 0.6 * GOLDEN["good_hr"][:1] for side in ("hr", "lr")), LABELS)
+    assert nearer.lr_hr.impostor_mean > 0.1 and nearer.lr_hr.auc > 0.95
+    assert nearer.warnings(before=case("weak")) == [], "people are told apart better than before"
 
 
 def test_what_cannot_be_computed_is_none_with_its_reason():
@@ -114,7 +119,8 @@ def test_what_cannot_be_computed_is_none_with_its_reason():
     assert alone.lr_hr.auc is None is alone.lr_hr.rank1 and alone.lr_hr.impostor_mean is not None
     assert alone.gap is not None and alone.gap_cross is None and "No person has two images" in alone.missing[0]
     one = paired_views(rows, rows, np.zeros(6, int))
-    assert one.lr_hr.impostor_mean is None is one.gap and one.lr_hr.genuine_mean is not None
+    assert one.lr_hr.impostor_mean is None is one.gap and one.lr_hr.rank1 is None is one.hr_hr.rank1
+    assert one.lr_hr.genuine_mean is not None
     assert one.missing == ("There is one person only: nobody can be mistaken for another.",)
     assert len(paired_views(rows[:1], rows[:1], [0]).missing) == 2
     flat = alone.figures()
