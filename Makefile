@@ -33,15 +33,16 @@ demo: setup
 
 # One thread a process: JOBS processes of many threads each would fight over the cores. Each takes tests that follow one
 # another, so that what a file prepares for its tests is prepared once, and what another has left when it has none.
+# Bytecode is kept, whatever the environment says: tests start programs, and each would compile 50,000 lines again.
 test: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal
 
 test-slow: setup
 	$(PY) -m pytest -m "slow and not gpu"
 
 # One slow test in eight, which ones HEAD decides; what has not begun after 15 minutes is skipped and said.
 test-slow-share: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "slow and not gpu" --share 8 --minutes 15 -rs
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -m "slow and not gpu" --share 8 --minutes 15 -rs
 
 # Kernels for CUDA in Triton's interpreter. Builds of torch for CUDA bring Triton; for the CPU it is 200 MB apart.
 test-triton: setup

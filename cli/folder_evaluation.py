@@ -93,7 +93,7 @@ def begin(options: EvaluationConfig) -> tuple[Path, TextIO, WriteFailures, Evalu
     refuse_output_within(Path(options.data_path), folder, "--output-dir")
     folder.mkdir(parents=True, exist_ok=True)
     lock = runs.lock_folder(folder)
-    make_room(folder, ["run.log"])
+    make_room(folder, [runs.LOG_FILE])
     failures = WriteFailures()
     runs.log_into(folder, runs.start_log(), failures)
     return folder, lock, failures, settle(options)

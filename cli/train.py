@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cli import launching
 from cli.programs import listing
 from config import explicit_flags, get_args
-from engine.signals import StopSignals, stop_with_parent, watch_rank_0
+from engine.signals import StopSignals
 from options.command import user_errors
-from system.cores import bound_waiting
-from system.launch import find_launch, is_main_process
 
 
 def main(argv: Sequence[str], prog: str = "main.py") -> int:
     """Run the program with the words of its command line and return the exit code."""
     config = get_args(argv, prog, f"programs, each with a --help of its own:\n\n{listing()}")
-    with user_errors(prog):
-        launched, is_main = find_launch(), is_main_process()
-    if launched is None:
-        watch_rank_0(is_main)
-    elif launched.launcher == "torchrun":
-        stop_with_parent(launched.launcher)
-    bound_waiting()  # is read when torch is imported, and that only after the options are known to be right
+    is_main = launching.begin(prog)
     from cli.training import prepare, run
 
     with StopSignals(config.requeue, is_main) as stop:

@@ -12,7 +12,8 @@ import re
 import subprocess
 import sys
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from importlib import metadata
 from logging.handlers import MemoryHandler
@@ -38,9 +39,9 @@ QUIET_WARNINGS = (
     ".*smaller than the logging interval.*",  # the last step of an epoch is logged too
     ".*sync_dist=True.*",  # every rank computes the same accuracies from all scores
 )
-LOCK_FILE = "run.lock"
+LOCK_FILE, LOG_FILE = "run.lock", "run.log"
 SIDE_FILES = (
-    *("config.json", "command.txt", "environment.json", "run.log"),
+    *("config.json", "command.txt", "environment.json", LOG_FILE),
     *("metrics.csv", "incidents.jsonl", "unreadable.txt", "heartbeat.json", "wandb_id.txt"),
 )
 SIDE_FOLDERS = ("report", "tensorboard", "wandb", "wandb_upload")
@@ -104,6 +105,23 @@ def lock_folder(folder: Path) -> TextIO:
         stream.truncate(0)
         os.write(stream.fileno(), holder.encode())
     return stream
+
+
+@contextmanager
+def leaving_nothing(folder: Path) -> Iterator[None]:
+    """Remove the folders that the block made where bad input ends it before there is more in them than log and lock."""
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        yield
+    except (ValueError, OSError):
+        with suppress(OSError, ValueError):  # what cannot go stays
+            if made and {path.name for path in folder.iterdir()} <= {LOCK_FILE, LOG_FILE}:
+                with lock_folder(folder):  # another process may have begun here meanwhile
+                    for path in folder.iterdir():
+                        path.unlink()
+                    for path in made:
+                        path.rmdir()
+        raise
 
 
 def run_folders(root: Path, prefix: str) -> list[Path]:
@@ -214,7 +232,7 @@ def log_into(folder: Path, kept: MemoryHandler, failures: WriteFailures | None =
 
     `failures` is told when it cannot be written.
     """
-    file = RunLogHandler(folder / "run.log", failures or WriteFailures())
+    file = RunLogHandler(folder / LOG_FILE, failures or WriteFailures())
     file.setFormatter(LineFormatter(LOG_FORMAT, LOG_TIME))
     kept.setTarget(file)
     kept.close()

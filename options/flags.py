@@ -21,7 +21,7 @@ from options.command import FlagParser, at_home, user_errors
 
 # What reads flags is also found here.
 __all__ = [
-    "FIXED", "INVOCATION", "MAY_CHANGE", "FlagParser", "Option", "Options", "Spec", "add_flags", "flag",
+    "FIXED", "INVOCATION", "MAY_CHANGE", "FlagParser", "Option", "Options", "Spec", "add_flags", "flag", "flag_like",
     "merge_options", "parse_value", "user_errors",
 ]  # fmt: skip
 
@@ -86,6 +86,12 @@ def flag(  # noqa: PLR0913  (all that a field can declare of its flag)
     """
     spec = Spec(help, tuple(choices), within, on_resume, parse, const, before)
     return dataclasses.field(default=default, metadata={"spec": spec})
+
+
+def flag_like(section: type[Options], name: str) -> Any:
+    """Return a field that is a flag in all but its name as one of another section: default, help, bounds."""
+    (field,) = (field for field in dataclasses.fields(section) if field.name == name)
+    return dataclasses.field(default=field.default, metadata=field.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """A small synthetic data set and a short run over it, shared by several test folders."""
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -27,6 +28,12 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--share") > 1:
         config.pluginmanager.register(SlowShare(config.getoption("--share"), config.getoption("--minutes")))
+
+
+def pytest_collection_finish(session):
+    """Leave all that was imported and collected out of garbage collections: a run asks for one in each validation."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

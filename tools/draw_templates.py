@@ -13,7 +13,7 @@ PROGRAM = "python -m tools.draw_templates"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return the exit code."""
-    parser = FlagParser(PROGRAM, __doc__ or "", f"{PROGRAM} --output /tmp/assets")
+    parser = FlagParser(PROGRAM, __doc__ or "", f"{PROGRAM} --output my_assets")
     parser.add_argument("--output", type=Path, default=ROOT / "assets", help="folder (%(default)s)")
     arguments = parser.parse_args(argv)
     from tools.drawing.templates import draw_all

@@ -98,6 +98,15 @@ PROGRAMS = {
         output=Path("experiments/alignment"),
         package=OWN_PAGES,
     ),
+    "contrast_step": Program(
+        repeats=9,
+        flags={
+            "arch": {"default": "ir_18", "help": "backbone of both encoders (%(default)s)"},
+            "batch_size": {"type": int, "default": 32, "help": "images (%(default)s)"},
+            "queue_size": {"type": int, "default": 32768, "help": "keys (%(default)s)"},
+        },
+        package="benchmarks.pretraining",
+    ),
     "loader": Program(output=Path("experiments/pretraining"), package="benchmarks.pretraining"),
     "clustering": Program(
         repeats=1,

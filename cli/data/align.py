@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from options.command import FlagParser, as_typed, interruptible, user_errors
-from options.flags import Options, add_flags, flag, path_word
+from cli.two_paths import read_two_paths
+from options.command import FlagParser, as_typed
+from options.flags import Options, flag
 from options.names import DETECTOR_HELP
-from system.files import naming
 from system.terminal import show
 
 if TYPE_CHECKING:  # OpenCV is imported only after the options are known to be right
@@ -42,14 +42,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py align") -> int:
     """Run the program with the words of its command line and return the exit code."""
     parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} my_photographs my_faces --jobs 2")
     parser.usage = f"{prog} IN OUT [--flag value ...]"
-    for name, dest, text in (("IN", "source", "the photographs"), ("OUT", "output", "folder for the crops")):
-        parser.add_argument(dest, metavar=name, type=path_word, help=text)
-    add_flags(parser, AlignOptions, separator="-")
-    with user_errors(prog):
-        values = parser.read(argv)
-        source, output = values.pop("source"), values.pop("output")
-        with naming(output), interruptible(prog):
-            outcome = _align(source, output, AlignOptions(**values))
+    paths = {"IN": "the photographs", "OUT": "folder for the crops"}
+    with read_two_paths(parser, argv, AlignOptions, paths) as (source, output, options):
+        outcome = _align(source, output, options)
     from datasets.photos.to_crops import summary
 
     show("\n".join(summary(outcome)))

@@ -5,18 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.two_paths import read_two_paths
 from datasets.counted import counted
 from engine.files import WriteFailures, side_file
-from options.command import FlagParser, as_typed, user_errors
-from options.flags import Options, add_flags, flag, path_word
-from options.names import CLUSTER_METHODS
-from system.files import atomic_write, naming, remove_unfinished
+from options.command import FlagParser, as_typed
+from options.flags import Options, flag, flag_like
+from options.pretraining import PseudoIdentityOptions
+from system.files import atomic_write, remove_unfinished
 from system.terminal import show
 
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
@@ -39,18 +39,12 @@ interrupted."""
 class ClusterOptions(Options):
     """Clustering."""
 
-    neighbours: int = flag(20, "nearest images that are searched for each", within="[1, 1000]")
-    mutual: int = flag(5, "of them, those among which both images of an edge must be", within="[1, 1000]")
-    threshold: float = flag(0.6, "least cosine of an edge", within="[-1, 1]")
-    max_size: int = flag(300, "images of a cluster at most; above the largest plausible identity", within="[2, inf)")
-    jaccard: float = flag(
-        0.0, "least share of nearest images that both images of an edge have in common", within="[0, 1]"
-    )
-    method: str = flag(
-        "auto",
-        "all products, k-means lists, or faiss where it is installed; auto: exact where cheap",
-        choices=CLUSTER_METHODS,
-    )
+    neighbours: int = flag_like(PseudoIdentityOptions, "cluster_neighbours")
+    mutual: int = flag_like(PseudoIdentityOptions, "cluster_mutual")
+    threshold: float = flag_like(PseudoIdentityOptions, "cluster_threshold")
+    max_size: int = flag_like(PseudoIdentityOptions, "max_cluster_size")
+    jaccard: float = flag_like(PseudoIdentityOptions, "cluster_jaccard")
+    method: str = flag_like(PseudoIdentityOptions, "cluster_method")
     lists: int | None = flag(None, "number of k-means lists; else by the number of images", within="[1, inf)")
     probe: int = flag(4, "lists that each image visits; more find more edges", within="[1, 1000]")
     queries: int = flag(2000, "images whose neighbours are searched exactly, to measure the search", within="[1, inf)")
@@ -67,19 +61,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py cluster") -> in
     """Run the program with the words of its command line and return the exit code."""
     parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} my_embeddings my_clusters --max-size 300")
     parser.usage = f"{prog} IN OUT [--flag value ...]"
-    for name, dest, text in (("IN", "source", "the embeddings"), ("OUT", "output", "folder for the clusters")):
-        parser.add_argument(dest, metavar=name, type=path_word, help=text)
-    add_flags(parser, ClusterOptions, separator="-")
-    failures = WriteFailures()
-    with user_errors(prog):
-        values = parser.read(argv)
-        source, output = values.pop("source"), values.pop("output")
-        try:
-            with naming(output):
-                report = _cluster(source, output, ClusterOptions(**values), failures)
-        except KeyboardInterrupt:
-            sys.stderr.write(f"{prog}: interrupted; the same command goes on\n")
-            return 130
+    failures, paths = WriteFailures(), {"IN": "the embeddings", "OUT": "folder for the clusters"}
+    with read_two_paths(parser, argv, ClusterOptions, paths) as (source, output, options):
+        report = _cluster(source, output, options, failures)
     show("\n".join(_summary(report)))
     show(f"clusters.npy, clusters.csv and {REPORT} are in {output}")
     return failures.exit_code()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cli.two_paths import read_two_paths
 from datasets.counted import counted
-from options.command import FlagParser, as_typed, interruptible, user_errors
-from options.flags import Options, add_flags, flag, path_word
-from system.files import naming
+from options.command import FlagParser, as_typed
+from options.flags import Options, flag
 from system.terminal import printable, show
 
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
@@ -56,14 +56,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py convert") -> in
     """Run the program with the words of its command line and return the exit code."""
     parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} my_faces my_records --to records")
     parser.usage = f"{prog} SOURCE OUTPUT --to {{{','.join(TARGETS)}}} [--flag value ...]"
-    for name, text in (("source", "what to convert"), ("output", "what to write")):
-        parser.add_argument(name, metavar=name.upper(), type=path_word, help=text)
-    add_flags(parser, ConvertOptions, separator="-")
-    with user_errors(prog):
-        values = parser.read(argv)
-        source, output = values.pop("source"), values.pop("output")
-        with naming(output), interruptible(prog):
-            outcomes = _convert(source, output, ConvertOptions(**values))
+    paths = {"SOURCE": "what to convert", "OUTPUT": "what to write"}
+    with read_two_paths(parser, argv, ConvertOptions, paths) as (source, output, options):
+        outcomes = _convert(source, output, options)
     for outcome in outcomes:
         show(_describe(outcome))
     return int(any(outcome.num_unreadable for outcome in outcomes))

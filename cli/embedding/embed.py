@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.answers import shared
+from cli.two_paths import read_two_paths
 from datasets.counted import counted
-from options.command import FlagParser, as_typed, user_errors
+from options.command import FlagParser, as_typed
 from options.embedding import EmbedOptions
-from options.flags import add_flags, path_word
 from system.cores import bound_waiting
-from system.files import naming
 from system.launch import find_launch, is_main_process
 from system.terminal import show
 
@@ -37,18 +35,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py embed") -> int:
     """Run the program with the words of its command line and return the exit code."""
     parser = FlagParser(prog, _DESCRIPTION, f"{as_typed(prog)} my_faces my_embeddings --model-path last.ckpt")
     parser.usage = f"{prog} SOURCE OUTPUT --model-path FILE [--flag value ...]"
-    for name, text in (("source", "what to embed"), ("output", "folder to write")):
-        parser.add_argument(name, metavar=name.upper(), type=path_word, help=text)
-    add_flags(parser, EmbedOptions, separator="-")
-    with user_errors(prog):
-        values = parser.read(argv)
-        source, output = values.pop("source"), values.pop("output")
-        try:
-            with naming(output):
-                return _embed(source, output, EmbedOptions(**values))
-        except KeyboardInterrupt:
-            sys.stderr.write(f"{prog}: interrupted; the same command goes on\n")
-            return 130
+    paths = {"SOURCE": "what to embed", "OUTPUT": "folder to write"}
+    with read_two_paths(parser, argv, EmbedOptions, paths) as (source, output, options):
+        return _embed(source, output, options)
 
 
 def _embed(source: Path, output: Path, options: EmbedOptions) -> int:

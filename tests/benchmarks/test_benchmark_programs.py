@@ -17,7 +17,7 @@ from benchmarks.harness.program import QACONV_ROWS, read, run
 from benchmarks.harness.step_clock import StepClock, Stretch
 from benchmarks.harness.tables import row_cells
 from benchmarks.own_pages import alignment
-from benchmarks.pretraining import clustering
+from benchmarks.pretraining import clustering, contrast_step
 from config import Config
 
 TINY = ["--scale", "0.005", "--repeats", "1"]
@@ -37,7 +37,7 @@ def run_tiny(module, folder, capsys, *argv):
     assert path == folder / f"{name}.json" and [*folder.iterdir()] == [path]
     result = json.loads(path.read_text())
     assert result["machine"]["cpu"] and result["machine"]["torch"] == torch.__version__
-    assert result["options"]["repeats"] == 1 and result["options"]["scale"] == 0.005
+    assert result["options"]["repeats"] == (2 if "--repeats" in argv else 1) and result["options"]["scale"] == 0.005
     printed = capsys.readouterr().out
     for table, written in zip(module.BENCHMARK.tables, result["tables"], strict=True):
         assert written["name"] == table.name and written["rows"]
@@ -86,6 +86,43 @@ def test_lora(tmp_path, capsys):
         == pytest.approx(adapters["trained"] / whole["trained"], rel=0.01)
     )
     assert adapters["time_goal"] and not whole["time_goal"] and adapters["runs"]
+
+
+def test_contrast_step(tmp_path, capsys):
+    rows = run_tiny(contrast_step, tmp_path, capsys, "--arch", "ir_tiny", "--repeats", "2")["pretraining_step"]
+    *parts, total, whole = rows
+    assert len(parts) == 3 and total["time_ratio"] == 1 and whole["goal"] == 1.1
+    assert [sum(turn) for turn in zip(*(row["runs"] for row in parts), strict=True)] == pytest.approx(total["runs"])
+    assert whole["time_ratio"] == pytest.approx(
+        sum(one / other for one, other in zip(whole["runs"], total["runs"], strict=True)) / 2
+    )
+
+
+def test_the_whole_contrast_step_makes_an_update_and_the_parts_none(monkeypatch):
+    seen = []
+    make = contrast_step.Pretrainer
+    monkeypatch.setattr(contrast_step, "Pretrainer", lambda *words: seen.append(make(*words)) or seen[0])
+    steps = contrast_step.build_steps(
+        contrast_step.PretrainingConfig(arch="ir_tiny", batch_size=8, queue_size=20, gpus=0, embedding_size=16)
+    )
+    contrast = seen[0].contrast
+    assert contrast.queue.valid.all()
+
+    def figures():
+        return [next(net.parameters()).detach().clone() for net in (contrast.query, contrast.key)], int(
+            contrast.queue.pointer
+        )
+
+    before, start = figures()
+    *parts, whole = steps
+    for part in parts:
+        steps[part]()
+    same, pointer = figures()
+    assert all(map(torch.equal, before, same)) and pointer == start
+    steps[whole]()
+    steps[whole]()  # the key encoder follows the step before
+    after, pointer = figures()
+    assert not any(map(torch.equal, before, after)) and pointer == (start + 16) % 20
 
 
 def test_qaconv_rows_are_chosen_by_name(tmp_path, capsys):

@@ -112,9 +112,10 @@ def test_evaluating_with_another_architecture(capsys, trained, faces):
     assert "holds ir_tiny, but --arch says ir_50" in refusal(capsys, main_eval.main, *argv)
 
 
-def test_a_map_folder_that_does_not_exist(capsys, trained, faces):
+def test_a_map_folder_that_does_not_exist_and_no_other_folder_is_left(capsys, trained, faces, tmp_path):
     argv = ["--model-path", trained / "last.ckpt", "--data-path", faces / "train", "--map-dir", "nowhere"]
-    assert "--map-dir nowhere: no such folder" in refusal(capsys, main_eval.main, *argv)
+    assert "--map-dir nowhere: no such folder" in refusal(capsys, main_eval.main, *argv, "--output-dir", "new/out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_shortlist_for_a_model_without_a_matcher(capsys, faces, tmp_path):

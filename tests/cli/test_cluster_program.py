@@ -103,7 +103,9 @@ def test_an_interrupted_search_goes_on_but_not_with_other_weights(tmp_path, caps
         search(self, portion, best)
 
     monkeypatch.setattr(nearest.ListSearch, "run", interrupted)
-    assert run(*flags) == 130 and "the same command goes on" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        run(*flags)
+    assert stop.value.code == 130 and "the same command goes on" in capsys.readouterr().err
     write_embeddings(tmp_path / "in", weights="b" * 64)
     assert "from other weights, aaaaaaaaaaaa instead of bbbbbbbbbbbb" in refusal(capsys, *flags)
     write_embeddings(tmp_path / "in")

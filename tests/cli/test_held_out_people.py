@@ -1,5 +1,7 @@
 """The people held out for validation: a run goes on with those that it began with, and is evaluated on them."""
 
+import shutil
+
 import pytest
 import torch
 from short_runs import SMALL, fit, write_faces
@@ -12,20 +14,37 @@ from engine.checkpoint_file import AtomicCheckpointIO
 SHARE = {"val_identities": 0.25, "batch_size": 8}
 
 
-@pytest.fixture
-def faces(tmp_path, monkeypatch):
-    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("held_out")
+
+
+@pytest.fixture(scope="module")
+def faces(folder):
+    return str(write_faces(folder / "faces", identities=16, pairs=0))
+
+
+@pytest.fixture(autouse=True)
+def in_own_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MASKWISE_CACHE", str(folder / "cache"))
     monkeypatch.chdir(tmp_path)
-    return str(write_faces(tmp_path / "faces", identities=16, pairs=0))
+
+
+@pytest.fixture(scope="module")
+def run_before(faces, folder):
+    """Return the folder of a run from before people were divided by their images, and its data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASKWISE_CACHE", str(folder / "cache"))
+        patch.setattr(FaceDataModule.__init__, "__defaults__", (1, "random"))
+        _, datamodule, _ = fit(folder / "run", data_root=faces, **SHARE)
+    return folder / "run", datamodule
 
 
 @pytest.fixture
-def earlier(faces, tmp_path, monkeypatch):
-    """Return the checkpoint of a run from before people were divided by their images, which states no division."""
-    with monkeypatch.context() as patch:
-        patch.setattr(FaceDataModule.__init__, "__defaults__", (1, "random"))
-        _, datamodule, _ = fit(tmp_path / "run", data_root=faces, **SHARE)
-    path = tmp_path / "run" / "last.ckpt"
+def earlier(run_before, tmp_path):
+    """Return a copy of that run's checkpoint, which states no division, and the data."""
+    folder, datamodule = run_before
+    path = shutil.copytree(folder, tmp_path / "run") / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     assert "division" not in checkpoint["hyper_parameters"]
     checkpoint["hyper_parameters"]["identities"] = datamodule.identities

@@ -50,7 +50,7 @@ def test_a_run_records_how_its_faces_were_aligned_and_is_not_evaluated_on_others
     monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     root = write_faces(tmp_path / "faces", identities=8, pairs=0)
-    options = {**SMALL, "data_root": str(root), "val_identities": 0.5, "batch_size": 8}
+    options = {**SMALL, "align": "auto", "data_root": str(root), "val_identities": 0.5, "batch_size": 8}
 
     def prepared(**more):
         given = {**options, **more}

@@ -39,6 +39,35 @@ def test_the_counter_says_which_run_is_newest_whatever_the_clock_says(tmp_path, 
     assert runs.run_folders(tmp_path / "nowhere", "run") == []
 
 
+@pytest.mark.parametrize(
+    ("before", "further", "stays"),
+    [((), (), False), ((), ("scores.npz",), True), (("deep/out",), (), True), (("deep",), (), False)],
+)
+def test_bad_input_leaves_no_folder_of_its_own_but_what_was_there_or_came_to_more(tmp_path, before, further, stays):
+    folder = tmp_path / "deep/out"
+    for name in before:
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(ValueError, match="bad input"), runs.leaving_nothing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with runs.lock_folder(folder):
+            runs.log_into(folder, runs.start_log())
+            for name in further:
+                (folder / name).touch()
+            raise ValueError("bad input")
+    assert folder.exists() == stays and (tmp_path / "deep").exists() == (stays or bool(before))
+    assert not stays or {path.name for path in folder.iterdir()} == {"run.lock", "run.log", *further}
+
+
+def test_a_folder_that_another_process_has_taken_stays(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    with pytest.raises(ValueError, match="in use"), runs.leaving_nothing(folder):
+        folder.mkdir()
+        (folder / "run.lock").touch()
+        monkeypatch.setattr(runs, "lock_folder", lambda folder: (_ for _ in ()).throw(ValueError("in use")))
+        runs.lock_folder(folder)
+    assert (folder / "run.lock").exists()
+
+
 def test_record_holds_config_command_versions_and_revision(tmp_path):
     config = Config(seed=7)
     runs.write_record(tmp_path, config, ["main.py", "--seed", "7"])

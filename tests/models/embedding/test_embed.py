@@ -145,7 +145,9 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bits(folder, model_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(RowFiles, "write", torn)
-        assert run(folder, tmp_path / "out", model_path) == 130
+        with pytest.raises(SystemExit) as stop:
+            run(folder, tmp_path / "out", model_path)
+    assert stop.value.code == 130
     assert "the same command goes on" in capsys.readouterr().err and not (tmp_path / "out").exists()
     again = []
     monkeypatch.setattr(RowFiles, "write", lambda self, batch, rows: again.append(batch) or write(self, batch, rows))
@@ -201,7 +203,7 @@ def test_other_weights_other_images_and_a_full_disk_are_one_line(folder, model_p
         assert "12 embeddings need 0.00 GB, and its disk has 0.00 GB free" in refused()
     assert not list(tmp_path.glob("*out*")) and not list(tmp_path.glob(".*"))
     other = write_model(tmp_path / "other.ckpt", embedding_size=8)
-    with monkeypatch.context() as patch:  # begun
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="130"):  # begun
         patch.setattr(RowFiles, "write", lambda *words: (_ for _ in ()).throw(KeyboardInterrupt))
         run(folder, out, model_path)
     assert "what an interrupted run began is of other weights; give --overwrite" in refused(model=other)
