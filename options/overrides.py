@@ -23,6 +23,7 @@ NEVER = {
     "custom_num_class": "the data decide it",
     "data_format": "it decides which identities are trained on",
     "ema_decay": "the average began with the run",
+    "head_start": "the class weights began with the run",
     "monitor": "best.ckpt was chosen by the other one",
     "optimizer": "the checkpoint holds the state of the other one",
     "prefix": "the run folder has the other one",

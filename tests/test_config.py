@@ -26,7 +26,7 @@ DEFAULTS = {
     "lr_schedule": "multistep", "margin_warmup_epochs": 0.0, "checkpoint_every_n_steps": 0, "keep_every_n_epochs": 0,
     "ema_decay": 0.0, "activation_checkpointing": False,
     "on_nonfinite": "stop", "max_skipped_steps": 100, "arch": "ir_50",
-    "embedding_size": 512, "head": "adaface",
+    "embedding_size": 512, "head": "adaface", "head_start": "random",
     "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "partial_fc_rate": 0.0, "color_space": None,
     "qaconv_channels": 0,
     "qaconv_score": "bn_fc", "class_embeddings": False, "k_nearest": 32, "cross_rank_pairs": False,
@@ -68,7 +68,8 @@ GIVEN = {
     "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"),
     "margin_warmup_epochs": ("1.5", 1.5), "checkpoint_every_n_steps": ("500", 500), "keep_every_n_epochs": ("4", 4),
     "on_nonfinite": ("skip", "skip"), "max_skipped_steps": ("7", 7), "arch": ("ir_tiny", "ir_tiny"),
-    "embedding_size": ("128", 128), "head": ("arcface", "arcface"), "m": ("0.3", 0.3), "h": ("0", 0.0),
+    "embedding_size": ("128", 128), "head": ("arcface", "arcface"),
+    "head_start": ("class_means", "class_means"), "m": ("0.3", 0.3), "h": ("0", 0.0),
     "s": ("32", 32.0), "t_alpha": ("0.99", 0.99), "partial_fc_rate": ("0.1", 0.1),
     "data_format": ("records", "records"), "color_space": ("bgr", "bgr"), "qaconv_channels": ("64", 64),
     "qaconv_score": ("weighted", "weighted"), "k_nearest": ("5", 5), "adaface_loss_weight": ("1", 1.0),
@@ -117,9 +118,13 @@ def test_samples_of_this_file_cover_every_flag():
 def test_a_flag_sets_its_option_and_no_other_in_both_spellings(name):
     word, value = GIVEN[name]
     assert value != DEFAULTS[name]
-    needed = {"class_embeddings": True} if name == "class_weight" else {}
+    belongs_to = {
+        "class_weight": ({"class_embeddings": True}, ["--class_embeddings"]),
+        "head_start": ({"start_from_model_statedict": "w.pt"}, ["--start_from_model_statedict", "w.pt"]),
+    }
+    needed, words = belongs_to.get(name, ({}, []))
     for spelling in (f"--{name}", f"--{name.replace('_', '-')}"):
-        changed = dataclasses.asdict(get_args([*(f"--{switch}" for switch in needed), spelling, word]))
+        changed = dataclasses.asdict(get_args([*words, spelling, word]))
         assert changed == DEFAULTS | needed | {name: value}
         assert type(changed[name]) is type(value)
 

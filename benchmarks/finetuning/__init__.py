@@ -1,0 +1,1 @@
+"""What fine-tuning costs: small networks, and what is trained of them."""
