@@ -340,6 +340,7 @@ def merge_for_resume(saved: Mapping[str, object], given: Run, explicit: Abstract
     elif "use_16bit" in explicit and given.use_16bit:
         before = replace(before, precision=None)
     kept = {"precision"} if given.precision == AUTO else set()
-    if "data" in explicit and isinstance(before, Config) and isinstance(given, Config):
-        refuse_other_sets(before, given)
-    return override(merge_options(before, given, explicit - kept), given.override)
+    merged = override(merge_options(before, given, explicit - kept), given.override)
+    if isinstance(before, Config) and isinstance(merged, Config):
+        refuse_other_sets(before, merged)
+    return merged

@@ -20,10 +20,12 @@ DEFAULTS = {
     "weight_decay": 5e-4, "accumulate_grad_batches": 1, "gradient_clip_val": 0.0, "warmup_steps": 0, "seed": 42,
     "val_check_interval": 1.0, "check_val_every_n_epoch": 1, "sampler": "pk", "epoch_by": "images", "optimizer": "sgd",
     "lr_schedule": "multistep", "margin_warmup_epochs": 0.0, "checkpoint_every_n_steps": 0, "keep_every_n_epochs": 0,
-    "lr_floor": 0.0, "lr_factors": (), "penalty": (),
+    "lr_floor": 0.0, "lr_factors": (), "penalty": (), "data": (), "data_balance": 0.5, "merge_identities": None,
+    "curriculum": "none", "curriculum_epochs": (0.0, 0.0), "curriculum_floor": 0.1, "curriculum_gamma": 1.0,
+    "epoch_share": 1.0,
     "ema_decay": 0.0, "activation_checkpointing": False,
     "on_nonfinite": "stop", "max_skipped_steps": 100, "arch": "ir_50",
-    "embedding_size": 512, "head": "adaface",
+    "embedding_size": 512, "head": "adaface", "head_start": "random",
     "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "partial_fc_rate": 0.0, "color_space": None,
     "qaconv_channels": 0,
     "qaconv_score": "bn_fc", "class_embeddings": False, "k_nearest": 32, "cross_rank_pairs": False,
@@ -64,10 +66,14 @@ GIVEN = {
     "sampler": ("graph", "graph"), "epoch_by": ("identities", "identities"),
     "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"), "lr_floor": ("0.05", 0.05),
     "lr_factors": ("model.*=0.1,heads.*=10", ("model.*=0.1", "heads.*=10")),
+    "data": ("web=faces:2", ("web=faces:2",)), "data_balance": ("1", 1.0), "merge_identities": ("same.txt", "same.txt"),
+    "curriculum": ("contrast", "contrast"), "curriculum_epochs": ("2,8", (2.0, 8.0)), "curriculum_floor": ("0", 0.0),
+    "curriculum_gamma": ("2", 2.0), "epoch_share": ("0.5", 0.5),
     "penalty": ("model.*=l1:1e-4:prox,heads.*=l2:1", ("model.*=l1:1e-4:prox", "heads.*=l2:1")),
     "margin_warmup_epochs": ("1.5", 1.5), "checkpoint_every_n_steps": ("500", 500), "keep_every_n_epochs": ("4", 4),
     "on_nonfinite": ("skip", "skip"), "max_skipped_steps": ("7", 7), "arch": ("ir_tiny", "ir_tiny"),
-    "embedding_size": ("128", 128), "head": ("arcface", "arcface"), "m": ("0.3", 0.3), "h": ("0", 0.0),
+    "embedding_size": ("128", 128), "head": ("arcface", "arcface"),
+    "head_start": ("class_means", "class_means"), "m": ("0.3", 0.3), "h": ("0", 0.0),
     "s": ("32", 32.0), "t_alpha": ("0.99", 0.99), "partial_fc_rate": ("0.1", 0.1),
     "data_format": ("records", "records"), "color_space": ("bgr", "bgr"), "qaconv_channels": ("64", 64),
     "qaconv_score": ("weighted", "weighted"), "k_nearest": ("5", 5), "adaface_loss_weight": ("1", 1.0),
@@ -116,7 +122,14 @@ def test_samples_of_this_file_cover_every_flag():
 def test_a_flag_sets_its_option_and_no_other_in_both_spellings(name):
     word, value = GIVEN[name]
     assert value != DEFAULTS[name]
-    needed = {"class_weight": ["--class_embeddings"], "lr_floor": ["--lr_schedule", "cosine"]}.get(name, [])
+    needs = {
+        "class_weight": ["--class_embeddings"],
+        "lr_floor": ["--lr_schedule", "cosine"],
+        "head_start": ["--start_from_model_statedict", "w.pt"],
+        "merge_identities": ["--data", "web=faces"],
+        "curriculum": ["--curriculum_epochs", "0,8"],
+    }
+    needed = needs.get(name, [])
     for spelling in (f"--{name}", f"--{name.replace('_', '-')}"):
         changed = dataclasses.asdict(get_args([*needed, spelling, word]))
         assert changed == dataclasses.asdict(get_args(needed)) | {name: value}

@@ -1,1 +1,1 @@
-"""Speed of what fine-tuning adds."""
+"""What fine-tuning costs: small networks, and what is trained of them."""

@@ -88,6 +88,7 @@ PROGRAMS = {
             "seconds": {"type": float, "default": 3.0, "help": "of a turn (%(default)s)"},
         },
     ),
+    "edgeface": Program(repeats=31, package="benchmarks.finetuning"),
     # Not beside the others, whose tables are those of another page.
     "alignment": Program(
         repeats=3,
