@@ -3,13 +3,16 @@
 import io
 import os
 import pickle
+import random
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
+from mutations import mutated
 from programs import ROOT
 from torch import Tensor, nn
 
@@ -306,6 +309,41 @@ def test_a_few_bytes_that_ask_for_hours_or_gigabytes_are_refused(tmp_path, form)
             path.write_bytes(pickled if form == "pickle" else b"".join(head) + pickled + pickle.dumps([], 2))
     done = subprocess.run([sys.executable, "-c", READ_ALONE, *paths], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_changed_contents_are_read_or_refused_in_one_line(tmp_path, state, target):
+    packed = {"fc._packed_params._packed_params": (torch.zeros(2, 2), None), "fc._packed_params.dtype": torch.qint8}
+    content = {
+        "ema": {f"net.{key}": value for key, value in state.items()},
+        "state_dict": packed,
+        "args": {"lr": [0.1]},
+    }
+    path, refused = tmp_path / "w.pt", 0
+    for seed in range(40):
+        changed, change = mutated(content, f"foreign {seed}")
+        try:
+            torch.save(changed, path)
+        except (RecursionError, RuntimeError, NotImplementedError):
+            continue  # no file can hold it
+        try:
+            nets.infer_embedding_size(nets.read_state_dict(path).state_dict)
+            nets.load_weights(target, path, "bgr")
+        except ValueError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1, change
+    assert 10 < refused < 40
+
+
+@pytest.mark.parametrize("others", [{}, {"args": random.Random(0)}])
+def test_methods_of_a_pickled_dict_are_not_replaced(tmp_path, others):
+    torch.save(OrderedDict(weight=torch.ones(2), **others), tmp_path / "plain.pt")
+    methods = b"".join(b"X" + bytes([len(name), 0, 0, 0]) + name + b"K\x01" for name in (b"items", b"keys", b"get"))
+
+    def build(name, data):
+        return data[:-1] + b"}(" + methods + b"ub." if name.endswith("data.pkl") else data
+
+    rewrite(tmp_path / "plain.pt", tmp_path / "w.pt", build)
+    assert nets.read_state_dict(tmp_path / "w.pt").state_dict["weight"].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("legacy", [False, True])
