@@ -235,7 +235,9 @@ def check_storages(path: Path) -> bool:
     """
     with zipfile.ZipFile(path) as archive:
         members = {member.filename: member for member in archive.infolist()}
-        if sum(member.compress_size for member in archive.infolist()) > path.stat().st_size:
+        if len(members) < len(archive.infolist()):
+            raise pickle.UnpicklingError("two members of one name")
+        if sum(member.compress_size for member in members.values()) > path.stat().st_size:
             raise pickle.UnpicklingError("its members overlap")
         for name, member in members.items():
             is_code = name.split("/")[1:2] == ["code"]  # of a TorchScript; nobody reads it

@@ -39,8 +39,8 @@ def backbone_state(state_dict: Mapping[str, Tensor], encoder: str = ENCODERS[0])
     if len(found) == len(ENCODERS) and len({re.sub(r"\b(query|key)\b", "*", prefix) for prefix in found}) == 1:
         found = [prefix for prefix in found if encoder in prefix.split(".")]
     if len(found) > 1:
-        names = ", ".join(f"{prefix}*" for prefix in sorted(found))
-        raise ValueError(f"holds {len(found)} backbones: {names}; save the one that is meant by itself")
+        listed = ", ".join(f"{prefix}*" for prefix in sorted(found))
+        raise ValueError(f"holds {len(found)} backbones: {listed}; save the one that is meant by itself")
     prefix = found[0] if found else ""
     computed = frozenset[str]().union(*(_layout(arch).computed for arch in MODELS))
     names = {key: key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}

@@ -84,6 +84,11 @@ def test_a_second_backbone_beside_the_state_dict_is_refused_by_name(tmp_path, st
     assert f"holds 2 backbones: *, {container}.net.*;" in message
 
 
+def test_one_state_dict_under_two_names_is_one(tmp_path, state, target):
+    load(target, tmp_path / "w.pt", {"state_dict": state, "model": state})
+    assert_holds(target, state)
+
+
 def test_a_teacher_of_another_architecture_is_a_second_backbone(tmp_path, state, target):
     """It has ten times the keys: which one is meant is not a question of their number."""
     with torch.device("meta"):
@@ -208,6 +213,15 @@ def test_a_storage_that_claims_more_than_is_there_is_refused(tmp_path, state, ta
     cut = {"plain/data/0": b"\0" * 8}
     rewrite(tmp_path / "plain.pt", tmp_path / "w.pt", lambda name, data: cut.get(name, data))
     with pytest.raises(ValueError, match=r"w\.pt: "):
+        nets.load_weights(target, tmp_path / "w.pt", "rgb")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused(tmp_path, state, target):
+    torch.save(state, tmp_path / "w.pt")
+    with zipfile.ZipFile(tmp_path / "w.pt", "a") as archive:
+        archive.writestr("w/data/0", b"")
+    with pytest.raises(ValueError, match=r"w\.pt: damaged .* two members of one name"):
         nets.load_weights(target, tmp_path / "w.pt", "rgb")
 
 
