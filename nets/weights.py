@@ -51,11 +51,11 @@ def _backbone_prefixes(keys: Iterable[str]) -> list[str]:
     """Return the prefixes under which an architecture's keys are, or most of them; else that of most known keys."""
     layouts = [_layout(arch).keys for arch in MODELS]
     known = frozenset[str]().union(*layouts)
+    longest = max(map(len, known))
     under: dict[str, set[str]] = defaultdict(set)
     for key in keys:
-        words = key.split(".")
-        for start in (len(".".join(words[:i])) + bool(i) for i in range(len(words))):
-            if key[start:] in known:
+        for start in range(max(0, len(key) - longest), len(key)):
+            if (start == 0 or key[start - 1] == ".") and key[start:] in known:
                 under[key[:start]].add(key[start:])
     least = min(map(len, layouts))
     found = [

@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import random
 import subprocess
 import sys
 import zipfile
@@ -348,16 +347,29 @@ def test_changed_contents_are_read_or_refused_in_one_line(tmp_path, state, targe
     assert 10 < refused < 40
 
 
-@pytest.mark.parametrize("others", [{}, {"args": random.Random(0)}])
-def test_methods_of_a_pickled_dict_are_not_replaced(tmp_path, others):
-    torch.save(OrderedDict(weight=torch.ones(2), **others), tmp_path / "plain.pt")
-    methods = b"".join(b"X" + bytes([len(name), 0, 0, 0]) + name + b"K\x01" for name in (b"items", b"keys", b"get"))
+def test_a_key_of_a_million_dots_takes_no_time(state):
+    keys = {f"net.{key}": value for key, value in state.items()} | {"." * 10**6 + name: torch.zeros(1) for name in "ab"}
+    assert nets.infer_arch(keys) == "ir_tiny"
 
-    def build(name, data):
-        return data[:-1] + b"}(" + methods + b"ub." if name.endswith("data.pkl") else data
 
-    rewrite(tmp_path / "plain.pt", tmp_path / "w.pt", build)
-    assert nets.read_state_dict(tmp_path / "w.pt").state_dict["weight"].tolist() == [1, 1]
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("method", ["items", "keys", "__class__"])
+def test_a_dict_whose_methods_are_replaced_is_refused_by_every_door(tmp_path, legacy, method):
+    """Else `state.items()` would be what the file says it is."""
+    content: OrderedDict = OrderedDict(weight=torch.ones(2))
+    content.notes = content._metadata = {"": 1}
+    torch.save(content, tmp_path / "plain.pt", _use_new_zipfile_serialization=not legacy)
+    assert nets.read_state_dict(tmp_path / "plain.pt").state_dict["weight"].tolist() == [1, 1]
+
+    replaced = b"}X" + bytes([len(method), 0, 0, 0]) + method.encode() + b"K\x01sb."
+    if legacy:
+        data = (tmp_path / "plain.pt").read_bytes()
+        (tmp_path / "w.pt").write_bytes(data.replace(b"ub.", b"ub" + replaced))
+    else:
+        rewrite(tmp_path / "plain.pt", tmp_path / "w.pt", lambda n, d: d[:-1] + replaced if n.endswith(".pkl") else d)
+    for read in (nets.read_state_dict, lambda path: nets.read_content(path, "checkpoint")):
+        with pytest.raises(ValueError, match=r"w\.pt: .*a dict whose methods are replaced"):
+            read(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
