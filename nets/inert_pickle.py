@@ -94,8 +94,7 @@ def _allowed(most: int) -> dict[tuple[str, str], object]:
     def parameter(data: Tensor, *rest: object) -> Tensor:
         return data
 
-    class Ordered(OrderedDict[object, object]):
-        def __setstate__(self, state: object) -> None: ...  # attributes could stand in the way of its methods
+    class Ordered(OrderedDict[object, object]): ...
 
     return {
         ("torch._utils", "_rebuild_tensor_v2"): tensor,
@@ -185,6 +184,14 @@ class InertUnpickler(_CarefulUnpickler):
         return self._storages[key]
 
 
+class _Attributed(Inert):
+    """Stands for a dict that a pickle gives attributes, as torch does; none of them may stand for a method."""
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, dict) or any(not isinstance(key, str) or hasattr(OrderedDict, key) for key in state):
+            raise pickle.UnpicklingError("a dict whose methods are replaced")
+
+
 class _StorageSizes(_CarefulUnpickler):
     """Unpickler that builds nothing and notes how many bytes each storage is said to have."""
 
@@ -198,6 +205,8 @@ class _StorageSizes(_CarefulUnpickler):
         self.is_quantized |= name == _REBUILD_QUANTIZED
         if name == "bytearray":
             return _Buffer
+        if name == "OrderedDict":
+            return type("OrderedDict", (_Attributed,), {})
         dtype = _DTYPES.get(name) if module == "torch" else None
         return type("Inert", (Inert,), {}) if dtype is None else dtype
 
@@ -235,7 +244,9 @@ def check_storages(path: Path) -> bool:
     """
     with zipfile.ZipFile(path) as archive:
         members = {member.filename: member for member in archive.infolist()}
-        if sum(member.compress_size for member in archive.infolist()) > path.stat().st_size:
+        if len(members) < len(archive.infolist()):
+            raise pickle.UnpicklingError("two members of one name")
+        if sum(member.compress_size for member in members.values()) > path.stat().st_size:
             raise pickle.UnpicklingError("its members overlap")
         for name, member in members.items():
             is_code = name.split("/")[1:2] == ["code"]  # of a TorchScript; nobody reads it

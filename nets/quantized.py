@@ -41,8 +41,8 @@ def unpacked(state: dict[Any, object]) -> dict[Any, object]:
     Args:
         state: tensors by name, already dequantized, and whatever else there is.
     """
-    entries = dict(dict.items(state))  # a pickle can give its dict an attribute `items`
-    for key, value in dict.items(state):
+    entries = dict(state)
+    for key, value in state.items():
         if not isinstance(key, str):
             continue
         layer = key.removesuffix(_PACKED)

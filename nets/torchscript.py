@@ -83,7 +83,7 @@ def _named(path: str, value: object, budget: Iterator[int]) -> Iterator[tuple[st
         yield path, value
     elif isinstance(value, ScriptObject):
         if isinstance(value.state, dict):
-            for name, member in dict.items(value.state):
+            for name, member in value.state.items():
                 if not isinstance(name, str):
                     raise pickle.UnpicklingError("an attribute without a name")
                 yield from _named(f"{path}.{name}" if path else name, member, budget)

@@ -106,7 +106,7 @@ def read_state_dict(path: str | Path) -> WeightFile:
     try:
         content = read_content(path, "weight file", foreign=True)
     except ValueError as error:
-        raise ValueError(f"{error}; expected a .ckpt or .pt that torch.save wrote, or a .safetensors") from error
+        raise ValueError(f"{error}; expected what torch.save or torch.jit.save wrote, or a .safetensors") from error
     return _weight_file(path, content)
 
 
@@ -117,12 +117,13 @@ def _read_safetensors(path: Path) -> object:
 
 def _read_torch(path: Path, foreign: bool) -> object:
     archived = zipfile.is_zipfile(path)
+    is_quantized = archived and check_storages(path)
     if not archived:
         check_pickles(path)
-    elif check_storages(path) and foreign and not is_torchscript(path):  # quantized
-        return load_inert(path)
-    if archived and foreign and is_torchscript(path):
+    elif foreign and is_torchscript(path):
         return {"state_dict": load_torchscript(path), "format": _TORCHSCRIPT}
+    elif foreign and is_quantized:
+        return load_inert(path)
     try:
         # Mapped, a storage that claims more than is there ends with it.
         with utf8_path(path) as name:
@@ -140,9 +141,10 @@ def _weight_file(path: Path, content: object) -> WeightFile:
     if "state_dict" in mapping:
         sources = {"": mapping["state_dict"]} | {f"{name}.": mapping[name] for name in _CONTAINERS if name in mapping}
     tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
     for container, source in sources.items():
         is_state = source is mapping.get("state_dict")
-        for prefix, found, others in _parts(source, container, _MAX_DEPTH, set()):
+        for prefix, found, others in _parts(source, container, _MAX_DEPTH, seen):
             # Beside weights a checkpoint may hold anything; among them, whose names have dots, there is nothing else.
             if others and (is_state or len(found) > len(others) or any("." in name for name in found)):
                 name, kind = next(iter(others.items()))

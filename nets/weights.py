@@ -39,8 +39,8 @@ def backbone_state(state_dict: Mapping[str, Tensor], encoder: str = ENCODERS[0])
     if len(found) == len(ENCODERS) and len({re.sub(r"\b(query|key)\b", "*", prefix) for prefix in found}) == 1:
         found = [prefix for prefix in found if encoder in prefix.split(".")]
     if len(found) > 1:
-        names = ", ".join(f"{prefix}*" for prefix in sorted(found))
-        raise ValueError(f"holds {len(found)} backbones: {names}; save the one that is meant by itself")
+        listed = ", ".join(f"{prefix}*" for prefix in sorted(found))
+        raise ValueError(f"holds {len(found)} backbones: {listed}; save the one that is meant by itself")
     prefix = found[0] if found else ""
     computed = frozenset[str]().union(*(_layout(arch).computed for arch in MODELS))
     own = {key: key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
@@ -51,11 +51,11 @@ def _backbone_prefixes(keys: Iterable[str]) -> list[str]:
     """Return the prefixes under which an architecture's keys are, or most of them; else that of most known keys."""
     layouts = [_layout(arch).keys for arch in MODELS]
     known = frozenset[str]().union(*layouts)
+    longest = max(map(len, known))
     under: dict[str, set[str]] = defaultdict(set)
     for key in keys:
-        words = key.split(".")
-        for start in (len(".".join(words[:i])) + bool(i) for i in range(len(words))):
-            if key[start:] in known:
+        for start in range(max(0, len(key) - longest), len(key)):
+            if (start == 0 or key[start - 1] == ".") and key[start:] in known:
                 under[key[:start]].add(key[start:])
     least = min(map(len, layouts))
     found = [

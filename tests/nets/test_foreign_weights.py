@@ -6,10 +6,12 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
+from mutations import mutated
 from programs import ROOT
 from torch import Tensor, nn
 
@@ -79,6 +81,11 @@ def test_a_second_backbone_beside_the_state_dict_is_refused_by_name(tmp_path, st
     copied = {f"net.{key}": value + 0 for key, value in state.items()}
     message = refusal(target, tmp_path / "w.pt", {"state_dict": state, container: copied, "callbacks": copied})
     assert f"holds 2 backbones: *, {container}.net.*;" in message
+
+
+def test_one_state_dict_under_two_names_is_one(tmp_path, state, target):
+    load(target, tmp_path / "w.pt", {"state_dict": state, "model": state})
+    assert_holds(target, state)
 
 
 def test_a_teacher_of_another_architecture_is_a_second_backbone(tmp_path, state, target):
@@ -208,6 +215,15 @@ def test_a_storage_that_claims_more_than_is_there_is_refused(tmp_path, state, ta
         nets.load_weights(target, tmp_path / "w.pt", "rgb")
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused(tmp_path, state, target):
+    torch.save(state, tmp_path / "w.pt")
+    with zipfile.ZipFile(tmp_path / "w.pt", "a") as archive:
+        archive.writestr("w/data/0", b"")
+    with pytest.raises(ValueError, match=r"w\.pt: damaged .* two members of one name"):
+        nets.load_weights(target, tmp_path / "w.pt", "rgb")
+
+
 def test_dicts_that_hold_themselves_end(tmp_path, target):
     content: dict = {"a": torch.zeros(2)}
     content |= {f"again{i}": content for i in range(200)}
@@ -306,6 +322,54 @@ def test_a_few_bytes_that_ask_for_hours_or_gigabytes_are_refused(tmp_path, form)
             path.write_bytes(pickled if form == "pickle" else b"".join(head) + pickled + pickle.dumps([], 2))
     done = subprocess.run([sys.executable, "-c", READ_ALONE, *paths], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_changed_contents_are_read_or_refused_in_one_line(tmp_path, state, target):
+    packed = {"fc._packed_params._packed_params": (torch.zeros(2, 2), None), "fc._packed_params.dtype": torch.qint8}
+    content = {
+        "ema": {f"net.{key}": value for key, value in state.items()},
+        "state_dict": packed,
+        "args": {"lr": [0.1]},
+    }
+    path, refused = tmp_path / "w.pt", 0
+    for seed in range(40):
+        changed, change = mutated(content, f"foreign {seed}")
+        try:
+            torch.save(changed, path)
+        except (RecursionError, RuntimeError, NotImplementedError):
+            continue  # no file can hold it
+        try:
+            nets.infer_embedding_size(nets.read_state_dict(path).state_dict)
+            nets.load_weights(target, path, "bgr")
+        except ValueError as error:
+            refused += 1
+            assert len(str(error).splitlines()) == 1, change
+    assert 10 < refused < 40
+
+
+def test_a_key_of_a_million_dots_takes_no_time(state):
+    keys = {f"net.{key}": value for key, value in state.items()} | {"." * 10**6 + name: torch.zeros(1) for name in "ab"}
+    assert nets.infer_arch(keys) == "ir_tiny"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("method", ["items", "keys", "__class__"])
+def test_a_dict_whose_methods_are_replaced_is_refused_by_every_door(tmp_path, legacy, method):
+    """Else `state.items()` would be what the file says it is."""
+    content: OrderedDict = OrderedDict(weight=torch.ones(2))
+    content.notes = content._metadata = {"": 1}
+    torch.save(content, tmp_path / "plain.pt", _use_new_zipfile_serialization=not legacy)
+    assert nets.read_state_dict(tmp_path / "plain.pt").state_dict["weight"].tolist() == [1, 1]
+
+    replaced = b"}X" + bytes([len(method), 0, 0, 0]) + method.encode() + b"K\x01sb."
+    if legacy:
+        data = (tmp_path / "plain.pt").read_bytes()
+        (tmp_path / "w.pt").write_bytes(data.replace(b"ub.", b"ub" + replaced))
+    else:
+        rewrite(tmp_path / "plain.pt", tmp_path / "w.pt", lambda n, d: d[:-1] + replaced if n.endswith(".pkl") else d)
+    for read in (nets.read_state_dict, lambda path: nets.read_content(path, "checkpoint")):
+        with pytest.raises(ValueError, match=r"w\.pt: .*a dict whose methods are replaced"):
+            read(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -130,3 +130,17 @@ def test_other_keys_are_refused_by_name(tmp_path, model, missing, extra):
     with pytest.raises(ValueError) as caught:
         nets.infer_arch(state)
     assert words in str(caught.value) and "nearest is insightface_r18" in str(caught.value)
+
+
+def test_first_layers_for_values_from_0_to_1_are_rewritten_for_ours(model):
+    """What docs/weights.md says of MagFace's files: the same numbers but where the padding is seen."""
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    state["conv1.weight"] = state["conv1.weight"] / 2
+    state["bn1.running_mean"] = state["bn1.running_mean"] - state["conv1.weight"].sum((1, 2, 3))
+    rewritten = nets.build_model("insightface_r18", 8).eval()
+    rewritten.load_state_dict(state)
+    images = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        expected, found = model.parts()[0]((images + 1) / 2), rewritten.parts()[0](images)
+    torch.testing.assert_close(found[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-4)
+    assert (found[..., 0, :] - expected[..., 0, :]).abs().max() > 1e-2
