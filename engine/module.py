@@ -20,6 +20,7 @@ from engine.guard import ForwardPass, RunningMeans, UpdateGuard, first_bad_modul
 from engine.host import Batch
 from engine.penalties import Penalties
 from options.engine import EngineOptions
+from options.patterns import Stage
 
 # What makes an image's outcome depend on the others of its batch, or on a draw.
 _OF_BATCHES = (
@@ -107,6 +108,7 @@ class TrainingModule(pl.LightningModule):
         named = [*self.named_parameters(), *later.items()]
         trained = [name for name, parameter in named if parameter.requires_grad]
         optim.matched(trained, [pattern for pattern, _ in self.options.factors], "--lr_factors")
+        optim.stage_rates(trained, self.options.run_stages)
         Penalties(self.options.penalties, named, [*(part.weight for part in self.parts), *later.values()])
 
     def forward_terms(self, batch: Any, step: Step) -> Terms:
@@ -166,7 +168,7 @@ class TrainingModule(pl.LightningModule):
         composite = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         assert isinstance(composite, CompositeOptimizer)
         number, scaler = self.trainer.global_step, self._scaler()
-        self._applied_lr = optim.rates(composite, self.options.factors)
+        self._applied_lr = optim.rates(composite, self.options.factors, self._stage(number))
         optimizer_closure()  # `training_step` and the backward pass; DDP takes the mean of the gradients over the ranks
         judges = Judges(self.guard, self.means, partial(self._first_bad_module, number))
         clip = self.options.gradient_clip_val
@@ -178,20 +180,27 @@ class TrainingModule(pl.LightningModule):
         with self.trainer.precision_plugin.train_step_context():
             return first_bad_module(self, lambda: self._forward(batch, batch_idx, Step(number)))
 
+    def _stage(self, number: int) -> Stage | None:
+        if not (stages := self.options.run_stages):
+            return None
+        starts = optim.stage_starts(stages, int(self.trainer.estimated_stepping_batches))
+        return stages[optim.SchedulePlan(0, starts=starts).stage_at(number)]
+
     def _scaler(self) -> torch.amp.GradScaler | None:
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def configure_optimizers(self) -> Any:
         """Return optimizer and per-step schedule as the options say."""
         c = self.options
-        groups = optim.parameter_groups([self], c.weight_decay, c.factors)
+        groups = optim.parameter_groups([self], c.weight_decay, c.factors, c.run_stages)
         whole = optim.build_optimizer(c.optimizer, groups, c.lr, c.momentum, fused=self._is_fused())
         composite = CompositeOptimizer(whole, self.parts)
         total = int(self.trainer.estimated_stepping_batches)
         milestones = tuple(round(epoch * (total / c.epochs)) for epoch in c.lr_milestones)
-        plan = optim.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma, c.lr_floor)
+        starts = optim.stage_starts(c.run_stages, total)
+        plan = optim.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma, c.lr_floor, starts)
         self._penalties = Penalties(c.penalties, self.named_parameters(), [part.weight for part in self.parts])
-        scheduler = optim.build_scheduler(composite, c.lr_schedule, plan)
+        scheduler = optim.build_scheduler(composite, c.lr_schedule, plan, groups)
         return {"optimizer": composite, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _is_fused(self) -> bool:
@@ -287,7 +296,8 @@ class TrainingData(pl.LightningDataModule):
         done = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]  # typed as its base
         # With --test_run an epoch ends before its plan does.
         ended, batches_done = divmod(done, int(trainer.num_training_batches))
-        epoch = loop.epoch_progress.current.started - 1 + ended  # type: ignore[attr-defined]  # likewise
+        started = loop.epoch_progress.current.started  # type: ignore[attr-defined]  # likewise
+        epoch = max(0, started - 1) + ended  # before the first step none is started
         return {"seed": self.options.seed, "epoch": epoch, "batches_done": batches_done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

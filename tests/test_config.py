@@ -24,7 +24,7 @@ DEFAULTS = {
     "weight_decay": 5e-4, "accumulate_grad_batches": 1, "gradient_clip_val": 0.0, "warmup_steps": 0, "seed": 42,
     "val_check_interval": 1.0, "check_val_every_n_epoch": 1, "sampler": "pk", "epoch_by": "images", "optimizer": "sgd",
     "lr_schedule": "multistep", "margin_warmup_epochs": 0.0, "checkpoint_every_n_steps": 0, "keep_every_n_epochs": 0,
-    "lr_floor": 0.0, "lr_factors": (), "penalty": (),
+    "lr_floor": 0.0, "lr_factors": (), "penalty": (), "stages": (), "patience": 0,
     "ema_decay": 0.0, "activation_checkpointing": False,
     "on_nonfinite": "stop", "max_skipped_steps": 100, "arch": "ir_50",
     "embedding_size": 512, "head": "adaface",
@@ -68,6 +68,7 @@ GIVEN = {
     "sampler": ("graph", "graph"), "epoch_by": ("identities", "identities"),
     "optimizer": ("adamw", "adamw"), "lr_schedule": ("cosine", "cosine"), "lr_floor": ("0.05", 0.05),
     "lr_factors": ("model.*=0.1,heads.*=10", ("model.*=0.1", "heads.*=10")),
+    "stages": ("24:model.*=1e-4,heads.*", ("24:model.*=1e-4,heads.*",)), "patience": ("10", 10),
     "penalty": ("model.*=l1:1e-4:prox,heads.*=l2:1", ("model.*=l1:1e-4:prox", "heads.*=l2:1")),
     "margin_warmup_epochs": ("1.5", 1.5), "checkpoint_every_n_steps": ("500", 500), "keep_every_n_epochs": ("4", 4),
     "on_nonfinite": ("skip", "skip"), "max_skipped_steps": ("7", 7), "arch": ("ir_tiny", "ir_tiny"),
@@ -308,7 +309,7 @@ def test_precision_by_device(options, on_gpu, on_cpu):
 
 # ---------------------------------------------------------------- saving and resuming
 
-conflicting = ("h", "sampler", "optimizer", "start_from_model_statedict")
+conflicting = ("h", "stages", "sampler", "optimizer", "start_from_model_statedict")
 everything = {name: value for name, (_, value) in GIVEN.items() if name not in conflicting}
 everything |= dict.fromkeys((name for name in SWITCHES if name not in ("fast_dev_run", "check_mode")), True)
 
@@ -395,6 +396,7 @@ def test_what_may_change_on_resume_is_listed():
         "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
         "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "activation_checkpointing",
         "log_every_n_steps", "heartbeat_seconds",
+        "patience",
         "save_all_models", "tensorboard", "wandb", "wandb_project", "wandb_entity", "wandb_name", "wandb_artifacts",
         "precision", "use_16bit", "threads",
     }  # fmt: skip
