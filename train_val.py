@@ -73,11 +73,7 @@ class Recognizer(TrainingModule):
         if c.check_mode:
             enter_check_mode(self)
         optim.freeze(self, sharded_head.check_frozen(c, num_classes))
-        # A split head has another name here than in a checkpoint, which a run of any number of ranks goes on from.
-        for key in ("weight", "kernel") if c.partial_fc_rate else ():
-            self.check_patterns([f"heads.{name}.{key}" for name in num_classes])
-        if not c.partial_fc_rate:
-            self.check_patterns()
+        sharded_head.check_patterns(self, num_classes)
         self.initial_heads: dict[str, dict[str, Tensor]] = {}  # what heads that are built later begin with
         self.to(memory_format=torch.channels_last)
 

@@ -215,20 +215,21 @@ def parameter_groups(
     return groups
 
 
-def rates(optimizer: Optimizer, factors: Factors = (), stage: Stage | None = None) -> dict[str, float]:
+def named_rates(
+    applied: Sequence[float], base: float, factors: Factors = (), stage: Stage | None = None
+) -> dict[str, float]:
     """Return the rate of the first groups as "lr", and as "lr/<pattern>" that of each pattern's.
 
     Args:
-        optimizer: of `parameter_groups`, with a schedule.
-        factors: those it was built with.
+        applied: the rates of the groups of `parameter_groups` in a step.
+        base: learning rate, before the schedule.
+        factors: those of the groups.
         stage: the one at hand, where there are stages.
     """
-    first = optimizer.param_groups[0]
     if stage is not None:
-        share = first["lr"] / first["initial_lr"]
-        return {"lr": first["lr"]} | {f"lr/{p}": first["lr"] if r is None else r * share for p, r in stage.rates}
+        return {"lr": applied[0]} | {f"lr/{p}": (base if r is None else r) * applied[0] / base for p, r in stage.rates}
     names = ["lr", *(f"lr/{pattern}" for pattern, _ in factors)]
-    return {name: group["lr"] for name, group in zip(names, optimizer.param_groups[::2], strict=True)}
+    return dict(zip(names, applied[::2], strict=True))
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:

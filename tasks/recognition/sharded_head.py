@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import heads
 from config import IMAGES_PER_IDENTITY, Config
 from engine.composite import ShardSGD
+from engine.module import TrainingModule
 
 
 class Shard(NamedTuple):
@@ -45,6 +46,19 @@ def check_frozen(config: Config, num_classes: Mapping[str, int]) -> tuple[str, .
     if hit and config.partial_fc_rate:
         raise ValueError(f"--freeze {hit[0]}: a head that is split cannot be frozen; use --partial_fc_rate 0")
     return config.frozen
+
+
+def check_patterns(module: TrainingModule, num_classes: Mapping[str, int]) -> None:
+    """Refuse patterns of the options that fit no parameter; what fits a split head fits both of its names.
+
+    It has one name in training and another in a checkpoint, which a run of any number of ranks goes on from.
+
+    Raises:
+        ValueError: one line with the flag and the pattern.
+    """
+    is_split = bool(getattr(module.options, "partial_fc_rate", 0.0))
+    for key in ("weight", "kernel") if is_split else ("",):
+        module.check_patterns([f"heads.{name}.{key}" for name in num_classes if is_split])
 
 
 def check_several_sets(config: Config) -> None:
