@@ -125,6 +125,8 @@ class Config(
             raise ValueError(f"--epoch_by {self.epoch_by} belongs to --sampler pk; leave it out")
 
     def _check_head(self) -> None:
+        if self.partial_fc_rate and self.stages:
+            raise ValueError("--stages: a head that is split cannot be frozen; use --partial_fc_rate 0")
         if self.partial_fc_rate and self.head not in SPLIT_HEADS:
             raise ValueError(f"--partial_fc_rate cannot split --head {self.head}; use 0 or {', '.join(SPLIT_HEADS)}")
         if self.partial_fc_rate and self.optimizer != "sgd":

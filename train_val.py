@@ -70,7 +70,7 @@ class Recognizer(TrainingModule):
         if c.check_mode:
             enter_check_mode(self)
         optim.freeze(self, sharded_head.check_frozen(c, num_classes))
-        sharded_head.check_patterns(self, c, num_classes)
+        sharded_head.check_patterns(self, num_classes)
         self.merged: MergedPeople | None = None  # people who are in several data sets
         self.loaded: tuple[str, ...] = ()  # parts that a new run has from a file
         self.initial_heads: dict[str, dict[str, Tensor]] = {}  # what heads that are built later begin with

@@ -24,6 +24,8 @@ from options.engine import EngineOptions
 from options.names import NO_METRIC
 from train_val import Recognizer
 
+# What --patience keeps, which may be given when a run goes on.
+PATIENCE = {"Patience": {"best": either(None, 0.0), "best_step": 0, "waited": 0}}
 _UPDATED_ELSEWHERE = "matcher.class_embeddings.weight"
 _LIGHTNING_2 = re.compile(r"2\.\d{1,3}\.\d{1,3}(\.?(a|b|rc|dev|post)\d{1,6})?")
 
@@ -102,7 +104,7 @@ def _optimization_rules(template: TrainingModule, is_updated: bool) -> tuple[Rul
     """Return the rules for the states of the optimizer and of the schedule."""
     c = template.options
     names = {id(parameter): name for name, parameter in template.named_parameters()}
-    groups = optim.parameter_groups([template], c.weight_decay, c.factors)
+    groups = optim.parameter_groups([template], c.weight_decay, c.factors, c.run_stages)
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer = optim.build_optimizer(c.optimizer, groups, c.lr, c.momentum)
     scheduler = optim.build_scheduler(optimizer, c.lr_schedule, optim.SchedulePlan(1))
@@ -110,7 +112,7 @@ def _optimization_rules(template: TrainingModule, is_updated: bool) -> tuple[Rul
     elsewhere = {_UPDATED_ELSEWHERE, *split}
     states = {index: _parameter_state(c, parameter) for index, parameter in enumerate(parameters)}
     required = {i: state for i, state in states.items() if is_updated and names[id(parameters[i])] not in elsewhere}
-    if c.optimizer == "sgd" and not c.momentum:
+    if (c.optimizer == "sgd" and not c.momentum) or c.stages:  # a stage may not have come yet
         required = {}
 
     def state_rule(found: object, place: str) -> str | None:
@@ -202,7 +204,7 @@ def _callbacks_rule(config: Config, num_classes: int, place: Mapping[str, int]) 
     tables: dict[str, object] = {"NeighbourTable": {"epoch": 0, "table": table}} if config.sampler == "graph" else {}
     # Inside an epoch another table would be another plan; the first epoch may have none.
     required = tables if place["epoch"] and place["batches_done"] else {}
-    return at_least(required | best_rule(config.monitor), tables)
+    return at_least(required | best_rule(config.monitor), tables | PATIENCE)
 
 
 def best_rule(monitor: str) -> dict[str, object]:

@@ -21,6 +21,7 @@ from torch.utils.data import dataloader
 
 if TYPE_CHECKING:  # an evaluation does without Lightning
     import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import ModelCheckpoint
 
 _LoaderWithWorkers = dataloader._MultiProcessingDataLoaderIter
 
@@ -110,6 +111,20 @@ def x86_has_bf16() -> bool:
 
 
 # ---------------------------------------------------------------- Lightning
+
+
+def validate_now(trainer: pl.Trainer) -> None:
+    """Validate before the first step, as Lightning does between two of them."""
+    first = trainer._logger_connector._first_loop_iter
+    trainer.validating = True
+    trainer.fit_loop.epoch_loop.val_loop.run()
+    trainer.training = True
+    trainer._logger_connector._first_loop_iter = first
+
+
+def save_best_now(checkpoint: ModelCheckpoint, trainer: pl.Trainer) -> None:
+    """Have a callback compare what was validated with its best, before the first step too, which it passes over."""
+    checkpoint._save_topk_checkpoint(trainer, checkpoint._monitor_candidates(trainer))
 
 
 def end_validation_workers(trainer: pl.Trainer) -> None:

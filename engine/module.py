@@ -88,8 +88,8 @@ class TrainingModule(pl.LightningModule):
         self.guard = UpdateGuard(options.on_nonfinite, options.max_skipped_steps)
         self.means = RunningMeans()
         self.parts: list[RowOptimizer] = []
-        self._penalties = Penalties((), ())
-        self._applied_lr: dict[str, float] = {}
+        self._penalties: Penalties | None = None
+        self._applied_rates: list[float] = []
         self._finished_step = 0
 
     @property
@@ -110,6 +110,7 @@ class TrainingModule(pl.LightningModule):
         named = [*self.named_parameters(), *later.items()]
         trained = [name for name, parameter in named if parameter.requires_grad]
         optim.matched(trained, [pattern for pattern, _ in self.options.factors], "--lr_factors")
+        optim.stage_rates(trained, self.options.run_stages)
         Penalties(self.options.penalties, named, [*(part.weight for part in self.parts), *later.values()])
 
     def forward_terms(self, batch: Any, step: Step) -> Terms:
@@ -138,8 +139,9 @@ class TrainingModule(pl.LightningModule):
         number = self.trainer.global_step
         is_logged = (number + 1) % self.options.log_every_n_steps == 0
         terms = self._forward(batch, batch_idx, Step(number, is_logged))
-        if (penalty := self._penalties.loss(self.trainer.current_epoch)) is not None:
-            terms = Terms({**terms.losses, "penalty": (1.0, penalty)}, terms.values)
+        if self._penalties is not None:
+            charged = self._penalties.loss(self.trainer.current_epoch)
+            terms = Terms({**terms.losses, **charged}, terms.values)
         total = terms.total()
         losses = {name: loss for name, (_, loss) in terms.losses.items()}
         values = {**{f"train_{name}_loss": loss for name, loss in losses.items()}, "train_loss": total, **terms.values}
@@ -169,12 +171,13 @@ class TrainingModule(pl.LightningModule):
         composite = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         assert isinstance(composite, CompositeOptimizer)
         number, scaler = self.trainer.global_step, self._scaler()
-        self._applied_lr = optim.rates(composite, self.options.factors)
+        self._applied_rates = [group["lr"] for group in composite.param_groups]
         optimizer_closure()  # `training_step` and the backward pass; DDP takes the mean of the gradients over the ranks
         judges = Judges(self.guard, self.means, partial(self._first_bad_module, number))
         clip = self.options.gradient_clip_val
         accepted = composite.guarded_step(self.named_parameters(), judges, number, clip, scaler)
-        self._penalties.shrink(composite.whole, self.trainer.current_epoch, accepted)
+        if self._penalties is not None:
+            self._penalties.shrink(composite.whole, self.trainer.current_epoch, accepted)
 
     def _first_bad_module(self, number: int, batch: Batch, batch_idx: int) -> str | None:
         """Repeat a forward pass; the weights are still what they were, because its update was skipped."""
@@ -187,14 +190,16 @@ class TrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return optimizer and per-step schedule as the options say."""
         c = self.options
-        groups = optim.parameter_groups([self], c.weight_decay, c.factors)
+        groups = optim.parameter_groups([self], c.weight_decay, c.factors, c.run_stages)
         whole = optim.build_optimizer(c.optimizer, groups, c.lr, c.momentum, fused=self._is_fused())
         composite = CompositeOptimizer(whole, self.parts)
         total = int(self.trainer.estimated_stepping_batches)
         milestones = tuple(round(epoch * (total / c.epochs)) for epoch in c.lr_milestones)
-        plan = optim.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma, c.lr_floor)
-        self._penalties = Penalties(c.penalties, self.named_parameters(), [part.weight for part in self.parts])
-        scheduler = optim.build_scheduler(composite, c.lr_schedule, plan)
+        starts = optim.stage_starts(c.run_stages, total)
+        plan = optim.SchedulePlan(total, c.warmup_steps, milestones, c.lr_gamma, c.lr_floor, starts)
+        if c.penalty:
+            self._penalties = Penalties(c.penalties, self.named_parameters(), [part.weight for part in self.parts])
+        scheduler = optim.build_scheduler(composite, c.lr_schedule, plan, groups)
         return {"optimizer": composite, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _is_fused(self) -> bool:
@@ -215,10 +220,18 @@ class TrainingModule(pl.LightningModule):
         self._finished_step = step
         if step % self.options.log_every_n_steps == 0 or self.trainer.is_last_batch:
             self.guard.settle()
-            values = self.means.take() | self._applied_lr | {"epoch": self.trainer.current_epoch}
-            values |= {"skipped_steps": self.guard.skipped} | self._penalties.sparsity()
-            self.log_now(values | self.logged_values(), step)
+            values = self.means.take() | self._rates(step - 1) | {"epoch": self.trainer.current_epoch}
+            sparsity = {} if self._penalties is None else self._penalties.sparsity()
+            self.log_now(values | {"skipped_steps": self.guard.skipped} | sparsity | self.logged_values(), step)
         self.after_update(step)
+
+    def _rates(self, number: int) -> dict[str, float]:
+        """Return the rates of the update with this number, by name."""
+        c, stage = self.options, None
+        if stages := c.run_stages:
+            starts = optim.stage_starts(stages, int(self.trainer.estimated_stepping_batches))
+            stage = stages[optim.SchedulePlan(0, starts=starts).stage_at(number)]
+        return optim.named_rates(self._applied_rates, c.lr, c.factors, stage)
 
     def on_train_epoch_end(self) -> None:
         """Read what became of the last step, before the checkpoint of the epoch is written."""
@@ -305,7 +318,8 @@ class TrainingData(pl.LightningDataModule):
         done = loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]  # typed as its base
         # With --test_run an epoch ends before its plan does.
         ended, batches_done = divmod(done, int(trainer.num_training_batches))
-        epoch = loop.epoch_progress.current.started - 1 + ended  # type: ignore[attr-defined]  # likewise
+        started = loop.epoch_progress.current.started  # type: ignore[attr-defined]  # likewise
+        epoch = max(0, started - 1) + ended  # before the first step none is started
         return {"seed": self.options.seed, "epoch": epoch, "batches_done": batches_done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,11 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from engine.internals import remember_rates
-from options.patterns import Factors
+from options.patterns import Factors, Stage
 
 FACTOR = "lr_factor"  # in a group of an optimizer, of the base learning rate; 1 where there is none
+_RATES = "stage_rates"  # in a group before there is an optimizer
+Rates = tuple[float | None, ...]  # in each stage: None is the base rate, 0 not trained
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class SchedulePlan:
         milestones: steps at which the multistep schedule multiplies by gamma.
         gamma: factor of the multistep schedule.
         floor: factor that the cosine schedule ends at.
+        starts: steps at which stages begin, each with a warm-up and a schedule over its own steps; the first is 0.
     """
 
     total_steps: int
@@ -35,6 +40,11 @@ class SchedulePlan:
     milestones: Sequence[int] = ()
     gamma: float = 0.1
     floor: float = 0.0
+    starts: tuple[int, ...] = (0,)
+
+    def stage_at(self, step: int) -> int:
+        """Return the number of the stage that a step >= 0 belongs to."""
+        return bisect_right(self.starts, step) - 1
 
 
 def multistep_factor(step: int, plan: SchedulePlan) -> float:
@@ -57,13 +67,56 @@ SCHEDULES: dict[str, Callable[[int, SchedulePlan], float]] = {"multistep": multi
 
 def lr_factor(step: int, schedule: str, plan: SchedulePlan) -> float:
     """Return the factor on the base learning rate for the optimizer step with this 0-based number."""
+    number = plan.stage_at(step)
+    begin, end = [*plan.starts, plan.total_steps][number : number + 2]
+    plan, step = replace(plan, total_steps=end - begin, starts=(0,)), step - begin
     warmup = min(1.0, (step + 1) / plan.warmup_steps) if plan.warmup_steps else 1.0
     return warmup * SCHEDULES[schedule](step, plan)
 
 
-def build_scheduler(optimizer: Optimizer, schedule: str, plan: SchedulePlan) -> LambdaLR:
-    """Return a per-step scheduler; it must be stepped once after every optimizer step."""
+def build_scheduler(
+    optimizer: Optimizer, schedule: str, plan: SchedulePlan, groups: Sequence[Mapping] = ()
+) -> LambdaLR:
+    """Return a per-step scheduler; it must be stepped once after every optimizer step.
+
+    Args:
+        optimizer: of `build_optimizer`.
+        schedule: a key of SCHEDULES.
+        plan: its steps.
+        groups: of `parameter_groups`, where there are stages.
+    """
+    base = optimizer.defaults["lr"]
+
+    def in_stages(rates: Rates) -> Callable[[int], float]:
+        factors = [1.0 if rate is None else rate / base for rate in rates]
+        return lambda step: factors[plan.stage_at(step)] * lr_factor(step, schedule, plan)
+
+    if any(_RATES in group for group in groups):
+        once: Rates = (None,) * len(plan.starts)
+        return LambdaLR(optimizer, [in_stages(group.get(_RATES, once)) for group in groups])
     return LambdaLR(optimizer, lambda step: lr_factor(step, schedule, plan))
+
+
+def stage_starts(stages: Sequence[Stage], total_steps: int) -> tuple[int, ...]:
+    """Return the steps at which stages begin that fill a run; without stages 0 alone."""
+    ends = [sum(stage.epochs for stage in stages[:number]) for number in range(len(stages) + 1)]
+    return tuple(round(end * total_steps / ends[-1]) for end in ends[:-1]) or (0,)
+
+
+def stage_rates(names: Collection[str], stages: Sequence[Stage]) -> dict[str, Rates]:
+    """Return the rates of each parameter in the stages; nothing where there are none.
+
+    Raises:
+        ValueError: see `matched`.
+    """
+    if not stages:
+        return {}
+    fits = [matched(names, [pattern for pattern, _ in stage.rates], "--stages") for stage in stages]
+    rates = [dict(stage.rates) for stage in stages]
+    return {
+        name: tuple(of_stage[fit[name]] if name in fit else 0.0 for of_stage, fit in zip(rates, fits, strict=True))
+        for name in names
+    }
 
 
 def unfinished(margin_epochs: float, epochs: int, warmup_steps: int, steps: int) -> list[str]:
@@ -128,7 +181,9 @@ def matched(names: Collection[str], patterns: Iterable[str], flag: str) -> dict[
     return found
 
 
-def parameter_groups(modules: Iterable[nn.Module], weight_decay: float, factors: Factors = ()) -> list[dict]:
+def parameter_groups(
+    modules: Iterable[nn.Module], weight_decay: float, factors: Factors = (), stages: Sequence[Stage] = ()
+) -> list[dict]:
     """Split the trainable parameters in pairs of groups: matrices and filters decay, norms and biases do not.
 
     A parameter with at most one dimension is a bias, a normalization weight or a PReLU slope; decaying those
@@ -139,29 +194,42 @@ def parameter_groups(modules: Iterable[nn.Module], weight_decay: float, factors:
         weight_decay: of matrices and filters.
         factors: of the base learning rate by pattern of the names within a module. What none fits is in the first
             pair; each pattern has a pair, in its order, that `build_optimizer` gives its rate.
+        stages: of the run, instead of factors: parameters with the same rates in all of them share a pair.
     Raises:
         ValueError: see `matched`.
     """
     trained = [(n, p) for module in modules for n, p in module.named_parameters() if p.requires_grad]
-    patterns = matched([name for name, _ in trained], [pattern for pattern, _ in factors], "--lr_factors")
-    pairs: list[tuple[str | None, dict[str, float]]] = [(None, {}), *((p, {FACTOR: f}) for p, f in factors)]
+    names = [name for name, _ in trained]
+    kind_of: Mapping[str, str | Rates] = stage_rates(names, stages)
+    kinds: dict[str | Rates | None, dict[str, Any]] = {None: {}}
+    if stages:
+        kinds |= {rates: {_RATES: rates} for rates in kind_of.values()}
+    else:
+        kind_of = matched(names, [pattern for pattern, _ in factors], "--lr_factors")
+        kinds |= {pattern: {FACTOR: factor} for pattern, factor in factors}
     groups: list[dict] = []
-    for pattern, extra in pairs:
-        own = [parameter for name, parameter in trained if patterns.get(name) == pattern]
+    for kind, extra in kinds.items():
+        own = [parameter for name, parameter in trained if kind_of.get(name) == kind]
         groups.append({"params": [p for p in own if p.ndim > 1], "weight_decay": weight_decay, **extra})
         groups.append({"params": [p for p in own if p.ndim <= 1], "weight_decay": 0.0, **extra})
     return groups
 
 
-def rates(optimizer: Optimizer, factors: Factors = ()) -> dict[str, float]:
+def named_rates(
+    applied: Sequence[float], base: float, factors: Factors = (), stage: Stage | None = None
+) -> dict[str, float]:
     """Return the rate of the first groups as "lr", and as "lr/<pattern>" that of each pattern's.
 
     Args:
-        optimizer: of `parameter_groups`.
-        factors: those it was built with.
+        applied: the rates of the groups of `parameter_groups` in a step.
+        base: learning rate, before the schedule.
+        factors: those of the groups.
+        stage: the one at hand, where there are stages.
     """
+    if stage is not None:
+        return {"lr": applied[0]} | {f"lr/{p}": (base if r is None else r) * applied[0] / base for p, r in stage.rates}
     names = ["lr", *(f"lr/{pattern}" for pattern, _ in factors)]
-    return {name: group["lr"] for name, group in zip(names, optimizer.param_groups[::2], strict=True)}
+    return dict(zip(names, applied[::2], strict=True))
 
 
 def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
@@ -186,10 +254,15 @@ def freeze(module: nn.Module, patterns: Sequence[str]) -> None:
             parameters[name].requires_grad_(False)
     if patterns and not any(parameter.requires_grad for parameter in parameters.values()):
         raise ValueError(f"--freeze {','.join(patterns)}: leaves nothing for the optimizer to train")
-    frozen = {id(p) for n, p in parameters.items() if any(fnmatchcase(n, pattern) for pattern in patterns)}
+    rest_frozen(module, {id(p) for n, p in parameters.items() if any(fnmatchcase(n, pattern) for pattern in patterns)})
+
+
+def rest_frozen(module: nn.Module, frozen: Collection[int]) -> None:
+    """Put the parts of a module whose parameters, by their ids, are all frozen into eval mode."""
+    ids = set(frozen)
     for part in module.modules():
         own = [id(parameter) for parameter in part.parameters()]
-        if own and frozen.issuperset(own):
+        if own and ids.issuperset(own):
             part.eval()
 
 
@@ -210,6 +283,7 @@ def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float, f
     Raises:
         ValueError: if the name is unknown.
     """
+    groups = [{key: value for key, value in group.items() if key != _RATES} for group in groups]
     groups = [{**group, "lr": lr * group[FACTOR]} if FACTOR in group else group for group in groups]
     builders: dict[str, Callable[[], Optimizer]] = {
         "sgd": lambda: SGD(groups, lr=lr, momentum=momentum, fused=fused),
@@ -218,8 +292,14 @@ def build_optimizer(name: str, groups: list[dict], lr: float, momentum: float, f
     if name not in builders:
         raise ValueError(f"build_optimizer: unknown optimizer {name!r}; choose one of {', '.join(builders)}")
     optimizer = builders[name]()
-    if isinstance(optimizer, SGD) and momentum and fused:
-        # It would take the momentum of its first step as it finds the memory, if that step were skipped.
-        for parameter in (p for group in groups for p in group["params"]):
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    forget(optimizer, [parameter for group in groups for parameter in group["params"]])
     return optimizer
+
+
+def forget(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Let parameters begin as those of a new optimizer: without momentum and moments."""
+    for parameter in parameters:
+        optimizer.state.pop(parameter, None)
+        if isinstance(optimizer, SGD) and optimizer.defaults["momentum"] and optimizer.defaults["fused"]:
+            # It would take the momentum of its first step as it finds the memory, if that step were skipped.
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -112,15 +112,15 @@ class Penalties:
                 names = [name for name, pattern in fitting.items() if pattern == penalty.pattern]
                 self._charges.append(_Charge(penalty, [trained[name] for name in names]))
 
-    def loss(self, epoch: int) -> Tensor | None:
-        """Return the sum of what belongs into the loss, a scalar; None where nothing does."""
-        charges = [charge for charge in self._charges if not charge.penalty.is_proximal]
+    def loss(self, epoch: int) -> dict[str, tuple[float, Tensor]]:
+        """Return what belongs into the loss as a weighted term, "penalty"; none where all steps are proximal."""
         parts = [
             penalty.strength_in(epoch) * PENALTIES[penalty.kind](parameter)
-            for penalty, parameters in charges
+            for penalty, parameters in self._charges
             for parameter in parameters
+            if not penalty.is_proximal
         ]
-        return torch.stack(parts).sum() if parts else None
+        return {"penalty": (1.0, torch.stack(parts).sum())} if parts else {}
 
     @torch.no_grad()
     def shrink(self, optimizer: Optimizer, epoch: int, accepted: Tensor) -> None:

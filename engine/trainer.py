@@ -25,6 +25,7 @@ from engine.callbacks import (
     LastCheckpoint,
     LossBar,
     OverriddenNumbers,
+    Patience,
     RankState,
     SameStart,
     WeightAverage,
@@ -38,6 +39,7 @@ from engine.loggers.tensorboard_logger import TensorBoardLogger
 from engine.loggers.wandb_artifacts import WandbArtifacts
 from engine.loggers.wandb_run import WandbIdentity, start_wandb
 from engine.signals import StopSignals
+from engine.stages import StageSwitch
 from options.engine import EngineOptions
 from options.names import NO_METRIC, TEST_RUN_BATCHES
 from system.launch import find_launch
@@ -121,6 +123,8 @@ def _callbacks(
     options: EngineOptions, folder: Path | None, stop: StopSignals, failures: WriteFailures, of_task: Sequence[Callback]
 ) -> list[Callback]:
     callbacks: list[Callback] = [SameStart(), LossBar(leave=True), *of_task]
+    if options.stages:
+        callbacks.append(StageSwitch(options))
     if options.ema_decay:
         callbacks.append(WeightAverage(options.ema_decay))
     if options.override:
@@ -136,6 +140,8 @@ def _callbacks(
         name = Path(BEST).stem
         best = BestCheckpoint(folder, name, options.monitor, mode="max", save_top_k=1, enable_version_counter=False)
         callbacks.append(best)
+        if options.patience:
+            callbacks.append(Patience(options.monitor, options.patience, best))
     return [
         *callbacks,
         IncidentList(folder, failures),

@@ -88,10 +88,9 @@ class Lora(nn.Module):
         width, inputs = self.lora_up.shape[0], self.lora_down.shape[1]
         return width * inputs <= FOLDED * self.form.rank * (width + inputs)
 
-    def folded(self) -> Tensor:
+    def folded(self, weight: Tensor) -> Tensor:
         """Return weight and adapter as one matrix [out, in]."""
-        weight: Tensor = self.weight.flatten(1)  # type: ignore[operator]  # of the layer that inherits
-        return torch.addmm(weight, self.lora_up, self.lora_down, alpha=self.scale)
+        return torch.addmm(weight.flatten(1), self.lora_up, self.lora_down, alpha=self.scale)
 
     def _dropped(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.form.dropout, self.training) if self.form.dropout else x
@@ -129,7 +128,7 @@ class LoraLinear(Lora, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, ..., out]."""
         if self._is_folded():
-            return functional.linear(x, self.folded(), self.bias)
+            return functional.linear(x, self.folded(self.weight), self.bias)
         code = functional.linear(self._dropped(x), self.lora_down)
         return nn.Linear.forward(self, x) + functional.linear(self._weighed(code, -1), self.lora_up)
 
@@ -151,7 +150,7 @@ class LoraConv2d(Lora, nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Return [B, out, ceil(h / stride), ceil(w / stride)]."""
         if self._is_folded():
-            return functional.conv2d(x, self.folded()[:, :, None, None], self.bias, self.stride)
+            return functional.conv2d(x, self.folded(self.weight)[:, :, None, None], self.bias, self.stride)
         code = functional.conv2d(self._dropped(x), self.lora_down[:, :, None, None], stride=self.stride)
         change = functional.conv2d(self._weighed(code, 1), self.lora_up[:, :, None, None])
         return nn.Conv2d.forward(self, x) + change

@@ -34,6 +34,7 @@ NEVER = {
     "prefix": "the run folder has the other one",
     "sampler": "the place in the data is the other one's",
     "seed": "the order of the data and the identities held out follow it",
+    "stages": "the optimizer's state is grouped by them",
     "swap_color_channel": "the weights know the other order",
     "synthetic_identities": "it decides which identities are trained on",
     "synthetic_images": "it decides which images are trained on",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -81,12 +81,6 @@ def read_stages(words: Iterable[str]) -> tuple[Stage, ...]:
         ValueError: one line with the word.
     """
     return tuple(_stage(word) for word in words)
-
-
-def stage_at(stages: Sequence[Stage], epoch: int) -> int:
-    """Return the number of the stage that an epoch >= 0 belongs to; what follows the last one belongs to it."""
-    ends = [sum(stage.epochs for stage in stages[: number + 1]) for number in range(len(stages))]
-    return min(sum(end <= epoch for end in ends), len(stages) - 1)
 
 
 def _penalty(word: str) -> Penalty:

@@ -16,7 +16,7 @@ from options.names import (
     SEEDS,
     SHARE,
 )
-from options.patterns import Factors, Penalty, read_factors, read_penalties
+from options.patterns import Factors, Penalty, Stage, read_factors, read_penalties, read_stages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,17 @@ class TrainingOptions(Options):
         (), "PATTERN=FACTOR: parameters whose names fit the pattern are trained at so many times --lr, as model.*=0.1;"
         " every pattern fits some, no two the same",
     )  # fmt: skip
+    stages: tuple[str, ...] = flag(
+        (), "EPOCHS:PATTERN[=RATE],...: one stage of the run, given once for each, in order: so many epochs in"
+        " which the parameters that fit a pattern are trained, at this rate or at --lr, and all others frozen; each"
+        " stage has warm-up and schedule of its own",
+        parse=lambda text: (text,),
+    )  # fmt: skip
+    patience: int = flag(
+        0, "end the run after so many validations without a better --monitor; weights that were loaded are validated"
+        " before the first step and may be the best; 0 = never",
+        within=NOT_NEGATIVE, on_resume=MAY_CHANGE,
+    )  # fmt: skip
     penalty: tuple[str, ...] = flag(
         (), "PATTERN=KIND:STRENGTH[:prox][:ramp_3_8]: charge the size of parameters by l1, l2 or group (group lasso:"
         " the norms of output channels); as a term of the loss, or with prox by a step after each update, which leaves"
@@ -70,8 +81,23 @@ class TrainingOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         read_factors(self.lr_factors), read_penalties(self.penalty)
+        self._check_stages()
         if self.lr_floor and self.lr_schedule != "cosine":
             raise ValueError(f"--lr_floor belongs to --lr_schedule cosine, not to {self.lr_schedule}; leave it out")
+
+    def _check_stages(self) -> None:
+        if not (stages := read_stages(self.stages)):
+            return
+        if self.lr_factors:
+            raise ValueError("--stages gives rates by pattern itself: it conflicts with --lr_factors")
+        epochs = sum(stage.epochs for stage in stages)
+        if epochs != self.epochs:
+            raise ValueError(f"--stages takes {epochs} epochs together, but --epochs says {self.epochs}")
+
+    @property
+    def run_stages(self) -> tuple[Stage, ...]:
+        """What --stages says."""
+        return read_stages(self.stages)
 
     @property
     def factors(self) -> Factors:

@@ -13,7 +13,17 @@ from config import Config, explicit_flags, get_args
 from config import merge_for_resume as merge
 from options.flags import FIXED, INVOCATION, MAY_CHANGE
 
-conflicting = ("h", "sampler", "optimizer", "start_from_model_statedict")
+conflicting = (
+    "h",
+    "stages",
+    "data",
+    "merge_identities",
+    "curriculum",
+    "epoch_share",
+    "sampler",
+    "optimizer",
+    "start_from_model_statedict",
+)
 everything = {name: value for name, (_, value) in GIVEN.items() if name not in conflicting}
 everything |= dict.fromkeys((name for name in SWITCHES if name not in ("fast_dev_run", "check_mode")), True)
 
@@ -99,7 +109,7 @@ def test_what_may_change_on_resume_is_listed():
         "max_bad_fraction",
         "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
         "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "activation_checkpointing",
-        "log_every_n_steps", "heartbeat_seconds",
+        "log_every_n_steps", "heartbeat_seconds", "patience", "data", "merge_identities",
         "save_all_models", "tensorboard", "wandb", "wandb_project", "wandb_entity", "wandb_name", "wandb_artifacts",
         "precision", "use_16bit", "threads",
     }  # fmt: skip

@@ -41,7 +41,7 @@ def read_to_resume(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {fault}")
 
     def callbacks(is_updated: bool) -> Mapping[str, object]:
-        return {"callbacks": at_least(checkpoint_form.best_rule(template.config.monitor))}
+        return {"callbacks": at_least(checkpoint_form.best_rule(template.config.monitor), checkpoint_form.PATIENCE)}
 
     if fault := checkpoint_form.engine_fault(checkpoint, template, DATA, callbacks):
         raise ValueError(f"{path}: {fault}; a run cannot go on from it")

@@ -1,6 +1,6 @@
 """What watches a training without taking part in it."""
 
-from engine.callbacks.best_checkpoint import BEST, BestCheckpoint
+from engine.callbacks.best_checkpoint import BEST, BestCheckpoint, Patience
 from engine.callbacks.heartbeat import Heartbeat
 from engine.callbacks.idle_workers import IdleWorkers
 from engine.callbacks.incident_list import IncidentList, truncate_incidents
@@ -30,6 +30,7 @@ __all__ = [
     "LastCheckpoint",
     "LossBar",
     "OverriddenNumbers",
+    "Patience",
     "RankState",
     "RanksDisagreeError",
     "SameStart",

@@ -61,16 +61,17 @@ def check_frozen(config: Config, num_classes: Mapping[str, int]) -> tuple[str, .
     return config.frozen
 
 
-def check_patterns(module: TrainingModule, config: Config, num_classes: Mapping[str, int]) -> None:
-    """Refuse patterns of the options that fit no parameter.
+def check_patterns(module: TrainingModule, num_classes: Mapping[str, int]) -> None:
+    """Refuse patterns of the options that fit no parameter; what fits a split head fits both of its names.
 
-    A split head has another name than in a checkpoint, which a run of any number of ranks goes on from.
+    It has one name in training and another in a checkpoint, which a run of any number of ranks goes on from.
 
     Raises:
         ValueError: one line with the flag and the pattern.
     """
-    for key in ("weight", "kernel") if config.partial_fc_rate else ("",):
-        module.check_patterns([f"heads.{name}.{key}" for name in num_classes if key])
+    is_split = bool(getattr(module.options, "partial_fc_rate", 0.0))
+    for key in ("weight", "kernel") if is_split else ("",):
+        module.check_patterns([f"heads.{name}.{key}" for name in num_classes if is_split])
 
 
 def check_several_sets(config: Config) -> None:

@@ -13,8 +13,8 @@ from engine.optim import (
     build_scheduler,
     lr_factor,
     matched,
+    named_rates,
     parameter_groups,
-    rates,
     restart,
     unfinished,
 )
@@ -59,7 +59,8 @@ def test_each_pattern_has_a_pair_of_groups_at_its_own_rate_also_after_a_restart(
     assert found == [[], ["model.bias"], ["model.weight"], [], ["heads.weight"], ["heads.bias"]]
     optimizer = build_optimizer(name, groups, lr=2.0, momentum=0.0)
     scheduler = build_scheduler(optimizer, "cosine", SchedulePlan(8))
-    assert rates(optimizer, FACTORS) == {"lr": 2.0, "lr/model.w*": pytest.approx(0.2), "lr/heads.*": 20.0}
+    applied = [group["lr"] for group in optimizer.param_groups]
+    assert named_rates(applied, 2.0, FACTORS) == {"lr": 2.0, "lr/model.w*": pytest.approx(0.2), "lr/heads.*": 20.0}
     restart(optimizer, scheduler, {"lr": 1.0, "momentum": 0.5, "weight_decay": 0.3}, steps=4)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.5, 0.5, 0.05, 0.05, 5.0, 5.0])
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0] * 3

@@ -42,6 +42,18 @@ def test_lr_factors_give_parameters_rates_of_their_own():
     assert all(optimizer.param_groups[place]["params"] for place in (0, 2, 3, 4))
 
 
+@pytest.mark.flag("stages")
+def test_stages_give_each_parameter_its_rates():
+    words = ("1:heads.*=0.5", "3:heads.*=0.1,model.*=0.02")
+    built = recognizer(epochs=4, stages=words, lr_milestones=()).configure_optimizers()
+    found = []
+    for _ in range(24):
+        found.append(sorted({group["lr"] for group in built["optimizer"].param_groups if group["params"]}))
+        built["optimizer"].step()
+        built["lr_scheduler"]["scheduler"].step()
+    assert found[0] == pytest.approx([0.0, 0.5]) and found[6] == pytest.approx([0.0, 0.02, 0.1]) == found[-1]
+
+
 @pytest.mark.flag("penalty")
 def test_penalty_charges_or_shrinks():
     (plain, charged), weights = (trained(penalty) for penalty in ((), ("heads.*=l2:0.5",))), []
