@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from functools import partial
@@ -19,9 +20,10 @@ import models
 import nets
 from cli.pretraining.checkpoints import read_to_resume
 from config import PretrainingConfig, get_pretraining_args
-from datasets import load_benchmark, save_benchmark
+from datasets import Sample, load_benchmark, save_benchmark
 from datasets.clustering import pseudo_pairs
 from engine.guard import KeptBuffers
+from engine.module import Step
 from models.portraits import weights_checksum
 from tasks.embedding import embed_images
 from tasks.kept_rows import KeptRows
@@ -296,6 +298,35 @@ def test_a_run_goes_on_with_the_clusters_of_its_epoch_to_the_same_bits(pretrain,
     assert (kept / "clusters").exists() == (step == 4)  # inside the epoch they are those of the checkpoint
 
 
+@pytest.mark.parametrize("words", [["--check_mode"], ["--precision", "bf16"]], ids=lambda words: words[0])
+def test_other_precisions_train_and_cluster(pretrain, words):
+    """Clusters in the first epoch: their embeddings are of the run's precision too."""
+    words = [*CLUSTERED, "--pseudo_pairs", "0:1", "--key_momentum", 0.9, "--epochs", 1, *words]
+    assert pretrain(*words, "--prefix", "other") == 0
+    folder, kind = only("other_*"), torch.float64 if words[-1] == "--check_mode" else torch.float32
+    state = content(folder / "last.ckpt")["state_dict"]
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {kind}
+    keys = state["contrast.queue.keys"]
+    torch.testing.assert_close(keys.norm(dim=1), torch.ones(20, dtype=kind), rtol=1e-6, atol=0)
+    assert int((state["clusters"] >= 0).sum()) > 16
+    moved = state["contrast.query.projector.0.weight"] - state["contrast.key.projector.0.weight"]
+    assert moved.abs().max() > 0 and rows(folder)[-1]["train_nce_loss"] > 0
+    at_rest = state["contrast.key.backbone.input_layer.1.num_batches_tracked"] == 0
+    assert bool(at_rest) == (kind == torch.float64)
+    assert models.load(folder / "last.ckpt", encoder="key").model.input_layer[0].weight.dtype == torch.float32
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
+def test_a_compiled_run_trains_as_a_plain_one(pretrain):
+    for name, flag in (("plain", []), ("compiled", ["--compile"])):
+        assert pretrain(*CLUSTERED, "--prefix", name, *flag) == 0
+    plain, compiled = (rows(only(f"{name}_*")) for name in ("plain", "compiled"))
+    assert [row["train_nce_loss"] for row in compiled] == pytest.approx([r["train_nce_loss"] for r in plain], rel=1e-2)
+    names = [content(only(f"{name}_*") / "last.ckpt")["state_dict"].keys() for name in ("plain", "compiled")]
+    assert names[0] == names[1]
+
+
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_a_run_that_ends_while_images_are_clustered_goes_on_from_the_embeddings_there_are(pretrain, how, monkeypatch):
     """8 batches of images: 3 are there when the run is killed, and one of these was not whole."""
@@ -341,6 +372,23 @@ def test_a_run_that_ends_while_images_are_clustered_goes_on_from_the_embeddings_
 def build(**options):
     small = {"arch": "ir_tiny", "embedding_size": 16, "batch_size": 4, "queue_size": 8, "projection_size": 8, "gpus": 0}
     return Pretrainer(PretrainingConfig(**{**small, **options}).to_dict(), 10)
+
+
+def test_the_symmetric_loss_is_that_of_the_golden_file(monkeypatch):
+    golden = np.load(Path(__file__).parents[1] / "golden" / "pretraining" / "b_margin_nce.npz")
+    module = build(queue_size=20, symmetric=True, check_mode=True)
+    module.contrast.enqueue(torch.from_numpy(golden["queue"]), torch.full((20,), 9), torch.full((20,), -1))
+    sides = [Sample(torch.full((6, 112, 112, 3), v, dtype=torch.uint8), *[torch.arange(6)] * 4) for v in (0, 255)]
+    known = {
+        "encode_queries": [golden["raw_queries"], golden["sym_raw2"]],
+        "encode_keys": [golden["sym_key1"], golden["sym_key2"]],
+    }
+    for name, by_view in known.items():  # black images are the first view, white ones the second
+        values = [torch.nn.functional.normalize(torch.from_numpy(rows), dim=1) for rows in by_view]
+        monkeypatch.setattr(module.contrast, name, lambda x, *more, values=values: values[int(x[0, 0, 0, 0] > 0)])
+    total = module.forward_terms(sides[0]._replace(second=sides[1]), Step(0)).total()
+    assert float(total) == pytest.approx(float(golden["sym_loss_mean"]), rel=1e-9)
+    assert np.mean([golden["sym_loss_q1k2"], golden["sym_loss_q2k1"]]) == pytest.approx(float(total), rel=1e-9)
 
 
 def test_new_clusters_are_taken_by_images_and_queue():
