@@ -8,7 +8,7 @@ import math
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from datasets import (
     warn_of_unaligned,
 )
 from datasets.benchmarks.sets import open_sets
+from datasets.faces.folder_scan import is_flat
 from datasets.faces.paired_view import PairedBatches, PairedView, Partners
 from datasets.photos.people import open_people
 from datasets.sampling.windows import shuffled_batches
@@ -142,7 +143,10 @@ class PretrainingData(TrainingData):
 
     def _open(self, folder: Path) -> FaceDataset:
         config = self.config
-        options = {"follow_links": config.follow_links} if config.source == "folder" else {}
+        options: dict[str, Any] = {"follow_links": config.follow_links} if config.source == "folder" else {}
+        if config.source == "folder" and is_flat(folder):
+            options["only"] = folder.resolve().name
+            folder = folder.resolve().parent
         try:
             dataset: FaceDataset = registered(SOURCES[config.source])(
                 folder, swap_color_channel=config.swap_color_channel, **options

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from converted_faces import write_face
 from short_runs import on_two_ranks, write_faces
 
 import main
@@ -22,6 +23,8 @@ from cli.pretraining.checkpoints import read_to_resume
 from config import PretrainingConfig, get_pretraining_args
 from datasets import Sample, load_benchmark, save_benchmark
 from datasets.clustering import pseudo_pairs
+from datasets.faces.folder_scan import is_flat
+from datasets.synthetic.prepare import render_identities
 from engine.guard import KeptBuffers
 from engine.module import Step
 from models.portraits import weights_checksum
@@ -57,6 +60,7 @@ def faces(tmp_path_factory):
 def pretrain(tmp_path, monkeypatch, faces):
     """Return a function that runs the program in a folder of its own and returns the exit code."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
 
     def run(*words):
         data = [] if "--data_root" in words else ["--data_root", str(faces)]
@@ -113,6 +117,22 @@ def test_every_kind_of_source_is_trained_on(pretrain, faces, kind):
     state = content(only("other_*") / "last.ckpt")["state_dict"]
     assert len(set(state["contrast.queue.images"].tolist())) == 20
     assert pretrain("--data_root", kind, "--data_format", "folder", "--use_mxrecord") == 2
+
+
+@pytest.mark.parametrize("align", ["no", "yes"])
+def test_a_folder_without_folders_is_trained_on(pretrain, tmp_path, align):
+    """Its images have no names of people: it is read as one folder of the one above it, whatever else lies there."""
+    flat = tmp_path / "home" / "flat"
+    images = render_identities("flat", 3, 4)[0] if align == "yes" else np.zeros((12, 112, 112, 3), np.uint8)
+    for number, image in enumerate(images):
+        write_face(flat / f"{number:02d}.png", image)
+    write_face(tmp_path / "home/other/a.png", images[0])
+    words = ["--epochs", 1, "--batch_size", 4, "--queue_size", 8, "--align", align]
+    assert pretrain("--data_root", flat, *words, "--prefix", "flat") == 0
+    saved = content(only("flat_*") / "last.ckpt")
+    assert saved["hyper_parameters"]["num_images"] == 12 == saved["global_step"] * 4
+    (flat / "folder").mkdir()
+    assert not is_flat(flat) and pretrain("--data_root", flat, *words) == 2
 
 
 def test_labeled_sets_are_reported_and_choose_only_when_asked(pretrain, faces):
