@@ -181,10 +181,11 @@ class FolderScan:
 
 def is_flat(folder: Path) -> bool:
     """Return whether images lie directly in a folder, and no folder does: nobody says who is on them."""
-    if not folder.is_dir():
-        return False
-    with os.scandir(folder) as scan:
-        entries = [entry for entry in scan if not entry.name.startswith(".")]
+    try:
+        with os.scandir(folder) as scan:
+            entries = [entry for entry in scan if not entry.name.startswith(".")]
+    except OSError:
+        return False  # whoever reads it says why
     return not any(map(_is_folder, entries)) and not all(map(_why_left_out, entries))
 
 
