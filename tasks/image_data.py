@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from torch.utils.data import DataLoader
 
@@ -22,6 +22,7 @@ from datasets import (
     shard_pairs,
     warn_of_unaligned,
 )
+from datasets.faces.folder_scan import is_flat
 from datasets.photos.people import open_people
 from engine.module import TrainingData
 from models.detectors import DetectorChoice
@@ -114,7 +115,11 @@ class ImageData(TrainingData):
 
 
 def open_faces(
-    config: Config | PretrainingConfig, folder: Path, num_workers: int, is_embedded: bool = False
+    config: Config | PretrainingConfig,
+    folder: Path,
+    num_workers: int,
+    is_embedded: bool = False,
+    may_be_flat: bool = False,
 ) -> tuple[FaceDataset, dict[str, object]]:
     """Return the images of a folder as the options say that they lie there, photographs aligned, and how they were.
 
@@ -123,10 +128,14 @@ def open_faces(
         folder: that holds them.
         num_workers: processes that align.
         is_embedded: whether they are the synthetic faces, of which nothing is looked at.
+        may_be_flat: images without folders of identities are all of one.
     Raises:
         ValueError, OSError: one line that says what is wrong with which path or flag.
     """
-    options = {"follow_links": config.follow_links} if config.source == "folder" else {}
+    options: dict[str, Any] = {"follow_links": config.follow_links} if config.source == "folder" else {}
+    if may_be_flat and config.source == "folder" and is_flat(folder):
+        options["only"] = folder.resolve().name
+        folder = folder.resolve().parent
     read = registered(SOURCES[config.source])
     try:
         dataset: FaceDataset = read(folder, swap_color_channel=config.swap_color_channel, **options)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from engine.files import WriteFailures, outlived
 from models.embedding.rows import RowFiles, Rows
 from ops import gather_objects, own_rank
 from system.files import is_regular
 
+logger = logging.getLogger(__name__)
 PREFIX = "unfinished_"  # of the folder's name, before the digest of what the rows follow from
 
 
@@ -25,12 +28,10 @@ class KeptRows:
 
     Args:
         folder: where to keep them, None on the ranks that write nothing; they take that of rank 0.
-        failures: told when something cannot be written.
     """
 
-    def __init__(self, folder: Path | None, failures: WriteFailures) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._root = None if folder is None else folder.absolute()
-        self._failures = failures
         self._files: RowFiles | None = None
 
     def open(self, digest: str, count: int, dim: int, dtype: torch.dtype, batch_size: int) -> None:
@@ -47,7 +48,7 @@ class KeptRows:
             return
         files = RowFiles(root / f"{PREFIX}{digest}", count, dim, str(dtype).removeprefix("torch."), batch_size)
         if own_rank() == 0:
-            with outlived(self._failures, PREFIX):
+            with self._outlived():
                 _prepare(files)
         gather_objects(None)  # from here on the files are there
         self._files = files if _is_ready(files) else None
@@ -62,7 +63,7 @@ class KeptRows:
         """Keep the rows of a batch."""
         if self._files is not None:
             blank = np.zeros(len(rows), np.float32)
-            with outlived(self._failures, PREFIX):
+            with self._outlived():
                 self._files.write(batch, Rows(rows.cpu().numpy(), blank, blank))
 
     def remove(self) -> None:
@@ -70,6 +71,14 @@ class KeptRows:
         self._files = None
         for folder in [] if self._root is None else self._root.glob(f"{PREFIX}*"):
             shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _outlived(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._files = None
+            logger.warning("embeddings are not kept for a run that goes on (%s)", error.strerror)
 
 
 def _prepare(files: RowFiles) -> None:

@@ -44,6 +44,7 @@ class FolderScan:
     Args:
         root: folder of identity folders.
         follow_links: whether links may lead out of the root. A folder that two links lead to is taken once.
+        only: name of the one folder to look at; None: all.
     Attributes:
         images: sorted image names of every identity folder that has some, sorted by folder name.
         left_out: what else lies in these folders.
@@ -52,7 +53,7 @@ class FolderScan:
         ValueError: if the root is missing, not a folder, unreadable or holds no identity with an image.
     """
 
-    def __init__(self, root: Path, follow_links: bool = False) -> None:
+    def __init__(self, root: Path, follow_links: bool = False, only: str | None = None) -> None:
         if not root.is_dir():
             problem = "is not a folder" if root.exists() else "does not exist"
             raise ValueError(f"ImageFolderDataset: {root} {problem}; {LAYOUT}")
@@ -63,8 +64,8 @@ class FolderScan:
         self._outside: list[str] = []
         self._inner: list[str] = []
         self._sets: set[str] = set()  # benchmark sets as folders of people with a list of pairs
-        entries = self._entries(root)
-        folders = self._identities(entries)
+        entries = self._entries(root) if only is None else []
+        folders = self._identities(entries) if only is None else [only]
         found = {folder: self._images(root / folder) for folder in folders}
         self.images = {folder: names for folder, names in found.items() if names}
         # Lists, records and notes may lie beside the identities; images there are probably meant to be read.
@@ -176,6 +177,16 @@ class FolderScan:
                 if not name.startswith(".") and not _why_file_left_out(os.path.join(folder, name)):  # noqa: PTH118
                     return Path(folder, name)
         return None
+
+
+def is_flat(folder: Path) -> bool:
+    """Return whether images lie directly in a folder, and no folder does: nobody says who is on them."""
+    try:
+        with os.scandir(folder) as scan:
+            entries = [entry for entry in scan if not entry.name.startswith(".")]
+    except OSError:
+        return False  # whoever reads it says why
+    return not any(map(_is_folder, entries)) and not all(map(_why_left_out, entries))
 
 
 def holds_people(folder: Path) -> bool:

@@ -30,6 +30,7 @@ class ImageFolderDataset:
         follow_links: follow symbolic links that lead out of the root.
         transform: applied to every image that is read, uint8 [112, 112, 3] RGB to the same.
         swap_color_channel: the files hold BGR where their format says RGB: turn it.
+        only: the one identity to read; None: all.
     Attributes:
         labels: int64 [N], known from the folders alone.
         class_names: folder name of every identity, in label order.
@@ -47,12 +48,13 @@ class ImageFolderDataset:
         *,
         swap_color_channel: bool = False,
         follow_links: bool = False,
+        only: str | None = None,
     ) -> None:
         self.root = Path(root)
         self.transform = transform
         self.swap_color_channel = swap_color_channel
         self.decoding = f"swap_color_channel={swap_color_channel} transform={transform and content_key(transform)}"
-        scan = FolderScan(self.root, follow_links)
+        scan = FolderScan(self.root, follow_links, only)
         images = scan.images
         self.left_out: LeftOut = scan.left_out
         self.unread: list[str] = scan.unread

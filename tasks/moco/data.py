@@ -77,7 +77,7 @@ class PretrainingData(ImageData):
             return
         config = self.config
         embedded = config.data_root is None
-        self._train, self.alignment = open_faces(config, self._folder(), self.num_workers, embedded)
+        self._train, self.alignment = open_faces(config, self._folder(), self.num_workers, embedded, may_be_flat=True)
         if self.num_images < 2:
             raise ValueError(f"{self._folder()} holds one image: there is nothing to tell it from; give more images")
         if config.batch_size // self.world_size < 2:

@@ -64,7 +64,7 @@ class ClusterRefresh(Callback):
     def __init__(self, folder: Path | None, failures: WriteFailures, num_workers: int = 0) -> None:
         self._folder = None if folder is None else folder / FOLDER
         self._failures = failures
-        self._kept = KeptRows(self._folder, failures)
+        self._kept = KeptRows(self._folder)
         self._num_workers = num_workers
         self._epoch: int | None = None  # that the images were last clustered for
 

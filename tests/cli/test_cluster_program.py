@@ -69,6 +69,7 @@ def test_people_become_clusters_with_names_quality_and_a_picture(tmp_path, capsy
     assert "holds a clustering already" in refusal(capsys, tmp_path / "in", tmp_path / "out")
 
 
+@pytest.mark.cluster_flag("neighbours", "mutual", "threshold", "max_size", "jaccard", "method", "lists", "probe")
 @pytest.mark.parametrize(
     ("flags", "figure", "holds"),
     [
@@ -90,6 +91,18 @@ def test_a_flag_does_what_its_help_says(flags, figure, holds, tmp_path):
     assert holds(report[figure]) and "quality" not in report
 
 
+@pytest.mark.cluster_flag("queries", "seed")
+def test_queries_and_lists_follow_their_number_and_seed(tmp_path):
+    write_embeddings(tmp_path / "in")
+    recalls = {}
+    for words in ((), ("--queries", 20), ("--queries", 20, "--seed", 5)):
+        flags = ("--method", "lists", "--lists", 8, "--probe", 1, "--threshold", 0.2, "--overwrite", *words)
+        assert run(tmp_path / "in", tmp_path / "out", *flags) == 0
+        recalls[words] = json.loads((tmp_path / "out/clustering.json").read_text())["edge_recall"]
+    assert len({*recalls.values()}) == 3
+
+
+@pytest.mark.cluster_flag("overwrite")
 def test_an_interrupted_search_goes_on_but_not_with_other_weights(tmp_path, capsys, monkeypatch):
     write_embeddings(tmp_path / "in")
     flags = (tmp_path / "in", tmp_path / "out", "--method", "lists", "--lists", 8)

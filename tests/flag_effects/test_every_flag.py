@@ -2,7 +2,8 @@
 
 `@pytest.mark.flag("lr")` marks the test of a flag of main.py, `@pytest.mark.evaluation_flag("pairs")` of main_eval.py,
 `@pytest.mark.pretraining_flag("temperature")` of one that pretrain alone has, `@pytest.mark.answer_flag("far")` of the
-programs that answer.
+programs that answer, `embed_flag`, `probe_flag`, `cluster_flag` and `convert_flag` of these programs: what a program
+shares with others is marked once.
 """
 
 import ast
@@ -10,14 +11,21 @@ import ast
 import pytest
 from programs import ROOT
 
+from cli.data.cluster import ClusterOptions
+from cli.data.convert import ConvertOptions
 from config import Config, EvaluationConfig
 from options.answers import CalibrateOptions, EnrolOptions, IdentifyOptions, VerifyOptions
+from options.embedding import EmbeddingOptions, ProbeOptions
 from options.pretraining import ContrastOptions, PseudoIdentityOptions, ViewOptions
 
 PROGRAMS = {
     "flag": (Config,),
     "evaluation_flag": (EvaluationConfig,),
     "pretraining_flag": (ContrastOptions, PseudoIdentityOptions, ViewOptions),
+    "embed_flag": (EmbeddingOptions,),
+    "probe_flag": (ProbeOptions,),
+    "cluster_flag": (ClusterOptions,),
+    "convert_flag": (ConvertOptions,),
     "answer_flag": (VerifyOptions, CalibrateOptions, EnrolOptions, IdentifyOptions),
 }
 

@@ -67,6 +67,17 @@ def test_losses_and_gradients_are_those_of_the_golden_file(dtype):
         torch.testing.assert_close(raw.grad, vector(f"{case}.grad").to(dtype), **tolerance, msg=case)
 
 
+def test_negatives_within_the_batch_are_those_of_the_golden_file():
+    """MoCo v3: each key is the negative of the other queries, and 2 T times both ways together is the loss."""
+    queries = [torch.nn.functional.normalize(vector(name), dim=1) for name in ("raw_queries", "sym_raw2")]
+    own = torch.eye(6, dtype=torch.bool)
+    ways = [
+        margin_nce(similarity.diagonal(), similarity, own, margin=0.0, temperature=0.2).mean()
+        for similarity in (queries[0] @ vector("sym_key2").T, queries[1] @ vector("sym_key1").T)
+    ]
+    assert 2 * 0.2 * float(sum(ways)) == pytest.approx(float(GOLDEN["mocov3_T0.2"]), rel=1e-9)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 12), st.integers(0, 14))
 def test_a_loop_finds_the_same_masks_where_many_cosines_are_equal(seed, rows, slots, top_k):

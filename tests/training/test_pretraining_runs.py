@@ -1,17 +1,15 @@
 """Pretraining through its command line: it trains, logs, stops and goes on to the same bits, and says what is wrong."""
 
-import csv
 import json
 import os
-import signal
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from pretraining_runs import CLUSTERED, SMALL, content, only, rows
 from short_runs import on_two_ranks, write_faces
 
 import main
@@ -19,65 +17,14 @@ import models
 import nets
 from cli.pretraining.checkpoints import read_to_resume
 from config import PretrainingConfig, get_pretraining_args
-from datasets import load_benchmark, save_benchmark
+from datasets import Sample, load_benchmark, save_benchmark
 from datasets.clustering import pseudo_pairs
 from engine.guard import KeptBuffers
+from engine.module import Step
 from models.portraits import weights_checksum
-from tasks.embedding import embed_images
-from tasks.kept_rows import KeptRows
 from tasks.moco import refresh, watch
 from tasks.moco.contrast import MomentumContrast, Rules
 from tasks.moco.module import Pretrainer
-
-SMALL = [
-    *("--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "8", "--queue_size", "20", "--epochs", "2"),
-    *("--projection_size", "8", "--warmup_steps", "0", "--gpus", "0", "--num_workers", "0", "--log_every_n_steps", "1"),
-    *("--heartbeat_seconds", "0", "--align", "no", "--threads", "1"),
-]
-CLUSTERED = [
-    "--pseudo_pairs",
-    "0:0,1:1",
-    "--refresh_every",
-    "1",
-    "--cluster_threshold",
-    "0.1",
-    "--max_cluster_size",
-    "6",
-]
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory):
-    return write_faces(tmp_path_factory.mktemp("faces"))
-
-
-@pytest.fixture
-def pretrain(tmp_path, monkeypatch, faces):
-    """Return a function that runs the program in a folder of its own and returns the exit code."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words):
-        data = [] if "--data_root" in words else ["--data_root", str(faces)]
-        try:
-            return main.main(["pretrain", *SMALL, *data, *map(str, words)])
-        except SystemExit as end:
-            return end.code
-
-    return run
-
-
-def only(pattern):
-    (found,) = Path("experiments").glob(pattern)
-    return found
-
-
-def content(path):
-    return torch.load(path, weights_only=True)
-
-
-def rows(folder):
-    with (folder / "metrics.csv").open() as stream:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
 
 
 def test_a_run_trains_and_goes_on_from_the_middle_of_an_epoch_to_the_same_bits(pretrain):
@@ -296,51 +243,26 @@ def test_a_run_goes_on_with_the_clusters_of_its_epoch_to_the_same_bits(pretrain,
     assert (kept / "clusters").exists() == (step == 4)  # inside the epoch they are those of the checkpoint
 
 
-@pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_a_run_that_ends_while_images_are_clustered_goes_on_from_the_embeddings_there_are(pretrain, how, monkeypatch):
-    """8 batches of images: 3 are there when the run is killed, and one of these was not whole."""
-    write, written = KeptRows.write, []
-
-    class Killed(BaseException):
-        pass
-
-    def write_or_die(self, batch, rows):
-        write(self, batch, rows)
-        written.append(batch)
-        if batch == 2:
-            monkeypatch.setattr(KeptRows, "write", lambda *told: write(*told) or written.append(told[1]))
-            if how == "killed":
-                raise Killed
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(refresh, "embed_images", partial(embed_images, batch_size=4))
-    assert pretrain(*CLUSTERED, "--prefix", "whole") == 0
-    monkeypatch.setattr(KeptRows, "write", write_or_die)
-    if how == "killed":
-        with pytest.raises(Killed):
-            pretrain(*CLUSTERED, "--prefix", "pieces")
-    else:
-        assert pretrain(*CLUSTERED, "--prefix", "pieces") == 128 + signal.SIGTERM
-    folder = only("pieces_*")
-    assert content(folder / "last.ckpt")["global_step"] == 4
-    (kept,) = (folder / "clusters").glob("unfinished_*")
-    if how == "killed":
-        with (kept / "embeddings.npy").open("r+b") as file:
-            file.seek(-(8 * 4 * 16 * 2 - 3), os.SEEK_END)  # a byte of the first batch
-            file.write(b"\x3f")
-    written.clear()
-    assert pretrain("--resume_from_checkpoint", folder / "last.ckpt") == 0
-    assert written == ([0, 3, 4, 5, 6, 7] if how == "killed" else [])
-    states = [content(only(name) / "last.ckpt")["state_dict"] for name in ("pieces_*", "whole_*")]
-    assert int(states[0]["generation"]) == 1
-    torch.testing.assert_close(*states, rtol=0, atol=0)
-    assert (folder / "metrics.csv").read_bytes() == (only("whole_*") / "metrics.csv").read_bytes()
-    assert not [*(folder / "clusters").glob("unfinished_*")]
-
-
 def build(**options):
     small = {"arch": "ir_tiny", "embedding_size": 16, "batch_size": 4, "queue_size": 8, "projection_size": 8, "gpus": 0}
     return Pretrainer(PretrainingConfig(**{**small, **options}).to_dict(), 10)
+
+
+def test_the_symmetric_loss_is_that_of_the_golden_file(monkeypatch):
+    golden = np.load(Path(__file__).parents[1] / "golden" / "pretraining" / "b_margin_nce.npz")
+    module = build(queue_size=20, symmetric=True, check_mode=True)
+    module.contrast.enqueue(torch.from_numpy(golden["queue"]), torch.full((20,), 9), torch.full((20,), -1))
+    sides = [Sample(torch.full((6, 112, 112, 3), v, dtype=torch.uint8), *[torch.arange(6)] * 4) for v in (0, 255)]
+    known = {
+        "encode_queries": [golden["raw_queries"], golden["sym_raw2"]],
+        "encode_keys": [golden["sym_key1"], golden["sym_key2"]],
+    }
+    for name, by_view in known.items():  # black images are the first view, white ones the second
+        values = [torch.nn.functional.normalize(torch.from_numpy(rows), dim=1) for rows in by_view]
+        monkeypatch.setattr(module.contrast, name, lambda x, *more, values=values: values[int(x[0, 0, 0, 0] > 0)])
+    total = module.forward_terms(sides[0]._replace(second=sides[1]), Step(0)).total()
+    assert float(total) == pytest.approx(float(golden["sym_loss_mean"]), rel=1e-9)
+    assert np.mean([golden["sym_loss_q1k2"], golden["sym_loss_q2k1"]]) == pytest.approx(float(total), rel=1e-9)
 
 
 def test_new_clusters_are_taken_by_images_and_queue():

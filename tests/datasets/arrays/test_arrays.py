@@ -49,6 +49,7 @@ def make(source, output, *more):
     return convert.main([str(source), str(output), "--to", "arrays", "--shard-images", "16", *more])
 
 
+@pytest.mark.convert_flag("shard_images")
 def test_a_cache_holds_the_images_labels_and_names_of_its_source(folder, tmp_path, capsys):
     assert make(folder, tmp_path / "cache1") == 1
     assert "40 images of 5 identities in 3 shards\nunreadable: 1 image" in capsys.readouterr().out

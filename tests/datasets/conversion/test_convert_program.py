@@ -32,6 +32,7 @@ def program(*argv, cwd):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.convert_flag("jobs")
 def test_the_command_converts_with_any_number_of_jobs(folder, tmp_path):
     (folder / "person 1/050.bmp").write_bytes(b"broken")
     done = program(folder, "two", "--to", "records", "--jobs", 2, cwd=tmp_path)
@@ -95,6 +96,7 @@ def test_every_mistake_is_one_line(sources, monkeypatch, capsys, argv, message):
     assert after == before and not list(sources.rglob("*.converting"))
 
 
+@pytest.mark.convert_flag("to", "names_from", "pairs", "set_name")
 def test_every_direction_through_the_program(tmp_path, capsys):
     for number, image in enumerate(render_identities("convert program", 2, 2)[0]):
         write_face(tmp_path / f"in/{'ab'[number // 2]}/{number % 2 + 1}.png", image)
@@ -115,6 +117,22 @@ def test_every_direction_through_the_program(tmp_path, capsys):
         "sets/mine: 2 pairs",
     ]  # fmt: skip
     assert contents(tmp_path / "out") == contents(tmp_path / "in")
+
+
+@pytest.mark.convert_flag("encoding", "quality", "follow_links", "overwrite")
+def test_records_are_encoded_as_asked_links_followed_and_results_replaced(tmp_path):
+    write_face(tmp_path / "elsewhere/0.bmp", render_identities("convert program", 1, 1)[0][0])
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a").symlink_to(tmp_path / "elsewhere")
+    words, sizes = [str(tmp_path / "in"), str(tmp_path / "out"), "--to", "records"], []
+    with pytest.raises(SystemExit):
+        main(words)
+    for more in ([], ["--encoding", "jpeg"], ["--encoding", "jpeg", "--quality", "10"]):
+        assert main([*words, "--follow-links", "--overwrite", *more]) == 0
+        sizes.append((tmp_path / "out/train.rec").stat().st_size)
+    assert sizes[0] > 2 * sizes[1] > 4 * sizes[2]
+    with pytest.raises(SystemExit):
+        main([*words, "--follow-links"])
 
 
 def test_what_is_left_out_is_said_on_stderr(folder, tmp_path):

@@ -88,6 +88,7 @@ def write_folder(root, embeddings, labels, weights="a" * 64):
     return root
 
 
+@pytest.mark.probe_flag("test_share", "draws", "output")
 def test_the_program_tells_and_compares(tmp_path, capsys):
     labels = clouds(10, 10, 0)[1]
     poor, good = (
@@ -106,6 +107,7 @@ def test_the_program_tells_and_compares(tmp_path, capsys):
         assert json.loads(Path(tmp_path / "figures.json").read_text())["results"][0] != first, flag
 
 
+@pytest.mark.probe_flag("k", "temperature", "lr", "weight_decay", "epochs", "milestones", "batch_size", "seed")
 def test_every_flag_reaches_what_it_is_of(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "some", *clouds(4, 4, 0.1))
     seen = []

@@ -79,6 +79,7 @@ def test_the_choices_are_those_of_the_functions():
     assert (EMBEDDING_DTYPES, EMBEDDING_FORMATS) == (DTYPES, embedding.FORMATS)
 
 
+@pytest.mark.embed_flag("dtype", "batch_size", "flip")
 def test_a_folder_of_people_becomes_embeddings_with_labels_names_and_facts(folder, model_path, tmp_path, capsys):
     assert run(folder, tmp_path / "out", model_path, "--dtype", "float32") == 1
     assert "11 embeddings of 16 numbers, float32\nunreadable: 1 image" in capsys.readouterr().out
@@ -130,6 +131,18 @@ def test_every_source_gives_the_embeddings_of_its_images(folder, model_path, tmp
     assert found["sets"].labels.tolist() == [0, 0, 0, 0, 2, 1, 2, 1]
     assert found["rec"].labels.tolist() == [0] * 4 + [1] * 4 == found["people"].labels.tolist()
     assert found["arrays"].labels.tolist() == [int(place >= 4) for place in order]
+
+
+@pytest.mark.embed_flag("follow_links")
+def test_links_out_of_the_folder_are_followed_if_asked_for(folder, model_path, tmp_path):
+    (tmp_path / "linked").mkdir()
+    write_face(tmp_path / "linked/own/0.png", np.zeros((112, 112, 3), np.uint8))
+    (tmp_path / "linked/other").symlink_to(folder / "person 0")
+    counts = []
+    for number, words in enumerate(([], ["--follow-links"])):
+        assert run(tmp_path / "linked", tmp_path / f"out {number}", model_path, *words) == 0
+        counts.append(len(models.read_embeddings(tmp_path / f"out {number}")))
+    assert counts == [1, 5]
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same_bits(folder, model_path, tmp_path, monkeypatch, capsys):
@@ -190,6 +203,7 @@ def test_ranks_share_the_work_and_mend_what_is_not_whole(folder, model_path, tmp
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
 
 
+@pytest.mark.embed_flag("overwrite")
 def test_other_weights_other_images_and_a_full_disk_are_one_line(folder, model_path, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
 
@@ -250,6 +264,7 @@ def test_parquet_holds_the_same_or_its_package_is_named(folder, model_path, tmp_
     assert "parquet needs pyarrow, which is not installed" in line and not (tmp_path / "out").exists()
 
 
+@pytest.mark.embed_flag("format")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_parquet_holds_the_same(folder, model_path, tmp_path, dtype):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed: make setup-extras")
