@@ -130,8 +130,8 @@ def accuracy_table(arms: Arms) -> str:
     columns = [Column("", "name", width=WIDE), Column("mean of the sets, %", "mean", width=24)]
     columns += [Column(name, name, "{:.1f}") for name in names]
     rows: Rows = [
-        {"name": name, "mean": _text(over_seeds(arm))} | {one: 100 * over_seeds(arm, [one]).estimate for one in names}
-        for name, arm in arms.items()
+        {"name": arm, "mean": _text(over_seeds(of)), **{one: 100 * over_seeds(of, [one]).estimate for one in names}}
+        for arm, of in arms.items()
     ]
     return to_markdown(columns, rows)
 
@@ -165,9 +165,12 @@ def labels_table(shares: Mapping[str, Arms]) -> str:
     columns = [Column("labels", "share"), Column("seeds", "seeds")]
     columns += [Column(name, name, width=24) for name in (PRETRAINED, SCRATCH, "difference")]
     rows: Rows = [
-        {"share": share, "seeds": len(arms[SCRATCH])}
-        | {name: _text(over_seeds(arm)) for name, arm in arms.items()}
-        | {"difference": _text(over_seeds(minus(arms[PRETRAINED], arms[SCRATCH])), "+")}
+        {
+            "share": share,
+            "seeds": len(arms[SCRATCH]),
+            **{name: _text(over_seeds(arm)) for name, arm in arms.items()},
+            "difference": _text(over_seeds(minus(arms[PRETRAINED], arms[SCRATCH])), "+"),
+        }
         for share, arms in shares.items()
     ]
     return to_markdown(columns, rows)
