@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
 
-.PHONY: setup setup-extras demo test test-slow test-slow-share test-triton gpu lint bench ablation clean
+.PHONY: setup setup-extras demo test test-slow test-slow-share test-triton gpu lint bench ablation pretrain-demo pretrain-study clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -71,6 +71,19 @@ ablation: setup
 	  'run=ablation-$$(basename $$1 .args)-$$0; ls experiments/$${run}_*/report/results.json >/dev/null 2>&1 || \
 	  $(PY) main.py @$$1 --seed $$0 --prefix $$run --resume_from_checkpoint auto'
 	$(PY) -m benchmarks.ablation
+
+# One pretraining without labels, and what its encoder is worth beside an untrained one and beside pixels.
+pretrain-demo: setup
+	$(PY) main.py pretrain @experiments/recipes/moco_cpu.args --prefix pretrain-demo --resume_from_checkpoint auto
+	$(PY) -m benchmarks.pretraining_study --demo pretrain-demo
+
+# Hours. As `ablation`: two runs at a time, and it can be stopped and started again. Encoders first, then recognizers.
+pretrain-study: setup
+	for part in pretraining fine-tuning; do \
+	  $(PY) -m benchmarks.pretraining_study --list $$part >experiments/$$part.txt || exit; \
+	  OMP_NUM_THREADS=1 xargs -r -P 2 -L 1 $(PY) main.py <experiments/$$part.txt || exit; \
+	done
+	$(PY) -m benchmarks.pretraining_study
 
 # Runs stay: they are results.
 clean:
