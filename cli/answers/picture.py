@@ -32,7 +32,8 @@ def write_picture(path: Path, model: FaceModel, pair: tuple[Path, Path], answer:
     crops = np.stack([aligner.crop(face) for face in pair])
     faces = describe_portraits(model, crops)
     visibility = faces.faces.views[0].visibility if faces.faces.views else None
-    canvas = draw(crops, None if visibility is None else visibility[:, 0].cpu().numpy(), best_cells(model, faces))
+    seen = None if visibility is None else visibility[:, 0].cpu().numpy()
+    canvas = draw(crops, seen, best_cells(model, faces), model.model.map_shape[1:])
     captions = [f"{face.name}, {_visible(share)}" for face, share in zip(pair, shares_of(faces), strict=True)]
     _caption(canvas, captions, str(answer).splitlines()[0])
     data = cv2.imencode(".png", canvas)[1]
@@ -40,16 +41,18 @@ def write_picture(path: Path, model: FaceModel, pair: tuple[Path, Path], answer:
         stream.write(data.tobytes())
 
 
-def draw(crops: Image, visibility: NDArray[np.float32] | None, matches: list[CellMatch]) -> Image:
+def draw(
+    crops: Image, visibility: NDArray[np.float32] | None, matches: list[CellMatch], grid: tuple[int, int]
+) -> Image:
     """Return the canvas, uint8 [H, W, 3] BGR, with room for a line above and below.
 
     Args:
         crops: uint8 [2, 112, 112, 3] RGB.
         visibility: [2, h, w] in [0, 1]; what is hidden becomes dark. None: not known.
-        matches: cells to join, best first; they are drawn on the grid of the visibility, or of 7 x 7 cells.
+        matches: cells to join, best first.
+        grid: rows and columns of the map that the cells are of.
     """
     canvas = np.full((_SIDE + 2 * _LINE + 2 * _MARGIN, 2 * (_SIDE + _MARGIN) + _GAP, 3), _PAPER, np.uint8)
-    grid = (7, 7) if visibility is None else visibility.shape[1:]
     for place, crop in enumerate(crops):
         left, top = _corner(place)
         large = cv2.resize(cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC)

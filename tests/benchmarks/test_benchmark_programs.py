@@ -11,7 +11,7 @@ import torch
 from benchmarks import __main__ as all_benchmarks
 from benchmarks import data, evaluation, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
-from benchmarks.finetuning import lora
+from benchmarks.finetuning import edgeface, lora
 from benchmarks.harness import floor
 from benchmarks.harness.program import QACONV_ROWS, read, run
 from benchmarks.harness.step_clock import StepClock, Stretch
@@ -66,6 +66,12 @@ def test_alignment(tmp_path, capsys):
     kinds = [row["what"] for row in rows["alignment_conditions"]]
     assert kinds == ["as they are", "in larger scenes", "mask", "sunglasses", "mask and sunglasses"]
     assert rows["alignment_conditions"][0]["off"] == 0 and rows["alignment_conditions"][0]["aligned"] > 0
+
+
+def test_edgeface(tmp_path, capsys):
+    rows = run_tiny(edgeface, tmp_path, capsys)["edgeface"]
+    assert [row["what"] for row in rows] == 2 * ["edgeface_xxs"] + 2 * ["edgeface_xs_gamma_06"]
+    assert all(row["time_ratio"] > 0 and row["goal"] == 1.05 for row in rows)
 
 
 def test_clustering(tmp_path, capsys):
