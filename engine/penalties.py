@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim import AdamW, Optimizer
 
 from engine.optim import matched
@@ -40,27 +41,29 @@ def group_lasso(weight: Tensor) -> Tensor:
     return groups.shape[1] ** 0.5 * torch.linalg.vector_norm(groups, dim=1).sum()
 
 
-def shrink_l1(weight: Tensor, amount: Tensor) -> Tensor:
+def shrink_l1(weight: Tensor, amount: float | Tensor) -> Tensor:
     """Return sign(w) max(|w| - amount, 0), which minimizes |x - w|^2 / 2 + amount sum |x|.
 
     Args:
         weight: any shape.
-        amount: strength times rate, a scalar, or of each weight.
+        amount: strength times rate, a number, a scalar, or one of each weight.
     """
-    return weight - weight.clamp(-amount, amount)
+    if isinstance(amount, Tensor):
+        return weight - weight.clamp(-amount, amount)
+    return functional.softshrink(weight, amount)
 
 
-def shrink_l2(weight: Tensor, amount: Tensor) -> Tensor:
+def shrink_l2(weight: Tensor, amount: float | Tensor) -> Tensor:
     """Return w / (1 + 2 amount), which minimizes |x - w|^2 / 2 + amount sum x^2; arguments as those of `shrink_l1`."""
     return weight / (1 + 2 * amount)
 
 
-def shrink_groups(weight: Tensor, amount: Tensor) -> Tensor:
+def shrink_groups(weight: Tensor, amount: float | Tensor) -> Tensor:
     """Return each group times max(0, 1 - amount sqrt(n) / norm), which minimizes |x - w|^2 / 2 + amount group_lasso(x).
 
     Args:
         weight: any shape.
-        amount: strength times rate, a scalar.
+        amount: strength times rate, a number or a scalar.
     """
     groups = _groups(weight)
     norms = torch.linalg.vector_norm(groups, dim=1, keepdim=True)
@@ -70,7 +73,11 @@ def shrink_groups(weight: Tensor, amount: Tensor) -> Tensor:
 
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l1": l1, "l2": l2, "group": group_lasso}
-SHRINKERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": shrink_l1, "l2": shrink_l2, "group": shrink_groups}
+SHRINKERS: dict[str, Callable[[Tensor, float | Tensor], Tensor]] = {
+    "l1": shrink_l1,
+    "l2": shrink_l2,
+    "group": shrink_groups,
+}
 
 
 class _Charge(NamedTuple):
@@ -137,7 +144,8 @@ class Penalties:
         """
         strengths = [(charge, charge.penalty.strength_in(epoch)) for charge in self._charges]
         steps = [(charge, strength) for charge, strength in strengths if charge.penalty.is_proximal and strength]
-        if not steps:
+        on_cpu = accepted.device.type == "cpu"  # where the host knows the answer already
+        if not steps or (on_cpu and not accepted):
             return
         groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
         for (penalty, parameters), strength in steps:
@@ -145,11 +153,12 @@ class Penalties:
                 if parameter.grad is None:
                     continue  # it was not updated
                 group = groups[id(parameter)]
+                amount: float | Tensor = strength * group["lr"]
                 if isinstance(optimizer, AdamW) and penalty.kind != "group":
-                    rate = _adam_rate(group, optimizer.state[parameter])
-                else:
-                    rate = parameter.new_full((), group["lr"])
-                amount = torch.where(accepted, strength * rate, 0.0)  # steps of 0 leave every bit
+                    amount = strength * _adam_rate(group, optimizer.state[parameter])
+                if not on_cpu:  # steps of 0 leave every bit
+                    known = amount if isinstance(amount, Tensor) else parameter.new_full((), amount)
+                    amount = torch.where(accepted, known, 0.0)
                 parameter.copy_(SHRINKERS[penalty.kind](parameter, amount))
 
     @torch.no_grad()
