@@ -15,7 +15,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from engine.internals import remember_rates
-from options.patterns import Factors, Stage
+from options.words.patterns import Factors, Stage
 
 FACTOR = "lr_factor"  # in a group of an optimizer, of the base learning rate; 1 where there is none
 _RATES = "stage_rates"  # in a group before there is an optimizer

@@ -13,7 +13,7 @@ from torch import nn
 from engine import optim
 from engine.composite import CompositeOptimizer
 from options.engine import EngineOptions
-from options.patterns import Stage
+from options.words.patterns import Stage
 
 logger = logging.getLogger(__name__)
 

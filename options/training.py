@@ -16,7 +16,7 @@ from options.names import (
     SEEDS,
     SHARE,
 )
-from options.patterns import Factors, Penalty, Stage, read_factors, read_penalties, read_stages
+from options.words.patterns import Factors, Penalty, Stage, read_factors, read_penalties, read_stages
 
 
 @dataclass(frozen=True, kw_only=True)

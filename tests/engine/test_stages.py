@@ -19,7 +19,7 @@ from engine.optim import (
     stage_starts,
 )
 from options.engine import EngineOptions
-from options.patterns import Stage, read_stages
+from options.words.patterns import Stage, read_stages
 from system.launch import is_main_process
 
 # 8 steps an epoch: down alone, then both, then up alone, then down alone again.
