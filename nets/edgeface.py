@@ -125,13 +125,15 @@ class PositionEncoding(nn.Module):
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
         self.token_projection = nn.Conv2d(2 * NUM_WAVES, channels, 1)
-        angles = torch.arange(1, side + 1, dtype=torch.float64) * (2 * math.pi / (side + 1e-6))
-        rates = WAVE_BASE ** (-torch.arange(0, NUM_WAVES, 2, dtype=torch.float64) / NUM_WAVES)
+        angles = torch.arange(1, side + 1, dtype=torch.float64, device="cpu") * (2 * math.pi / (side + 1e-6))
+        rates = WAVE_BASE ** (-torch.arange(0, NUM_WAVES, 2, dtype=torch.float64, device="cpu") / NUM_WAVES)
         phases = angles[:, None] * rates
         waves = torch.stack((phases.sin(), phases.cos()), dim=2).reshape(side, NUM_WAVES).T.float()
         rows = waves[:, :, None].expand(-1, side, side)
         columns = waves[:, None, :].expand(-1, side, side)
-        self.register_buffer("waves", torch.cat((rows, columns))[None], persistent=False)
+        # Computed on the CPU: arithmetic on the meta device imports a compiler, which takes seconds.
+        made = torch.cat((rows, columns))[None].to(self.token_projection.weight.device)
+        self.register_buffer("waves", made, persistent=False)
 
     def forward(self) -> Tensor:
         """Return [1, channels, side, side]."""
@@ -279,6 +281,8 @@ class EdgeFace(Backbone):
 
 def _draw(model: nn.Module) -> None:
     """Draw the weights for training from scratch as EdgeNeXt does: truncated normal, 0.02 wide; biases 0."""
+    if next(model.parameters()).is_meta:
+        return
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.trunc_normal_(module.weight, std=FIRST_STD)

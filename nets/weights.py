@@ -15,8 +15,8 @@ from torch import Tensor
 from ops import MAX_WEIGHT, nonfinite
 
 from .backbone import Backbone
+from .files.weight_file import WeightFile, read_state_dict
 from .registry import MODELS, build_model
-from .weight_file import WeightFile, read_state_dict
 
 COUNTER = "num_batches_tracked"  # of a batch norm; it decides nothing
 

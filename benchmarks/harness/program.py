@@ -117,7 +117,7 @@ PROGRAMS = {
     ),
     "lora": Program(
         flags={
-            "arch": {"default": "ir_18", "help": "net that is tuned (%(default)s)"},
+            "arch": {"default": "edgeface_xs", "help": "net that is tuned (%(default)s)"},
             "batch_size": {"type": int, "default": 16, "help": "images (%(default)s)"},
         },
         output=Path("experiments/finetuning"),

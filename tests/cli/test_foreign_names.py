@@ -19,7 +19,7 @@ from untrained import write_checkpoint
 import main
 import main_eval
 from cli.data import check, convert
-from nets.weight_file import read_state_dict
+from nets.files.weight_file import read_state_dict
 from options.command import user_errors
 from system.files import naming
 from system.terminal import printable

@@ -45,10 +45,7 @@ def load_as_users_do(model: nn.Module) -> None:
     nets.load_weights(model, WEIGHTS, "rgb")
 
 
-LOADERS = [
-    load_by_hand,
-    pytest.param(load_as_users_do, marks=pytest.mark.xfail(reason="quantized state dicts are not read yet")),
-]
+LOADERS = [load_by_hand, load_as_users_do]
 
 
 @cache

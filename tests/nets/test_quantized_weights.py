@@ -14,7 +14,7 @@ from torch.ao.quantization import quantize_dynamic
 
 import models
 import nets
-from nets.quantized import dequantized
+from nets.files.quantized import dequantized
 
 GOLDEN = ROOT / "tests" / "golden" / "quantized"
 SHARED = ROOT.parent / "shared" / "data" / "weights"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import quantize_dynamic
 
 import nets
-from nets.torchscript import load_torchscript
+from nets.files.torchscript import load_torchscript
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore:.*deprecated.*", "ignore:Converting a tensor.*"
@@ -222,8 +222,8 @@ def test_a_program_with_code_at_loading_is_read_without_it(tmp_path):
 
 def test_two_tensors_of_one_name_are_refused(tmp_path, network, monkeypatch):
     tensor = torch.zeros(2)
-    monkeypatch.setattr("nets.torchscript.load_inert", lambda *_: None)
-    monkeypatch.setattr("nets.torchscript._named", lambda *_: iter([("a", tensor), ("a", tensor)]))
+    monkeypatch.setattr("nets.files.torchscript.load_inert", lambda *_: None)
+    monkeypatch.setattr("nets.files.torchscript._named", lambda *_: iter([("a", tensor), ("a", tensor)]))
     with pytest.raises(pickle.UnpicklingError, match="two tensors of one name"):
         load_torchscript(tmp_path)
 

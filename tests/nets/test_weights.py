@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import nets
-from nets.inert_pickle import load_inert
+from nets.files.inert_pickle import load_inert
 
 SIZE = 8  # of the embedding: keeps the files small
 

@@ -1,0 +1,1 @@
+"""What weight files hold, read as data: nothing in them is executed."""
