@@ -84,10 +84,10 @@ def write_study(page: Path, root: Path, num_folds: int) -> None:
     runs.write_json(root / "pretraining.json", content)
 
 
-def _scored(runs_of_seeds: Sequence[Run], sources: Sequence[ImageSet]) -> Arm:
-    found = [accuracies(scores.encoder_scores(run.folder / "last.ckpt", sources), sources)
-             for run in runs_of_seeds if run.folder]  # fmt: skip
-    return found
+def _scored(trained: Sequence[Run], sources: Sequence[ImageSet]) -> Arm:
+    """Return the accuracies of finished runs, a seed each."""
+    folders = [run.folder for run in trained]
+    return [accuracies(scores.encoder_scores(of / "last.ckpt", sources), sources) for of in folders if of]
 
 
 def _baselines(checkpoint: Path, sources: Sequence[ImageSet], seeds: Sequence[int]) -> dict[str, Arm]:
