@@ -62,7 +62,7 @@ def build(folder, stop=None, failures=None, **options):
     datamodule.setup()
     pl.seed_everything(config.seed, verbose=False)
     model = Recognizer(config.to_dict(), datamodule.classes)
-    weigh_sets(model.heads, datamodule.loss_weights)
+    weigh_sets(model.heads, datamodule.loss_weights, datamodule.class_shares)
     own = folder if is_main_process() else None
     failures = failures or WriteFailures()
     trainer = build_trainer(config, own, stop, failures, callbacks=build_callbacks(config, own, failures))

@@ -163,6 +163,11 @@ def test_each_set_has_a_head_and_options_of_its_own_and_its_share_of_every_batch
     row = [row for row in metrics(tmp_path) if "train_loss" in row][-1]
     weighted = [data.loss_weights[name] * row[f"train_head_loss/{name}"] for name in data.sets]
     assert row["train_head_loss"] == pytest.approx(sum(weighted), rel=1e-5) and min(weighted) > 0
+    logged = [row for row in metrics(tmp_path) if "train_bits/web" in row][-1]
+    assert {"train_bits/masked", "train_bits_fitted/web", "train_bits_fitted/masked"} <= logged.keys()
+    drawn = data.train_sampler.drawn(2).tolist()
+    assert row["drawn/web"] == pytest.approx(drawn[0] / sum(drawn)) and sum(drawn) == 2 * 16 * len(data.train_sampler)
+    assert model.heads["web"].class_shares.tolist() == [1 / 6] * 6
 
 
 def replaced(options, **changes):
@@ -179,9 +184,18 @@ def test_sets_without_common_benchmarks_hold_out_people_of_their_own(two_folders
 def test_two_ranks_take_the_course_of_one_with_several_sets(two_folders, tmp_path):
     """The mean of a set is over both ranks, of which one may hold few of it."""
     options = {**words(two_folders), "check_mode": True, "epochs": 1}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
     of_two = on_two_ranks(trained_state, str(tmp_path / "two"), options)[0]["weights"]
     alone = trained_state(str(tmp_path / "one"), options)["weights"]
     torch.testing.assert_close(of_two, alone, rtol=1e-9, atol=1e-11)
+    rows = [metrics(tmp_path / name) for name in ("one", "two")]
+    told = [
+        [{key: row[key] for key in row if key.startswith(("train_bits", "drawn"))} for row in each] for each in rows
+    ]
+    assert max(map(len, told[0])) == 6
+    for ours, theirs in zip(*told, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9, nan_ok=True)
 
 
 @pytest.mark.flag("merge_identities")
