@@ -21,6 +21,7 @@ from engine.files import WriteFailures
 from engine.trainer import build_trainer
 from system.launch import is_main_process
 from tasks.recognition.callbacks import build_callbacks
+from tasks.recognition.mixture_picture import MixturePicture
 from tasks.recognition.sharded_head import weigh_sets
 from tasks.sample_sheet import SampleSheet
 from tasks.score_histograms import ScoreHistograms
@@ -32,7 +33,7 @@ SMALL = {
     "score_normalization": "none",  # to learn it takes as long as the validation
 }
 
-SHOWN = (SampleSheet, ScoreHistograms, RichProgressBar)
+SHOWN = (SampleSheet, ScoreHistograms, MixturePicture, RichProgressBar)
 
 
 def write_faces(root, *, identities=8, images=4, pairs=6):

@@ -146,6 +146,21 @@ class MixtureBatchSampler(PlannedSampler):
             return self._shares
         return changing_shares(mix.curriculum.mix(mix.weights, mix.final_weights, epoch))
 
+    def mean_ease(self, drawn: bool = False) -> float | None:
+        """Return the mean ease of all images of the sets that know it, or of those of the current epoch's plan.
+
+        None: no set knows it, or the epoch draws nothing from those that do.
+        """
+        known = np.concatenate(
+            [
+                np.full(end - start, np.nan) if ease is None else ease
+                for ease, start, end in zip(self._ease, self._starts[:-1], self._starts[1:], strict=True)
+            ]
+        )
+        values = known[self.plan().ravel()] if drawn and any(ease is not None for ease in self._ease) else known
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if values.size else None
+
     def summary(self) -> str:
         """Return a line for the log about the current epoch: the passes of each set, how far the curriculum is."""
         drawn = self.quotas().sum(0) * self.instances
