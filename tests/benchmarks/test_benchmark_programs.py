@@ -11,7 +11,7 @@ import torch
 from benchmarks import __main__ as all_benchmarks
 from benchmarks import data, evaluation, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
-from benchmarks.finetuning import lora
+from benchmarks.finetuning import lora, mixture
 from benchmarks.harness import floor
 from benchmarks.harness.program import QACONV_ROWS, read, run
 from benchmarks.harness.step_clock import StepClock, Stretch
@@ -86,6 +86,14 @@ def test_lora(tmp_path, capsys):
         == pytest.approx(adapters["trained"] / whole["trained"], rel=0.01)
     )
     assert adapters["time_goal"] and not whole["time_goal"] and adapters["runs"]
+
+
+def test_mixture(tmp_path, capsys):
+    rows = run_tiny(mixture, tmp_path, capsys)
+    one, three = rows["finetuning_mixture_step"]
+    assert (one["what"], one["time_ratio"], three["what"]) == ("one set", 1, "3 sets")
+    assert three["time_goal"] == 1.05 and one["people"] == three["people"] and three["batch_size"] == 12
+    assert [row["goal"] for row in rows["finetuning_mixture_plan"]] == [4.0, None, None]
 
 
 def test_qaconv_rows_are_chosen_by_name(tmp_path, capsys):
