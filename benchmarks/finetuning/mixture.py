@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 
@@ -24,6 +24,7 @@ from benchmarks.harness.tables import Column, Row, Table
 from benchmarks.sampler import long_tailed_labels
 from config import IMAGES_PER_IDENTITY, Config
 from datasets import MixtureBatchSampler, PKBatchSampler, Sample
+from datasets.sampling.samplers import PlannedSampler
 from engine import optim
 from engine.module import Step
 from train_val import Recognizer
@@ -60,7 +61,8 @@ def build(num_sets: int, people: int, arch: str, batch_size: int) -> Run:
     torch.manual_seed(0)
     config = Config(arch=arch, batch_size=batch_size, gpus=0)
     model = Recognizer(config.to_dict(), {f"set{number}": people // num_sets for number in range(num_sets)}).train()
-    model.trainer = SimpleNamespace(global_step=0, estimated_stepping_batches=1, is_global_zero=True)  # type: ignore[assignment]  # what a step reads of it
+    facts = SimpleNamespace(global_step=0, estimated_stepping_batches=1)
+    model.trainer = facts  # type: ignore[assignment]  # all that a step reads of a trainer
     optimizer = optim.build_optimizer("sgd", optim.parameter_groups([model], 5e-4), 1e-3, 0.9)
     batch = _batch(num_sets, people // num_sets, batch_size)
 
@@ -87,7 +89,7 @@ def plans(images: int, batch_size: int) -> Iterator[Row]:
     labels = [long_tailed_labels(images, people) for _ in range(SETS)]
     together = long_tailed_labels(SETS * images, SETS * people)
     three = partial(MixtureBatchSampler, labels, batch_size, WEIGHTS)
-    cases = {
+    cases: dict[str, tuple[Callable[[], PlannedSampler], float | None]] = {
         "three sets, 4 images a person": (partial(three, IMAGES_PER_IDENTITY), PLAN_GOAL),
         "three sets, single images": (partial(three, None), None),
         "one set of all, 4 images a person": (partial(PKBatchSampler, together, batch_size), None),

@@ -218,11 +218,14 @@ class MixtureBatchSampler(PlannedSampler):
         cells, spots = [], []
         for number, start in enumerate(self._starts[:-1]):
             part = self._plan_set(number, quotas[:, number])
-            cells.append(np.where(part == _NO_IMAGE, _NO_IMAGE, part + start))
+            cells.append(np.add(part, start, out=part, where=part != _NO_IMAGE))
             spots.append((np.arange(part.shape[1]) + rng.random((len(self), 1))) / part.shape[1])
+        groups = np.concatenate(cells, axis=1)
         order = np.argsort(np.concatenate(spots, axis=1), axis=1)
-        ordered = np.take_along_axis(np.concatenate(cells, axis=1), order[..., None], axis=1)
-        return ordered[ordered[..., 0] != _NO_IMAGE].reshape(len(self), self.batch_size)
+        order += np.arange(len(self))[:, None] * groups.shape[1]
+        flat, places = groups.reshape(-1, self.instances), order.ravel()
+        places = places[flat[:, 0][places] != _NO_IMAGE]
+        return flat.take(places, axis=0).reshape(len(self), self.batch_size)
 
     def _plan_set(self, number: int, quota: Indices) -> NDArray[np.int64]:
         """Return the images of a set in every batch, int64 [num_batches, largest quota, K]; no group: _NO_IMAGE.
