@@ -151,13 +151,12 @@ class MixtureBatchSampler(PlannedSampler):
 
         None: no set knows it, or the epoch draws nothing from those that do.
         """
-        known = np.concatenate(
-            [
-                np.full(end - start, np.nan) if ease is None else ease
-                for ease, start, end in zip(self._ease, self._starts[:-1], self._starts[1:], strict=True)
-            ]
-        )
-        values = known[self.plan().ravel()] if drawn and any(ease is not None for ease in self._ease) else known
+        if all(ease is None for ease in self._ease):
+            return None
+        sizes = np.diff(self._starts).tolist()
+        parts = [np.full(n, np.nan) if ease is None else ease for ease, n in zip(self._ease, sizes, strict=True)]
+        known = np.concatenate(parts)
+        values = known[self.plan().ravel()] if drawn else known
         values = values[~np.isnan(values)]
         return float(values.mean()) if values.size else None
 
