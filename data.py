@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -124,6 +125,12 @@ class FaceDataModule(ImageData):
             each.name: each.loss_weight for each in self.config.data_sets() if each.loss_weight is not None
         }
         return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
+    @property
+    def class_shares(self) -> dict[str, Tensor]:
+        """Return the share of each class in the images of its set, float64 [classes], by set."""
+        counts = {name: np.bincount(each.dataset.labels) for name, each in self.sets.items()}
+        return {name: torch.from_numpy(count / count.sum()) for name, count in counts.items()}
 
     @property
     def holds_out(self) -> bool:
@@ -268,12 +275,20 @@ class FaceDataModule(ImageData):
         if len(self.sets) > 1 or config.has_curriculum:
             instances = None if config.sampler == "shuffle" else IMAGES_PER_IDENTITY
             of_sets = [each.dataset.labels for each in self.sets.values()]
-            return MixtureBatchSampler(of_sets, config.batch_size, self.mix, instances, **sharding)
+            sampler = MixtureBatchSampler(of_sets, config.batch_size, self.mix, instances, **sharding)
+            sampler.names = [*self.sets]
+            return sampler
         if config.sampler == "graph":
             return GraphBatchSampler(labels, config.batch_size, **sharding)
         if config.sampler == "shuffle":
             return shuffled_batches(self.source(0), config.batch_size, **sharding)
         return PKBatchSampler(labels, config.batch_size, epoch_by=config.epoch_by, **sharding)
+
+    def drawn(self, epoch: int, batches: int) -> dict[str, int]:
+        """Return how many images of each set the epochs before one and its first batches hold; empty of one set."""
+        if len(self.sets) == 1:
+            return {}
+        return dict(zip(self.sets, self.train_sampler.drawn(epoch, batches).tolist(), strict=True))
 
     def facts(self) -> dict[str, object]:
         """Return the number of training images and a checksum of their labels."""

@@ -17,6 +17,7 @@ from config import Config
 from datasets import PairSample, Sample
 from engine import optim
 from engine.composite import ShardSGD, SparseSGD
+from engine.host import data_of
 from engine.module import Step, Terms, TrainingModule, enter_check_mode
 from evaluation import Description, FusionStatistics, ScoreNormalization
 from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
@@ -143,8 +144,12 @@ class Recognizer(TrainingModule):
             self.matcher.set_neighbours(self.head.class_weights())
 
     def logged_values(self) -> dict[str, float]:
-        """Return the margin in force."""
-        return {"margin_scale": self.head.margin_scale}
+        """Return the margin in force, and of several data sets the share of each in the images drawn so far."""
+        batches = self.trainer.fit_loop.batch_idx + 1
+        drawn = data_of(self.trainer).drawn(self.trainer.current_epoch, batches)
+        total = max(1, sum(drawn.values()))
+        shares = {f"drawn/{name}": images / total for name, images in drawn.items()}
+        return {"margin_scale": self.head.margin_scale, **shares}
 
     def after_update(self, step: int) -> None:
         """Log the norms of the occlusion head's parameters now and then."""

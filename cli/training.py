@@ -350,7 +350,7 @@ def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
         assert path is not None, "Config checks that --evaluate comes with a checkpoint"
         return load_pretrained_model(path, color_space=config.color_space)
     model = Recognizer(config.to_dict(), datamodule.classes, datamodule.identities)
-    weigh_sets(model.heads, datamodule.loss_weights)
+    weigh_sets(model.heads, datamodule.loss_weights, datamodule.class_shares)
     model.merged = datamodule.merged
     model.hparams["division"] = datamodule.division
     if (alignment := Alignment.of(datamodule.alignment)) is not None:

@@ -37,6 +37,9 @@ class Data(Protocol):
     def num_validated(self) -> int:
         """Return how many entries the batches of a validation, or a test, have over all ranks."""
 
+    def drawn(self, epoch: int, batches: int) -> dict[str, int]:
+        """Return how many images of each of several data sets training has had before a batch of an epoch."""
+
     def facts(self) -> dict[str, object]:
         """Return what must be the same on all ranks."""
 

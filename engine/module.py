@@ -291,6 +291,13 @@ class TrainingData(pl.LightningDataModule):
         """Return a batch sampler of one rank with `set_epoch` and `load_state_dict({seed, epoch, batches_done})`."""
         raise NotImplementedError
 
+    def drawn(self, epoch: int, batches: int) -> dict[str, int]:
+        """Return how many images of each of several data sets the epochs before one and its first batches hold.
+
+        Any thread may ask. Empty where there is one data set.
+        """
+        return {}
+
     @property
     def num_validated(self) -> int:
         """Return how many entries the batches of a validation, or a test, have over all ranks."""

@@ -56,11 +56,13 @@ class Head(nn.Module, ABC):
         margin_scale: factor in [0, 1] on the margin, for ramping it up in early training.
         reads_norms: whether anything of it depends on the norms.
         set_weight: what its mean loss weighs among those of several data sets.
+        class_shares: [num_classes] floating, share of each class in the training images; None: not known.
     """
 
     margin_scale: float
     reads_norms: bool = False
     set_weight: float = 1.0
+    class_shares: Tensor | None = None
 
     @abstractmethod
     def loss(self, features: Embedded, labels: Tensor, step: int) -> HeadLoss:

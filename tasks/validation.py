@@ -162,11 +162,12 @@ def check_finite(scores: Mapping[str, Mapping[str, Scores]], place: str) -> None
 
 
 def metrics(results: SetResults, stage: str) -> dict[str, float]:
-    """Return the accuracies to log, in [0, 1].
+    """Return the accuracies to log, in [0, 1], and what the scores of each set are worth as evidence, in bits.
 
     `{stage}_{method}_acc` is the mean over the clean sets; `{stage}_acc` is that of the combined score, or of the
     embedding where there is no matcher. Single sets are `{set}_{condition}_{method}_acc`, with `test_` before in test;
-    of a set whose name makes that one of the means only these are logged.
+    of a set whose name makes that one of the means only these are logged. `{stage}_{set}_cllr` is the Cllr of a clean
+    set's combined score, or embedding, where the scores can be calibrated.
     """
     by_set = {
         (name, condition, method): result.accuracy
@@ -174,7 +175,11 @@ def metrics(results: SetResults, stage: str) -> dict[str, float]:
         for condition, methods in conditions.items()
         for method, result in methods.items()
     }
-    return _name_metrics(by_set, stage)
+    clean = {name: conditions["clean"] for name, conditions in results.items()}
+    costs = {name: methods.get("combined", methods["adaface"]).cllr for name, methods in clean.items()}
+    return {f"{stage}_{name}_cllr": cost for name, cost in costs.items() if cost is not None} | _name_metrics(
+        by_set, stage
+    )
 
 
 def metric_names(benchmarks: Sequence[Benchmark], conditions: Sequence[str], methods: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ from engine.files import WriteFailures
 from engine.trainer import build_trainer
 from system.launch import is_main_process
 from tasks.recognition.callbacks import build_callbacks
+from tasks.recognition.mixture_picture import MixturePicture
 from tasks.recognition.sharded_head import weigh_sets
 from tasks.sample_sheet import SampleSheet
 from tasks.score_histograms import ScoreHistograms
@@ -33,7 +34,7 @@ SMALL = {
     "align": "no",  # to look for faces in noise takes a tenth of a run
 }
 
-SHOWN = (SampleSheet, ScoreHistograms, RichProgressBar)
+SHOWN = (SampleSheet, ScoreHistograms, MixturePicture, RichProgressBar)
 
 
 def write_faces(root, *, identities=8, images=4, pairs=6):
@@ -63,7 +64,7 @@ def build(folder, stop=None, failures=None, **options):
     datamodule.setup()
     pl.seed_everything(config.seed, verbose=False)
     model = Recognizer(config.to_dict(), datamodule.classes)
-    weigh_sets(model.heads, datamodule.loss_weights)
+    weigh_sets(model.heads, datamodule.loss_weights, datamodule.class_shares)
     own = folder if is_main_process() else None
     failures = failures or WriteFailures()
     trainer = build_trainer(config, own, stop, failures, callbacks=build_callbacks(config, own, failures))

@@ -123,6 +123,18 @@ PROGRAMS = {
         output=Path("experiments/finetuning"),
         package="benchmarks.finetuning",
     ),
+    "mixture": Program(
+        repeats=15,
+        flags={
+            "arch": {"default": "ir_tiny", "help": "net of the step (%(default)s)"},
+            "batch_size": {"type": int, "default": 96, "help": "images of the step (%(default)s)"},
+            "people": {"type": int, "default": 3000, "help": "of all sets of the step (%(default)s)"},
+            "images": {"type": int, "default": 6_000_000, "help": "of each set of the plan (%(default)s)"},
+            "plan_batch_size": {"type": int, "default": 256, "help": "images of the plan (%(default)s)"},
+        },
+        output=Path("experiments/finetuning"),
+        package="benchmarks.finetuning",
+    ),
     "structures": Program(repeats=1, output=Path("experiments/scaling"), package=OWN_PAGES),
 }
 

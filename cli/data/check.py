@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.files import WriteFailures, side_file
 from options.command import FlagParser, as_typed, user_errors
 from options.flags import Options, add_flags, flag, path_word
+from options.words.data_set import NAME
+from system.files import write_text
 from system.terminal import show
 
 if TYPE_CHECKING:  # torch and OpenCV are imported only after the options are known to be right
     from datasets.doctor.diagnosis import Diagnosis
     from datasets.doctor.examine import FaceSource, LookedSet
 
+SHARED = "shared_people.txt"
 _DESCRIPTION = """Say what is in a data set and what looks wrong with it: counts, sizes, unreadable files, exact and
 near duplicates, identities that are in a benchmark set too, red and blue swapped, unaligned faces. SOURCE is a folder
 of identities or a record file or its folder. The report goes to stdout and into report.json; findings.csv names every
-image it counts; contact_sheet.png and images_per_identity.png show it. Millions of images need some hundred bytes of
-memory each. Exit code: 0 done, 1 with --strict if something was found, 2 a mistake in the input, 74 a picture
-is missing."""
+image it counts; contact_sheet.png and images_per_identity.png show it. With --embeddings, people who are probably in
+several sets are listed in shared_people.txt, to look at and to give to a training (--merge_identities). Millions of
+images need some hundred bytes of memory each. Exit code: 0 done, 1 with --strict if something was found, 2 a mistake in
+the input, 74 a picture is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,14 @@ class CheckOptions(Options):
 
     benchmarks: tuple[str, ...] = flag((), "benchmark sets, or folders that hold some, in any format")
     follow_links: bool = flag(False, "follow links in the folder of identities that lead out of it")
+    embeddings: tuple[str, ...] = flag(
+        (), "NAME=FOLDER of two sets or more, named as in --data, embedded with one network by `embed`: people who are "
+        "probably in several of them are listed in shared_people.txt, as --merge_identities reads it",
+    )  # fmt: skip
+    shared_above: float = flag(
+        0.5, "least cosine of the mean embeddings of two people who are listed; it depends on the network",
+        within="[-1, 1]",
+    )  # fmt: skip
     output_dir: str = flag("check", "folder of the report")
     jobs: int = flag(1, "processes; the report does not depend on them", within="[1, inf)")
     strict: bool = flag(False, "exit with 1 if something was found")
@@ -47,17 +60,57 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py check") -> int:
         options = CheckOptions(**values)
         from datasets.doctor import report
 
-        diagnosis = _diagnose(source, options)
+        shared = _shared_people(options)
+        diagnosis = _diagnose(source, options) if source or options.benchmarks or not options.embeddings else None
         failures = WriteFailures()
-        _write(Path(options.output_dir), diagnosis, failures)
-    show(report.to_text(diagnosis))
-    show(f"\nreport.json, findings.csv and pictures are in {options.output_dir}")
-    return failures.exit_code() or int(options.strict and bool(diagnosis.findings()))
+        folder = Path(options.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        if options.embeddings:
+            write_text(folder / SHARED, "".join(f"{line}\n" for line in shared))
+        if diagnosis is not None:
+            _write(folder, diagnosis, failures)
+    if options.embeddings:
+        show(f"{len(shared)} people are probably in two sets; look at {folder / SHARED} before --merge_identities")
+    if diagnosis is not None:
+        show(report.to_text(diagnosis))
+        show(f"\nreport.json, findings.csv and pictures are in {options.output_dir}")
+    found = bool(shared) or (diagnosis is not None and bool(diagnosis.findings()))
+    return failures.exit_code() or int(options.strict and found)
+
+
+def _shared_people(options: CheckOptions) -> list[str]:
+    """Return a line of --merge_identities for two people of each two sets who are probably one, by falling cosine."""
+    if not options.embeddings:
+        return []
+    from datasets.doctor.shared_identities import shared_identities
+    from models.embedding.folder import read_embeddings
+    from models.embedding.people import people_of
+
+    places = dict(_named(word) for word in options.embeddings)
+    if len(places) < max(2, len(options.embeddings)):
+        raise ValueError("--embeddings: NAME=FOLDER of two sets or more is needed, each with a name of its own")
+    embedded = {name: read_embeddings(place) for name, place in places.items()}
+    if len({each.facts["weights_sha256"] for each in embedded.values()}) > 1:
+        raise ValueError("--embeddings: the sets were embedded with different networks; embed all with one")
+    people = {name: people_of(each) for name, each in embedded.items()}
+    found = [
+        (pair.cosine, f"{name}/{first.names[pair.first]} = {other}/{second.names[pair.second]}")
+        for (name, first), (other, second) in combinations(people.items(), 2)
+        for pair in shared_identities(first.means, second.means, options.shared_above)
+    ]
+    return [f"{line}  # {cosine:.3f}" for cosine, line in sorted(found, reverse=True)]
+
+
+def _named(word: str) -> tuple[str, str]:
+    name, _, place = word.partition("=")
+    if not NAME.fullmatch(name) or not place:
+        raise ValueError(f"--embeddings: expected NAME=FOLDER, as web=web_embedded; got {word!r}")
+    return name, place
 
 
 def _diagnose(source: Path | None, options: CheckOptions) -> Diagnosis:
     if source is None and not options.benchmarks:
-        raise ValueError("nothing to check: give SOURCE, --benchmarks, or both")
+        raise ValueError("nothing to check: give SOURCE, --benchmarks, --embeddings, or several of them")
     from datasets.doctor.diagnosis import Diagnosis
     from datasets.doctor.examine import look_at, look_at_set
     from datasets.faces.folder_scan import refuse_output_within

@@ -53,6 +53,8 @@ class MixtureBatchSampler(PlannedSampler):
         instances: K; None: single images, whatever their identity (K = 1).
         seed: >= 0.
         rank, world_size: which part of each batch to yield.
+    Attributes:
+        names: of the sets, for `summary` and `warnings`; their numbers unless they are given others.
     Raises:
         ValueError: if the sizes do not divide, there is no set, weights are not finite and positive, or a set has fewer
             identities (images for instances=None) than its quota, or the curriculum does not fit.
@@ -75,6 +77,7 @@ class MixtureBatchSampler(PlannedSampler):
         checked = [check_labels(of_set, type(self).__name__) for of_set in labels]
         self._sets = [group_by_label(np.arange(len(of_set)) if instances is None else of_set) for of_set in checked]
         self._starts = np.cumsum([0, *map(len, checked)]).tolist()
+        self.names = [str(number) for number in range(len(checked))]
         num_groups = [int((-(-groups.counts // self.instances)).sum()) for groups in self._sets]
         self._per_batch = batch_size // self.instances
         if not isinstance(weights, CurriculumMix):
@@ -83,7 +86,9 @@ class MixtureBatchSampler(PlannedSampler):
         self._shares = whole_shares(weights.weights, len(num_groups))
         self._ease = _checked_ease(weights, checked)
         self._num_batches = int(sum(num_groups) * weights.epoch_share) // self._per_batch
-        self._lags = [[0] * len(num_groups)]  # of each set at the start of each epoch
+        # Both are functions of the epoch, so that threads may fill them in at the same time.
+        self._lags = {0: [0] * len(num_groups)}  # of each set at the start of an epoch
+        self._summed: tuple[int, NDArray[np.int64]] | None = None  # an epoch, and the quotas before each batch
         extremes = [self.shares(epoch) for epoch in (0, math.ceil(weights.curriculum.end))]
         for number, groups in enumerate(self._sets):
             quota = max(self._largest_quota(number, shares) for shares in extremes)
@@ -109,9 +114,30 @@ class MixtureBatchSampler(PlannedSampler):
 
     def quotas(self) -> NDArray[np.int64]:
         """Return the groups of each set in each batch of the current epoch, int64 [num_batches, num_sets]."""
-        for epoch in range(len(self._lags) - 1, self.epoch):
-            self._lags.append(self._share_out(self._lags[epoch], self.shares(epoch))[1])
-        return self._share_out(self._lags[self.epoch], self.shares(self.epoch))[0]
+        return self._share_out(self._lags_before(self.epoch), self.shares(self.epoch))[0]
+
+    def _lags_before(self, epoch: int) -> list[int]:
+        for before in range(epoch):
+            if before + 1 not in self._lags:
+                self._lags[before + 1] = self._share_out(self._lags[before], self.shares(before))[1]
+        return self._lags[epoch]
+
+    def drawn(self, epoch: int, batches: int = 0) -> NDArray[np.int64]:
+        """Return how many images of each set are in all epochs before one and in its first batches, int64 [num_sets].
+
+        Any thread may ask.
+        """
+        shares = [self.shares(before) for before in range(epoch)]
+        planned = np.array(shares, object).reshape(epoch, -1).sum(0) if epoch else 0  # whole numbers of any length
+        lags = np.array(self._lags_before(epoch), object)
+        groups = (len(self) * self._per_batch * planned - lags) // sum(self.shares(epoch))
+        if batches:
+            summed = self._summed
+            if summed is None or summed[0] != epoch:
+                quotas = self._share_out(self._lags_before(epoch), self.shares(epoch))[0]
+                self._summed = summed = epoch, np.concatenate([np.zeros_like(quotas[:1]), quotas.cumsum(0)])
+            groups = groups + summed[1][batches]
+        return np.asarray(groups * self.instances, np.int64)
 
     def shares(self, epoch: int) -> list[int]:
         """Return the planned shares of the sets in an epoch as whole numbers; their sum is that of all epochs."""
@@ -120,13 +146,27 @@ class MixtureBatchSampler(PlannedSampler):
             return self._shares
         return changing_shares(mix.curriculum.mix(mix.weights, mix.final_weights, epoch))
 
+    def mean_ease(self, drawn: bool = False) -> float | None:
+        """Return the mean ease of all images of the sets that know it, or of those of the current epoch's plan.
+
+        None: no set knows it, or the epoch draws nothing from those that do.
+        """
+        if all(ease is None for ease in self._ease):
+            return None
+        sizes = np.diff(self._starts).tolist()
+        parts = [np.full(n, np.nan) if ease is None else ease for ease, n in zip(self._ease, sizes, strict=True)]
+        known = np.concatenate(parts)
+        values = known[self.plan().ravel()] if drawn else known
+        values = values[~np.isnan(values)]
+        return float(values.mean()) if values.size else None
+
     def summary(self) -> str:
         """Return a line for the log about the current epoch: the passes of each set, how far the curriculum is."""
         drawn = self.quotas().sum(0) * self.instances
         sizes = np.diff(self._starts)
         sets = (
-            f"set {number}: {images} of {size} images, {images / size:.2f} passes"
-            for number, (images, size) in enumerate(zip(drawn.tolist(), sizes.tolist(), strict=True))
+            f"set {name}: {images} of {size} images, {images / size:.2f} passes"
+            for name, images, size in zip(self.names, drawn.tolist(), sizes.tolist(), strict=True)
         )
         curriculum = self._mix.curriculum
         course = "" if curriculum == _ENDED else f", curriculum at {curriculum.progress(self.epoch):.0%}"
@@ -136,17 +176,18 @@ class MixtureBatchSampler(PlannedSampler):
         """Return in sentences which sets a run repeats a hundred times or more, and which it does not get through."""
         found = []
         for number, size in enumerate(np.diff(self._starts).tolist()):
+            held = f"Set {self.names[number]} has {size} images"
             shares = (self.shares(epoch) for epoch in range(num_epochs))
             passes = sum(of_sets[number] / sum(of_sets) for of_sets in shares) * len(self) * self.batch_size / size
             if passes >= _MANY_PASSES:
                 found.append(
-                    f"Set {number} has {size} images and is passed {passes:.0f} times in {num_epochs} epochs: it will "
-                    "be learned by heart. Give it less weight."
+                    f"{held} and is passed {passes:.0f} times in {num_epochs} epochs: it will be learned by heart. "
+                    "Give it less weight."
                 )
             elif passes < 1:
                 found.append(
-                    f"Set {number} has {size} images, of which {num_epochs} epochs see {passes:.1%}: the rest never "
-                    "takes part. Give it more weight or train for more epochs."
+                    f"{held}, of which {num_epochs} epochs see {passes:.1%}: the rest never takes part. Give it more "
+                    "weight or train for more epochs."
                 )
         return found
 
@@ -176,11 +217,14 @@ class MixtureBatchSampler(PlannedSampler):
         cells, spots = [], []
         for number, start in enumerate(self._starts[:-1]):
             part = self._plan_set(number, quotas[:, number])
-            cells.append(np.where(part == _NO_IMAGE, _NO_IMAGE, part + start))
+            cells.append(np.add(part, start, out=part, where=part != _NO_IMAGE))
             spots.append((np.arange(part.shape[1]) + rng.random((len(self), 1))) / part.shape[1])
+        groups = np.concatenate(cells, axis=1)
         order = np.argsort(np.concatenate(spots, axis=1), axis=1)
-        ordered = np.take_along_axis(np.concatenate(cells, axis=1), order[..., None], axis=1)
-        return ordered[ordered[..., 0] != _NO_IMAGE].reshape(len(self), self.batch_size)
+        order += np.arange(len(self))[:, None] * groups.shape[1]
+        flat, places = groups.reshape(-1, self.instances), order.ravel()
+        places = places[flat[:, 0][places] != _NO_IMAGE]
+        return flat.take(places, axis=0).reshape(len(self), self.batch_size)
 
     def _plan_set(self, number: int, quota: Indices) -> NDArray[np.int64]:
         """Return the images of a set in every batch, int64 [num_batches, largest quota, K]; no group: _NO_IMAGE.

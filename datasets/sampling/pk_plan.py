@@ -57,8 +57,12 @@ def plan_epoch(
     # Ranks take blocks of columns: without this an identity would meet the same rank for a whole epoch.
     cells = rng.permuted(cells, axis=1)
     chosen = identity.ravel()[cells][..., None]
+    if groups.counts.max() == 1:  # single images: nothing is left to draw
+        return groups.order[chosen].repeat(instances, axis=2).reshape(len(cells), -1)
     turn = ordinal.ravel()[cells][..., None] * instances + np.arange(instances)
-    turn %= groups.counts[chosen]
+    counts = groups.counts[chosen]
+    # Only the last group of an identity goes beyond its images: a division for each image would take as long again.
+    np.remainder(turn, counts, out=turn, where=turn >= counts)
     turn += groups.starts[chosen]
     return _shuffled_within(groups, rng)[turn].reshape(len(cells), -1)
 

@@ -45,6 +45,7 @@ class Beat(Progress):
     step: int
     total_steps: int | None
     epoch: int
+    drawn: dict[str, float]  # share of each of several data sets in the images trained on since the beat before
     images_per_second: float  # that were trained on by all ranks, since the beat before
     seconds_to_go: float | None  # of training, at its pace since it was started or resumed; validations come on top
     memory_bytes: int | None  # resident set of this rank and its workers; pages that they share count for each
@@ -79,6 +80,8 @@ class Heartbeat(Callback):
         self._first_step = 0
         self._total_steps: int | None = None
         self._images = self._last_images = 0  # of this rank: so far, and at the last beat
+        self._place: tuple[int, int] | None = None  # the epoch, and its batches so far
+        self._last_drawn: dict[str, int] = {}  # of each of several data sets, at the last beat
         self._trained = 0.0  # seconds that the batches so far have taken, without validations
         self._pairs: tuple[int, float] | None = None  # in the validation or test at hand: done, and when it began
         self._durations: deque[float] = deque(maxlen=_REMEMBERED)
@@ -122,6 +125,9 @@ class Heartbeat(Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: Batch, batch_idx: int
     ) -> None:
         """Note a batch and its images."""
+        if self._place is None:
+            self._last_drawn = data_of(trainer).drawn(trainer.current_epoch, batch_idx)
+        self._place = trainer.current_epoch, batch_idx + 1
         self._images += len(batch.index)
         self._trained += time.monotonic() - self._train_mark
         self._train_mark = time.monotonic()
@@ -206,6 +212,7 @@ class Heartbeat(Callback):
             "step": trainer.global_step,
             "total_steps": self._total_steps,
             "epoch": trainer.current_epoch,
+            "drawn": self._shares_drawn(trainer),
             "images_per_second": round(images * trainer.world_size / interval, 2) if interval else 0.0,
             "seconds_to_go": self._seconds_to_go(trainer.global_step),
             **self._progress(trainer, now),
@@ -215,6 +222,13 @@ class Heartbeat(Callback):
             "stalled": self._stall,
             "time": datetime.fromtimestamp(time.time()).astimezone().isoformat(timespec="seconds"),
         }
+
+    def _shares_drawn(self, trainer: pl.Trainer) -> dict[str, float]:
+        before, now = self._last_drawn, {} if self._place is None else data_of(trainer).drawn(*self._place)
+        self._last_drawn = now
+        images = {name: count - before.get(name, 0) for name, count in now.items()}
+        total = sum(images.values())
+        return {name: round(count / total, 4) for name, count in images.items()} if total else {}
 
     def _seconds_to_go(self, step: int) -> float | None:
         # By finished batches alone: a pause of any kind must not make the guess rise.
@@ -255,6 +269,8 @@ def _line(beat: Beat) -> str:
         parts.append(f"{beat['images_per_second']:.1f} images/s")
     else:
         parts.append(f"{beat['pairs']} of {beat['total_pairs']} pairs, {beat['pairs_per_second']:.1f} pairs/s")
+    if beat["drawn"]:
+        parts.append("drawn " + ", ".join(f"{name} {share:.0%}" for name, share in beat["drawn"].items()))
     if beat["seconds_to_go"] is not None and beat["state"] != _STATES["test"]:
         parts.append(f"{timedelta(seconds=round(beat['seconds_to_go']))} of training to go")
     sizes = {"memory": beat["memory_bytes"], "GPU memory": beat["gpu_memory_bytes"]}

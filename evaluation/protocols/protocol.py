@@ -24,6 +24,7 @@ from evaluation.protocols.roc import (
 )
 from evaluation.protocols.verification import VerificationResult, verification
 from evaluation.protocols.weighted import weighted_accuracy, weighted_auc, weighted_tars_at_fars
+from evaluation.representation.likelihood import cross_fitted_cllr
 
 MATCHERS = ("adaface", "qaconv")
 METHODS = (*MATCHERS, "combined")
@@ -75,6 +76,11 @@ class MethodResult:
         return curve_eer(self.curve)
 
     @property
+    def cllr(self) -> float | None:
+        """Cost of the scores as evidence, in bits, each fold calibrated by the others; None: they cannot be."""
+        return cross_fitted_cllr(self.fold_scores, self.issame, self.folds)
+
+    @property
     def num_impostor(self) -> int:
         """Number of impostor pairs."""
         return int((~self.issame).sum())
@@ -110,6 +116,7 @@ class MethodResult:
             "balanced_accuracy": self.balanced_accuracy,
             "auc": self.auc,
             "eer": self.eer,
+            "cllr": self.cllr,
             "tar_at_far": {
                 f"{limit:.12g}": self._rate_entry(limit, point) for limit, point in self.rates(fars).items()
             },

@@ -20,6 +20,7 @@ from system.terminal import printable
 # Okabe, Ito, "Color universal design", 2008: told apart with every kind of color vision.
 METHOD_COLORS = {"adaface": "#0072B2", "qaconv": "#E69F00", "combined": "#009E73"}
 KIND_COLORS = {"genuine": "#0072B2", "impostor": "#D55E00"}
+SET_COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 CONDITION_STYLES = {"clean": "-", "occluded": "--"}
 
 UInt8Array = NDArray[np.uint8]
@@ -352,3 +353,38 @@ def plot_bars(accuracies: Mapping[str, tuple[float, float, float]], path: Path) 
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)
+
+
+def mixture(
+    path: Path | str,
+    planned: Mapping[str, Sequence[float]],
+    drawn: Mapping[str, Sequence[float]],
+    ease: Mapping[int, float],
+    ease_of_all: float | None,
+) -> None:
+    """Write a picture of a training on several data sets: their shares over the epochs, and how easy its images are.
+
+    Args:
+        path: of the picture; its suffix decides the format.
+        planned: by data set, its share in each epoch, in [0, 1].
+        drawn: by data set, what it was in each epoch that is over.
+        ease: by epoch, the mean ease of the images drawn, in [0, 1].
+        ease_of_all: the mean ease of all images; None: nothing is known of it, and nothing drawn.
+    """
+    panels = 1 if ease_of_all is None else 2
+    figure = Figure(figsize=(6.4, 0.6 + 2.7 * panels), layout="constrained")
+    shares, *rest = figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
+    for number, (name, values) in enumerate(planned.items()):
+        color = SET_COLORS[number % len(SET_COLORS)]
+        shares.plot(range(len(values)), values, "-", color=color, label=f"{_plain(name)}, planned")
+        shares.plot(range(len(drawn[name])), drawn[name], "o", color=color, label=f"{_plain(name)}, drawn")
+    shares.set(ylabel="share of the images", ylim=(0, 1.02))
+    for axes in rest:
+        axes.axhline(ease_of_all or 0.0, color="0.4", linestyle="--", label="all images")
+        axes.plot([*ease], [*ease.values()], "o-", color=METHOD_COLORS["adaface"], label="images drawn")
+        axes.set(ylabel="mean ease", ylim=(0, 1.02))
+    for axes in (shares, *rest):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    (rest or [shares])[-1].set_xlabel("epoch")
+    _save(figure, Path(path))

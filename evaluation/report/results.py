@@ -13,7 +13,8 @@ Schema (every number may be null: it cannot be computed, or is infinite):
                   "qaconv", "combined"
         entry       num_genuine, num_impostor; accuracy, std, fold_accuracy, fold_threshold, accuracy_interval;
                     balanced_accuracy (genuine and impostor pairs count equally), constant_accuracy (that of giving
-                    every pair the more frequent answer); auc, auc_interval, eer (equal error rate), tar_at_far {FAR:
+                    every pair the more frequent answer); auc, auc_interval, eer (equal error rate), cllr (bits, each
+                    fold calibrated by the others; absent from older files), tar_at_far {FAR:
                     {tar, far, threshold, num_false_accepts, note, interval}} (a FAR that the pairs do not resolve has
                     nulls and a note that says why), roc {far, tar}, histogram {edges, genuine, impostor}; an interval
                     is {estimate, lower, upper, num_resamples} or null, and may be absent but for auc_interval;
@@ -255,14 +256,15 @@ def _pairs(entry: Entry) -> str:
 def _details(title: str, entries: Mapping[str, Entry]) -> str:
     first = next(iter(entries.values()))
     fars = list(first["tar_at_far"])
-    rows = [["method", "accuracy", "std", "balanced", "AUC", "EER", *(f"TAR@FAR {far}" for far in fars)]]
+    rows = [["method", "accuracy", "std", "balanced", "AUC", "EER", "Cllr", *(f"TAR@FAR {far}" for far in fars)]]
     for method, entry in entries.items():
         rates = [entry["tar_at_far"][far] for far in fars]
         tars = [_percent(rate["tar"], rate.get("interval")) for rate in rates]
         accuracy = _percent(entry["accuracy"], entry.get("accuracy_interval"))
         area = _number(entry["auc"], 4) if entry["auc_interval"] is None else _interval(entry["auc_interval"])
         shares = [_percent(entry[measure]) for measure in ("std", "balanced_accuracy")]
-        rows.append([METHOD_NAMES[method], accuracy, *shares, area, _percent(entry["eer"]), *tars])
+        costs = [_percent(entry["eer"]), _number(entry.get("cllr"), 3)]
+        rows.append([METHOD_NAMES[method], accuracy, *shares, area, *costs, *tars])
         if drawn := entry.get("occlusion_draws"):
             rows.append(_spread(drawn, fars))
     notes = [first["tar_at_far"][far]["note"] for far in fars if first["tar_at_far"][far]["note"]]
@@ -274,7 +276,7 @@ def _spread(drawn: Entry, fars: Sequence[str]) -> list[str]:
     std = drawn["std"]
     accuracy, balanced, eer = (_percent(std[name]) for name in ("accuracy", "balanced_accuracy", "eer"))
     tars = [_percent(std["tar_at_far"][far]) for far in fars]
-    return [f"  std of {drawn['num']} draws", accuracy, "", balanced, _number(std["auc"], 4), eer, *tars]
+    return [f"  std of {drawn['num']} draws", accuracy, "", balanced, _number(std["auc"], 4), eer, "", *tars]
 
 
 def _identification(title: str, entries: Mapping[str, Entry]) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from evaluation.protocols.checks import FloatArray, IntArray, check_both_kinds, check_issame, check_scores
+from evaluation.protocols.checks import FloatArray, Folds, IntArray, check_both_kinds, check_issame, check_scores
+from evaluation.protocols.folds import fold_of_pairs
 
 _MAX_STEPS = 100
 _CONVERGED = 1e-10  # of a step, in standard deviations of the scores
@@ -119,6 +120,28 @@ def fit_llr(scores: ArrayLike, issame: ArrayLike) -> AffineLlr:
         raise ValueError(f"fit_llr: no best function was found in {_MAX_STEPS} steps; fit on more pairs")
     scale = float(point[0] / spread)
     return AffineLlr(scale, float(point[1] - scale * center))
+
+
+def cross_fitted_cllr(fold_scores: ArrayLike, issame: ArrayLike, folds: Folds) -> float | None:
+    """Return the Cllr of scores that are calibrated, in each fold, by the `fit_llr` of all other folds.
+
+    Args:
+        fold_scores: [N] scores, or [F, N] where each fold has its own of all pairs, as of fused ones.
+        issame: bool [N] of both kinds.
+        folds: a count (contiguous folds) or an integer array [N].
+    Returns:
+        As `cllr`; None where the other folds of one have no best function, because they tell all pairs apart, say.
+    """
+    labels = check_issame("cross_fitted_cllr", issame)
+    rows, parts = np.atleast_2d(np.asarray(fold_scores, np.float64)), fold_of_pairs(folds, labels.size)
+    ratios = np.empty(labels.size)
+    for place, fold in enumerate(np.unique(parts)):
+        scores, is_own = rows[place % len(rows)], parts == fold
+        try:
+            ratios[is_own] = fit_llr(scores[~is_own], labels[~is_own])(scores[is_own])
+        except (ValueError, np.linalg.LinAlgError):
+            return None
+    return cllr(ratios, labels)
 
 
 def _check_finite_fit(values: FloatArray, labels: np.ndarray) -> None:

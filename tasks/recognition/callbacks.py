@@ -12,6 +12,7 @@ from engine.files import WriteFailures
 from options.names import CLASS_MEANS
 from system.cores import usable_workers
 from tasks.recognition.head_start import HeadStart
+from tasks.recognition.mixture_picture import MixturePicture
 from tasks.recognition.neighbours import NeighbourTable
 from tasks.sample_sheet import SampleSheet
 from tasks.score_histograms import ScoreHistograms
@@ -37,4 +38,6 @@ def build_callbacks(config: Config, folder: Path | None, failures: WriteFailures
             ScoreHistograms(folder, failures),
             UnreadableList(folder, config.max_bad_fraction, failures),
         ]
+        if len(config.data) > 1 or config.has_curriculum:
+            callbacks.append(MixturePicture(folder, failures))
     return callbacks

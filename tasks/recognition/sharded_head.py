@@ -41,11 +41,11 @@ def _build_head(config: Config, num_classes: int) -> heads.Head:
     return heads.PartialFC(head, num_classes, c.partial_fc_rate, c.seed, c.batch_size // IMAGES_PER_IDENTITY)
 
 
-def weigh_sets(by_set: nn.ModuleDict, weights: Mapping[str, float]) -> None:
-    """Let the mean loss of each data set, whose heads these are, weigh what is stated."""
+def weigh_sets(by_set: nn.ModuleDict, weights: Mapping[str, float], class_shares: Mapping[str, Tensor]) -> None:
+    """Let the mean loss of each data set, whose heads these are, weigh what is stated, and tell its classes' shares."""
     for name, head in by_set.items():
         assert isinstance(head, heads.Head)
-        head.set_weight = weights[name]
+        head.set_weight, head.class_shares = weights[name], class_shares[name]
 
 
 def check_frozen(config: Config, num_classes: Mapping[str, int]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import qaconv
 from config import Config
 from datasets import Sample
 from ops import at_least_float32, gather, gather_with_gradient, own_rank, unit_map, world_size
+from tasks.recognition.class_bits import class_bits
 from tasks.recognition.merging import MergedPeople, Side
 from transforms import visibility_map
 
@@ -266,7 +267,7 @@ def weighted_losses(forward: Forward) -> dict[str, tuple[float, Tensor]]:
 
 
 def feature_statistics(forward: Forward, weighted: dict[str, tuple[float, Tensor]]) -> dict[str, Tensor]:
-    """Return each weighted term's gradient norm at the feature map, and how long the features are."""
+    """Return each weighted term's gradient norm at the feature map, how long the features are, and what heads know."""
     feature_map, values = forward.features.feature_map, {}
     for name, (weight, loss) in weighted.items():
         if feature_map.requires_grad and loss.requires_grad:  # not where --freeze cuts between them
@@ -275,4 +276,5 @@ def feature_statistics(forward: Forward, weighted: dict[str, tuple[float, Tensor
                 values[f"map_grad/{name}"] = gradient.norm()
     values["embedding_norm"] = forward.features.norm.mean()
     values["map_norm"] = at_least_float32(feature_map).norm(dim=1).mean()
-    return values
+    batch = forward.batch
+    return values | class_bits(forward.heads, forward.features.embedding, batch.label, batch.dataset_id)

@@ -11,7 +11,7 @@ import torch
 from benchmarks import __main__ as all_benchmarks
 from benchmarks import data, evaluation, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
-from benchmarks.finetuning import edgeface, lora
+from benchmarks.finetuning import edgeface, lora, mixture
 from benchmarks.harness import floor
 from benchmarks.harness.program import QACONV_ROWS, read, run
 from benchmarks.harness.step_clock import StepClock, Stretch
@@ -129,6 +129,14 @@ def test_the_whole_contrast_step_makes_an_update_and_the_parts_none(monkeypatch)
     steps[whole]()  # the key encoder follows the step before
     after, pointer = figures()
     assert not any(map(torch.equal, before, after)) and pointer == (start + 16) % 20
+
+
+def test_mixture(tmp_path, capsys):
+    rows = run_tiny(mixture, tmp_path, capsys)
+    one, three = rows["finetuning_mixture_step"]
+    assert (one["what"], one["time_ratio"], three["what"]) == ("one set", 1, "3 sets")
+    assert three["time_goal"] == 1.05 and one["people"] == three["people"] and three["batch_size"] == 12
+    assert [row["goal"] for row in rows["finetuning_mixture_plan"]] == [4.0, None, None]
 
 
 def test_qaconv_rows_are_chosen_by_name(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from observed import config, fixed_batch
-from short_runs import SMALL, build, metrics, on_two_ranks, state, trained_state, write_faces
+from short_runs import SMALL, build, fit, metrics, on_two_ranks, state, trained_state, write_faces
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
@@ -16,8 +16,11 @@ from config import Config
 from datasets import ImageFolderDataset, MixedView, TrainingView, collate
 from datasets.sampling.mixture import MixtureBatchSampler
 from datasets.sampling.samplers import PlannedBatches
+from engine.files import WriteFailures
 from engine.module import Step, TrainingData
 from engine.trainer import build_trainer
+from tasks.recognition.callbacks import build_callbacks
+from tasks.recognition.mixture_picture import MixturePicture
 from tasks.recognition.terms import Images, score_batch
 from train_val import Recognizer
 from transforms import TrainingTransform, to_tensor
@@ -163,6 +166,11 @@ def test_each_set_has_a_head_and_options_of_its_own_and_its_share_of_every_batch
     row = [row for row in metrics(tmp_path) if "train_loss" in row][-1]
     weighted = [data.loss_weights[name] * row[f"train_head_loss/{name}"] for name in data.sets]
     assert row["train_head_loss"] == pytest.approx(sum(weighted), rel=1e-5) and min(weighted) > 0
+    logged = [row for row in metrics(tmp_path) if "train_bits/web" in row][-1]
+    assert {"train_bits/masked", "train_bits_fitted/web", "train_bits_fitted/masked"} <= logged.keys()
+    drawn = data.train_sampler.drawn(2).tolist()
+    assert row["drawn/web"] == pytest.approx(drawn[0] / sum(drawn)) and sum(drawn) == 2 * 16 * len(data.train_sampler)
+    assert model.heads["web"].class_shares.tolist() == [1 / 6] * 6
 
 
 def replaced(options, **changes):
@@ -179,9 +187,18 @@ def test_sets_without_common_benchmarks_hold_out_people_of_their_own(two_folders
 def test_two_ranks_take_the_course_of_one_with_several_sets(two_folders, tmp_path):
     """The mean of a set is over both ranks, of which one may hold few of it."""
     options = {**words(two_folders), "check_mode": True, "epochs": 1}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
     of_two = on_two_ranks(trained_state, str(tmp_path / "two"), options)[0]["weights"]
     alone = trained_state(str(tmp_path / "one"), options)["weights"]
     torch.testing.assert_close(of_two, alone, rtol=1e-9, atol=1e-11)
+    rows = [metrics(tmp_path / name) for name in ("one", "two")]
+    told = [
+        [{key: row[key] for key in row if key.startswith(("train_bits", "drawn"))} for row in each] for each in rows
+    ]
+    assert max(map(len, told[0])) == 6
+    for ours, theirs in zip(*told, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-9, nan_ok=True)
 
 
 @pytest.mark.flag("merge_identities")
@@ -280,3 +297,25 @@ def test_shares_of_sets_move_to_the_final_weights(two_folders):
 def test_curricula_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Config(**options)
+
+
+def test_the_picture_shows_what_was_planned_and_drawn_and_a_run_that_goes_on_knows_it(gray_and_bright, tmp_path):
+    """A set alone has its share of all; the ease of the images drawn falls to that of all images."""
+    options = {
+        **{"data_root": str(gray_and_bright / "faces"), "val_data_path": str(gray_and_bright / "sets"), "epochs": 3},
+        **{"sampler": "shuffle", "batch_size": 8, "epoch_share": 0.5, "qaconv_loss_weight": 0.0},
+        **{"curriculum": "contrast", "curriculum_epochs": (0.0, 2.0), "curriculum_floor": 0.0},
+    }
+    picture = MixturePicture(tmp_path)
+    _, data, trainer = fit(tmp_path, picture, **options)
+    assert (tmp_path / "mixture.png").read_bytes().startswith(b"\x89PNG")
+    ease = picture.state_dict()["ease"]
+    assert [*ease] == [0, 1, 2] and ease[0] > 0.55 and data.train_sampler.mean_ease() == pytest.approx(0.5)
+    again = MixturePicture(tmp_path)
+    again.load_state_dict(picture.state_dict())
+    (tmp_path / "mixture.png").unlink()
+    again.on_train_start(trainer, None)
+    assert again.state_dict()["ease"] == ease and (tmp_path / "mixture.png").exists()
+    assert any(isinstance(each, MixturePicture) for each in build_callbacks(Config(**options), None, WriteFailures()))
+    plain = {**options, "curriculum": "none", "curriculum_epochs": (0.0, 0.0), "epoch_share": 1.0}
+    assert not any(isinstance(each, MixturePicture) for each in build_callbacks(Config(**plain), None, WriteFailures()))

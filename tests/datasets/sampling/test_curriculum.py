@@ -246,3 +246,13 @@ def test_curricula_that_do_not_fit_are_refused_in_one_line(call, message):
     with pytest.raises(ValueError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_the_mean_ease_is_of_the_sets_that_know_it():
+    ease = [rising(300), None]
+    sampler = make(CurriculumMix(Curriculum(1, 11), [1, 3], ease=ease, epoch_share=0.3))
+    plan = plan_of(sampler, 0).ravel()
+    assert sampler.mean_ease() == pytest.approx(ease[0].mean())
+    drawn = sampler.mean_ease(drawn=True)
+    assert drawn == pytest.approx(ease[0][plan[plan < 300]].mean()) and drawn > sampler.mean_ease()
+    assert make([1, 3]).mean_ease(drawn=True) is None

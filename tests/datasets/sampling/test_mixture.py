@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from datasets import (
+    Curriculum,
+    CurriculumMix,
     ImageFolderDataset,
     MixedView,
     MixtureBatchSampler,
@@ -105,6 +107,32 @@ def test_a_set_is_passed_evenly_however_small_or_large_its_share(instances):
     sizes = list(map(len, labels))
     passes = [f"set {n}: {drawn[n]} of {sizes[n]} images, {drawn[n] / sizes[n]:.2f} passes" for n in range(3)]
     assert sampler.summary() == f"epoch 2: {len(sampler)} batches; " + "; ".join(passes)
+
+
+@pytest.mark.parametrize("instances", [4, None])
+@pytest.mark.parametrize("final", [None, [1, 7, 2]])
+def test_what_was_drawn_of_each_set_is_the_sum_of_the_quotas(instances, final):
+    mix = CurriculumMix(Curriculum(1, 3), [6, 1, 2], final)
+    labels, _ = make([[8] * 20, [4] * 60, [12] * 15], (4, 8, 1))
+
+    def build():
+        return MixtureBatchSampler(labels, 8 * (instances or 1), mix, instances)
+
+    sampler, before = build(), np.zeros(3, np.int64)
+    for epoch in range(5):
+        sampler.set_epoch(epoch)
+        quotas = sampler.quotas() * (instances or 1)
+        for batches in (0, 1, 5, len(sampler)):
+            expected = (before + quotas[:batches].sum(0)).tolist()
+            assert sampler.drawn(epoch, batches).tolist() == build().drawn(epoch, batches).tolist() == expected
+        before += quotas.sum(0)
+
+
+def test_sets_are_called_by_their_names():
+    _, sampler = make([[8] * 20, [4] * 60], (4, 5, 1), [1, 1])
+    sampler.names = ["web", "masked"]
+    assert "; set web: 200 of 160 images, " in sampler.summary() and "; set masked: " in sampler.summary()
+    assert sampler.warnings(1000)[0].startswith("Set web has 160 images and is passed ")
 
 
 def test_without_weights_every_set_is_passed_once():

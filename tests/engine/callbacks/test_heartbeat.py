@@ -38,6 +38,7 @@ def fake_trainer(step=0, world_size=1, rank=0, stage="train"):
         global_step=step, current_epoch=2, estimated_stepping_batches=100, world_size=world_size, global_rank=rank,
         state=SimpleNamespace(stage=SimpleNamespace(value=stage)),
         strategy=SimpleNamespace(root_device=torch.device("cpu"), launcher=None),
+        datamodule=SimpleNamespace(num_validated=100, drawn=lambda epoch, batches: {}),
     )  # fmt: skip
 
 
@@ -82,7 +83,6 @@ def test_a_beat_tells_pace_time_to_go_and_memory_of_a_resumed_run(tmp_path, cloc
 ])  # fmt: skip
 def test_a_validation_tells_its_pairs_and_does_not_raise_the_time_to_go(tmp_path, clocks, begins, ends):
     beat, trainer = Heartbeat(tmp_path, HOUR), fake_trainer(world_size=2)
-    trainer.datamodule = SimpleNamespace(num_validated=100)
     beat.on_train_start(trainer, None)
     train(beat, trainer, clocks, num_steps=10, seconds=0.5)
     before = beat._beat(trainer)
@@ -116,6 +116,24 @@ def test_the_pace_is_that_of_the_last_interval(tmp_path, clocks):
         train(beat, trainer, clocks, num_steps=10, seconds=seconds)
         beat.teardown(trainer, None, "fit")
         assert read(tmp_path)["images_per_second"] == expected
+
+
+def test_of_several_data_sets_the_shares_drawn_since_the_beat_before_are_told(tmp_path, clocks):
+    def drawn(epoch, batches):
+        return {"web": 100 * epoch + 6 * batches, "masked": 50 * epoch + 2 * max(0, batches - 4)}
+
+    beat, trainer = Heartbeat(tmp_path, HOUR), fake_trainer()
+    trainer.datamodule.drawn = drawn
+    assert beat._beat(trainer)["drawn"] == {}
+    for batch in range(4, 8):  # a run that goes on at batch 4
+        beat.on_train_batch_end(trainer, None, None, BATCH, batch)
+    found = beat._beat(trainer)
+    assert found["drawn"] == {"web": 0.75, "masked": 0.25}
+    assert ", drawn web 75%, masked 25%, " in heartbeat._line({**found, "seconds_to_go": 3.0})
+    trainer.current_epoch = 3
+    beat.on_train_batch_end(trainer, None, None, BATCH, 0)
+    assert beat._beat(trainer)["drawn"] == {"web": 0.58, "masked": 0.42}
+    assert beat._beat(trainer)["drawn"] == {}, "nothing since"
 
 
 @pytest.mark.parametrize("jump", [-3e7, 3e7])

@@ -204,3 +204,18 @@ def test_unequal_lengths_are_refused(tmp_path):
 def test_evaluation_without_plots_loads_no_matplotlib():
     code = "import sys, evaluation, evaluation.report.results; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("ease", [None, 0.5])
+def test_the_picture_of_a_mixture_grows_by_a_panel_where_ease_is_known(tmp_path, ease, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append((figure, path)))
+    shares = {"web": [0.75, 0.5, 0.25], "a$b$": [0.25, 0.5, 0.75]}
+    plots.mixture(
+        tmp_path / "mixture.png", shares, {name: values[:1] for name, values in shares.items()}, {0: 0.8}, ease
+    )
+    (figure, path) = figures[0]
+    lines = figure.axes[0].get_lines()
+    assert path.name == "mixture.png" and len(figure.axes) == (1 if ease is None else 2)
+    assert [list(line.get_ydata()) for line in lines] == [[0.75, 0.5, 0.25], [0.75], [0.25, 0.5, 0.75], [0.25]]
+    assert lines[3].get_label() == r"a\$b\$, drawn"

@@ -10,6 +10,7 @@ from scipy.special import log_softmax
 
 from evaluation import bits_over_prior, cllr, fit_llr, fit_temperature, min_cllr, smoothed_prior
 from evaluation.representation import bits
+from evaluation.representation.likelihood import cross_fitted_cllr
 
 BITS = load_golden("finetuning/bits_per_sample.npz")
 CLLR = load_golden("finetuning/cllr.npz")
@@ -144,3 +145,19 @@ def test_odd_pairs_are_refused(scores, issame, error, message):
 def test_scores_without_a_best_affine_function_are_refused(scores, message):
     with pytest.raises(ValueError, match=message):
         fit_llr(scores, [False, True, True])
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_each_fold_is_calibrated_by_the_others(rows):
+    rng = np.random.default_rng(3)
+    issame = rng.random(90) < 0.4
+    folds = np.arange(90) % 3
+    fold_scores = rng.normal(issame, 0.8, (rows, 90)) * (1 + np.arange(rows))[:, None]
+    ratios = np.empty(90)
+    for fold in range(3):
+        row, own = fold_scores[fold % rows], folds == fold
+        ratios[own] = fit_llr(row[~own], issame[~own])(row[own])
+    given = fold_scores[0] if rows == 1 else fold_scores
+    assert cross_fitted_cllr(given, issame, folds) == pytest.approx(cllr(ratios, issame), rel=1e-9)
+    # No finite scale is best where all pairs are told apart.
+    assert cross_fitted_cllr(issame.astype(float), issame, folds) is None
