@@ -170,7 +170,17 @@ class FaceDataModule(ImageData):
         """Open every set, and the benchmarks that several of them have in common."""
         c = self.config
         if c.data and (c.val_data_path or c.val_sets):
-            shared = FaceSet(replace(c, data=(), merge_identities=None), None, self.division, self.num_workers)
+            # The people in common have the views that those of the first set have.
+            first = next(iter(self.sets.values())).config
+            one = replace(
+                c,
+                data=(),
+                merge_identities=None,
+                data_format=first.data_format,
+                degradation=first.degradation,
+                degradation_side=first.degradation_side,
+            )
+            shared = FaceSet(one, None, self.division, self.num_workers)
             shared.load_benchmarks()
             self.benchmarks, self.missing = shared.benchmarks, shared.missing
         have_shared = bool(self.benchmarks)

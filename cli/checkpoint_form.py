@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from models.checkpoint_rules import ENTRIES, LATER_ENTRIES, equal_to, indices, n
 from ops import Rule, at_least, each, either, first_fault, named
 from options.engine import EngineOptions
 from options.names import NO_METRIC
+from tasks.recognition.paired_nets import TEACHER, teacher_fault
 from train_val import Recognizer
 
 _UPDATED_ELSEWHERE = "matcher.class_embeddings.weight"
@@ -51,6 +52,8 @@ def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None
         }
         if config.ema_decay:
             rules[AVERAGED_KEY] = averaged(template.state_dict(), template)
+        if config.has_teacher:
+            rules[TEACHER] = partial(teacher_fault, dtype=template.dtype)
         if config.partial_fc_rate:
             kernel = template.head.kernel
             assert isinstance(kernel, Tensor)

@@ -34,6 +34,8 @@ def check_override(config: Config, saved: Config, checkpoint: Mapping[str, Any])
             f"--override {between[0]}: {config.resume_from_checkpoint} lies inside an epoch, {done} batches after its"
             " start; the batches of an epoch can change at its end only, so resume a checkpoint from there"
         )
+    if config.has_teacher and not saved.has_teacher:
+        raise ValueError(f"--override {', '.join(changes)}: the checkpoint holds no teacher to learn from")
     before, after = (_shapes(options, parameters["num_classes"]) for options in (saved, config))
     other = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if other:
