@@ -161,7 +161,7 @@ class Config(
         without = [name for name, options in by_set.items() if not options.has_views]
         if without and len(without) < len(by_set):
             raise ValueError(
-                f"--data {without[0]}: has no views at a low resolution, as others have; give it degradation=first_order"
+                f"--data {without[0]}: has no views at a low resolution, others have; give it degradation=first_order"
             )
 
     def by_set(self) -> dict[str, Config]:

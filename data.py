@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from config import IMAGES_PER_IDENTITY, Config
 from datasets import (
+    EvaluationViews,
     FaceDataset,
     GraphBatchSampler,
     MixedView,
@@ -52,6 +53,7 @@ class FaceDataModule(ImageData):
         sets: the training sets by name, in the order of their numbers.
         benchmarks: the sets that validation and test score, in a fixed order.
         missing: the names of the five benchmarks that were not found.
+        watched: both views of people who are not trained on, by their set; none where training has one view.
         unreadable: see `ImageData`.
 
     Raises:
@@ -66,6 +68,8 @@ class FaceDataModule(ImageData):
             for name, options in config.by_set().items()
         }
         self.missing: list[str] = []
+        self.watched: dict[str, EvaluationViews] = {}
+        self._validated = self.sets  # where the people are whom validations are about
         self._cohort: Cohort | None = None
 
     @property
@@ -164,6 +168,8 @@ class FaceDataModule(ImageData):
         self._describe_validation()
         if not self.config.evaluate:
             self._check_pairs()
+            found = {name: each.watched_views() for name, each in self._validated.items()}
+            self.watched = {name: views for name, views in found.items() if views is not None}
             self.build_sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
 
     def _open_sets(self) -> None:
@@ -183,6 +189,7 @@ class FaceDataModule(ImageData):
             shared = FaceSet(one, None, self.division, self.num_workers)
             shared.load_benchmarks()
             self.benchmarks, self.missing = shared.benchmarks, shared.missing
+            self._validated = {ONLY_DATASET: shared}
         have_shared = bool(self.benchmarks)
         for each in self.sets.values():
             each.load(validates=not have_shared)

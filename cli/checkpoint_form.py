@@ -53,7 +53,7 @@ def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None
         if config.ema_decay:
             rules[AVERAGED_KEY] = averaged(template.state_dict(), template)
         if config.has_teacher:
-            rules[TEACHER] = partial(teacher_fault, dtype=template.dtype)
+            rules[TEACHER] = partial(teacher_fault, dtype=next(template.model.parameters()).dtype)
         if config.partial_fc_rate:
             kernel = template.head.kernel
             assert isinstance(kernel, Tensor)
@@ -205,7 +205,8 @@ def _callbacks_rule(config: Config, num_classes: int, place: Mapping[str, int]) 
     tables: dict[str, object] = {"NeighbourTable": {"epoch": 0, "table": table}} if config.sampler == "graph" else {}
     # Inside an epoch another table would be another plan; the first epoch may have none.
     required = tables if place["epoch"] and place["batches_done"] else {}
-    return at_least(required | best_rule(config.monitor), tables)
+    watch = {"PairedWatch": {"areas": named([0.0, 0.0])}}
+    return at_least(required | best_rule(config.monitor), tables | watch)
 
 
 def best_rule(monitor: str) -> dict[str, object]:

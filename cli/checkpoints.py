@@ -160,7 +160,7 @@ def check_data(path: str | Path, checkpoint: Mapping[str, Any], data: FaceDataMo
                 raise OtherDataError(f"{line}; {remedy}")
             logger.warning("%s: if they are not the same people, %s", line, remedy)
     if data.config.front and checkpoint.get(FRONT) != front_digest(open_front_of(data.config)):
-        raise OtherDataError(f"{path}: was trained behind another front than --front {data.config.front}; name that file")
+        raise OtherDataError(f"{path}: was trained behind another --front than {data.config.front}; name that file")
     try:
         with loading.errors_name(Path(path)):
             data.check_place(

@@ -15,6 +15,7 @@ from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
 from evaluation import METHODS
 from evaluation.run import CONDITIONS
 from options.overrides import BETWEEN_EPOCHS, changed_options
+from tasks.recognition.paired_watch import PAIRED, watch_names
 from tasks.validation import metric_names
 from train_val import Recognizer
 
@@ -86,5 +87,11 @@ def check_monitor(config: Config, datamodule: FaceDataModule, has_matcher: bool)
     """Refuse now what the first validation would not find."""
     conditions = CONDITIONS if config.val_occlusion else CONDITIONS[:1]
     names = metric_names(datamodule.benchmarks, conditions, METHODS if has_matcher else METHODS[:1])
+    names += watch_names(datamodule.watched)
     if config.monitor not in names:
         raise ValueError(f"--monitor: no metric will be called {config.monitor!r}; choose one of {', '.join(names)}")
+    if config.monitor.endswith(PAIRED):
+        logger.warning(
+            "--monitor %s: the mean cosine of both views of an image rises when all embeddings collapse; val_lr_hr_auc"
+            " says whether people are known", config.monitor,
+        )  # fmt: skip

@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from engine.internals import remember_rates
-from options.patterns import Factors
+from options.words.patterns import Factors
 
 FACTOR = "lr_factor"  # in a group of an optimizer, of the base learning rate; 1 where there is none
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from engine.optim import matched
-from options.patterns import KINDS, Penalty
+from options.words.patterns import KINDS, Penalty
 
 
 def _groups(weight: Tensor) -> Tensor:
@@ -81,9 +81,9 @@ class _Charge(NamedTuple):
 class Penalties:
     """What is charged for the sizes of a module's parameters.
 
-    Several kinds may charge one parameter, each once. Their proximal steps follow each other in the order of
-    `options.patterns.KINDS`, which makes them the exact step of their sum: thresholds first, norms of groups of what is
-    left, and the division of L2, which commutes with both, at last.
+    Several kinds may charge one parameter, each once. Their proximal steps follow each other in the order of `KINDS`,
+    which makes them the exact step of their sum: thresholds first, norms of groups of what is left, and the division of
+    L2, which commutes with both, at last.
 
     Args:
         penalties: by pattern.

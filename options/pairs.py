@@ -17,8 +17,8 @@ class ViewPairOptions(Options):
     """Pairs of views."""
 
     pairs: str | None = flag(
-        None, "folder of hr/<person>/<image> with lr/ or dsr/ likewise, or with that in `train`: faces at a high and at a"
-        " low resolution", on_resume=MAY_CHANGE,
+        None, "folder of hr/<person>/<image> with lr/ or dsr/ likewise, or with that in `train`: faces at a high and at"
+        " a low resolution", on_resume=MAY_CHANGE,
     )  # fmt: skip
     partner: str | None = flag(
         None, "folder beside hr that has the low-resolution images; else the one of lr and dsr that is there"
@@ -34,7 +34,7 @@ class ViewPairOptions(Options):
         None, "what enlarges LR images on the device, before the network: bicubic, or the file of a super-resolution"
         " network; else the workers do it, bicubically", on_resume=MAY_CHANGE,
     )  # fmt: skip
-    lr_size: int | None = flag(
+    front_size: int | None = flag(
         None, "side in pixels of the LR images that it gets; else --degradation_side", within=_SIDES
     )
     head_views: str = flag("lr", "which views of a pair the margin head judges", choices=VIEWS)
@@ -71,7 +71,7 @@ class ViewPairOptions(Options):
     @property
     def low_size(self) -> int:
         """Side in pixels of the low-resolution images that a worker hands over."""
-        return (self.lr_size or self.degradation_side or _FULL) if self.front else _FULL
+        return (self.front_size or self.degradation_side or _FULL) if self.front else _FULL
 
     @property
     def has_teacher(self) -> bool:
@@ -129,10 +129,10 @@ class PairOptions(ViewPairOptions, AugmentationOptions, DataOptions):
                 f"--low_res_augmentation_prob {self.low_res_augmentation_prob:g} would lower the resolution of both"
                 " views of a pair; use 0"
             )
-        if self.lr_size and not self.front:
-            raise ValueError(f"--lr_size {self.lr_size} belongs to --front; leave it out")
-        if self.front and not (self.lr_size or self.degradation_side):
-            raise ValueError("--front needs the side of the images that it enlarges: give --lr_size")
+        if self.front_size and not self.front:
+            raise ValueError(f"--front_size {self.front_size} belongs to --front; leave it out")
+        if self.front and not (self.front_size or self.degradation_side):
+            raise ValueError("--front needs the side of the images that it enlarges: give --front_size")
         weights = [option.name for option in ViewPairOptions.options() if option.name.endswith("_weight")]
         given = [name for name in weights if getattr(self, name)] + ["head_views"] * (self.head_views != VIEWS[0])
         given += ["front"] if self.front else []

@@ -16,7 +16,7 @@ from options.names import (
     SEEDS,
     SHARE,
 )
-from options.patterns import Factors, Penalty, read_factors, read_penalties
+from options.words.patterns import Factors, Penalty, read_factors, read_penalties
 
 
 @dataclass(frozen=True, kw_only=True)

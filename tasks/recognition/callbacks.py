@@ -14,6 +14,7 @@ from system.cores import usable_workers
 from tasks.recognition.head_start import HeadStart
 from tasks.recognition.neighbours import NeighbourTable
 from tasks.recognition.paired_nets import PairedNetsOfRun
+from tasks.recognition.paired_watch import PairedWatch
 from tasks.sample_sheet import SampleSheet
 from tasks.score_histograms import ScoreHistograms
 
@@ -30,6 +31,8 @@ def build_callbacks(config: Config, folder: Path | None, failures: WriteFailures
     callbacks: list[Callback] = [HeadStart(config.head_start == CLASS_MEANS, config.seed, workers)]
     if (config.has_teacher or config.front) and not config.evaluate:
         callbacks.append(PairedNetsOfRun(config))
+    if any(options.has_views for options in config.by_set().values()) and not config.evaluate:
+        callbacks.append(PairedWatch())
     if config.sampler == "graph":
         # Random weights know no neighbours: their first epoch has random identities.
         first_epoch = 0 if config.start_from_model_statedict else 1

@@ -13,6 +13,7 @@ import numpy as np
 from config import MS1MV2_SUBSET, Config
 from datasets import (
     Benchmark,
+    EvaluationViews,
     FaceDataset,
     IdentitySubset,
     ImageFolderDataset,
@@ -21,6 +22,7 @@ from datasets import (
     PairedTrainingView,
     TrainingView,
     cache_benchmark,
+    evaluation_views,
     find_benchmarks,
     has_pairs,
     read_indices,
@@ -38,6 +40,7 @@ from transforms import DEGRADATIONS, Degradation, TrainingTransform
 logger = logging.getLogger(__name__)
 FAST_PAIRS = 40  # of each embedded benchmark set with --fast_dev_run, which scores one batch
 MIN_SUBSET_IMAGES = 5  # of an identity in --train_data_subset, as AdaFace's ablations have it
+MAX_WATCHED = 500  # images of people held out, at both resolutions
 OWN = "own"  # the benchmark of people held out
 
 
@@ -116,12 +119,20 @@ class FaceSet:
         degrade, side = DEGRADATIONS[c.degradation], c.degradation_side
         return degrade((side, side)) if side else degrade()
 
-    @property
-    def can_watch_views(self) -> bool:
-        """Whether there are people who are not trained on whose images have both views."""
-        if not self.config.has_views or self.held_out is None:
-            return False
-        return has_pairs(self.held_out) == (self.degradation is None)
+    def watched_views(self) -> EvaluationViews | None:
+        """Return both views of people who are not trained on; None where there are none, which a line says."""
+        c = self.config
+        if not c.has_views:
+            return None
+        try:
+            if self.held_out is None or has_pairs(self.held_out) != (self.degradation is None):
+                raise ValueError(
+                    "benchmark sets do not tell; hold people out, or give a folder of them (--val_data_path)"
+                )
+            return evaluation_views(self.held_out, self.degradation, c.seed, MAX_WATCHED, c.low_size)
+        except ValueError as error:
+            logger.warning("low against high resolution is not validated: %s", error)
+            return None
 
     def load(self, validates: bool = True) -> None:
         """Open the training data and the benchmarks; identities for `own` are held out when there are none.
@@ -198,7 +209,7 @@ class FaceSet:
         if not config.val_data_path:
             return [], missing
         fault = f"--val_data_path: {sets} holds none of the sets {', '.join(missing)}, nor another"
-        if not config.evaluate:
+        if not (config.evaluate or config.has_views):
             raise ValueError(fault)
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", sets.resolve().name).lstrip(".-")[:100] or "people"
         try:

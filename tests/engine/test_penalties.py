@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.optim import build_optimizer, parameter_groups
 from engine.penalties import PENALTIES, SHRINKERS, Penalties
-from options.patterns import Penalty, read_penalties
+from options.words.patterns import Penalty, read_penalties
 
 GOLDEN = {name: torch.from_numpy(value) for name, value in load_golden("finetuning/regularisers.npz").items()}
 TENSORS = ("linear", "conv", "vector", "small")
