@@ -332,6 +332,7 @@ def test_precision_by_device(options, on_gpu, on_cpu):
 # ---------------------------------------------------------------- saving and resuming
 
 conflicting = ("h", "sampler", "optimizer", "start_from_model_statedict")
+conflicting += ("pairs", "partner", "low_res_augmentation_prob")
 everything = {name: value for name, (_, value) in GIVEN.items() if name not in conflicting}
 everything |= dict.fromkeys((name for name in SWITCHES if name not in ("fast_dev_run", "check_mode")), True)
 
