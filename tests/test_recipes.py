@@ -11,7 +11,7 @@ ALL = sorted((Path(__file__).parents[1] / "experiments" / "recipes").glob("*.arg
 PRETRAINING = [path for path in ALL if "main.py pretrain " in path.read_text(encoding="utf-8")]
 RECIPES = [path for path in ALL if path not in PRETRAINING]
 NUM_CLASSES = 8
-ALSO = {"finetune": ["--start_from_model_statedict", "weights.pt"]}  # what their commands give beside
+ALSO = {"low_resolution": ["--start_from_model_statedict", "weights.pt"]}  # what their commands give beside
 
 
 def test_the_promised_recipes_are_there():
@@ -22,7 +22,7 @@ def test_the_promised_recipes_are_there():
         "own_folder",
         "demo",
         "occlusion_head",
-        "finetune",
+        "low_resolution",
     }
 
 
@@ -37,7 +37,7 @@ def test_recipe_parses_and_builds(path):
     with torch.device("meta"):
         recognizer = Recognizer(config.to_dict(), {"0": NUM_CLASSES})
     assert recognizer.heads["0"].kernel.shape == (config.embedding_size, NUM_CLASSES)
-    embedding_alone = path.stem == "finetune"
+    embedding_alone = path.stem == "low_resolution"
     assert (recognizer.matcher is None) == embedding_alone
     assert (recognizer.occlusion_head is None) == embedding_alone
 
