@@ -169,6 +169,11 @@ class Config(
         found = {each.name: options_of_set(self, each) for each in self.data_sets()}
         return found or {ONLY_DATASET: self}
 
+    @property
+    def trains_on_views(self) -> bool:
+        """Whether each image has a view at a low resolution; of several sets all have or none."""
+        return any(options.has_views for options in self.by_set().values())
+
     def _check_start(self) -> None:
         if self.evaluate and not (self.resume_from_checkpoint or self.start_from_model_statedict):
             raise ValueError("--evaluate needs --resume_from_checkpoint or --start_from_model_statedict")

@@ -79,7 +79,8 @@ def check_memory(config: Config, num_classes: Mapping[str, int]) -> None:
     }
     maps = [p.numel() * p.element_size() for name, p in matcher if "class_embeddings" in name]
     demands[f"--class_embeddings for {people} identities"] = sum(maps)
-    demands[f"--batch_size {config.batch_size}"] = config.batch_size * IMAGE_BYTES / world_size(config)
+    num_images = config.batch_size * (2 if config.trains_on_views else 1)
+    demands[f"--batch_size {config.batch_size}"] = num_images * IMAGE_BYTES / world_size(config)
     refuse_beyond_memory({flags: ranks * size for flags, size in demands.items()})
 
 

@@ -31,7 +31,7 @@ def build_callbacks(config: Config, folder: Path | None, failures: WriteFailures
     callbacks: list[Callback] = [HeadStart(config.head_start == CLASS_MEANS, config.seed, workers)]
     if (config.has_teacher or config.front) and not config.evaluate:
         callbacks.append(PairedNetsOfRun(config))
-    if any(options.has_views for options in config.by_set().values()) and not config.evaluate:
+    if config.trains_on_views and not config.evaluate:
         callbacks.append(PairedWatch())
     if config.sampler == "graph":
         # Random weights know no neighbours: their first epoch has random identities.

@@ -15,14 +15,15 @@ from short_runs import SMALL, build, fit, metrics, on_two_ranks, state, trained_
 import losses
 import nets
 from cli.checkpoint_form import run_fault
-from cli.checkpoints import read_to_resume
-from cli.refusals import check_monitor
+from cli.checkpoints import OtherDataError, check_data, read_to_resume
+from cli.refusals import check_monitor, check_override
 from config import Config
 from engine.module import Step
 from evaluation import paired_views
+from options import names
 from tasks.recognition.paired_nets import PairedNetsOfRun, Teacher, teacher_fault
 from tasks.recognition.paired_watch import PairedWatch, watch_names
-from transforms import to_tensor
+from transforms import DEGRADATIONS, to_tensor
 
 RUN = {"degradation": "first_order", "degradation_side": 16, "val_identities": 0.25, "qaconv_loss_weight": 0.0}
 TAUGHT = {"teacher_weight": 1.0, "remember_weight": 0.5, "start_from_model_statedict": "not read by a Recognizer"}
@@ -85,6 +86,7 @@ def test_a_degradation_makes_the_second_view(folders):
     assert (first.second.side == 16).all()
     assert len(set(batch_of(**options, degradation="first_order").second.side.tolist())) > 1
     assert batch_of(**options).second is None
+    assert set(names.DEGRADATIONS) == set(DEGRADATIONS)
 
 
 @pytest.mark.flag("front", "front_size")
@@ -194,6 +196,24 @@ def test_the_teacher_is_the_start_or_a_file_and_stays_what_it_was_in_a_run_that_
     checkpoint["teacher"]["weights"].popitem()
     assert run_fault(checkpoint, model).startswith("teacher.weights")
     assert "architecture" in teacher_fault({"arch": "x", "embedding_size": 16, "weights": {}}, "teacher")
+
+
+def test_a_run_goes_on_behind_its_own_front_and_gets_no_teacher_later(folders, tmp_path):
+    torch.manual_seed(5)
+    for name in ("a", "b"):
+        net = nets.FRONTS["srcnn"]()
+        torch.nn.init.normal_(next(net.parameters()), std=0.01)
+        torch.save(net.state_dict(), tmp_path / f"{name}.pt")
+    options = {**RUN, "train_data_path": str(folders / "hr"), "front": str(tmp_path / "a.pt")}
+    model, data, _ = fit(tmp_path, **options)
+    checkpoint = read_to_resume(tmp_path / "last.ckpt")
+    check_data("last.ckpt", checkpoint, data)
+    data.options = replace(model.config, front=str(tmp_path / "b.pt"))
+    with pytest.raises(OtherDataError, match=r"last\.ckpt: was trained behind another --front than .*b\.pt"):
+        check_data("last.ckpt", checkpoint, data)
+    changed = replace(model.config, override=("teacher_weight=1",), teacher_weight=1.0, teacher="t.pt")
+    with pytest.raises(ValueError, match=r"--override teacher_weight.*holds no teacher"):
+        check_override(changed, model.config, checkpoint)
 
 
 def test_without_a_file_the_network_that_the_run_starts_with_teaches(folders, tmp_path):
