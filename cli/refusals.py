@@ -15,6 +15,7 @@ from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
 from evaluation import METHODS
 from evaluation.run import CONDITIONS
 from options.overrides import BETWEEN_EPOCHS, changed_options
+from tasks.recognition.paired_nets import PairedNetsOfRun
 from tasks.recognition.paired_watch import PAIRED, watch_names
 from tasks.validation import metric_names
 from train_val import Recognizer
@@ -82,6 +83,13 @@ def check_memory(config: Config, num_classes: Mapping[str, int]) -> None:
     num_images = config.batch_size * (2 if config.trains_on_views else 1)
     demands[f"--batch_size {config.batch_size}"] = num_images * IMAGE_BYTES / world_size(config)
     refuse_beyond_memory({flags: ranks * size for flags, size in demands.items()})
+
+
+def check_training(config: Config, datamodule: FaceDataModule, has_matcher: bool) -> None:
+    """Refuse files of networks that the first step would refuse, and a metric that the first validation would."""
+    if config.has_teacher or config.front:
+        PairedNetsOfRun(config)
+    check_monitor(config, datamodule, has_matcher)
 
 
 def check_monitor(config: Config, datamodule: FaceDataModule, has_matcher: bool) -> None:
