@@ -98,6 +98,11 @@ def _a_dict(found: object, place: str) -> str | None:
     return None if isinstance(found, dict) else f"{place}: a dict expected"
 
 
+def low_view(batch: Sample) -> Sample | None:
+    """Return the view at a low resolution; None where there is no second view, or one of another kind."""
+    return None if batch.second is None or batch.second.side is None else batch.second
+
+
 class PairedNets:
     """The networks beside a recognizer; no parts of the module.
 
@@ -112,8 +117,8 @@ class PairedNets:
 
     def images(self, batch: Sample) -> Tensor:
         """Return the images [B, 3, 112, 112] of a batch in [-1, 1], or of both views [2B, ...], HR first."""
-        images = to_tensor(batch.image)
-        return images if batch.second is None else torch.cat([images, self.enlarged(batch.second.image)])
+        images, low = to_tensor(batch.image), low_view(batch)
+        return images if low is None else torch.cat([images, self.enlarged(low.image)])
 
     def enlarged(self, images: Tensor) -> Tensor:
         """Return low-resolution images uint8 [B, h, h, 3] as the network takes them."""

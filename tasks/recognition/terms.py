@@ -18,6 +18,7 @@ from config import Config
 from datasets import Sample
 from ops import at_least_float32, gather, gather_with_gradient, own_rank, unit_map, world_size
 from tasks.recognition.merging import MergedPeople, Side
+from tasks.recognition.paired_nets import low_view
 from transforms import visibility_map
 
 
@@ -161,7 +162,7 @@ class Forward:
     @property
     def has_views(self) -> bool:
         """Whether the batch has views at a high and at a low resolution."""
-        return self.batch.second is not None
+        return low_view(self.batch) is not None
 
     @property
     def hr(self) -> nets.Features:

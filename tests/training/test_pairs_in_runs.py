@@ -47,7 +47,7 @@ def folders(tmp_path_factory):
 def views_batch():
     """A batch whose second view is another image of its row."""
     batch = fixed_batch()
-    return batch._replace(second=batch._replace(image=batch.image.flip(0).contiguous()))
+    return batch._replace(second=batch._replace(image=batch.image.flip(0).contiguous(), side=batch.index))
 
 
 def step_of(batch=None, **options):
