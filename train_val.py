@@ -23,7 +23,7 @@ from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
 from tasks import validation
 from tasks.recognition import paired_nets, sharded_head
 from tasks.recognition.merging import MergedPeople
-from tasks.recognition.terms import Forward, Judges, feature_statistics, weighted_losses
+from tasks.recognition.terms import Forward, Judges, feature_statistics, images_of, weighted_losses
 
 
 class Recognizer(TrainingModule):
@@ -113,7 +113,7 @@ class Recognizer(TrainingModule):
 
     def forward_terms(self, batch: Sample, step: Step) -> Terms:
         """Return the weighted loss terms of a batch, and what is measured beside."""
-        images = self.beside.images(batch).to(self.dtype)
+        images = images_of(batch, self.beside.enlarged).to(self.dtype)
         features, visibility = nets.see(self.model, self.occlusion_head, images)
         by_set = cast(dict[str, heads.Head], dict(self.heads.items()))
         for head in by_set.values():

@@ -16,7 +16,6 @@ from torch import Tensor
 
 import nets
 from config import ARCHS, Config
-from datasets import Sample
 from models.checkpoint_rules import state_rules
 from models.fronts import Front, open_front
 from ops import at_least, first_fault
@@ -98,11 +97,6 @@ def _a_dict(found: object, place: str) -> str | None:
     return None if isinstance(found, dict) else f"{place}: a dict expected"
 
 
-def low_view(batch: Sample) -> Sample | None:
-    """Return the view at a low resolution; None where there is no second view, or one of another kind."""
-    return None if batch.second is None or batch.second.side is None else batch.second
-
-
 class PairedNets:
     """The networks beside a recognizer; no parts of the module.
 
@@ -114,11 +108,6 @@ class PairedNets:
     def __init__(self) -> None:
         self.teacher: Teacher | None = None
         self.front: Front | None = None
-
-    def images(self, batch: Sample) -> Tensor:
-        """Return the images [B, 3, 112, 112] of a batch in [-1, 1], or of both views [2B, ...], HR first."""
-        images, low = to_tensor(batch.image), low_view(batch)
-        return images if low is None else torch.cat([images, self.enlarged(low.image)])
 
     def enlarged(self, images: Tensor) -> Tensor:
         """Return low-resolution images uint8 [B, h, h, 3] as the network takes them."""

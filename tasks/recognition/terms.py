@@ -18,8 +18,7 @@ from config import Config
 from datasets import Sample
 from ops import at_least_float32, gather, gather_with_gradient, own_rank, unit_map, world_size
 from tasks.recognition.merging import MergedPeople, Side
-from tasks.recognition.paired_nets import low_view
-from transforms import visibility_map
+from transforms import to_tensor, visibility_map
 
 
 class Images(NamedTuple):
@@ -107,6 +106,17 @@ def _row_mean(labels: Tensor, columns: Columns, across_ranks: bool) -> partial[T
         return partial(losses.mean_over_valid, valid=valid)
     counts = gather(valid.sum()[None])
     return partial(losses.mean_over_valid, valid=valid, num_valid=counts.sum().clamp_min(1).double() / len(counts))
+
+
+def low_view(batch: Sample) -> Sample | None:
+    """Return the view at a low resolution; None where there is no second view, or one of another kind."""
+    return None if batch.second is None or batch.second.side is None else batch.second
+
+
+def images_of(batch: Sample, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return images [B, 3, 112, 112] in [-1, 1], or of both views [2B, ...], HR first, LR enlarged."""
+    images, low = to_tensor(batch.image), low_view(batch)
+    return images if low is None else torch.cat([images, enlarge(low.image)])
 
 
 class Judges(NamedTuple):

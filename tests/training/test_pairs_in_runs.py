@@ -23,6 +23,7 @@ from evaluation import paired_views
 from options import names
 from tasks.recognition.paired_nets import PairedNetsOfRun, Teacher, teacher_fault
 from tasks.recognition.paired_watch import PairedWatch, watch_names
+from tasks.recognition.terms import images_of
 from transforms import DEGRADATIONS, to_tensor
 
 RUN = {"degradation": "first_order", "degradation_side": 16, "val_identities": 0.25, "qaconv_loss_weight": 0.0}
@@ -102,7 +103,7 @@ def test_a_front_enlarges_low_resolution_images_on_the_device(folders, tmp_path)
     callback.on_fit_start(trainer, model)
     batch = next(iter(data.train_dataloader()))
     assert batch.second.image.shape == (16, 24, 24, 3)
-    images = model.beside.images(batch)
+    images = images_of(batch, model.beside.enlarged)
     with torch.no_grad():
         expected = net.eval()(to_tensor(batch.second.image).add(1).div(2)) * 2 - 1
     torch.testing.assert_close(images[16:], expected, atol=1e-5, rtol=0)
