@@ -16,7 +16,6 @@ from functools import partial
 from typing import TypeVar
 
 from options.command import Alias, FlagParser, as_typed, user_errors
-from options.data import AugmentationOptions, DataOptions
 from options.engine import EngineOptions
 from options.evaluation import EvaluationOptions, FusionOptions
 from options.flags import add_flags, merge_options
@@ -48,6 +47,7 @@ from options.names import (
     WANDB_MODES,
 )
 from options.overrides import override
+from options.pairs import PairOptions
 from options.pretraining import (
     ContrastOptions,
     PretrainingDataOptions,
@@ -78,8 +78,7 @@ Run = TypeVar("Run", "Config", "PretrainingConfig")
 
 @dataclass(frozen=True, kw_only=True)
 class Config(
-    StartOptions, IdentityOptions, EngineOptions, AugmentationOptions, FusionOptions, NetworkOptions, MixtureOptions,
-    DataOptions,
+    StartOptions, IdentityOptions, EngineOptions, PairOptions, FusionOptions, NetworkOptions, MixtureOptions,
 ):  # fmt: skip
     """Options of a training run; saved with it and in each of its checkpoints.
 
@@ -137,7 +136,8 @@ class Config(
             raise ValueError(f"--h belongs to --head adaface, not to {self.head}; leave it out")
 
     def _check_weights(self) -> None:
-        if self.adaface_loss_weight + self.qaconv_loss_weight + self.occlusion_loss_weight == 0:
+        losses = self.adaface_loss_weight + self.qaconv_loss_weight + self.occlusion_loss_weight
+        if losses + self.pair_weight == 0:
             raise ValueError("--adaface_loss_weight, --qaconv_loss_weight and --occlusion_loss_weight are all 0")
         if self.class_weight is not None and not self.class_embeddings:
             raise ValueError("--class_weight belongs to --class_embeddings; leave it out")
@@ -151,8 +151,9 @@ class Config(
         if not self.data:
             if self.merge_identities:
                 raise ValueError("--merge_identities joins people of several sets: give these by --data")
+            self.check_views()
             return
-        flags = ("data_root", "train_data_path", "train_data_subset", "custom_num_class", "use_mxrecord")
+        flags = ("data_root", "train_data_path", "train_data_subset", "custom_num_class", "use_mxrecord", "pairs")
         if other := next((name for name in flags if getattr(self, name)), None):
             raise ValueError(
                 f"--{other} conflicts with --data, which says of each set what is read; leave one of them out"
@@ -161,12 +162,22 @@ class Config(
             raise ValueError("--sampler graph knows one data set; use pk or shuffle with --data")
         if self.epoch_by != "images":
             raise ValueError(f"--epoch_by {self.epoch_by} knows one data set; leave it out with --data")
-        self.by_set()
+        by_set = self.by_set()
+        without = [name for name, options in by_set.items() if not options.has_views]
+        if without and len(without) < len(by_set):
+            raise ValueError(
+                f"--data {without[0]}: has no views at a low resolution, others have; give it degradation=first_order"
+            )
 
     def by_set(self) -> dict[str, Config]:
         """Return the options of each set by its name; without --data, of the only one."""
         found = {each.name: options_of_set(self, each) for each in self.data_sets()}
         return found or {ONLY_DATASET: self}
+
+    @property
+    def trains_on_views(self) -> bool:
+        """Whether each image has a view at a low resolution; of several sets all have or none."""
+        return any(options.has_views for options in self.by_set().values())
 
     def _check_start(self) -> None:
         if self.evaluate and not (self.resume_from_checkpoint or self.start_from_model_statedict):
@@ -175,6 +186,12 @@ class Config(
             raise ValueError(
                 f"--head_start {CLASS_MEANS}: the means are those of embeddings by trained weights; give"
                 " --start_from_model_statedict"
+            )
+        started = self.teacher or self.resume_from_checkpoint or self.start_from_model_statedict
+        if self.has_teacher and not started:
+            raise ValueError(
+                "--teacher_weight, --remember_weight and --relation_weight need trained weights to learn from: give"
+                " --start_from_model_statedict or --teacher"
             )
 
 

@@ -19,6 +19,7 @@ from config import IMAGES_PER_IDENTITY, Config
 from datasets import (
     Curriculum,
     CurriculumMix,
+    EvaluationViews,
     FaceDataset,
     GraphBatchSampler,
     MixedView,
@@ -59,6 +60,7 @@ class FaceDataModule(ImageData):
         sets: the training sets by name, in the order of their numbers.
         benchmarks: the sets that validation and test score, in a fixed order.
         missing: the names of the five benchmarks that were not found.
+        watched: both views of people who are not trained on, by their set; none where training has one view.
         unreadable: see `ImageData`.
 
     Raises:
@@ -73,6 +75,8 @@ class FaceDataModule(ImageData):
             for name, options in config.by_set().items()
         }
         self.missing: list[str] = []
+        self.watched: dict[str, EvaluationViews] = {}
+        self._validated = self.sets  # where the people are whom validations are about
         self._cohort: Cohort | None = None
 
     @property
@@ -192,15 +196,28 @@ class FaceDataModule(ImageData):
         self._describe_validation()
         if not self.config.evaluate:
             self._check_pairs()
+            found = {name: each.watched_views() for name, each in self._validated.items()}
+            self.watched = {name: views for name, views in found.items() if views is not None}
             self.build_sampler(rank=0)  # refuses a batch that these data cannot fill, before anything is written
 
     def _open_sets(self) -> None:
         """Open every set, and the benchmarks that several of them have in common."""
         c = self.config
         if c.data and (c.val_data_path or c.val_sets):
-            shared = FaceSet(replace(c, data=(), merge_identities=None), None, self.division, self.num_workers)
+            # The people in common have the views that those of the first set have.
+            first = next(iter(self.sets.values())).config
+            one = replace(
+                c,
+                data=(),
+                merge_identities=None,
+                data_format=first.data_format,
+                degradation=first.degradation,
+                degradation_side=first.degradation_side,
+            )
+            shared = FaceSet(one, None, self.division, self.num_workers)
             shared.load_benchmarks()
             self.benchmarks, self.missing = shared.benchmarks, shared.missing
+            self._validated = {ONLY_DATASET: shared}
         have_shared = bool(self.benchmarks)
         for each in self.sets.values():
             each.load(validates=not have_shared)

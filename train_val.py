@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,19 +13,17 @@ from torch import Tensor, nn
 import heads
 import models
 import nets
-import transforms
 from config import Config
 from datasets import PairSample, Sample
 from engine import optim
 from engine.composite import ShardSGD, SparseSGD
-from engine.host import data_of
 from engine.module import Step, Terms, TrainingModule, enter_check_mode
 from evaluation import Description, FusionStatistics, ScoreNormalization
 from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
 from tasks import validation
-from tasks.recognition import sharded_head
+from tasks.recognition import paired_nets, sharded_head
 from tasks.recognition.merging import MergedPeople
-from tasks.recognition.terms import Forward, Judges, feature_statistics, weighted_losses
+from tasks.recognition.terms import Forward, Judges, feature_statistics, images_of, weighted_losses
 
 
 class Recognizer(TrainingModule):
@@ -72,6 +71,7 @@ class Recognizer(TrainingModule):
             enter_check_mode(self)
         optim.freeze(self, sharded_head.check_frozen(c, num_classes))
         sharded_head.check_patterns(self, num_classes)
+        self.beside = paired_nets.PairedNets()
         self.merged: MergedPeople | None = None  # people who are in several data sets
         self.loaded: tuple[str, ...] = ()  # parts that a new run has from a file
         self.initial_heads: dict[str, dict[str, Tensor]] = {}  # what heads that are built later begin with
@@ -113,12 +113,12 @@ class Recognizer(TrainingModule):
 
     def forward_terms(self, batch: Sample, step: Step) -> Terms:
         """Return the weighted loss terms of a batch, and what is measured beside."""
-        images = transforms.to_tensor(batch.image).to(self.dtype)
+        images = images_of(batch, self.beside.enlarged).to(self.dtype)
         features, visibility = nets.see(self.model, self.occlusion_head, images)
         by_set = cast(dict[str, heads.Head], dict(self.heads.items()))
         for head in by_set.values():
             head.margin_scale = self._margin_scale()
-        judges = Judges(by_set, self.matcher, self.merged)
+        judges = Judges(by_set, self.matcher, self.merged, partial(self.beside.taught, images[: len(batch.label)]))
         forward = Forward(self.config, judges, features, visibility, batch, step.number)
         weighted = weighted_losses(forward)
         return Terms(weighted, forward.values | (feature_statistics(forward, weighted) if step.is_logged else {}))
@@ -144,12 +144,8 @@ class Recognizer(TrainingModule):
             self.matcher.set_neighbours(self.head.class_weights())
 
     def logged_values(self) -> dict[str, float]:
-        """Return the margin in force, and of several data sets the share of each in the images drawn so far."""
-        batches = self.trainer.fit_loop.batch_idx + 1
-        drawn = data_of(self.trainer).drawn(self.trainer.current_epoch, batches)
-        total = max(1, sum(drawn.values()))
-        shares = {f"drawn/{name}": images / total for name, images in drawn.items()}
-        return {"margin_scale": self.head.margin_scale, **shares}
+        """Return the margin in force."""
+        return {"margin_scale": self.head.margin_scale}
 
     def after_update(self, step: int) -> None:
         """Log the norms of the occlusion head's parameters now and then."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from models.checkpoint_rules import ENTRIES, LATER_ENTRIES, equal_to, indices, n
 from ops import Rule, at_least, each, either, first_fault, named
 from options.engine import EngineOptions
 from options.names import NO_METRIC
+from tasks.recognition.paired_nets import TEACHER, teacher_fault
 from train_val import Recognizer
 
 # What --patience keeps, which may be given when a run goes on.
@@ -53,6 +54,8 @@ def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None
         }
         if config.ema_decay:
             rules[AVERAGED_KEY] = averaged(template.state_dict(), template)
+        if config.has_teacher:
+            rules[TEACHER] = partial(teacher_fault, dtype=next(template.model.parameters()).dtype)
         if config.partial_fc_rate:
             kernel = template.head.kernel
             assert isinstance(kernel, Tensor)
@@ -204,7 +207,8 @@ def _callbacks_rule(config: Config, num_classes: int, place: Mapping[str, int]) 
     tables: dict[str, object] = {"NeighbourTable": {"epoch": 0, "table": table}} if config.sampler == "graph" else {}
     # Inside an epoch another table would be another plan; the first epoch may have none.
     required = tables if place["epoch"] and place["batches_done"] else {}
-    return at_least(required | best_rule(config.monitor), tables | PATIENCE)
+    watch = {"PairedWatch": {"areas": named([0.0, 0.0])}}
+    return at_least(required | best_rule(config.monitor), tables | PATIENCE | watch)
 
 
 def best_rule(monitor: str) -> dict[str, object]:

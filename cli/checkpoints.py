@@ -22,6 +22,7 @@ from models import Alignment, loading
 from models.loading import DamagedCheckpointError
 from options.names import DIVISIONS, ONLY_DATASET
 from tasks.recognition.head_start import STATISTICS, part_of_set
+from tasks.recognition.paired_nets import FRONT, front_digest, open_front_of
 from train_val import Recognizer
 
 __all__ = [
@@ -158,6 +159,8 @@ def check_data(path: str | Path, checkpoint: Mapping[str, Any], data: FaceDataMo
             if not by_name:
                 raise OtherDataError(f"{line}; {remedy}")
             logger.warning("%s: if they are not the same people, %s", line, remedy)
+    if data.config.front and checkpoint.get(FRONT) != front_digest(open_front_of(data.config)):
+        raise OtherDataError(f"{path}: was trained behind another --front than {data.config.front}; name that file")
     try:
         with loading.errors_name(Path(path)):
             data.check_place(

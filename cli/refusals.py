@@ -15,6 +15,8 @@ from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
 from evaluation import METHODS
 from evaluation.run import CONDITIONS
 from options.overrides import BETWEEN_EPOCHS, changed_options
+from tasks.recognition.paired_nets import PairedNetsOfRun
+from tasks.recognition.paired_watch import PAIRED, watch_names
 from tasks.validation import metric_names
 from train_val import Recognizer
 
@@ -34,6 +36,8 @@ def check_override(config: Config, saved: Config, checkpoint: Mapping[str, Any])
             f"--override {between[0]}: {config.resume_from_checkpoint} lies inside an epoch, {done} batches after its"
             " start; the batches of an epoch can change at its end only, so resume a checkpoint from there"
         )
+    if config.has_teacher and not saved.has_teacher:
+        raise ValueError(f"--override {', '.join(changes)}: the checkpoint holds no teacher to learn from")
     before, after = (_shapes(options, parameters["num_classes"]) for options in (saved, config))
     other = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if other:
@@ -76,13 +80,27 @@ def check_memory(config: Config, num_classes: Mapping[str, int]) -> None:
     }
     maps = [p.numel() * p.element_size() for name, p in matcher if "class_embeddings" in name]
     demands[f"--class_embeddings for {people} identities"] = sum(maps)
-    demands[f"--batch_size {config.batch_size}"] = config.batch_size * IMAGE_BYTES / world_size(config)
+    num_images = config.batch_size * (2 if config.trains_on_views else 1)
+    demands[f"--batch_size {config.batch_size}"] = num_images * IMAGE_BYTES / world_size(config)
     refuse_beyond_memory({flags: ranks * size for flags, size in demands.items()})
+
+
+def check_training(config: Config, datamodule: FaceDataModule, has_matcher: bool) -> None:
+    """Refuse files of networks that the first step would refuse, and a metric that the first validation would."""
+    if config.has_teacher or config.front:
+        PairedNetsOfRun(config)
+    check_monitor(config, datamodule, has_matcher)
 
 
 def check_monitor(config: Config, datamodule: FaceDataModule, has_matcher: bool) -> None:
     """Refuse now what the first validation would not find."""
     conditions = CONDITIONS if config.val_occlusion else CONDITIONS[:1]
     names = metric_names(datamodule.benchmarks, conditions, METHODS if has_matcher else METHODS[:1])
+    names += watch_names(datamodule.watched)
     if config.monitor not in names:
         raise ValueError(f"--monitor: no metric will be called {config.monitor!r}; choose one of {', '.join(names)}")
+    if config.monitor.endswith(PAIRED):
+        logger.warning(
+            "--monitor %s: the mean cosine of both views of an image rises when all embeddings collapse; val_lr_hr_auc"
+            " says whether people are known", config.monitor,
+        )  # fmt: skip

@@ -26,7 +26,7 @@ from cli.checkpoints import (
     read_to_resume,
     start_from,
 )
-from cli.refusals import check_memory, check_monitor, check_override
+from cli.refusals import check_memory, check_override, check_training
 from config import AUTO, IMAGES_PER_IDENTITY, Config, Run, merge_for_resume
 from data import FaceDataModule
 from datasets import UnreadableImageError
@@ -112,7 +112,7 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     config, checkpoint, datamodule, lock = _begin(given, explicit, writes)
     model = _build_model(config, datamodule)
     if not config.evaluate:
-        check_monitor(config, datamodule, has_matcher=model.matcher is not None)
+        check_training(config, datamodule, has_matcher=model.matcher is not None)
     folder = run_folder(config, checkpoint) if writes else None
     stop, failures = stop or StopSignals(), WriteFailures()
     if folder is not None:

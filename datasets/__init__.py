@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datasets.faces.images import UnreadableImageError
     from datasets.faces.merged_identities import read_merged_identities
     from datasets.faces.view import MixedView, TrainingView
-    from datasets.paired.dataset import Pair, PairedFaces
+    from datasets.paired.dataset import Pair, PairedFaces, has_pairs, pair_reader
     from datasets.paired.evaluation import EvaluationViews, evaluation_views
     from datasets.paired.view import PairedTrainingView
     from datasets.records.dataset import RecordDataset
@@ -73,7 +73,7 @@ _MODULES = {
     "subset": ("IdentitySubset", "ImageSubset", "Subset", "read_indices", "split_at_random", "split_identities"),
     "faces.merged_identities": ("read_merged_identities",),
     "faces.view": ("MixedView", "TrainingView"),
-    "paired.dataset": ("Pair", "PairedFaces"),
+    "paired.dataset": ("Pair", "PairedFaces", "has_pairs", "pair_reader"),
     "paired.evaluation": ("EvaluationViews", "evaluation_views"),
     "paired.view": ("PairedTrainingView",),
 }
@@ -138,6 +138,7 @@ __all__ = [
     "ease_of",
     "evaluation_views",
     "find_benchmarks",
+    "has_pairs",
     "load_benchmark",
     "make_benchmark",
     "mixture_weights",
@@ -145,6 +146,7 @@ __all__ = [
     "open_rmfrd",
     "open_rof",
     "open_tinyface",
+    "pair_reader",
     "read_indices",
     "read_merged_identities",
     "read_pairs",

@@ -44,6 +44,14 @@ class Data(Protocol):
         """Return what must be the same on all ranks."""
 
 
+def drawn_shares(trainer: pl.Trainer) -> dict[str, float]:
+    """Return the share of each data set in what was drawn so far, by column of metrics.csv; nothing of one set."""
+    data = data_of(trainer)
+    drawn = {} if data is None else data.drawn(trainer.current_epoch, trainer.fit_loop.batch_idx + 1)
+    total = max(1, sum(drawn.values()))
+    return {f"drawn/{name}": count / total for name, count in drawn.items()}
+
+
 def trained(module: pl.LightningModule) -> Trained:
     """Return what a callback may read of the module."""
     return cast(Trained, module)

@@ -18,7 +18,7 @@ from engine import optim
 from engine.composite import CompositeOptimizer, Judges, RowOptimizer
 from engine.devices import uses_gpu
 from engine.guard import ForwardPass, RunningMeans, UpdateGuard, first_bad_module
-from engine.host import Batch
+from engine.host import Batch, drawn_shares
 from engine.penalties import Penalties
 from engine.signals import start_worker
 from options.engine import EngineOptions
@@ -221,8 +221,9 @@ class TrainingModule(pl.LightningModule):
         if step % self.options.log_every_n_steps == 0 or self.trainer.is_last_batch:
             self.guard.settle()
             values = self.means.take() | self._rates(step - 1) | {"epoch": self.trainer.current_epoch}
+            values |= {"skipped_steps": self.guard.skipped} | drawn_shares(self.trainer)
             sparsity = {} if self._penalties is None else self._penalties.sparsity()
-            self.log_now(values | {"skipped_steps": self.guard.skipped} | sparsity | self.logged_values(), step)
+            self.log_now(values | sparsity | self.logged_values(), step)
         self.after_update(step)
 
     def _rates(self, number: int) -> dict[str, float]:

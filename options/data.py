@@ -33,8 +33,8 @@ class SourceOptions(Options):
         False, "the training data are a RecordIO file, train.rec with train.idx, as InsightFace's"
     )
     data_format: str | None = flag(
-        None, "how the training images lie: a folder for each identity, records, or the arrays that convert wrote; else"
-        " as --use_mxrecord says", choices=SOURCES,
+        None, "how the training images lie: a folder for each identity, records, the arrays that convert wrote, or"
+        " pairs as --pairs has them; else as --use_mxrecord says", choices=SOURCES,
     )  # fmt: skip
     synthetic_identities: int = flag(200, "training identities of the embedded faces", within="[2, inf)")
     synthetic_images: int = flag(20, "images of each of them", within="[2, inf)")

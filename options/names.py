@@ -34,11 +34,15 @@ PAIRWISE_REDUCTIONS = {
     "mean": "losses.recognition:mean_pairwise_loss",
     "row_sum": "losses.recognition:pairwise_matching_loss",
 }
+PAIRS = "pairs"
 SOURCES = {
     "folder": "datasets.faces.image_folder:ImageFolderDataset",
     "records": "datasets.records.dataset:RecordDataset",
     "arrays": "datasets.arrays.dataset:ArrayDataset",
+    PAIRS: "datasets.paired.dataset:PairedFaces",
 }
+VIEWS = ("lr", "hr", "both")
+DEGRADATIONS = ("first_order", "second_order")
 SPLIT_HEADS = ("adaface", "arcface", "cosface")  # those that --partial_fc_rate can split over ranks
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("multistep", "cosine")

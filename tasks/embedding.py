@@ -88,9 +88,7 @@ def visit_images(
         done: numbers of batches of this rank that are passed over.
     """
     module = trainer.lightning_module
-    if is_distributed():
-        for buffer in backbone.buffers():
-            dist.broadcast(buffer, src=0)
+    _share_buffers(backbone)
     # Whole batches are dealt to the ranks: their number changes no batch, hence no bit of an embedding.
     batches = [list(keys[start : start + batch_size]) for start in range(0, len(keys), batch_size)]
     own = [n for n in range(trainer.global_rank, len(batches), trainer.world_size) if n not in done]
@@ -110,6 +108,37 @@ def visit_images(
         for number, batch in zip(shown, loader, strict=True):
             images = to_tensor(batch.image.to(module.device)).to(module.dtype)
             keep(number, batch, backbone(images))
+
+
+def embed_pixels(
+    trainer: pl.Trainer, backbone: Backbone, images: Image, prepare: Callable[[Tensor], Tensor], batch_size: int = 64
+) -> Tensor:
+    """Return the embeddings of images in memory on every rank, [N, D] of unit length, on the module's device.
+
+    As `visit_images` does it: in eval mode under the run's autocast, batches dealt to the ranks, nothing changed.
+
+    Args:
+        trainer: of the run.
+        backbone: a part of the module that is trained.
+        images: uint8 [N, h, h, 3] RGB, the same on every rank.
+        prepare: makes of a batch of them on the device what the backbone takes.
+        batch_size: images a forward pass.
+    """
+    module = trainer.lightning_module
+    _share_buffers(backbone)
+    embeddings = torch.zeros(len(images), backbone.embedding_size, device=module.device, dtype=torch.float64)
+    with _evaluating(backbone), trainer.precision_plugin.forward_context(), torch.inference_mode():
+        for start in range(trainer.global_rank * batch_size, len(images), trainer.world_size * batch_size):
+            pixels = torch.from_numpy(images[start : start + batch_size]).to(module.device)
+            embeddings[start : start + len(pixels)] = backbone(prepare(pixels).to(module.dtype)).embedding.double()
+    return sum_over_ranks(embeddings)
+
+
+def _share_buffers(backbone: Backbone) -> None:
+    """Give every rank the running statistics of rank 0, as DDP does before a forward pass."""
+    if is_distributed():
+        for buffer in backbone.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:

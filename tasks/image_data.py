@@ -19,6 +19,8 @@ from datasets import (
     PairSample,
     Sample,
     UnreadableImageError,
+    has_pairs,
+    pair_reader,
     shard_pairs,
     warn_of_unaligned,
 )
@@ -26,7 +28,7 @@ from datasets.faces.folder_scan import is_flat
 from datasets.photos.people import open_people
 from engine.module import TrainingData
 from models.detectors import DetectorChoice
-from options.names import SOURCES, TEST_RUN_BATCHES, registered
+from options.names import PAIRS, SOURCES, TEST_RUN_BATCHES, registered
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +109,11 @@ class ImageData(TrainingData):
         if path in self.unreadable:
             return
         try:  # the worker that met it handed over its position alone
-            dataset.read(index)
+            read = pair_reader(dataset, False, "ImageData") if has_pairs(dataset) else dataset.read
+            read(index)
             self.unreadable[path] = "could be read at the second attempt"
-        except UnreadableImageError as error:
-            self.unreadable[path] = error.reason
+        except UnreadableImageError as error:  # of a pair it may be the partner
+            self.unreadable[path] = error.reason if str(error.path) == path else str(error)
         logger.warning("unreadable image %s (%s): another image took its place", path, self.unreadable[path])
 
 
@@ -132,10 +135,12 @@ def open_faces(
     Raises:
         ValueError, OSError: one line that says what is wrong with which path or flag.
     """
-    options: dict[str, Any] = {"follow_links": config.follow_links} if config.source == "folder" else {}
+    options: dict[str, Any] = {"follow_links": config.follow_links} if config.source in ("folder", PAIRS) else {}
     if may_be_flat and config.source == "folder" and is_flat(folder):
         options["only"] = folder.resolve().name
         folder = folder.resolve().parent
+    if config.source == PAIRS and isinstance(config, Config):
+        options["partner"] = config.partner
     read = registered(SOURCES[config.source])
     try:
         dataset: FaceDataset = read(folder, swap_color_channel=config.swap_color_channel, **options)

@@ -13,7 +13,10 @@ from options.overrides import BETWEEN_EPOCHS, NEVER
 DEFAULTS = {
     "data_root": None, "train_data_path": None, "val_data_path": None, "swap_color_channel": False,
     "val_sets": (), "follow_links": False, "align": "auto", "detector": "mtcnn",
-    "use_mxrecord": False, "data_format": None,
+    "use_mxrecord": False, "data_format": None, "pairs": None, "partner": None, "degradation": None,
+    "degradation_side": None, "front": None, "front_size": None, "head_views": "lr", "teacher": None,
+    "both_gradients": False, "teacher_weight": 0.0, "remember_weight": 0.0, "relation_weight": 0.0,
+    "paired_weight": 0.0, "info_nce_weight": 0.0, "supcon_weight": 0.0, "info_nce_temperature": 0.07,
     "train_data_subset": None, "max_bad_fraction": 0.001, "custom_num_class": None,
     "val_identities": 0.1, "synthetic_identities": 200, "synthetic_images": 20,
     "epochs": 24, "batch_size": 256, "lr": 0.1, "lr_milestones": (8, 12, 14), "lr_gamma": 0.1, "momentum": 0.9,
@@ -96,7 +99,25 @@ GIVEN = {
     "load": ("backbone", "backbone"),
     "override": ("lr=0.01,lr_milestones=4,8", ("lr=0.01", "lr_milestones=4,8")),
     "resume_from_checkpoint": ("last.ckpt", "last.ckpt"), "start_from_model_statedict": ("w.pt", "w.pt"),
+    "pairs": ("cameras", "cameras"), "partner": ("dsr", "dsr"), "degradation": ("second_order", "second_order"),
+    "degradation_side": ("16", 16), "front": ("bicubic", "bicubic"), "front_size": ("24", 24),
+    "head_views": ("both", "both"), "teacher": ("t.pt", "t.pt"), "teacher_weight": ("1", 1.0),
+    "remember_weight": ("0.5", 0.5), "relation_weight": ("2", 2.0), "paired_weight": ("0.3", 0.3),
+    "info_nce_weight": ("0.2", 0.2), "supcon_weight": ("0.1", 0.1), "info_nce_temperature": ("0.1", 0.1),
 }  # fmt: skip
+# What belongs to pairs of views needs some, and what learns from a teacher one.
+_VIEWS = ["--degradation", "first_order"]
+_STARTED = [*_VIEWS, "--start_from_model_statedict", "w.pt"]
+NEED_VIEWS = {
+    "partner": ["--pairs", "cameras"],
+    "degradation_side": _VIEWS,
+    "front": ["--degradation", "first_order", "--degradation_side", "16"],
+    "front_size": [*_VIEWS, "--front", "bicubic", "--degradation_side", "16"],
+    "both_gradients": [*_VIEWS, "--paired_weight", "1"],
+    "teacher": [*_VIEWS, "--teacher_weight", "1", "--start_from_model_statedict", "w.pt"],
+    **dict.fromkeys(("head_views", "paired_weight", "info_nce_weight", "supcon_weight"), _VIEWS),
+    **dict.fromkeys(("teacher_weight", "remember_weight", "relation_weight"), _STARTED),
+}
 SWITCHES = [name for name, default in DEFAULTS.items() if default is False]
 
 
@@ -131,7 +152,7 @@ def test_a_flag_sets_its_option_and_no_other_in_both_spellings(name):
         "merge_identities": ["--data", "web=faces"],
         "curriculum": ["--curriculum_epochs", "0,8"],
     }
-    needed = needs.get(name, [])
+    needed = needs.get(name, []) or NEED_VIEWS.get(name, [])
     for spelling in (f"--{name}", f"--{name.replace('_', '-')}"):
         changed = dataclasses.asdict(get_args([*needed, spelling, word]))
         assert changed == dataclasses.asdict(get_args(needed)) | {name: value}
@@ -141,6 +162,7 @@ def test_a_flag_sets_its_option_and_no_other_in_both_spellings(name):
 @pytest.mark.parametrize("name", SWITCHES)
 def test_a_switch_turns_on_and_off_in_both_spellings(name):
     needed = ["--start_from_model_statedict", "w.pt"] if name == "evaluate" else []
+    needed = needed or NEED_VIEWS.get(name, [])
     for spelling in (name, name.replace("_", "-")):
         assert getattr(get_args([*needed, f"--{spelling}"]), name) is True
         off = "no_" + name if "_" in spelling else "no-" + spelling

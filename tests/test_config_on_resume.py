@@ -20,6 +20,9 @@ conflicting = (
     "merge_identities",
     "curriculum",
     "epoch_share",
+    "pairs",
+    "partner",
+    "low_res_augmentation_prob",
     "sampler",
     "optimizer",
     "start_from_model_statedict",
@@ -106,7 +109,7 @@ def test_what_may_change_on_resume_is_listed():
     kinds = {option.name: option.spec.on_resume for option in Config.options()}
     assert {name for name, kind in kinds.items() if kind == MAY_CHANGE} == {
         "data_root", "train_data_path", "val_data_path", "val_sets", "fars", "anonymous", "train_data_subset",
-        "max_bad_fraction",
+        "max_bad_fraction", "pairs", "front",
         "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
         "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "activation_checkpointing",
         "log_every_n_steps", "heartbeat_seconds", "patience", "data", "merge_identities",

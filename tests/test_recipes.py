@@ -11,6 +11,7 @@ ALL = sorted((Path(__file__).parents[1] / "experiments" / "recipes").glob("*.arg
 PRETRAINING = [path for path in ALL if "main.py pretrain " in path.read_text(encoding="utf-8")]
 RECIPES = [path for path in ALL if path not in PRETRAINING]
 NUM_CLASSES = 8
+ALSO = {"low_resolution": ["--start_from_model_statedict", "weights.pt"]}  # what their commands give beside
 
 
 def test_the_promised_recipes_are_there():
@@ -21,6 +22,7 @@ def test_the_promised_recipes_are_there():
         "own_folder",
         "demo",
         "occlusion_head",
+        "low_resolution",
     }
 
 
@@ -30,13 +32,14 @@ def test_recipe_parses_and_builds(path):
 
     from train_val import Recognizer
 
-    config = get_args([f"@{path}"])
+    config = get_args([f"@{path}", *ALSO.get(path.stem, [])])
     # No memory and no time for weights: shapes are all that is asked for.
     with torch.device("meta"):
         recognizer = Recognizer(config.to_dict(), {"0": NUM_CLASSES})
     assert recognizer.heads["0"].kernel.shape == (config.embedding_size, NUM_CLASSES)
-    assert recognizer.matcher is not None
-    assert recognizer.occlusion_head is not None
+    embedding_alone = path.stem == "low_resolution"
+    assert (recognizer.matcher is None) == embedding_alone
+    assert (recognizer.occlusion_head is None) == embedding_alone
 
 
 @pytest.mark.parametrize("path", PRETRAINING, ids=lambda path: path.stem)

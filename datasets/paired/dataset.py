@@ -128,15 +128,19 @@ def pair_reader(dataset: LabeledFaces, is_made: bool, place: str) -> Callable[[i
     Raises:
         ValueError: if the data set has pairs and there is a degradation, or neither.
     """
-    source = dataset
-    while isinstance(source, Subset):
-        source = source.dataset
-    if isinstance(source, PairedFaces) == is_made:
+    if has_pairs(dataset) == is_made:
         fault = (
             "has low-resolution images: no degradation" if is_made else "has no low-resolution images: a degradation"
         )
         raise ValueError(f"{place}: the data set {fault} is needed")
     return partial(_read_twice if is_made else _read_pair, dataset)
+
+
+def has_pairs(dataset: LabeledFaces) -> bool:
+    """Return whether a data set is `PairedFaces` or a subset of one."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return isinstance(dataset, PairedFaces)
 
 
 def _read_twice(dataset: LabeledFaces, index: int) -> tuple[Image, Image]:

@@ -14,6 +14,8 @@ from system.cores import usable_workers
 from tasks.recognition.head_start import HeadStart
 from tasks.recognition.mixture_picture import MixturePicture
 from tasks.recognition.neighbours import NeighbourTable
+from tasks.recognition.paired_nets import PairedNetsOfRun
+from tasks.recognition.paired_watch import PairedWatch
 from tasks.sample_sheet import SampleSheet
 from tasks.score_histograms import ScoreHistograms
 
@@ -28,6 +30,10 @@ def build_callbacks(config: Config, folder: Path | None, failures: WriteFailures
     """
     workers = usable_workers(config.num_workers)
     callbacks: list[Callback] = [HeadStart(config.head_start == CLASS_MEANS, config.seed, workers)]
+    if (config.has_teacher or config.front) and not config.evaluate:
+        callbacks.append(PairedNetsOfRun(config))
+    if config.trains_on_views and not config.evaluate:
+        callbacks.append(PairedWatch())
     if config.sampler == "graph":
         # Random weights know no neighbours: their first epoch has random identities.
         first_epoch = 0 if config.start_from_model_statedict else 1

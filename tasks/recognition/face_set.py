@@ -13,27 +13,34 @@ import numpy as np
 from config import MS1MV2_SUBSET, Config
 from datasets import (
     Benchmark,
+    EvaluationViews,
     FaceDataset,
     IdentitySubset,
     ImageFolderDataset,
     ImageSubset,
+    PairedFaces,
+    PairedTrainingView,
     TrainingView,
     cache_benchmark,
+    evaluation_views,
     find_benchmarks,
+    has_pairs,
     read_indices,
     split_at_random,
     split_identities,
     warn_of_unaligned,
 )
 from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
+from datasets.paired.folders import is_paired
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from options.names import DIVISIONS
 from tasks.image_data import align_people, open_faces
-from transforms import TrainingTransform
+from transforms import DEGRADATIONS, Degradation, TrainingTransform
 
 logger = logging.getLogger(__name__)
 FAST_PAIRS = 40  # of each embedded benchmark set with --fast_dev_run, which scores one batch
 MIN_SUBSET_IMAGES = 5  # of an identity in --train_data_subset, as AdaFace's ablations have it
+MAX_WATCHED = 500  # images of people held out, at both resolutions
 OWN = "own"  # the benchmark of people held out
 
 
@@ -50,6 +57,7 @@ class FaceSet:
         missing: the names of the five benchmarks that were not found.
         synthetic: whether the faces of the benchmarks are the embedded synthetic ones.
         holds_out: whether people of the training faces are held out as the benchmark `own`.
+        held_out: people who are not trained on, with their images, where a benchmark is drawn of them; None elsewhere.
         alignment: what was aligned, by which detector to which template; empty where there is no folder of people.
     """
 
@@ -58,12 +66,13 @@ class FaceSet:
         self.holds_out = False
         self._division = division
         self._num_workers = num_workers
-        self._trains_on_embedded = config.data_root is None and config.train_data_path is None
+        self._trains_on_embedded = config.data_root is None and config.train_data_path is None and config.pairs is None
         by_path = bool(config.val_sets) and all(Path(name).is_absolute() for name in config.val_sets)
         elsewhere = config.val_data_path is not None or by_path
         self.synthetic = self._trains_on_embedded and not elsewhere
         self.benchmarks: list[Benchmark] = []
         self.missing: list[str] = []
+        self.held_out: FaceDataset | None = None
         self.alignment: dict[str, object] = {}
         self._dataset: FaceDataset | None = None
 
@@ -95,8 +104,35 @@ class FaceSet:
         return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
     def view(self) -> TrainingView:
-        """Return the augmented training images."""
-        return TrainingView(self.dataset, self.training_transform(), self.config.seed)
+        """Return the augmented training images, each with a view at a low resolution where the options say so."""
+        c, transform = self.config, self.training_transform()
+        if not c.has_views:
+            return TrainingView(self.dataset, transform, c.seed)
+        return PairedTrainingView(self.dataset, transform, c.seed, self.degradation, c.low_size)
+
+    @property
+    def degradation(self) -> Degradation | None:
+        """What makes low-resolution images; None where there is nothing, or they lie in files."""
+        c = self.config
+        if c.degradation is None:
+            return None
+        degrade, side = DEGRADATIONS[c.degradation], c.degradation_side
+        return degrade((side, side)) if side else degrade()
+
+    def watched_views(self) -> EvaluationViews | None:
+        """Return both views of people who are not trained on; None where there are none, which a line says."""
+        c = self.config
+        if not c.has_views:
+            return None
+        try:
+            if self.held_out is None or has_pairs(self.held_out) != (self.degradation is None):
+                raise ValueError(
+                    "benchmark sets do not tell; hold people out, or give a folder of them (--val_data_path)"
+                )
+            return evaluation_views(self.held_out, self.degradation, c.seed, MAX_WATCHED, c.low_size)
+        except ValueError as error:
+            logger.warning("low against high resolution is not validated: %s", error)
+            return None
 
     def load(self, validates: bool = True) -> None:
         """Open the training data and the benchmarks; identities for `own` are held out when there are none.
@@ -142,12 +178,12 @@ class FaceSet:
     def _folders(self) -> tuple[Path, Path]:
         """Return the folder of the training identities and the folder of the benchmark sets."""
         config = self.config
-        given = Path(config.data_root or "")
+        given = Path(config.pairs or config.data_root or "")
         if self.synthetic or (self._trains_on_embedded and not config.evaluate):
             pairs = {"benchmark_pairs": FAST_PAIRS} if config.fast_dev_run else {}
             root = prepare_synthetic(spec=SyntheticSpec(config.synthetic_identities, config.synthetic_images, **pairs))
         else:
-            root = given if config.data_root else given / (config.train_data_path or "")
+            root = given if config.pairs or config.data_root else given / (config.train_data_path or "")
         if config.train_data_path:
             training = given / config.train_data_path
         else:
@@ -173,17 +209,25 @@ class FaceSet:
         if not config.val_data_path:
             return [], missing
         fault = f"--val_data_path: {sets} holds none of the sets {', '.join(missing)}, nor another"
-        if not config.evaluate:
+        if not (config.evaluate or config.has_views):
             raise ValueError(fault)
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", sets.resolve().name).lstrip(".-")[:100] or "people"
         try:
-            folder = ImageFolderDataset(sets, follow_links=config.follow_links)
-            people, self.alignment = align_people(config, folder, self._num_workers)
+            people = self._open_people(sets)
             drawn = cache_benchmark(people, name, seed=config.seed)
         except ValueError as error:
             raise ValueError(f"{fault}, and no people to draw pairs of: {error}") from error
         warn_of_unaligned(people)
+        self.held_out = people
         return [drawn], []
+
+    def _open_people(self, folder: Path) -> FaceDataset:
+        config = self.config
+        if is_paired(folder):
+            return PairedFaces(folder, config.partner, follow_links=config.follow_links)
+        found = ImageFolderDataset(folder, follow_links=config.follow_links)
+        people, self.alignment = align_people(config, found, self._num_workers)
+        return people
 
     def _open_training(self, training: Path) -> FaceDataset:
         """Return the training images, those of the subset if one is given."""
@@ -215,7 +259,8 @@ class FaceSet:
         counts = np.bincount(dataset.labels)
         try:
             train, held_out = split(len(dataset.class_names), config.val_identities, config.seed, counts)
-            own = cache_benchmark(IdentitySubset(dataset, held_out), name=OWN, seed=config.seed)
+            self.held_out = IdentitySubset(dataset, held_out)
+            own = cache_benchmark(self.held_out, name=OWN, seed=config.seed)
         except ValueError as error:
             raise ValueError(
                 f"{training}: no benchmark set lies there, and a part of the people cannot be held out as one: {error}."

@@ -19,7 +19,7 @@ from datasets import Sample
 from ops import at_least_float32, gather, gather_with_gradient, own_rank, unit_map, world_size
 from tasks.recognition.class_bits import class_bits
 from tasks.recognition.merging import MergedPeople, Side
-from transforms import visibility_map
+from transforms import to_tensor, visibility_map
 
 
 class Images(NamedTuple):
@@ -61,8 +61,11 @@ def score_batch(
     images: Images,
     several_sets: bool = False,
     merged: MergedPeople | None = None,
+    others: Images | None = None,
 ) -> MatchedBatch:
     """Return the scores of a batch with itself, or with the images of all ranks: all must then call it together.
+
+    `others` are what the columns show: other views of the same images, in the same order.
 
     Then the mean of a loss over the ranks is that of the global batch, also where they differ in how many rows have a
     positive and a negative, and the gradients that DDP averages are its gradients; the matcher's norms take the moments
@@ -71,7 +74,8 @@ def score_batch(
     Of two images of different data sets nothing is concluded, but for people who are known to be `merged`.
     """
     across_ranks = pairs_cross_ranks(config) and world_size() > 1
-    gallery = _of_all_ranks(images) if across_ranks else images
+    columns_of = images if others is None else others
+    gallery = _of_all_ranks(columns_of) if across_ranks else columns_of
     columns = _columns(images, gallery, several_sets, merged) if across_ranks or several_sets else Columns(None, None)
     scores = matcher(images.maps, gallery.maps, images.visibility, gallery.visibility, across_ranks)
     return MatchedBatch(scores, images.labels, columns, _row_mean(images.labels, columns, across_ranks))
@@ -105,6 +109,17 @@ def _row_mean(labels: Tensor, columns: Columns, across_ranks: bool) -> partial[T
     return partial(losses.mean_over_valid, valid=valid, num_valid=counts.sum().clamp_min(1).double() / len(counts))
 
 
+def low_view(batch: Sample) -> Sample | None:
+    """Return the view at a low resolution; None where there is no second view, or one of another kind."""
+    return None if batch.second is None or batch.second.side is None else batch.second
+
+
+def images_of(batch: Sample, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return images [B, 3, 112, 112] in [-1, 1], or of both views [2B, ...], HR first, LR enlarged."""
+    images, low = to_tensor(batch.image), low_view(batch)
+    return images if low is None else torch.cat([images, enlarge(low.image)])
+
+
 class Judges(NamedTuple):
     """What judges a batch.
 
@@ -113,11 +128,13 @@ class Judges(NamedTuple):
             of the step.
         matcher: None without one.
         merged: people who are in several data sets; None: nothing is known of that.
+        taught: gives a teacher's embeddings [B, D] of the HR images; called where a loss reads them.
     """
 
     heads: Mapping[str, heads.Head]
     matcher: qaconv.QAConv | None
     merged: MergedPeople | None = None
+    taught: Callable[[], Tensor] | None = None
 
 
 class Forward:
@@ -126,8 +143,8 @@ class Forward:
     Args:
         config: options of the run.
         judges: of it.
-        features: of the batch.
-        visibility: predicted, as `nets.see` returns it; None without an occlusion head.
+        features: of the batch; where it has a second view of both, [2B, ...], HR first.
+        visibility: predicted of the same, as `nets.see` returns it; None without an occlusion head.
         batch: what the features are of.
         step: number of updates before it.
     Attributes:
@@ -153,24 +170,64 @@ class Forward:
         assert self._judges.matcher is not None
         return self._judges.matcher
 
+    @property
+    def has_views(self) -> bool:
+        """Whether the batch has views at a high and at a low resolution."""
+        return low_view(self.batch) is not None
+
+    @property
+    def hr(self) -> nets.Features:
+        """Of the first view."""
+        return _rows(self.features, slice(len(self.batch.label)))
+
+    @property
+    def lr(self) -> nets.Features:
+        """Of the second view; of the only one where there is one."""
+        return _rows(self.features, self._low)
+
+    @property
+    def _low(self) -> slice:
+        return slice(len(self.batch.label) if self.has_views else 0, None)
+
+    @cached_property
+    def judged(self) -> Judged:
+        """What the margin heads judge."""
+        batch, views = self.batch, self.config.head_views
+        if not self.has_views:
+            return Judged(self.features, batch.label, batch.dataset_id)
+        if views == "both":
+            return Judged(self.features, batch.label.repeat(2), batch.dataset_id.repeat(2))
+        return Judged(self.hr if views == "hr" else self.lr, batch.label, batch.dataset_id)
+
+    @cached_property
+    def taught(self) -> Tensor:
+        """The teacher's embeddings of the HR images."""
+        assert self._judges.taught is not None
+        return self._judges.taught()
+
     @cached_property
     def images(self) -> Images:
-        """What the matcher reads."""
+        """What the matcher reads: of two views the one at a low resolution."""
+        return self._images(self._low)
+
+    def _images(self, rows: slice) -> Images:
+        feature_map = self.features.feature_map[rows]
         visibility = self.visibility
         if visibility is not None:
-            visibility = nets.pooled(visibility, self.features.feature_map)
+            visibility = nets.pooled(visibility[rows], feature_map)
             if not self.config.visibility_gradient:
                 # The matching losses would rather hide hard cells than see them: they may read the map, not bend it.
                 visibility = visibility.detach()
         labels, merged = self.batch.label, self._judges.merged
         dataset_ids = self.batch.dataset_id.to(labels.device)
         people = labels if merged is None else merged.people(labels, dataset_ids)
-        return Images(unit_map(self.features.feature_map), visibility, people, dataset_ids)
+        return Images(unit_map(feature_map), visibility, people, dataset_ids)
 
     @cached_property
     def matched(self) -> MatchedBatch:
-        """The batch matched with itself, once for all the terms that read it."""
-        pairs = score_batch(self.matcher, self.config, self.images, len(self.heads) > 1, self._judges.merged)
+        """The batch matched with itself, LR with HR where it has both, once for all the terms that read it."""
+        others = self._images(slice(len(self.batch.label))) if self.has_views else None
+        pairs = score_batch(self.matcher, self.config, self.images, len(self.heads) > 1, self._judges.merged, others)
         accuracy = losses.pairwise_accuracy(pairs.scores.detach(), pairs.labels, *pairs.columns)
         self.values["train_pairwise_acc"] = pairs.mean(accuracy)
         return pairs
@@ -179,6 +236,18 @@ class Forward:
         """Return 0, with a gradient of 0 for embeddings and heads: DDP waits for one where no loss reads them."""
         parameters = (parameter for head in self.heads.values() for parameter in head.parameters())
         return 0.0 * torch.stack([self.features.embedding.sum(), *(parameter.sum() for parameter in parameters)]).sum()
+
+
+class Judged(NamedTuple):
+    """Rows for the margin heads: features, int64 labels and numbers of data sets."""
+
+    features: nets.Features
+    labels: Tensor
+    dataset_ids: Tensor
+
+
+def _rows(features: nets.Features, rows: slice | Tensor) -> nets.Features:
+    return nets.Features(features.embedding[rows], features.norm[rows], features.feature_map[rows])
 
 
 class Term(NamedTuple):
@@ -191,20 +260,20 @@ class Term(NamedTuple):
 
 def _head(forward: Forward) -> Tensor:
     """Return the loss of the only head; of several the sum of each set's mean times the weight of the set."""
+    features, labels, dataset_ids = forward.judged
     if len(forward.heads) == 1:
         (head,) = forward.heads.values()
-        found = head.loss(forward.features, forward.batch.label, forward.step)
+        found = head.loss(features, labels, forward.step)
         forward.values["train_head_acc"] = found.accuracy
         return found.loss
-    features, batch, device = forward.features, forward.batch, forward.features.embedding.device
-    rows = [(batch.dataset_id == number).nonzero()[:, 0].to(device) for number in range(len(forward.heads))]
-    counts = torch.tensor([len(of_set) for of_set in rows], device=device)
+    rows = [(dataset_ids == number).nonzero()[:, 0].to(labels.device) for number in range(len(forward.heads))]
+    counts = torch.tensor([len(of_set) for of_set in rows], device=labels.device)
     # All heads take part in every step. A set's mean is over the images of all ranks, of which DDP takes the mean.
     scales = world_size() * counts / gather(counts[None]).sum(0).clamp_min(1)
     losses, total = [], scales.new_zeros(())
     for (name, head), of_set, scale in zip(forward.heads.items(), rows, scales, strict=True):
         part = features._replace(embedding=features.embedding[of_set], norm=features.norm[of_set])
-        found = head.loss(part, batch.label[of_set], forward.step)
+        found = head.loss(part, labels[of_set], forward.step)
         losses.append(head.set_weight * scale * found.loss)
         forward.values[f"train_head_loss/{name}"] = (scale * found.loss).detach()
         forward.values[f"train_head_acc/{name}"] = accuracy = scale * found.accuracy
@@ -233,8 +302,51 @@ def _occlusion(forward: Forward) -> Tensor | None:
     visibility, mask = forward.visibility, forward.batch.visibility
     if visibility is None or mask is None:
         return None
-    loss = losses.OCCLUSION_LOSSES[forward.config.occlusion_loss]
-    return loss(visibility, visibility_map(mask, *visibility.shape[-2:]))
+    loss, target = losses.OCCLUSION_LOSSES[forward.config.occlusion_loss], visibility_map(mask, *visibility.shape[-2:])
+    # One occluder is on both views.
+    return loss(visibility, target.repeat(2, 1, 1, 1) if forward.has_views else target)
+
+
+def _teacher(forward: Forward) -> Tensor:
+    return losses.paired_cosine(forward.lr.embedding, forward.taught)
+
+
+def _remember(forward: Forward) -> Tensor:
+    return losses.paired_cosine(forward.hr.embedding, forward.taught)
+
+
+def _relation(forward: Forward) -> Tensor:
+    lr, taught = forward.lr.embedding, forward.taught
+    if pairs_cross_ranks(forward.config):
+        lr, taught = gather_with_gradient(lr), gather(taught)
+    return losses.relation_distillation(lr, taught)
+
+
+def _paired(forward: Forward) -> Tensor:
+    hr = forward.hr.embedding
+    return losses.paired_cosine(forward.lr.embedding, hr if forward.config.both_gradients else hr.detach())
+
+
+def _info_nce(forward: Forward) -> Tensor:
+    temperature = forward.config.info_nce_temperature
+    return _of_each_set(forward, lambda lr, hr, labels: losses.info_nce(lr, hr, temperature, labels))
+
+
+def _supcon(forward: Forward) -> Tensor:
+    temperature = forward.config.info_nce_temperature
+    return _of_each_set(forward, lambda lr, hr, labels: losses.supervised_contrastive(lr, hr, labels, temperature))
+
+
+def _of_each_set(forward: Forward, loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """Return the mean over images of a loss within each set: whether people of two sets are one is not known."""
+    lr, hr, labels, ids = forward.lr.embedding, forward.hr.embedding, forward.batch.label, forward.batch.dataset_id
+    ids = ids.to(labels.device)
+    if pairs_cross_ranks(forward.config):
+        lr, hr, labels, ids = gather_with_gradient(lr), gather_with_gradient(hr), gather(labels), gather(ids)
+    if len(forward.heads) == 1:
+        return loss(lr, hr, labels)
+    rows = [(ids == number).nonzero()[:, 0] for number in range(len(forward.heads))]
+    return torch.stack([len(of) / len(ids) * loss(lr[of], hr[of], labels[of]) for of in rows if len(of)]).sum()
 
 
 def class_weight(config: Config) -> float:
@@ -249,6 +361,12 @@ TERMS = (
     Term("triplet", lambda c: c.qaconv_loss_weight * c.triplet_weight, _triplet),
     Term("class", class_weight, _class),
     Term("occlusion", lambda c: c.occlusion_loss_weight, _occlusion),
+    Term("teacher", lambda c: c.teacher_weight, _teacher),
+    Term("remember", lambda c: c.remember_weight, _remember),
+    Term("relation", lambda c: c.relation_weight, _relation),
+    Term("paired", lambda c: c.paired_weight, _paired),
+    Term("info_nce", lambda c: c.info_nce_weight, _info_nce),
+    Term("supcon", lambda c: c.supcon_weight, _supcon),
 )
 
 
@@ -274,7 +392,9 @@ def feature_statistics(forward: Forward, weighted: dict[str, tuple[float, Tensor
             gradient = torch.autograd.grad(weight * loss, feature_map, retain_graph=True, allow_unused=True)[0]
             if gradient is not None:
                 values[f"map_grad/{name}"] = gradient.norm()
+    if forward.has_views:
+        values["paired_cosine"] = (forward.lr.embedding * forward.hr.embedding).sum(dim=1).mean()
     values["embedding_norm"] = forward.features.norm.mean()
     values["map_norm"] = at_least_float32(feature_map).norm(dim=1).mean()
-    batch = forward.batch
-    return values | class_bits(forward.heads, forward.features.embedding, batch.label, batch.dataset_id)
+    features, labels, dataset_ids = forward.judged
+    return values | class_bits(forward.heads, features.embedding, labels, dataset_ids)

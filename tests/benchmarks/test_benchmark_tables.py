@@ -20,13 +20,17 @@ from benchmarks import (
 )
 from benchmarks import help as help_benchmark
 from benchmarks.__main__ import BENCHMARKS
+from benchmarks.finetuning import edgeface
 from benchmarks.harness.docs import update_docs
+from benchmarks.harness.program import PROGRAMS
 from benchmarks.harness.tables import Column, row_cells, text_line, to_markdown
+from benchmarks.pretraining import contrast_step
 
 COLUMNS = (Column("what", "what", width=10), Column("time", "ratio", "{:.2f}x"), Column("MiB", "mib", "{:,.0f}"))
 ROWS = [{"what": "first", "ratio": 0.256, "mib": 1234.5}, {"what": "second", "ratio": None}]
 MODULES = (
     qaconv, step, head, validation, gallery, evaluation, data, sampler, synthetic, report_page, help_benchmark, threads,
+    edgeface, contrast_step,
 )  # fmt: skip
 PAGE = ROOT / "docs/benchmarks.md"
 
@@ -91,7 +95,7 @@ def test_a_page_without_one_place_for_a_table_is_refused_and_kept(tmp_path, text
 
 
 def test_every_benchmark_is_listed_and_every_table_has_its_place_on_the_page():
-    assert [module.__name__ for module in MODULES] == [f"benchmarks.{name}" for name in BENCHMARKS]
+    assert [module.__name__ for module in MODULES] == [f"{PROGRAMS[name].package}.{name}" for name in BENCHMARKS]
     text = PAGE.read_text()
     for table in (table for module in MODULES for table in module.BENCHMARK.tables):
         assert text.count(f"<!-- {table.name} -->\n") == text.count(f"<!-- /{table.name} -->\n") == 1

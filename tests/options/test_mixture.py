@@ -9,7 +9,7 @@ from options.words.data_set import DataSet, read_data_set
 def test_a_word_names_a_set_its_place_its_weight_and_what_it_has_of_its_own():
     word = "masked=/data/a b=c:0.25,occluders=cap+scarf,occlusion-prob=0.9,head=cosface,loss_weight=2"
     own = (("occluders", "cap+scarf"), ("occlusion_prob", "0.9"), ("head", "cosface"))
-    assert read_data_set(word) == DataSet("masked", "/data/a b=c", 0.25, 2.0, own)
+    assert read_data_set(word) == DataSet("masked", "/data/a b=c", 0.25, 2.0, None, own)
     assert read_data_set("web=C:faces") == DataSet("web", "C:faces")
 
 

@@ -109,7 +109,7 @@ def test_a_second_view_changes_nothing_for_the_recognizer(noise_faces, tmp_path,
     losses = []
     for name, second in (("one", None), ("two", TrainingTransform(crop_prob=1.0))):
         (tmp_path / name).mkdir()
-        monkeypatch.setattr("data.TrainingView", partial(TrainingView, second=second))
+        monkeypatch.setattr("tasks.recognition.face_set.TrainingView", partial(TrainingView, second=second))
         fit(tmp_path / name, data_root=noise_faces, num_workers=1)
         losses.append([{k: v for k, v in row.items() if "loss" in k} for row in metrics(tmp_path / name)])
     assert losses[0] == losses[1] and losses[0]
