@@ -39,7 +39,6 @@ def sets(tmp_path):
     return f"web={web},masked={masked}"
 
 
-@pytest.mark.flag("embeddings", "shared_above")
 def test_people_in_two_sets_are_listed_as_a_training_reads_them(sets, tmp_path, capsys):
     output = tmp_path / "check"
     assert main(["--embeddings", sets, "--output-dir", str(output)]) == 0
