@@ -58,7 +58,8 @@ def check_equal(dense, sharded, start):
     assert dense["momentum"] == {} and sharded["momentum"]["0"].shape == (8, 16)
     assert len(dense["metrics"]) == len(sharded["metrics"]) >= 2
     for expected, found in zip(dense["metrics"], sharded["metrics"], strict=True):
-        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+        whole = {name: value for name, value in expected.items() if not name.startswith("train_bits")}
+        assert found == pytest.approx(whole, rel=1e-3, abs=1e-5)  # a split head tells no bits: it has not all classes
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
