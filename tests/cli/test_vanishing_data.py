@@ -10,8 +10,8 @@ import main
 import main_eval
 from cli import folder_evaluation, training
 from cli.pairs import image_sets
-from data import FaceDataModule
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
+from tasks.recognition import face_set
 
 ARGV = [*SMALL_RUN, "--batch_size", "8", "--epochs", "1"]
 
@@ -57,11 +57,11 @@ def test_training_images_that_go_before_the_first_step_end_the_run_with_one_line
 
 
 @pytest.mark.parametrize("gone", ["train", "lfw", "."])
-@pytest.mark.parametrize("place", ["_folders", "_open"])
+@pytest.mark.parametrize("place", ["_folders", "_open_training"])
 def test_data_that_go_during_the_preparation_are_refused_with_one_line(few_faces, gone, place, monkeypatch, capfd):
     if (gone, place) == ("lfw", "_folders"):
         (few_faces / "calfw").mkdir()  # else there is no benchmark, and people are held out
-    after(monkeypatch, FaceDataModule, place, lambda: shutil.rmtree(few_faces / gone, ignore_errors=True))
+    after(monkeypatch, face_set.FaceSet, place, lambda: shutil.rmtree(few_faces / gone, ignore_errors=True))
     code, lines = outcome(main.main, [*ARGV, "--num_workers", "0", "--data_root", few_faces], capfd)
     assert (code, len(lines)) in ((1, 1), (2, 1)) or (gone == "lfw" and code == 0)
 
@@ -75,7 +75,7 @@ def test_a_cache_that_goes_before_the_first_step_ends_the_run_with_one_line(tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
     spec = SyntheticSpec(num_identities=4, images_per_identity=4, benchmark_pairs=40)
-    monkeypatch.setattr("data.SyntheticSpec", lambda *sizes: spec)
+    monkeypatch.setattr(face_set, "SyntheticSpec", lambda *sizes: spec)
     prepare_synthetic(tmp_path / "cache", spec, jobs=1, progress=False)
     after(monkeypatch, training, "prepare", lambda: shutil.rmtree(tmp_path / "cache"))
     code, (line,) = outcome(main.main, ARGV, capfd)

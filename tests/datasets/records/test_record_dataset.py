@@ -286,9 +286,9 @@ def test_samples_have_the_interface_of_an_image_folder(tmp_path, caplog):
     offsets = write_records(tmp_path, faces([2, 1]))
     dataset = RecordDataset(tmp_path)
     assert "1 of 2 identities have one image only" in caplog.text
-    image, label, dataset_id, visibility, index, unreadable, second = dataset[2]
+    image, label, dataset_id, visibility, index, unreadable, *views = dataset[2]
     assert np.array_equal(image, pixels(picture(3))) and image.shape == (112, 112, 3) and image.dtype == np.uint8
-    assert (label, dataset_id, visibility, index, unreadable, second) == (1, 0, None, 2, -1, None)
+    assert (label, dataset_id, visibility, index, unreadable, *views) == (1, 0, None, 2, -1, None, None)
     assert str(dataset.paths[2]) == f"{tmp_path}/train.rec, byte {offsets[3]}"
     assert list(dataset.paths)[1:] == list(dataset.paths[1:]) == list(dataset.paths.take(np.array([1, 2])))
     swapped = RecordDataset(tmp_path, swap_color_channel=True, transform=lambda image: 255 - image)
