@@ -22,7 +22,8 @@ def outcome(cwd):
     return (folder / "metrics.csv").read_text(), {key: saved[key] for key in KEPT}
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_a_run_killed_in_an_epoch_with_clusters_goes_on_to_the_same_bits(tmp_path, ranks):
     argv = [*FLAGS, "--data_root", str(write_faces(tmp_path / "faces", pairs=0))]
     for name in ("whole", "killed"):

@@ -43,7 +43,7 @@ def entries_of(results):
 
 
 @pytest.mark.evaluation_flag("occlusion_draws")
-@pytest.mark.parametrize("kind", ["people", "set"])
+@pytest.mark.parametrize("kind", ["people", pytest.param("set", marks=pytest.mark.slow)])
 def test_figures_are_means_over_draws_each_of_which_is_that_of_its_seed(tmp_path, checkpoint, kind, capsys):
     if kind == "people":
         data = write_faces(tmp_path / "data", identities=5, images=3, pairs=0) / "train"

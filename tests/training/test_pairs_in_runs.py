@@ -229,6 +229,7 @@ def test_without_a_file_the_network_that_the_run_starts_with_teaches(folders, tm
     assert any(changed)
 
 
+@pytest.mark.slow
 def test_two_ranks_take_the_course_of_one_with_two_views(folders, tmp_path):
     options = {**RUN, "train_data_path": str(folders / "hr"), **TAUGHT, "check_mode": True, "qaconv_loss_weight": 0.7}
     options |= {"info_nce_weight": 0.2, "supcon_weight": 0.1, "relation_weight": 0.5, "paired_weight": 0.3}

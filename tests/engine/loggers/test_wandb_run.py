@@ -38,7 +38,10 @@ def test_the_sheet_of_samples_goes_to_wandb_once(tmp_path):
     wandb_logger = RecordingLogger()
     dataset = SimpleNamespace(class_names=["ann", "bea"])
     trainer = SimpleNamespace(
-        loggers=[wandb_logger], global_step=0, current_epoch=0, datamodule=SimpleNamespace(train_dataset=dataset)
+        loggers=[wandb_logger],
+        global_step=0,
+        current_epoch=0,
+        datamodule=SimpleNamespace(source=lambda number: dataset),
     )
     places = torch.arange(2)
     batch = Sample(torch.zeros(2, 112, 112, 3, dtype=torch.uint8), places, places, None, places, places)
