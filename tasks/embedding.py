@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from datasets import Image, LabeledFaces, Sample, SampleKey, TrainingView, collate
 from datasets.progress import tracked
+from engine.callbacks.heartbeat import occupied
 from engine.signals import start_worker
 from nets import Backbone, Features
 from ops import is_distributed
@@ -104,8 +105,10 @@ def visit_images(
     )
     # The bar of the epoch is on the same terminal: this one leaves no line behind.
     shown = tracked(own, "embedding", hidden=trainer.global_rank > 0, transient=True)
-    with _evaluating(backbone), trainer.precision_plugin.forward_context(), torch.inference_mode():
-        for number, batch in zip(shown, loader, strict=True):
+    forward = trainer.precision_plugin.forward_context()
+    with occupied(module, "embedding") as say, _evaluating(backbone), forward, torch.inference_mode():
+        for place, (number, batch) in enumerate(zip(shown, loader, strict=True)):
+            say(f"embedding, batch {place} of {len(own)}")
             images = to_tensor(batch.image.to(module.device)).to(module.dtype)
             keep(number, batch, backbone(images))
 

@@ -8,13 +8,17 @@ import statistics
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypedDict
+from weakref import WeakKeyDictionary
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
+from torch import nn
 
 from engine.callbacks.workers import describe_workers, resident_bytes, workers
 from engine.files import WriteFailures, side_file
@@ -30,6 +34,30 @@ _STATES = {"train": "training", "validate": "validating", "test": "testing"}
 _SECONDS_TO_STOP = 5.0  # a disk that hangs must not keep the run from ending
 
 
+_occupations: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+
+
+@contextmanager
+def occupied(module: nn.Module, by: str) -> Iterator[Callable[[str], None]]:
+    """Say for a while what the training of a module waits for, so that the heartbeat takes it for no stall.
+
+    Gives a function that says it more exactly.
+    """
+    before = _occupations.get(module)
+
+    def say(what: str) -> None:
+        _occupations[module] = what
+
+    say(by)
+    try:
+        yield say
+    finally:
+        if before is None:
+            del _occupations[module]
+        else:
+            say(before)
+
+
 class Progress(TypedDict):
     """How far a validation or test is; None in training."""
 
@@ -42,6 +70,7 @@ class Beat(Progress):
     """What `heartbeat.json` holds; None stands for what is not known, or not yet."""
 
     state: str  # starting, training, validating, testing; at the end: over, or failed or stopped
+    occupation: str | None  # what training waits for, such as embedding the data
     step: int
     total_steps: int | None
     epoch: int
@@ -59,7 +88,7 @@ class Heartbeat(Callback):
     """Write a line and `heartbeat.json` every so many seconds, also while training waits, and say that it does.
 
     A stall is said once: when no batch was finished for the time between two beats and for 10 times the usual time
-    from batch to batch. Every rank tells its own.
+    from batch to batch, and nothing said what else it is `occupied` by. Every rank tells its own.
 
     All is read by a thread of its own from what the host knows anyway: nobody waits for a device, and nothing that is
     trained or logged depends on it.
@@ -191,6 +220,8 @@ class Heartbeat(Callback):
                 logger.info("heartbeat: %s", _line(beat))
 
     def _look_for_stall(self, trainer: pl.Trainer) -> None:
+        if _occupation(trainer) is not None:
+            self._last_sign = time.monotonic()
         silent = time.monotonic() - self._last_sign
         usual = statistics.median(tuple(self._durations) or (0.0,))
         rank = f"rank {trainer.global_rank}: " if trainer.world_size > 1 else ""
@@ -209,6 +240,7 @@ class Heartbeat(Callback):
         self._last_images, self._last_beat = so_far, now
         return {
             "state": _STATES.get(str(trainer.state.stage and trainer.state.stage.value), "starting"),
+            "occupation": _occupation(trainer),
             "step": trainer.global_step,
             "total_steps": self._total_steps,
             "epoch": trainer.current_epoch,
@@ -251,6 +283,10 @@ class Heartbeat(Callback):
                 write_json(self._path, beat)
 
 
+def _occupation(trainer: pl.Trainer) -> str | None:
+    return _occupations.get(trainer.lightning_module)
+
+
 def _memory() -> int | None:
     """Return the resident set of this process and its workers."""
     own, *others = map(resident_bytes, (os.getpid(), *workers()))
@@ -264,7 +300,8 @@ def _gpu_memory(trainer: pl.Trainer) -> int | None:
 
 
 def _line(beat: Beat) -> str:
-    parts = [beat["state"], f"step {beat['step']} of {beat['total_steps']}", f"epoch {beat['epoch']}"]
+    doing = beat["occupation"] or beat["state"]
+    parts = [doing, f"step {beat['step']} of {beat['total_steps']}", f"epoch {beat['epoch']}"]
     if beat["pairs"] is None:
         parts.append(f"{beat['images_per_second']:.1f} images/s")
     else:

@@ -28,6 +28,7 @@ from datasets.clustering import (
 )
 from datasets.doctor.pictures import write_histogram
 from engine import runs
+from engine.callbacks.heartbeat import occupied
 from engine.files import WriteFailures, side_file
 from engine.guard import NonFiniteError
 from evaluation.representation.clustering import described_quality
@@ -95,7 +96,8 @@ class ClusterRefresh(Callback):
         if self._epoch == epoch or not module.config.is_refreshed_for(epoch):
             return
         start = time.monotonic()
-        identities, recall = _cluster(trainer, module, epoch, self._num_workers, self._kept)
+        with occupied(module, "guessing identities"):
+            identities, recall = _cluster(trainer, module, epoch, self._num_workers, self._kept)
         module.relabel(torch.from_numpy(identities.clusters))
         self._epoch = epoch
         counts = identities.counts()

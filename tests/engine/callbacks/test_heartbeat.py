@@ -39,6 +39,7 @@ def fake_trainer(step=0, world_size=1, rank=0, stage="train"):
         state=SimpleNamespace(stage=SimpleNamespace(value=stage)),
         strategy=SimpleNamespace(root_device=torch.device("cpu"), launcher=None),
         datamodule=SimpleNamespace(num_validated=100, drawn=lambda epoch, batches: {}),
+        lightning_module=torch.nn.Identity(),
     )  # fmt: skip
 
 
@@ -236,6 +237,27 @@ def test_a_slow_step_is_no_stall_where_steps_are_slow(tmp_path, clocks, caplog):
         clocks.steady += waited
         beat._look_for_stall(trainer)
         assert len(caplog.messages) == expected
+
+
+def test_what_occupies_the_module_is_told_and_is_no_stall(clocks, caplog):
+    beat, trainer = Heartbeat(None, 0.05), fake_trainer()
+    beat.on_train_start(trainer, None)
+    train(beat, trainer, clocks, num_steps=5, seconds=0.1)
+    with heartbeat.occupied(trainer.lightning_module, "guessing"):
+        with heartbeat.occupied(trainer.lightning_module, "embedding") as say:
+            say("embedding, batch 3 of 40")
+            clocks.steady += HOUR
+            beat._look_for_stall(trainer)
+            assert caplog.messages == []
+            found = beat._beat(trainer)
+            assert found["occupation"] == "embedding, batch 3 of 40"
+            assert heartbeat._line(found).startswith("embedding, batch 3 of 40, step ")
+        assert beat._beat(trainer)["occupation"] == "guessing"
+    assert beat._beat(trainer)["occupation"] is None
+    clocks.steady += 2
+    beat._look_for_stall(trainer)
+    (said,) = caplog.messages
+    assert said.startswith("no batch was finished for 2 s")
 
 
 @pytest.mark.flag("heartbeat_seconds")
