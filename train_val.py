@@ -22,7 +22,7 @@ from evaluation import Description, FusionStatistics, ScoreNormalization
 from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
 from tasks import validation
 from tasks.recognition import paired_nets, sharded_head
-from tasks.recognition.merging import MergedPeople
+from tasks.recognition.score_matrix import MergedPeople
 from tasks.recognition.terms import Forward, Judges, feature_statistics, images_of, weighted_losses
 
 
