@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -118,7 +117,7 @@ class Recognizer(TrainingModule):
         by_set = cast(dict[str, heads.Head], dict(self.heads.items()))
         for head in by_set.values():
             head.margin_scale = self._margin_scale()
-        judges = Judges(by_set, self.matcher, self.merged, partial(self.beside.taught, images[: len(batch.label)]))
+        judges = Judges(by_set, self.matcher, self.merged, self.beside.lesson(images[: len(batch.label)]))
         forward = Forward(self.config, judges, features, visibility, batch, step.number)
         weighted = weighted_losses(forward)
         return Terms(weighted, forward.values | (feature_statistics(forward, weighted) if step.is_logged else {}))

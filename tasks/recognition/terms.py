@@ -18,6 +18,7 @@ from config import Config
 from datasets import Sample
 from ops import at_least_float32, gather, gather_with_gradient, unit_map, world_size
 from tasks.recognition.class_bits import class_bits
+from tasks.recognition.paired_nets import Lesson
 from tasks.recognition.score_matrix import Images, MatchedBatch, MergedPeople, pairs_cross_ranks, score_batch
 from transforms import to_tensor, visibility_map
 
@@ -41,13 +42,13 @@ class Judges(NamedTuple):
             of the step.
         matcher: None without one.
         merged: people who are in several data sets; None: nothing is known of that.
-        taught: gives a teacher's embeddings [B, D] of the HR images; called where a loss reads them.
+        lesson: what a teacher says of the HR images.
     """
 
     heads: Mapping[str, heads.Head]
     matcher: qaconv.QAConv | None
     merged: MergedPeople | None = None
-    taught: Callable[[], Tensor] | None = None
+    lesson: Lesson | None = None
 
 
 class Forward:
@@ -112,11 +113,11 @@ class Forward:
             return Judged(self.features, batch.label.repeat(2), batch.dataset_id.repeat(2))
         return Judged(self.hr if views == "hr" else self.lr, batch.label, batch.dataset_id)
 
-    @cached_property
-    def taught(self) -> Tensor:
-        """The teacher's embeddings of the HR images."""
-        assert self._judges.taught is not None
-        return self._judges.taught()
+    @property
+    def lesson(self) -> Lesson:
+        """What the teacher says of the HR images."""
+        assert self._judges.lesson is not None
+        return self._judges.lesson
 
     @cached_property
     def images(self) -> Images:
@@ -221,18 +222,32 @@ def _occlusion(forward: Forward) -> Tensor | None:
 
 
 def _teacher(forward: Forward) -> Tensor:
-    return losses.paired_cosine(forward.lr.embedding, forward.taught)
+    return losses.paired_cosine(forward.lr.embedding, forward.lesson.embeddings)
 
 
 def _remember(forward: Forward) -> Tensor:
-    return losses.paired_cosine(forward.hr.embedding, forward.taught)
+    return losses.paired_cosine(forward.hr.embedding, forward.lesson.embeddings)
 
 
 def _relation(forward: Forward) -> Tensor:
-    lr, taught = forward.lr.embedding, forward.taught
+    lr, taught = forward.lr.embedding, forward.lesson.embeddings
     if pairs_cross_ranks(forward.config):
         lr, taught = gather_with_gradient(lr), gather(taught)
     return losses.relation_distillation(lr, taught)
+
+
+def _classifier(forward: Forward) -> Tensor:
+    """Return the mean over images of the divergence of what their set's head says and what the teacher's says."""
+    lr, ids, temperature = forward.lr.embedding, forward.batch.dataset_id, forward.config.classifier_temperature
+    parts = []
+    for number, (name, head) in enumerate(forward.heads.items()):
+        assert isinstance(head, heads.MarginHead), "a head that is split is refused"
+        rows = (ids == number).nonzero()[:, 0].to(lr.device)
+        if len(rows):
+            taught = head.s * forward.lesson.class_cosines(name)[rows]
+            loss = losses.classifier_distillation(head.logits(lr[rows]), taught, temperature)
+            parts.append(len(rows) / len(ids) * loss)
+    return torch.stack(parts).sum()
 
 
 def _paired(forward: Forward) -> Tensor:
@@ -277,6 +292,7 @@ TERMS = (
     Term("teacher", lambda c: c.teacher_weight, _teacher),
     Term("remember", lambda c: c.remember_weight, _remember),
     Term("relation", lambda c: c.relation_weight, _relation),
+    Term("classifier", lambda c: c.classifier_weight, _classifier),
     Term("paired", lambda c: c.paired_weight, _paired),
     Term("info_nce", lambda c: c.info_nce_weight, _info_nce),
     Term("supcon", lambda c: c.supcon_weight, _supcon),
