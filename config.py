@@ -126,6 +126,8 @@ class Config(
     def _check_head(self) -> None:
         if self.partial_fc_rate and self.stages:
             raise ValueError("--stages: a head that is split cannot be frozen; use --partial_fc_rate 0")
+        if self.partial_fc_rate and self.classifier_weight:
+            raise ValueError("--classifier_weight compares all classes: use --partial_fc_rate 0")
         if self.partial_fc_rate and self.head not in SPLIT_HEADS:
             raise ValueError(f"--partial_fc_rate cannot split --head {self.head}; use 0 or {', '.join(SPLIT_HEADS)}")
         if self.partial_fc_rate and self.optimizer != "sgd":
@@ -190,8 +192,8 @@ class Config(
         started = self.teacher or self.resume_from_checkpoint or self.start_from_model_statedict
         if self.has_teacher and not started:
             raise ValueError(
-                "--teacher_weight, --remember_weight and --relation_weight need trained weights to learn from: give"
-                " --start_from_model_statedict or --teacher"
+                "--teacher_weight, --remember_weight, --relation_weight and --classifier_weight need trained weights to"
+                " learn from: give --start_from_model_statedict or --teacher"
             )
 
 

@@ -43,8 +43,7 @@ from system.cores import usable_cores
 from tasks.image_data import ImageData
 from tasks.recognition.face_set import FaceSet
 from tasks.recognition.head_start import Span
-from tasks.recognition.merging import MergedPeople
-from tasks.recognition.terms import pairs_cross_ranks
+from tasks.recognition.score_matrix import MergedPeople, pairs_cross_ranks
 
 logger = logging.getLogger(__name__)
 

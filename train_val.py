@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -22,7 +21,7 @@ from evaluation import Description, FusionStatistics, ScoreNormalization
 from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
 from tasks import validation
 from tasks.recognition import paired_nets, sharded_head
-from tasks.recognition.merging import MergedPeople
+from tasks.recognition.score_matrix import MergedPeople
 from tasks.recognition.terms import Forward, Judges, feature_statistics, images_of, weighted_losses
 
 
@@ -118,7 +117,7 @@ class Recognizer(TrainingModule):
         by_set = cast(dict[str, heads.Head], dict(self.heads.items()))
         for head in by_set.values():
             head.margin_scale = self._margin_scale()
-        judges = Judges(by_set, self.matcher, self.merged, partial(self.beside.taught, images[: len(batch.label)]))
+        judges = Judges(by_set, self.matcher, self.merged, self.beside.lesson(images[: len(batch.label)]))
         forward = Forward(self.config, judges, features, visibility, batch, step.number)
         weighted = weighted_losses(forward)
         return Terms(weighted, forward.values | (feature_statistics(forward, weighted) if step.is_logged else {}))

@@ -55,7 +55,8 @@ def run_fault(checkpoint: Mapping[str, Any], template: Recognizer) -> str | None
         if config.ema_decay:
             rules[AVERAGED_KEY] = averaged(template.state_dict(), template)
         if config.has_teacher:
-            rules[TEACHER] = partial(teacher_fault, dtype=next(template.model.parameters()).dtype)
+            dtype = next(template.model.parameters()).dtype
+            rules[TEACHER] = partial(teacher_fault, dtype=dtype, classes=template.num_classes)
         if config.partial_fc_rate:
             kernel = template.head.kernel
             assert isinstance(kernel, Tensor)

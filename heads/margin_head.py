@@ -91,6 +91,18 @@ class MarginHead(Head):
             target = self.add_margin(true, norms)
             return self.reweigh(cosine, target).scatter(1, index, target) * self.s
 
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """Return s * cosine for every class, without margin: what the head thinks of images, whoever they show.
+
+        Args:
+            embeddings: [B, embedding_size] floating, unit L2 norm along D.
+        Returns:
+            [B, num_classes], at least float32 under any autocast.
+        """
+        dtype = torch.promote_types(torch.promote_types(embeddings.dtype, self.kernel.dtype), torch.float32)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self.s * self.class_cosines(embeddings.to(dtype), self.kernel.to(dtype))
+
     def loss(self, features: Embedded, labels: Tensor, step: int) -> HeadLoss:
         """Return cross entropy, the extra loss included, and accuracy of this rank's batch; the step does not matter.
 

@@ -1,8 +1,9 @@
 """What a student learns from a teacher: relations between images, and the teacher's opinion on classes.
 
-The distance of each image's embedding to the teacher's is `paired_cosine`. A classifier that is inherited (the
-teacher's class centers, fixed, in the student's head: Shi et al., "ProxylessKD", arXiv:2011.00265) is no loss: the
-head is built with those weights and frozen. The teacher's side is detached by who calls.
+The distance of each image's embedding to the teacher's is `paired_cosine`. A teacher without a classifier of the
+classes at hand gets one of its class centers, the means of its embeddings. (Such centers, fixed, in the student's head
+itself, as in Shi et al., "ProxylessKD", arXiv:2011.00265, are no loss: the head is built with those weights and
+frozen.) The teacher's side is detached by who calls.
 """
 
 from __future__ import annotations

@@ -39,8 +39,9 @@ class ViewPairOptions(Options):
     )
     head_views: str = flag("lr", "which views of a pair the margin head judges", choices=VIEWS)
     teacher: str | None = flag(
-        None, "file of the network that --teacher_weight, --remember_weight and --relation_weight learn from, of any"
-        " architecture; else the one that the run starts with, as --start_from_model_statedict loads it",
+        None, "file of the network that --teacher_weight, --remember_weight, --relation_weight and --classifier_weight"
+        " learn from, of any architecture; else the one that the run starts with, as --start_from_model_statedict"
+        " loads it",
     )  # fmt: skip
     teacher_weight: float = flag(
         0.0, "weight of 1 - cosine of the LR embedding and the teacher's of HR", within=NOT_NEGATIVE
@@ -52,6 +53,13 @@ class ViewPairOptions(Options):
         0.0, "weight of the squared difference between the cosines of two LR images and the teacher's of their HR ones",
         within=NOT_NEGATIVE,
     )  # fmt: skip
+    classifier_weight: float = flag(
+        0.0, "weight of the divergence between what the margin head makes of LR images and what the teacher's class"
+        " means make of its HR ones", within=NOT_NEGATIVE,
+    )  # fmt: skip
+    classifier_temperature: float = flag(
+        4.0, "temperature of both; the higher, the more is learned of the classes that are not meant", within=POSITIVE
+    )
     paired_weight: float = flag(
         0.0, "weight of 1 - cosine of the LR and the HR embedding, which stands still", within=NOT_NEGATIVE
     )
@@ -76,13 +84,18 @@ class ViewPairOptions(Options):
     @property
     def has_teacher(self) -> bool:
         """Whether something is learned from a teacher."""
-        return self.teacher_weight + self.remember_weight + self.relation_weight > 0
+        return self.taught_weight > 0
+
+    @property
+    def taught_weight(self) -> float:
+        """The sum of the weights of what is learned from a teacher."""
+        return self.teacher_weight + self.remember_weight + self.relation_weight + self.classifier_weight
 
     @property
     def pair_weight(self) -> float:
         """The sum of the weights of what is learned of both views."""
         contrast = self.paired_weight + self.info_nce_weight + self.supcon_weight
-        return self.teacher_weight + self.remember_weight + self.relation_weight + contrast
+        return self.taught_weight + contrast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +152,9 @@ class PairOptions(ViewPairOptions, AugmentationOptions, DataOptions):
         if given and not self.has_views:
             raise ValueError(f"--{given[0]} belongs to pairs of views: give --pairs or --degradation")
         if self.teacher and not self.has_teacher:
-            raise ValueError("--teacher teaches nothing: give --teacher_weight, --remember_weight or --relation_weight")
+            raise ValueError(
+                "--teacher teaches nothing: give --teacher_weight, --remember_weight, --relation_weight or"
+                " --classifier_weight"
+            )
         if self.both_gradients and not self.paired_weight:
             raise ValueError("--both_gradients belongs to --paired_weight; leave it out")

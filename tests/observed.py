@@ -30,10 +30,10 @@ def training_batch(**options):
     return next(iter(datamodule(**options).train_dataloader()))
 
 
-def recognizer(*, step=0, total_steps=24, **options):
+def recognizer(*, step=0, total_steps=24, sets=(ONLY_DATASET,), **options):
     """Return a model that believes to be trained: of `total_steps`, this is number `step`."""
     torch.manual_seed(0)
-    model = Recognizer(config(**options).to_dict(), {ONLY_DATASET: NUM_PEOPLE})
+    model = Recognizer(config(**options).to_dict(), dict.fromkeys(sets, NUM_PEOPLE))
     model.trainer = SimpleNamespace(
         global_step=step,
         current_epoch=0,

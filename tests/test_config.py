@@ -16,6 +16,7 @@ DEFAULTS = {
     "use_mxrecord": False, "data_format": None, "pairs": None, "partner": None, "degradation": None,
     "degradation_side": None, "front": None, "front_size": None, "head_views": "lr", "teacher": None,
     "both_gradients": False, "teacher_weight": 0.0, "remember_weight": 0.0, "relation_weight": 0.0,
+    "classifier_weight": 0.0, "classifier_temperature": 4.0,
     "paired_weight": 0.0, "info_nce_weight": 0.0, "supcon_weight": 0.0, "info_nce_temperature": 0.07,
     "train_data_subset": None, "max_bad_fraction": 0.001, "custom_num_class": None,
     "val_identities": 0.1, "synthetic_identities": 200, "synthetic_images": 20,
@@ -102,7 +103,8 @@ GIVEN = {
     "pairs": ("cameras", "cameras"), "partner": ("dsr", "dsr"), "degradation": ("second_order", "second_order"),
     "degradation_side": ("16", 16), "front": ("bicubic", "bicubic"), "front_size": ("24", 24),
     "head_views": ("both", "both"), "teacher": ("t.pt", "t.pt"), "teacher_weight": ("1", 1.0),
-    "remember_weight": ("0.5", 0.5), "relation_weight": ("2", 2.0), "paired_weight": ("0.3", 0.3),
+    "remember_weight": ("0.5", 0.5), "relation_weight": ("2", 2.0), "classifier_weight": ("3", 3.0),
+    "classifier_temperature": ("2", 2.0), "paired_weight": ("0.3", 0.3),
     "info_nce_weight": ("0.2", 0.2), "supcon_weight": ("0.1", 0.1), "info_nce_temperature": ("0.1", 0.1),
 }  # fmt: skip
 # What belongs to pairs of views needs some, and what learns from a teacher one.
@@ -116,7 +118,7 @@ NEED_VIEWS = {
     "both_gradients": [*_VIEWS, "--paired_weight", "1"],
     "teacher": [*_VIEWS, "--teacher_weight", "1", "--start_from_model_statedict", "w.pt"],
     **dict.fromkeys(("head_views", "paired_weight", "info_nce_weight", "supcon_weight"), _VIEWS),
-    **dict.fromkeys(("teacher_weight", "remember_weight", "relation_weight"), _STARTED),
+    **dict.fromkeys(("teacher_weight", "remember_weight", "relation_weight", "classifier_weight"), _STARTED),
 }
 SWITCHES = [name for name, default in DEFAULTS.items() if default is False]
 

@@ -81,9 +81,7 @@ def class_bits(heads: Mapping[str, Head], embedding: Tensor, labels: Tensor, dat
 def _answers(head: MarginHead, embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return logits [N, C], labels [N] and the logarithms of 1 / prior of these [N]."""
     assert head.class_shares is not None
-    dtype = torch.promote_types(torch.promote_types(embedding.dtype, head.kernel.dtype), torch.float32)
-    with torch.autocast(embedding.device.type, enabled=False):
-        logits = head.s * head.class_cosines(embedding.to(dtype), head.kernel.to(dtype))
+    logits = head.logits(embedding)
     return logits, labels, -head.class_shares.to(logits)[labels].log()
 
 

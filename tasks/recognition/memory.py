@@ -6,7 +6,7 @@ import heads
 import nets
 import qaconv
 from config import IMAGES_PER_IDENTITY, Config
-from tasks.recognition.terms import pairs_cross_ranks
+from tasks.recognition.score_matrix import pairs_cross_ranks
 
 LARGE_HEAD = 2**28  # bytes of weights, from which on it is worth to know what splitting the head would take
 

@@ -6,11 +6,13 @@ import copy
 import hashlib
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
@@ -19,6 +21,8 @@ from config import ARCHS, Config
 from models.checkpoint_rules import state_rules
 from models.fronts import Front, open_front
 from ops import at_least, first_fault
+from system.cores import usable_workers
+from tasks.recognition.head_start import class_sums
 from transforms import to_tensor
 
 logger = logging.getLogger(__name__)
@@ -35,16 +39,19 @@ class Teacher(NamedTuple):
     Attributes:
         arch: of `ARCHS`.
         backbone: the network.
+        centers: its classifier by data set, [classes, D] of unit length: the means of its embeddings of each class's HR
+            images, 0 of a class without one; empty where nothing is learned from it.
     """
 
     arch: str
     backbone: nets.Backbone
+    centers: dict[str, Tensor]
 
     @classmethod
-    def frozen(cls, arch: str, backbone: nets.Backbone) -> Teacher:
+    def frozen(cls, arch: str, backbone: nets.Backbone, centers: Mapping[str, Tensor] | None = None) -> Teacher:
         """Return a teacher of a network, which is changed for good."""
         backbone.activation_checkpointing = False
-        return cls(arch, backbone.requires_grad_(False).eval())
+        return cls(arch, backbone.requires_grad_(False).eval(), dict(centers or {}))
 
     @classmethod
     def from_file(cls, path: Path, color_space: str | None) -> Teacher:
@@ -66,12 +73,13 @@ class Teacher(NamedTuple):
         state = saved["weights"]
         backbone.to(next(value.dtype for value in state.values() if value.is_floating_point()))
         backbone.load_state_dict(state)
-        return cls.frozen(saved["arch"], backbone)
+        return cls.frozen(saved["arch"], backbone, saved.get("centers"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
         size = self.backbone.embedding_size
-        return {"arch": self.arch, "embedding_size": size, "weights": self.backbone.state_dict()}
+        saved = {"arch": self.arch, "embedding_size": size, "weights": self.backbone.state_dict()}
+        return saved | ({"centers": self.centers} if self.centers else {})
 
     @torch.no_grad()
     def embed(self, images: Tensor) -> Tensor:
@@ -80,9 +88,16 @@ class Teacher(NamedTuple):
         return found
 
 
-def teacher_fault(found: object, place: str, dtype: torch.dtype = torch.float32) -> str | None:
-    """Return what in a checkpoint is no teacher's `to_dict`, its weights in `dtype`; None if all fits."""
-    if fault := first_fault(at_least({"arch": "", "embedding_size": 0, "weights": _a_dict}), found, place):
+def teacher_fault(
+    found: object, place: str, dtype: torch.dtype = torch.float32, classes: Mapping[str, int] | None = None
+) -> str | None:
+    """Return what in a checkpoint is no teacher's `to_dict`, its weights in `dtype`; None if all fits.
+
+    Args:
+        classes: the number of classes by data set.
+    """
+    form = {"arch": "", "embedding_size": 0, "weights": _a_dict}
+    if fault := first_fault(at_least(form, {"centers": _a_dict}), found, place):
         return fault
     assert isinstance(found, dict)
     arch, size = found["arch"], found["embedding_size"]
@@ -90,7 +105,10 @@ def teacher_fault(found: object, place: str, dtype: torch.dtype = torch.float32)
         return f"{place}: an architecture and the length of its embedding expected"
     with torch.device("meta"):
         expected = nets.build_model(arch, size).to(dtype).state_dict()
-    return first_fault(state_rules(expected), found["weights"], f"{place}.weights")
+    if fault := first_fault(state_rules(expected), found["weights"], f"{place}.weights"):
+        return fault
+    centers = {name: torch.empty(count, size, device="meta") for name, count in (classes or {}).items()}
+    return first_fault(centers, found["centers"], f"{place}.centers") if "centers" in found else None
 
 
 def _a_dict(found: object, place: str) -> str | None:
@@ -114,10 +132,34 @@ class PairedNets:
         pixels = to_tensor(images)
         return pixels if self.front is None else self.front.to(pixels.device)(pixels)
 
-    def taught(self, images: Tensor) -> Tensor:
-        """Return the teacher's embeddings [B, D] of images."""
-        assert self.teacher is not None, "a run whose losses read it has one"
-        return self.teacher.embed(images)
+    def lesson(self, images: Tensor) -> Lesson:
+        """Return what the teacher says of images."""
+        return Lesson(self.teacher, images)
+
+
+class Lesson:
+    """What a teacher says of images [B, 3, 112, 112]; it looks at them when it is asked.
+
+    Args:
+        teacher: None: nobody asks.
+        images: at the high resolution.
+    """
+
+    def __init__(self, teacher: Teacher | None, images: Tensor) -> None:
+        self._teacher, self._images = teacher, images
+
+    @cached_property
+    def embeddings(self) -> Tensor:
+        """Unit embeddings [B, D]."""
+        assert self._teacher is not None, "a run whose losses read it has one"
+        return self._teacher.embed(self._images)
+
+    def class_cosines(self, data_set: str) -> Tensor:
+        """Return the cosines [B, classes] of the images with the centers of the classes of a data set."""
+        assert self._teacher is not None, "a run whose losses read it has one"
+        embeddings, centers = self.embeddings, self._teacher.centers[data_set]
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return embeddings @ centers.to(embeddings).T
 
 
 def front_digest(front: Front | None) -> str:
@@ -166,7 +208,7 @@ class PairedNetsOfRun(Callback):
             if size != own and config.teacher_weight + config.remember_weight:
                 raise ValueError(
                     f"--teacher {config.teacher}: its embeddings have {size} dimensions, the network's {own}: only"
-                    " --relation_weight compares these"
+                    " --relation_weight and --classifier_weight learn from these"
                 )
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -185,6 +227,20 @@ class PairedNetsOfRun(Callback):
             self._teacher.backbone.to(next(backbone.parameters()).dtype)
             size = sum(value.numel() * value.element_size() for value in self._teacher.backbone.state_dict().values())
             logger.info("teacher: %s, %.1f MB here and in every checkpoint", self._teacher.arch, size / 1e6)
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Give the teacher its classifier where it is learned from; a run that goes on has it in its checkpoint."""
+        teacher = self._teacher
+        if teacher is None or teacher.centers or not self._config.classifier_weight:
+            return
+        teacher.backbone.to(module.device)
+        for name, span in trainer.datamodule.spans.items():  # type: ignore[attr-defined]  # Lightning attaches it
+            sums, counts = class_sums(trainer, teacher.backbone, span, usable_workers(self._config.num_workers))
+            teacher.centers[name] = F.normalize(sums, dim=1)
+            logger.info(
+                "the teacher's classifier: means of %d images of %d classes, %.1f MB in every checkpoint",
+                int(counts.sum()), len(span.labels), sums.numel() * sums.element_size() / 1e6,
+            )  # fmt: skip
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the teacher, and the digest of the front."""

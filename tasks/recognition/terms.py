@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -16,97 +16,11 @@ import nets
 import qaconv
 from config import Config
 from datasets import Sample
-from ops import at_least_float32, gather, gather_with_gradient, own_rank, unit_map, world_size
+from ops import at_least_float32, gather, gather_with_gradient, unit_map, world_size
 from tasks.recognition.class_bits import class_bits
-from tasks.recognition.merging import MergedPeople, Side
+from tasks.recognition.paired_nets import Lesson
+from tasks.recognition.score_matrix import Images, MatchedBatch, MergedPeople, pairs_cross_ranks, score_batch
 from transforms import to_tensor, visibility_map
-
-
-class Images(NamedTuple):
-    """One side of a score matrix."""
-
-    maps: Tensor  # [B, C, h, w], unit length over C
-    visibility: Tensor | None  # [B, 1, h, w] in [0, 1], 1 = visible
-    labels: Tensor  # [B] int64, people of the data set, or of all where some are merged
-    dataset_ids: Tensor  # [B] int64
-
-
-class Columns(NamedTuple):
-    """What the losses have to know of a gallery; both None where it is the batch itself, of one data set."""
-
-    gallery_labels: Tensor | None
-    is_self: Tensor | None  # or of two data sets: whether such two are one person is not known
-
-
-class MatchedBatch(NamedTuple):
-    """The one score matrix that a batch's matching losses read, [B, G], and what they have to know of its columns.
-
-    Rows are the images of this rank, columns likewise, or where pairs cross ranks the images of all ranks.
-    """
-
-    scores: Tensor
-    labels: Tensor  # [B] int64, of the rows
-    columns: Columns
-    mean: Callable[[Tensor], Tensor]  # of values [B], over the rows that have a positive and a negative
-
-
-def pairs_cross_ranks(config: Config) -> bool:
-    """Return whether the matcher's pairs are formed across ranks: asked for, or part of --check_mode."""
-    return config.cross_rank_pairs or config.check_mode
-
-
-def score_batch(
-    matcher: qaconv.QAConv,
-    config: Config,
-    images: Images,
-    several_sets: bool = False,
-    merged: MergedPeople | None = None,
-    others: Images | None = None,
-) -> MatchedBatch:
-    """Return the scores of a batch with itself, or with the images of all ranks: all must then call it together.
-
-    `others` are what the columns show: other views of the same images, in the same order.
-
-    Then the mean of a loss over the ranks is that of the global batch, also where they differ in how many rows have a
-    positive and a negative, and the gradients that DDP averages are its gradients; the matcher's norms take the moments
-    of the global batch. (Those of the backbone stay each rank's own.)
-
-    Of two images of different data sets nothing is concluded, but for people who are known to be `merged`.
-    """
-    across_ranks = pairs_cross_ranks(config) and world_size() > 1
-    columns_of = images if others is None else others
-    gallery = _of_all_ranks(columns_of) if across_ranks else columns_of
-    columns = _columns(images, gallery, several_sets, merged) if across_ranks or several_sets else Columns(None, None)
-    scores = matcher(images.maps, gallery.maps, images.visibility, gallery.visibility, across_ranks)
-    return MatchedBatch(scores, images.labels, columns, _row_mean(images.labels, columns, across_ranks))
-
-
-def _of_all_ranks(images: Images) -> Images:
-    # Cells travel with their channels together, as the net lays them out and the matcher reads them: no copies.
-    maps = gather_with_gradient(images.maps.movedim(1, -1)).movedim(-1, 1)
-    visibility = None if images.visibility is None else gather_with_gradient(images.visibility)
-    return Images(maps, visibility, gather(images.labels), gather(images.dataset_ids))
-
-
-def _columns(images: Images, gallery: Images, several_sets: bool, merged: MergedPeople | None) -> Columns:
-    """Return the columns of a gallery in which the images come again, behind those of the ranks before."""
-    first = own_rank() * len(images.labels) if len(gallery.labels) > len(images.labels) else 0
-    places = torch.arange(len(gallery.labels), device=images.labels.device)
-    apart = places == (first + places[: len(images.labels), None])
-    if merged is not None:
-        apart |= ~merged.known(Side(images.labels, images.dataset_ids), Side(gallery.labels, gallery.dataset_ids))
-    elif several_sets:
-        apart |= images.dataset_ids[:, None] != gallery.dataset_ids
-    return Columns(gallery.labels, apart)
-
-
-def _row_mean(labels: Tensor, columns: Columns, across_ranks: bool) -> partial[Tensor]:
-    """Return values [B] -> their mean over the rows that have a positive and a negative; see `mean_over_valid`."""
-    valid = losses.valid_rows(labels, *columns)
-    if not across_ranks:
-        return partial(losses.mean_over_valid, valid=valid)
-    counts = gather(valid.sum()[None])
-    return partial(losses.mean_over_valid, valid=valid, num_valid=counts.sum().clamp_min(1).double() / len(counts))
 
 
 def low_view(batch: Sample) -> Sample | None:
@@ -128,13 +42,13 @@ class Judges(NamedTuple):
             of the step.
         matcher: None without one.
         merged: people who are in several data sets; None: nothing is known of that.
-        taught: gives a teacher's embeddings [B, D] of the HR images; called where a loss reads them.
+        lesson: what a teacher says of the HR images.
     """
 
     heads: Mapping[str, heads.Head]
     matcher: qaconv.QAConv | None
     merged: MergedPeople | None = None
-    taught: Callable[[], Tensor] | None = None
+    lesson: Lesson | None = None
 
 
 class Forward:
@@ -199,11 +113,11 @@ class Forward:
             return Judged(self.features, batch.label.repeat(2), batch.dataset_id.repeat(2))
         return Judged(self.hr if views == "hr" else self.lr, batch.label, batch.dataset_id)
 
-    @cached_property
-    def taught(self) -> Tensor:
-        """The teacher's embeddings of the HR images."""
-        assert self._judges.taught is not None
-        return self._judges.taught()
+    @property
+    def lesson(self) -> Lesson:
+        """What the teacher says of the HR images."""
+        assert self._judges.lesson is not None
+        return self._judges.lesson
 
     @cached_property
     def images(self) -> Images:
@@ -308,18 +222,32 @@ def _occlusion(forward: Forward) -> Tensor | None:
 
 
 def _teacher(forward: Forward) -> Tensor:
-    return losses.paired_cosine(forward.lr.embedding, forward.taught)
+    return losses.paired_cosine(forward.lr.embedding, forward.lesson.embeddings)
 
 
 def _remember(forward: Forward) -> Tensor:
-    return losses.paired_cosine(forward.hr.embedding, forward.taught)
+    return losses.paired_cosine(forward.hr.embedding, forward.lesson.embeddings)
 
 
 def _relation(forward: Forward) -> Tensor:
-    lr, taught = forward.lr.embedding, forward.taught
+    lr, taught = forward.lr.embedding, forward.lesson.embeddings
     if pairs_cross_ranks(forward.config):
         lr, taught = gather_with_gradient(lr), gather(taught)
     return losses.relation_distillation(lr, taught)
+
+
+def _classifier(forward: Forward) -> Tensor:
+    """Return the mean over images of the divergence of what their set's head says and what the teacher's says."""
+    lr, ids, temperature = forward.lr.embedding, forward.batch.dataset_id, forward.config.classifier_temperature
+    parts = []
+    for number, (name, head) in enumerate(forward.heads.items()):
+        assert isinstance(head, heads.MarginHead), "a head that is split is refused"
+        rows = (ids == number).nonzero()[:, 0].to(lr.device)
+        if len(rows):
+            taught = head.s * forward.lesson.class_cosines(name)[rows]
+            loss = losses.classifier_distillation(head.logits(lr[rows]), taught, temperature)
+            parts.append(len(rows) / len(ids) * loss)
+    return torch.stack(parts).sum()
 
 
 def _paired(forward: Forward) -> Tensor:
@@ -364,6 +292,7 @@ TERMS = (
     Term("teacher", lambda c: c.teacher_weight, _teacher),
     Term("remember", lambda c: c.remember_weight, _remember),
     Term("relation", lambda c: c.relation_weight, _relation),
+    Term("classifier", lambda c: c.classifier_weight, _classifier),
     Term("paired", lambda c: c.paired_weight, _paired),
     Term("info_nce", lambda c: c.info_nce_weight, _info_nce),
     Term("supcon", lambda c: c.supcon_weight, _supcon),

@@ -13,7 +13,7 @@ from config import Config
 from ops import unit_map
 from qaconv import QAConv
 from tasks.recognition.memory import plan_pairs
-from tasks.recognition.terms import Images, score_batch
+from tasks.recognition.score_matrix import Images, score_batch
 
 CHANNELS, SIZE = 5, 3
 # 8 of the 12 images have a positive: of two ranks 5 and 3, of three 4, 3 and 1; person 0 is on every rank.

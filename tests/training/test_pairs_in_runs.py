@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import cv2
 import pytest
 import torch
-from observed import fixed_batch, recognizer
+from observed import NUM_PEOPLE, fixed_batch, recognizer
 from observed import training_batch as batch_of
 from short_runs import SMALL, build, fit, metrics, on_two_ranks, state, trained_state, write_faces
 
@@ -51,20 +51,33 @@ def views_batch():
     return batch._replace(second=batch._replace(image=batch.image.flip(0).contiguous(), side=batch.index))
 
 
-def step_of(batch=None, **options):
+def step_of(batch=None, sets=("0",), **options):
     """Return (losses by name, model, features of HR and of LR by an equal model, teacher's embeddings)."""
     options = {"degradation": "first_order", "occlusion_loss_weight": 0.0, "occlusion_method": "none", **options}
     batch = batch or views_batch()
-    model, twin = recognizer(**options), recognizer(**options)
+    model, twin = recognizer(sets=sets, **options), recognizer(sets=sets, **options)
     teacher = Teacher.frozen("ir_tiny", copy.deepcopy(recognizer().model))
     torch.nn.init.normal_(next(p for p in teacher.backbone.parameters() if p.ndim > 1))
+    for name in sets:
+        drawn = torch.randn(NUM_PEOPLE, teacher.backbone.embedding_size)
+        teacher.centers[name] = torch.nn.functional.normalize(drawn, dim=1)
     model.beside.teacher = teacher
     terms = model.train().forward_terms(batch, Step(0))
     both = torch.cat([to_tensor(batch.image), to_tensor(batch.second.image)])
     features = twin.train().model(both)
     hr, lr = (nets.Features(*(part[rows] for part in features)) for rows in (slice(8), slice(8, None)))
     taught = teacher.embed(to_tensor(batch.image))
-    return SimpleNamespace(terms=terms, model=model, twin=twin, hr=hr, lr=lr, taught=taught, batch=batch)
+    centers = teacher.centers
+    return SimpleNamespace(
+        terms=terms, model=model, twin=twin, hr=hr, lr=lr, taught=taught, batch=batch, centers=centers
+    )
+
+
+def divergence(head, lr, taught, centers, temperature):
+    """Return T^2 KL(teacher || student) of each image, [B]."""
+    cosines = lr @ torch.nn.functional.normalize(head.kernel, dim=0)
+    ours, theirs = (torch.softmax(head.s * each / temperature, dim=1) for each in (cosines, taught @ centers.T))
+    return temperature**2 * (theirs * (theirs / ours).log()).sum(dim=1)
 
 
 @pytest.mark.flag("pairs", "partner")
@@ -116,19 +129,23 @@ def test_a_front_enlarges_low_resolution_images_on_the_device(folders, tmp_path)
 
 @pytest.mark.flag(
     "teacher_weight", "remember_weight", "relation_weight", "paired_weight", "info_nce_weight", "supcon_weight",
-    "info_nce_temperature",
+    "info_nce_temperature", "classifier_weight", "classifier_temperature",
 )  # fmt: skip
 def test_each_term_is_its_loss_of_the_views_and_weighs_what_is_stated():
     weights = {
         **{"teacher": 0.9, "remember": 0.5, "relation": 0.7, "paired": 0.3, "info_nce": 0.2, "supcon": 0.1},
+        "classifier": 0.4,
     }
     given = {f"{name}_weight": weight for name, weight in weights.items()}
-    seen = step_of(**given, teacher="t.pt", info_nce_temperature=0.2, qaconv_loss_weight=0.0)
+    seen = step_of(
+        **given, teacher="t.pt", info_nce_temperature=0.2, classifier_temperature=8.0, qaconv_loss_weight=0.0
+    )
     hr, lr, taught, labels = seen.hr.embedding, seen.lr.embedding, seen.taught, seen.batch.label
     expected = {
         "teacher": losses.paired_cosine(lr, taught),
         "remember": losses.paired_cosine(hr, taught),
         "relation": losses.relation_distillation(lr, taught),
+        "classifier": divergence(seen.twin.head, lr, taught, seen.centers["0"], 8.0).mean(),
         "paired": losses.paired_cosine(lr, hr),
         "info_nce": losses.info_nce(lr, hr, 0.2, labels),
         "supcon": losses.supervised_contrastive(lr, hr, labels, 0.2),
@@ -139,6 +156,22 @@ def test_each_term_is_its_loss_of_the_views_and_weighs_what_is_stated():
         assert weight == weights[name]
         torch.testing.assert_close(found, loss)
     assert set(step_of(qaconv_loss_weight=0.0).terms.losses) == {"head"}
+
+
+def test_the_classifier_of_each_set_is_taught_by_the_centers_of_the_set():
+    batch = views_batch()
+    batch = batch._replace(dataset_id=torch.tensor([0, 1, 0, 0, 1, 0, 0, 0]))
+    data = ("a=x,degradation=first_order", "b=y,degradation=first_order")
+    options = {"degradation": None, "data": data, "teacher": "t.pt", "classifier_weight": 1.0}
+    seen = step_of(batch, ("a", "b"), **options, qaconv_loss_weight=0.0, adaface_loss_weight=0.0)
+    rows = [batch.dataset_id == number for number in range(2)]
+    parts = [
+        divergence(seen.twin.heads[name], seen.lr.embedding[of], seen.taught[of], seen.centers[name], 4.0)
+        for name, of in zip(("a", "b"), rows, strict=True)
+    ]
+    torch.testing.assert_close(seen.terms.losses["classifier"][1], torch.cat(parts).mean())
+    seen.terms.total().backward()
+    assert all(head.kernel.grad.any() for head in seen.model.heads.values())
 
 
 @pytest.mark.flag("head_views")
@@ -182,7 +215,8 @@ def test_the_teacher_is_the_start_or_a_file_and_stays_what_it_was_in_a_run_that_
     torch.save({"state_dict": other.state_dict(), "color_space": "rgb"}, tmp_path / "t.pt")
     options = {**RUN, "train_data_path": str(folders / "hr"), "batch_size": 8, "epochs": 2, **TAUGHT}
     options |= {"teacher": str(tmp_path / "t.pt"), "color_space": "rgb", "checkpoint_every_n_steps": 1}
-    model, _, _ = fit(tmp_path / "whole", **options)
+    options |= {"classifier_weight": 0.5}
+    model, data, _ = fit(tmp_path / "whole", **options)
     expected = other.state_dict()
     assert model.beside.teacher.arch == "mobilefacenet"
     torch.testing.assert_close(model.beside.teacher.backbone.state_dict(), expected, rtol=0, atol=0)
@@ -192,8 +226,17 @@ def test_the_teacher_is_the_start_or_a_file_and_stays_what_it_was_in_a_run_that_
     torch.save(
         {"state_dict": nets.build_model("mobilefacenet", 16).state_dict(), "color_space": "rgb"}, tmp_path / "t.pt"
     )
+    with torch.no_grad():
+        images = torch.stack([torch.from_numpy(image.image) for image in data.train_dataset])
+        described = other.eval()(to_tensor(images)).embedding
+    labels = torch.as_tensor(data.train_dataset.labels)
+    means = torch.stack([described[labels == label].mean(0) for label in range(data.num_classes)])
+    centers = torch.nn.functional.normalize(means, dim=1)
+    torch.testing.assert_close(checkpoint["teacher"]["centers"], {"0": centers}, rtol=0, atol=1e-5)
     resumed, _, _ = fit(tmp_path / "resumed", ckpt_path=tmp_path / "whole" / "last.ckpt.previous", **options)
     torch.testing.assert_close(state(resumed), state(model), rtol=0, atol=0)
+    checkpoint["teacher"]["centers"]["0"] = centers[:3]
+    assert run_fault(checkpoint, model).startswith("teacher.centers")
     checkpoint["teacher"]["weights"].popitem()
     assert run_fault(checkpoint, model).startswith("teacher.weights")
     assert "architecture" in teacher_fault({"arch": "x", "embedding_size": 16, "weights": {}}, "teacher")
@@ -233,6 +276,7 @@ def test_without_a_file_the_network_that_the_run_starts_with_teaches(folders, tm
 def test_two_ranks_take_the_course_of_one_with_two_views(folders, tmp_path):
     options = {**RUN, "train_data_path": str(folders / "hr"), **TAUGHT, "check_mode": True, "qaconv_loss_weight": 0.7}
     options |= {"info_nce_weight": 0.2, "supcon_weight": 0.1, "relation_weight": 0.5, "paired_weight": 0.3}
+    options |= {"classifier_weight": 0.4}
     of_two = on_two_ranks(trained_state, str(tmp_path / "two"), options)[0]["weights"]
     alone = trained_state(str(tmp_path / "one"), options)["weights"]
     torch.testing.assert_close(of_two, alone, rtol=1e-9, atol=1e-11)
@@ -268,6 +312,7 @@ def test_a_damaged_low_resolution_file_says_its_reason(folders, tmp_path):
         ({"head_views": "both"}, "--head_views belongs to pairs of views"),
         ({"degradation": "first_order", "teacher_weight": 1.0}, "need trained weights to learn from"),
         ({"degradation": "first_order", "teacher": "t.pt"}, "--teacher teaches nothing"),
+        ({"partial_fc_rate": 1.0, "classifier_weight": 1.0}, "--classifier_weight compares all classes"),
         ({"degradation": "first_order", "both_gradients": True}, "--both_gradients belongs to --paired_weight"),
         ({"degradation": "first_order", "front": "bicubic"}, "give --front_size"),
         ({"degradation": "first_order", "front_size": 16}, "--front_size 16 belongs to --front"),

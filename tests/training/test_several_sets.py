@@ -21,7 +21,7 @@ from engine.module import Step, TrainingData
 from engine.trainer import build_trainer
 from tasks.recognition.callbacks import build_callbacks
 from tasks.recognition.mixture_picture import MixturePicture
-from tasks.recognition.terms import Images, score_batch
+from tasks.recognition.score_matrix import Images, score_batch
 from train_val import Recognizer
 from transforms import TrainingTransform, to_tensor
 

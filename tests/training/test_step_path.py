@@ -9,7 +9,8 @@ from short_runs import build
 
 from train_val import Recognizer
 
-MOST_MODULES, MOST_LINES = 13, 220
+# The score matrix has a file of its own beside the terms: both together were too long for one.
+MOST_MODULES, MOST_LINES = 14, 220
 
 
 def test_a_training_step_passes_through_few_modules_outside_the_matcher(noise_faces, tmp_path, monkeypatch):
