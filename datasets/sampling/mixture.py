@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from datasets.sample import SampleKey
 from datasets.sampling.curriculum import Curriculum, CurriculumMix, draw_weighted
 from datasets.sampling.grouping import Groups, Indices, check_labels, group_by_label
-from datasets.sampling.pk_plan import plan_epoch
+from datasets.sampling.pk_plan import Positions, plan_epoch, plan_single_images
 from datasets.sampling.samplers import PlannedSampler, check_sizes
 from datasets.sampling.shares import FloatArray, changing_shares, whole_shares
 
@@ -224,16 +224,23 @@ class MixtureBatchSampler(PlannedSampler):
         order += np.arange(len(self))[:, None] * groups.shape[1]
         flat, places = groups.reshape(-1, self.instances), order.ravel()
         places = places[flat[:, 0][places] != _NO_IMAGE]
-        return flat.take(places, axis=0).reshape(len(self), self.batch_size)
+        return flat.take(places, axis=0).reshape(len(self), self.batch_size).astype(np.int64, copy=False)
 
-    def _plan_set(self, number: int, quota: Indices) -> NDArray[np.int64]:
-        """Return the images of a set in every batch, int64 [num_batches, largest quota, K]; no group: _NO_IMAGE.
+    def _plan_set(self, number: int, quota: Indices) -> Positions:
+        """Return the images of a set in every batch, integers [num_batches, largest quota, K]; no group: _NO_IMAGE.
 
         One identity more, whose only image is _NO_IMAGE, stands for the places that the smaller quota leaves open.
         """
         rng = np.random.default_rng((self.seed, self.epoch, number, _SET_STREAM))
         groups, height = self._sets[number], self._largest_quota(number, self.shares(self.epoch))
-        one_pass, weights = -(-groups.counts // self.instances), self._identity_weights(number)
+        weights = self._identity_weights(number)
+        if groups.counts.max() == 1:
+            placed = np.full((len(quota), height), _NO_IMAGE)
+            placed[np.arange(height) < quota[:, None]] = groups.order[
+                plan_single_images(quota, len(groups.counts), rng, weights)
+            ]
+            return placed[..., None].repeat(self.instances, axis=2)
+        one_pass = -(-groups.counts // self.instances)
         num_groups = _count_groups(one_pass, int(quota.sum()), len(quota), rng, weights)
         is_short = quota < height
         if is_short.any():

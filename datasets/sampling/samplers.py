@@ -212,7 +212,8 @@ class PKBatchSampler(PlannedSampler):
 
     def _plan(self) -> NDArray[np.int64]:
         rng = np.random.default_rng((self.seed, self.epoch, *_PLAN_STREAM))
-        return plan_epoch(self._groups, self._num_groups, self._per_batch, self.instances, rng)
+        plan = plan_epoch(self._groups, self._num_groups, self._per_batch, self.instances, rng)
+        return plan.astype(np.int64, copy=False)
 
     def summary(self) -> PlanSummary:
         """Count repeated and dropped images of the current epoch's plan; `str()` of it is a line for the log."""
