@@ -6,19 +6,24 @@ import os
 import signal
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
 import pytorch_lightning as pl
 import torch
+from gloo_ranks import forkserver
 from programs import kill_group
 
 import main
 from engine import checkpoint_file
 from engine import trainer as trainer_module
 from engine.callbacks import workers as waiting
+from engine.callbacks.weight_average import KEY
 from engine.callbacks.workers import workers
 from engine.runs import run_folders
+from tasks.kept_rows import KeptRows
+from tasks.moco import refresh
 
 FLAGS = [
     *("--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "8", "--lr", "0.05", "--gpus", "0"),
@@ -34,14 +39,19 @@ HOOKS = {
     "epoch's end": "on_train_epoch_end",
 }
 PLACES = (*HOOKS, "checkpoint")
+# What the rest of a run follows from, as far as its last checkpoint has it.
+KEPT = (
+    *("state_dict", KEY, "optimizer_states", "lr_schedulers", "FaceDataModule", "PretrainingData", "ranks", "teacher"),
+    *("skipped_steps", "global_step", "epoch"),
+)
 
 
 class FaultAt(pl.Callback):
     """Send this process, or a worker that reads images for it, a signal at a place in the training.
 
     Args:
-        place: of PLACES.
-        steps: number of steps that must be done there.
+        place: of PLACES, or "refresh": while a pretraining embeds the images that it clusters.
+        steps: number of steps that must be done there; in a refresh, also of the batches that this rank has embedded.
         number: the signal's.
         worker: place of the worker among those there are; None: this process itself.
     """
@@ -50,6 +60,9 @@ class FaultAt(pl.Callback):
         self._trainer, self._steps, self._number, self._worker = None, steps, number, worker
         if place == "checkpoint":
             self._whole_save, torch.save = torch.save, self._save_half
+        elif place == "refresh":
+            self._whole_write, self._written = KeptRows.write, 0
+            KeptRows.write = lambda *told: self._write(*told)
         else:
             setattr(self, HOOKS[place], lambda trainer, *_: self._send(trainer))
 
@@ -70,6 +83,12 @@ class FaultAt(pl.Callback):
             self._send(self._trainer)
         self._whole_save(value, stream, **options)
 
+    def _write(self, *told):
+        self._whole_write(*told)
+        self._written += 1
+        if self._written >= self._steps:
+            self._send(self._trainer)
+
 
 def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, stop_seconds=waiting.STOP_SECONDS, **environment):
     """Start `main.py argv` in a folder, and return its processes, one per rank.
@@ -81,8 +100,7 @@ def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, stop_seconds=waiting.ST
     """
     environment |= _ranks_environment(ranks)
     argv = [*argv, *(["--cross_rank_pairs"] if ranks > 1 and argv[0] != "pretrain" else [])]  # a rank has one identity
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = forkserver()
     faults = [fault if rank == faulty_rank else None for rank in range(ranks)]
     processes = [
         context.Process(target=_run, args=(list(map(str, argv)), cwd, faults[rank], rank, stop_seconds, environment))
@@ -130,6 +148,7 @@ def _run(argv, cwd, fault, rank, stop_seconds, environment):
         callbacks = trainer_module._callbacks
         trainer_module._callbacks = lambda *args: [FaultAt(*fault), *callbacks(*args)]
     waiting.STOP_SECONDS = stop_seconds
+    refresh.embed_images = partial(refresh.embed_images, batch_size=4)  # several batches, some of them before a fault
     raise SystemExit(main.main(argv))
 
 
@@ -144,14 +163,22 @@ def output(cwd, rank=0):
 
 
 def outcome(cwd):
-    """Return what a finished run leaves: metrics, report and weights."""
+    """Return what a finished run leaves: metrics, report if it makes one, last checkpoint and best weights if any."""
     folder = run_folder(cwd)
-    report = json.loads((folder / "report" / "results.json").read_text())
-    report["protocol"].pop("run")
-    weights = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
-    best = torch.load(folder / "best.ckpt", weights_only=True)["state_dict"]
     assert not list(folder.glob(".*.tmp"))
-    return (folder / "metrics.csv").read_text(), report, weights, best
+    report, best = folder / "report" / "results.json", folder / "best.ckpt"
+    saved = torch.load(folder / "last.ckpt", weights_only=True)
+    return (
+        (folder / "metrics.csv").read_text(),
+        _without_folder(json.loads(report.read_text())) if report.exists() else None,
+        {key: saved[key] for key in KEPT if key in saved},
+        torch.load(best, weights_only=True)["state_dict"] if best.exists() else {},
+    )
+
+
+def _without_folder(report):
+    report["protocol"].pop("run")
+    return report
 
 
 def assert_same(first, second):

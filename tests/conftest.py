@@ -55,6 +55,12 @@ def in_empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """Keep what programs cache in a folder of the test."""
+    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
 def write_groups(tmp_path, monkeypatch):
     """Return a function that writes the files from which a process learns of its control groups; there are none yet."""
     monkeypatch.setattr("system.cgroups._PROC", tmp_path / "proc")

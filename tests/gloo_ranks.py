@@ -1,17 +1,33 @@
 """Functions run on several gloo ranks, each a process."""
 
 import multiprocessing
+import os
+import sys
 import tempfile
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
+import pytest
 import torch
 from torch import distributed
 
 
+def forkserver():
+    """Return the context of processes that one server forks, which imports once what each would import for seconds.
+
+    Python 3.11 does not tell the server where modules lie, and passes over what is not found: PYTHONPATH tells it.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["broken_runs", "short_runs"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        ensure_running()
+    return context
+
+
 def on_ranks(num_ranks, function, *args):
     """Return [function(*args) on each rank], plain data or tensors; the function must be importable."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "heads"])  # what is imported once need not be imported by every rank
+    context = forkserver()
     with tempfile.TemporaryDirectory() as folder:
         processes = [
             context.Process(target=_rank, args=(rank, num_ranks, folder, function, args)) for rank in range(num_ranks)

@@ -1,7 +1,6 @@
 """Training inside the test process: a data set of colored noise, a small network, one rank or two."""
 
 import csv
-import multiprocessing
 import os
 import socket
 import tempfile
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from gloo_ranks import forkserver
 from pytorch_lightning.callbacks import RichProgressBar
 
 from config import Config
@@ -57,6 +57,24 @@ def write_faces(root, *, identities=8, images=4, pairs=6):
     return root
 
 
+def write_pairs(root, **options):
+    """Write the people of `write_faces` as `hr`, and each image at 16 pixels in `lr`."""
+    write_faces(root, pairs=0, **options)
+    (root / "train").rename(root / "hr")
+    for path in sorted((root / "hr").rglob("*.png")):
+        small = root / "lr" / path.relative_to(root / "hr")
+        small.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(small), cv2.resize(cv2.imread(str(path)), (16, 16), interpolation=cv2.INTER_AREA))
+    return root
+
+
+def opened_data(root, world_size=1, **options):
+    """Return the data module of a folder for options over those of SMALL, ready."""
+    datamodule = FaceDataModule(Config(**{**SMALL, "data_root": str(root), **options}), world_size)
+    datamodule.setup()
+    return datamodule
+
+
 def build(folder, stop=None, failures=None, **options):
     """Return (model, datamodule, trainer) for options over those of SMALL, without pictures and progress bar."""
     config = Config(**{**SMALL, **options})
@@ -91,8 +109,7 @@ def on_two_ranks(function, *args, timeout=120):
 
     The function must be importable, and what it returns must be plain data or tensors.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # what is imported once need not be imported by every rank
+    context = forkserver()
     with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -7,6 +7,7 @@ import time
 import cv2
 import pytest
 import torch
+from gloo_ranks import forkserver
 
 from benchmarks import __main__ as all_benchmarks
 from benchmarks import data, evaluation, gallery, head, qaconv, sampler, step, synthetic, threads, validation
@@ -206,6 +207,7 @@ def test_the_clock_leaves_warm_up_out_and_takes_medians():
 
 
 def test_head(tmp_path, capsys):
+    forkserver()  # its ranks are forks of this one too
     rows = run_tiny(head, tmp_path, capsys, "--embedding_size", "16", "--batch_size", "8")["head"]
     assert [row["num_ranks"] for row in rows] == 3 * [1, 2, 4]
     assert [row["num_classes"] for row in rows] == [n for n in (50, 500, 5000) for _ in range(3)]

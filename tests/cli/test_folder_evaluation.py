@@ -25,13 +25,10 @@ from evaluation.run import build_results, compare, evaluate
 from evaluation.scores.images import ImageScores
 from tasks import validation
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 ROUNDED = ("accuracy", "balanced_accuracy", "eer", "auc", "fold_accuracy", "num_genuine", "num_impostor")
 EXACT = ("accuracy", "balanced_accuracy", "eer", "auc", "auc_interval", "fold_accuracy", "tar_at_far", "num_genuine")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
 
 
 def image_set(pairs, identities=None):

@@ -5,7 +5,8 @@ import json
 import shutil
 
 import pytest
-from programs import SMALL_RUN, program
+from broken_runs import finish, output, run_folder, start
+from programs import SMALL_RUN
 from short_runs import write_faces
 
 import main
@@ -30,10 +31,10 @@ def rows(folder, column="lr"):
 def two_epochs(tmp_path_factory):
     """Run folder of two epochs with adamw and a rate of 0.001."""
     cwd = tmp_path_factory.mktemp("overrides")
-    data = write_faces(cwd / "faces", pairs=40)
-    program("main.py", *SMALL_RUN, "--data_root", data, "--epochs", "2", "--val_occlusion", "none", cwd=cwd)
-    (folder,) = (cwd / "experiments").iterdir()
-    return folder
+    data = write_faces(cwd / "faces", pairs=6)
+    argv = [*SMALL_RUN, "--data_root", data, "--epochs", "2", "--val_occlusion", "none"]
+    assert finish(start(argv, cwd)) == [0], output(cwd)
+    return run_folder(cwd)
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from engine.guard import RunningMeans
 from engine.loggers.metrics_logger import truncate_metrics
 from engine.signals import Stopped, StopSignals
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 FILES = ("last.ckpt", "last.ckpt.previous", "best.ckpt")
 
 
@@ -116,11 +118,6 @@ VARIANTS = {
     "no validation in an epoch": {"val_check_interval": 1.0, "check_val_every_n_epoch": 2, "num_workers": 1},
 }
 SLOW = ("average", "graph", "adapters", "no validation in an epoch")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("variant", [pytest.param(v, marks=[pytest.mark.slow] * (v in SLOW)) for v in VARIANTS])

@@ -7,24 +7,13 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from short_runs import SMALL, Recorder, fit, metrics, state
+from short_runs import Recorder, fit, metrics, opened_data, state
 
-from config import Config
-from data import FaceDataModule
 from datasets import ImageFolderDataset, PKBatchSampler, TrainingView
 from datasets import write_faces as write_records
 from transforms import TrainingTransform
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
-
-
-def set_up(root, world_size=1, **options):
-    datamodule = FaceDataModule(Config(**{**SMALL, "data_root": str(root), **options}), world_size)
-    datamodule.setup()
-    return datamodule
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.slow
@@ -101,7 +90,7 @@ def test_shuffled_batches_hold_every_image_once_and_the_matcher_is_warned_of_the
         assert sorted(index for batch in batches for index in batch) == list(range(32))
     assert min(len(set(labels[batch].tolist())) for batch in recorder.indices) > 2, "no groups of four"
     caplog.clear()
-    set_up(noise_faces, **options, qaconv_loss_weight=0.0)
+    opened_data(noise_faces, **options, qaconv_loss_weight=0.0)
     assert not any("--sampler shuffle" in entry.getMessage() for entry in caplog.records)
 
 
@@ -117,7 +106,7 @@ def test_a_second_view_changes_nothing_for_the_recognizer(noise_faces, tmp_path,
 
 def test_too_many_workers_are_clamped_with_one_warning(noise_faces, caplog):
     with caplog.at_level(logging.WARNING):
-        datamodule = set_up(noise_faces, num_workers=9999)
+        datamodule = opened_data(noise_faces, num_workers=9999)
     assert datamodule.train_dataloader().num_workers < 9999
     assert len([record for record in caplog.records if "--num_workers" in record.getMessage()]) == 1
 
@@ -136,12 +125,12 @@ def test_a_batch_that_gives_the_matcher_no_two_people_is_refused(
     noise_faces, sampler, batch_size, ranks, options, smallest
 ):
     with pytest.raises(ValueError, match=rf"--batch_size {batch_size}.* give {smallest} or more") as refused:
-        set_up(noise_faces, ranks, batch_size=batch_size, sampler=sampler, **options)
+        opened_data(noise_faces, ranks, batch_size=batch_size, sampler=sampler, **options)
     assert ("--cross_rank_pairs" in str(refused.value)) == (ranks > 1)
     assert "--qaconv_loss_weight 0" in str(refused.value) and "\n" not in str(refused.value)
-    set_up(noise_faces, ranks, batch_size=smallest, sampler=sampler, **options)
+    opened_data(noise_faces, ranks, batch_size=smallest, sampler=sampler, **options)
 
 
 @pytest.mark.parametrize("options", [{"cross_rank_pairs": True}, {"check_mode": True}, {"qaconv_loss_weight": 0.0}])
 def test_one_identity_a_rank_is_enough_across_ranks_or_without_the_matcher(noise_faces, options):
-    assert set_up(noise_faces, 2, batch_size=8, **options).num_classes == 8
+    assert opened_data(noise_faces, 2, batch_size=8, **options).num_classes == 8

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from benchmark_sets import draw_images, write_bin
-from short_runs import SMALL, Recorder, fit, write_faces
+from short_runs import SMALL, Recorder, fit, opened_data, write_faces
 
 from config import Config
 from data import FaceDataModule
@@ -18,18 +18,9 @@ from datasets.synthetic.prepare import render_identities
 from evaluation.run import folds_of, precision_of
 from tasks.recognition import face_set
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 FIVE = ["lfw", "cfp_fp", "agedb_30", "calfw", "cplfw"]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
-
-
-def set_up(root, world_size=1, **options):
-    datamodule = FaceDataModule(Config(**{**SMALL, "data_root": str(root), **options}), world_size)
-    datamodule.setup()
-    return datamodule
 
 
 def test_without_benchmarks_identities_are_held_out_and_never_trained_on(tmp_path):
@@ -55,7 +46,7 @@ def test_a_validation_batch_is_a_sixth_of_the_ranks_share_of_the_training_batch(
     root = write_faces(tmp_path / "data", identities=12, pairs=24)
     sizes = {}
     for world_size in (1, 2, 4):
-        loader = set_up(root, world_size, batch_size=48, qaconv_loss_weight=0.0).val_dataloader()
+        loader = opened_data(root, world_size, batch_size=48, qaconv_loss_weight=0.0).val_dataloader()
         sizes[world_size] = max(len(batch) for batch in loader.batch_sampler)
     assert sizes == {1: 8, 2: 4, 4: 2}  # 48, 24 and 12 images: three a pair, each mirrored too
 
@@ -65,7 +56,7 @@ def test_a_set_on_which_nothing_can_be_measured_is_refused_in_the_preparation(tm
     root = write_faces(tmp_path / "data", identities=12, pairs=0)
     write_bin(root / "calfw.bin", draw_images(2 * len(issame)), issame)
     with pytest.raises(ValueError, match=rf"calfw\.bin: \d+ genuine and {issame.count(False)} impostor pairs"):
-        set_up(root)
+        opened_data(root)
 
 
 def test_gray_and_odd_sized_images_of_a_set_are_fitted_before_training(tmp_path):
@@ -73,16 +64,16 @@ def test_gray_and_odd_sized_images_of_a_set_are_fitted_before_training(tmp_path)
     gray, wide = np.zeros((50, 80), np.uint8), np.zeros((200, 90, 3), np.uint8)
     encoded = [cv2.imencode(".png", image)[1].tobytes() for image in [gray, wide] * 4]
     (root / "lfw.bin").write_bytes(pickle.dumps((encoded, [True, False, True, False])))
-    assert set_up(root).benchmarks[0].images.shape == (8, 112, 112, 3)
+    assert opened_data(root).benchmarks[0].images.shape == (8, 112, 112, 3)
     (root / "calfw.bin").write_bytes(pickle.dumps(([*encoded[:-1], b"no image"], [True, False, True, False])))
     with pytest.raises(ValueError, match=r"calfw\.bin, image 7 at byte \d+: not an image"):
-        set_up(root)
+        opened_data(root)
 
 
 def test_pairs_sorted_by_kind_are_validated_in_stratified_folds_which_is_said(tmp_path, caplog):
     root = write_faces(tmp_path / "data", identities=12, pairs=0)
     write_bin(root / "lfw.bin", draw_images(40), [True] * 10 + [False] * 10)
-    (benchmark,) = set_up(root).benchmarks
+    (benchmark,) = opened_data(root).benchmarks
     assert "lfw, folds: 10, stratified: contiguous ones would hold one kind of pairs" in caplog.text
     folds = folds_of(benchmark)
     assert [benchmark.issame[folds == fold].sum() for fold in range(10)] == [1] * 10
@@ -90,12 +81,12 @@ def test_pairs_sorted_by_kind_are_validated_in_stratified_folds_which_is_said(tm
 
 def test_a_validation_of_few_people_is_warned_of_and_others_are_described(tmp_path, caplog):
     root = write_faces(tmp_path / "data", identities=12, pairs=0)
-    set_up(root, val_identities=0.25)
+    opened_data(root, val_identities=0.25)
     (message,) = [entry.getMessage() for entry in caplog.records if "best.ckpt by chance" in entry.getMessage()]
     assert "36 pairs of 3 people: 95 % interval" in message and "--val_identities" in message and "\n" not in message
     caplog.clear()
     caplog.set_level(logging.INFO)
-    set_up(root, val_identities=0.25, evaluate=True, resume_from_checkpoint="last.ckpt")
+    opened_data(root, val_identities=0.25, evaluate=True, resume_from_checkpoint="last.ckpt")
     assert "36 pairs of 3 people" in caplog.text and "best.ckpt" not in caplog.text  # nothing is chosen
 
 
@@ -128,14 +119,14 @@ def test_the_division_follows_the_seed_alone(tmp_path):
     root = write_faces(tmp_path / "data", identities=12, pairs=0)
 
     def names(seed):
-        return set_up(root, seed=seed, val_identities=0.25).train_dataset.class_names
+        return opened_data(root, seed=seed, val_identities=0.25).train_dataset.class_names
 
     assert names(1) == names(1)
     assert len({tuple(names(seed)) for seed in range(5)}) > 1
 
 
 def test_sets_that_are_there_are_used_and_the_others_listed_as_missing(noise_faces):
-    datamodule = set_up(noise_faces)
+    datamodule = opened_data(noise_faces)
     assert [benchmark.name for benchmark in datamodule.benchmarks] == ["lfw"]
     assert datamodule.missing == FIVE[1:]
     assert datamodule.num_classes == 8, "nobody is held out"
@@ -180,18 +171,18 @@ def test_an_evaluation_without_the_five_sets_has_the_people_that_training_held_o
     root = write_faces(tmp_path / "data", identities=12, pairs=0)
     if with_another_set:
         write_bin(root / "mine.bin", draw_images(8), [True, False] * 2)
-    (trained,) = set_up(root, val_identities=0.25).benchmarks
+    (trained,) = opened_data(root, val_identities=0.25).benchmarks
     options = {"evaluate": True, "resume_from_checkpoint": "last.ckpt", "batch_size": 6}
-    (evaluated,) = set_up(root, val_identities=0.25, **options).benchmarks
+    (evaluated,) = opened_data(root, val_identities=0.25, **options).benchmarks
     assert evaluated.name == "own" and evaluated.checksum() == trained.checksum()
 
 
 def test_people_are_held_out_beside_another_file_as_in_the_training(tmp_path):
     root = write_faces(tmp_path / "data", identities=12, pairs=0) / "train"
     (root / "notes.bin").write_bytes(b"no set")
-    (trained,) = set_up(root, val_identities=0.25).benchmarks
+    (trained,) = opened_data(root, val_identities=0.25).benchmarks
     options = {"evaluate": True, "resume_from_checkpoint": "last.ckpt", "batch_size": 6}
-    (evaluated,) = set_up(root, val_identities=0.25, **options).benchmarks
+    (evaluated,) = opened_data(root, val_identities=0.25, **options).benchmarks
     assert evaluated.name == "own" and evaluated.checksum() == trained.checksum()
 
 
@@ -224,14 +215,14 @@ def test_an_embedded_set_beside_a_users_own_is_still_synthetic(tmp_path, monkeyp
 def test_nothing_to_validate_on_is_refused(tmp_path):
     root = write_faces(tmp_path / "data", pairs=0)
     with pytest.raises(ValueError, match="--val_identities: 0 and no benchmark set"):
-        set_up(root, val_identities=0.0)
+        opened_data(root, val_identities=0.0)
 
 
 def test_the_number_of_classes_is_that_of_the_training_identities(tmp_path):
     root = write_faces(tmp_path / "data", pairs=0)
     with pytest.raises(ValueError, match="--custom_num_class: 8 given, but the training data hold 6"):
-        set_up(root, custom_num_class=8, val_identities=0.25)
-    assert set_up(root, custom_num_class=6, val_identities=0.25).num_classes == 6
+        opened_data(root, custom_num_class=8, val_identities=0.25)
+    assert opened_data(root, custom_num_class=6, val_identities=0.25).num_classes == 6
 
 
 def test_faces_that_do_not_look_aligned_are_warned_of_loudly(tmp_path, caplog):

@@ -23,6 +23,7 @@ def trained(folder, faces, scale, ckpt_path=None, **options):
     return model, trainer
 
 
+@pytest.mark.slow
 def test_overflows_are_skipped_until_the_scale_fits_and_are_not_counted(noise_faces, tmp_path):
     model, trainer = trained(tmp_path, noise_faces, 2.0**17)
     before = build(tmp_path, data_root=noise_faces, **OPTIONS)[0]

@@ -8,13 +8,10 @@ from short_runs import Recorder, fit, state
 
 from tasks.recognition.neighbours import NeighbourTable
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 OPTIONS = {"sampler": "graph", "batch_size": 16, "num_workers": 1}
 IDENTITIES, IMAGES = 8, 4
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
 
 
 def identities_of(batches):

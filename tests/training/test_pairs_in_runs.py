@@ -10,7 +10,7 @@ import pytest
 import torch
 from observed import NUM_PEOPLE, fixed_batch, recognizer
 from observed import training_batch as batch_of
-from short_runs import SMALL, build, fit, metrics, on_two_ranks, state, trained_state, write_faces
+from short_runs import SMALL, build, fit, metrics, on_two_ranks, state, trained_state, write_pairs
 
 import losses
 import nets
@@ -33,15 +33,11 @@ TAUGHT = {"teacher_weight": 1.0, "remember_weight": 0.5, "start_from_model_state
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Pairs of files: hr, lr of 16 pixels and the same, enlarged, as `sr`."""
-    root = tmp_path_factory.mktemp("pairs")
-    write_faces(root, identities=8, images=4, pairs=0)
-    (root / "train").rename(root / "hr")
-    for path in sorted((root / "hr").rglob("*.png")):
-        small = cv2.resize(cv2.imread(str(path)), (16, 16), interpolation=cv2.INTER_AREA)
-        for name, image in (("lr", small), ("sr", cv2.resize(small, (48, 48), interpolation=cv2.INTER_CUBIC))):
-            other = root / name / path.relative_to(root / "hr")
-            other.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(other), image)
+    root = write_pairs(tmp_path_factory.mktemp("pairs"))
+    for path in sorted((root / "lr").rglob("*.png")):
+        larger = root / "sr" / path.relative_to(root / "lr")
+        larger.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(larger), cv2.resize(cv2.imread(str(path)), (48, 48), interpolation=cv2.INTER_CUBIC))
     return root
 
 

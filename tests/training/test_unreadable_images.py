@@ -5,10 +5,7 @@ from short_runs import Recorder, fit, write_faces
 
 from engine.callbacks import TooManyUnreadableError
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_unreadable_images_are_replaced_listed_once_and_kept_in_the_list_when_resumed(tmp_path, caplog):

@@ -11,10 +11,7 @@ from datasets.benchmarks.janus import janus_name
 from datasets.benchmarks.searches import DISTRACTOR, opener_of_search
 from datasets.benchmarks.sets import are_sets, open_sets
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def test_mlfw_is_a_set_of_aligned_images_with_people_by_name(tmp_path):

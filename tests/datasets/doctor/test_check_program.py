@@ -23,6 +23,8 @@ from datasets.conversion.outcome import Job
 from datasets.conversion.to_records import folder_to_records
 from datasets.synthetic.prepare import render_identities
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 IDENTITIES, EACH = 55, 4
 
 
@@ -46,11 +48,6 @@ def benchmark(tmp_path_factory):
     root = tmp_path_factory.mktemp("benchmark")
     save_benchmark(Benchmark(strangers, np.arange(10) < 5, "pairs"), root)
     return root
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
 
 
 def check(*argv, output):
