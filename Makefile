@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
 
-.PHONY: setup setup-extras demo test test-slow test-slow-share test-triton gpu lint bench ablation pretrain-demo pretrain-study clean
+.PHONY: setup setup-extras demo test test-slow test-slow-share test-triton gpu lint bench ablation pretrain-demo pretrain-study finetune-demo finetune-study clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -77,13 +77,29 @@ pretrain-demo: setup
 	$(PY) main.py pretrain @experiments/recipes/moco_cpu.args --prefix pretrain-demo --resume_from_checkpoint auto
 	$(PY) -m benchmarks.pretraining_study --demo pretrain-demo
 
-# Hours. As `ablation`: two runs at a time, and it can be stopped and started again. Encoders first, then recognizers.
-pretrain-study: setup
-	for part in pretraining fine-tuning; do \
-	  $(PY) -m benchmarks.pretraining_study --list $$part >experiments/$$part.txt || exit; \
+# $(call train,STUDY,PART ...): what is unfinished of each part in turn, two runs at a time; it can be stopped and started.
+train = mkdir -p experiments && for part in $(2); do \
+	  $(PY) -m benchmarks.$(1) --list $$part >experiments/$$part.txt || exit; \
 	  OMP_NUM_THREADS=1 xargs -r -P 2 -L 1 $(PY) main.py <experiments/$$part.txt || exit; \
 	done
+
+# Hours. Encoders first, then recognizers.
+pretrain-study: setup
+	$(call train,pretraining_study,pretraining fine-tuning)
 	$(PY) -m benchmarks.pretraining_study
+
+# A small network of drawn faces, tuned for a low resolution, beside itself before and one that learns from nothing.
+finetune-demo: setup
+	$(call train,finetuning_study,network demo)
+	$(PY) -m benchmarks.finetuning_study --demo
+
+# Hours. FACES: aligned crops of real people, EDGEFACE: weights of EdgeFace-XXS; without them drawn faces alone.
+FACES ?=
+EDGEFACE ?=
+REAL = $(if $(FACES),--faces "$(FACES)" --weights "$(EDGEFACE)")
+finetune-study: setup
+	$(call train,finetuning_study $(REAL),real network synthetic mixture)
+	$(PY) -m benchmarks.finetuning_study $(REAL)
 
 # Runs stay: they are results.
 clean:

@@ -1,19 +1,16 @@
-"""What is measured on the scores: accuracies and their paired differences, with intervals over people and seeds."""
+"""What is measured on the scores: accuracies on resamples of people; and what runs tell of their refreshes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.pretraining_study.scores import Scores
 from cli.pairs.image_sets import ImageSet
-from evaluation import Draws, Interval, Resampling, accuracy_measure, average, summarize
+from evaluation import Draws, Resampling, accuracy_measure
 from evaluation.protocols.bootstrap import draw_all
-from evaluation.protocols.measured import mean_draws
 from evaluation.run import NUM_RESAMPLES, folds_of
-
-Arm = Sequence[Mapping[str, Draws]]  # a seed each: by set, the accuracy and that of each resample of people
 
 
 def accuracies(scores: Scores, sources: Sequence[ImageSet]) -> dict[str, Draws]:
@@ -28,24 +25,6 @@ def accuracies(scores: Scores, sources: Sequence[ImageSet]) -> dict[str, Draws]:
         people = Resampling(source.identities.reshape(-1, 2), NUM_RESAMPLES, place)
         found[source.name] = draw_all(["accuracy"], [measure], source.issame, people)["accuracy"]
     return found
-
-
-def over_seeds(arm: Arm, names: Sequence[str] = ()) -> Interval:
-    """Return the mean over sets and seeds with its 95 % interval, of people and, where there are several, of seeds.
-
-    Args:
-        arm: of the seeds.
-        names: of the sets; none: all.
-    """
-    return summarize(average([mean_draws([one[name] for one in arm]) for name in names or arm[0]]))
-
-
-def minus(first: Arm, second: Arm) -> Arm:
-    """Return the difference, seed by seed, set by set and resample by resample."""
-    return [
-        {name: Draws(a[name].estimate - b[name].estimate, a[name].values - b[name].values) for name in a}
-        for a, b in zip(first, second, strict=True)
-    ]
 
 
 def refreshes(folder: Path) -> list[dict[str, float | None]]:

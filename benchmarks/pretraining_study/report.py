@@ -10,20 +10,18 @@ import numpy as np
 from benchmarks.harness.docs import replace_block
 from benchmarks.harness.tables import Column, to_markdown
 from benchmarks.pretraining_study import scores
-from benchmarks.pretraining_study.measures import Arm, accuracies, minus, over_seeds, refreshes
+from benchmarks.pretraining_study.measures import accuracies, refreshes
 from benchmarks.pretraining_study.scores import MEAN_COLOR, PIXELS
-from benchmarks.pretraining_study.variants import ARMS, LABELS, SEEDS, STARTED_FROM, Run, fine_tuning, pretraining
+from benchmarks.pretraining_study.variants import ARMS, LABELS, SEEDS, STARTED_FROM, fine_tuning, pretraining
+from benchmarks.studies.finished import Run
+from benchmarks.studies.intervals import WIDE, Arm, Arms, Rows, minus, over_seeds, percent
 from cli.pairs.image_sets import ImageSet
 from engine import runs
-from evaluation import Interval
 from evaluation.report.plots import plot_bars
 from system.files import write_text
 
 UNTRAINED, PRETRAINED, SCRATCH = "untrained", "pretrained", "from scratch"
 BASELINES = (UNTRAINED, MEAN_COLOR, PIXELS)
-WIDE = 30
-Arms = Mapping[str, Arm]
-Rows = list[dict[str, str | float | list[float] | None]]
 Refreshes = Sequence[Mapping[str, float | None]]
 
 
@@ -119,18 +117,13 @@ def _content(arms: Arms, pairs: Sequence[tuple[str, str]]) -> dict[str, object]:
     }
 
 
-def _text(found: Interval, sign: str = "") -> str:
-    estimate, lower, upper = (f"{100 * value:{sign}.1f}" for value in found[:3])
-    return f"{estimate} [{lower}, {upper}]"
-
-
 def accuracy_table(arms: Arms) -> str:
     """Return a row for each encoder or baseline: the accuracy over all sets with its interval, and of each set."""
     names = list(next(iter(arms.values()))[0])
     columns = [Column("", "name", width=WIDE), Column("mean of the sets, %", "mean", width=24)]
     columns += [Column(name, name, "{:.1f}") for name in names]
     rows: Rows = [
-        {"name": arm, "mean": _text(over_seeds(of)), **{one: 100 * over_seeds(of, [one]).estimate for one in names}}
+        {"name": arm, "mean": percent(over_seeds(of)), **{one: 100 * over_seeds(of, [one]).estimate for one in names}}
         for arm, of in arms.items()
     ]
     return to_markdown(columns, rows)
@@ -140,7 +133,7 @@ def differences_table(arms: Arms, pairs: Sequence[tuple[str, str]]) -> str:
     """Return a row for each difference of mean accuracies, in points."""
     columns = [Column("difference", "name", width=WIDE), Column("points", "points", width=24)]
     rows: Rows = [
-        {"name": f"{a} minus {b}", "points": _text(over_seeds(minus(arms[a], arms[b])), "+")} for a, b in pairs
+        {"name": f"{a} minus {b}", "points": percent(over_seeds(minus(arms[a], arms[b])), "+")} for a, b in pairs
     ]
     return to_markdown(columns, rows)
 
@@ -168,8 +161,8 @@ def labels_table(shares: Mapping[str, Arms]) -> str:
         {
             "share": share,
             "seeds": len(arms[SCRATCH]),
-            **{name: _text(over_seeds(arm)) for name, arm in arms.items()},
-            "difference": _text(over_seeds(minus(arms[PRETRAINED], arms[SCRATCH])), "+"),
+            **{name: percent(over_seeds(arm)) for name, arm in arms.items()},
+            "difference": percent(over_seeds(minus(arms[PRETRAINED], arms[SCRATCH])), "+"),
         }
         for share, arms in shares.items()
     ]

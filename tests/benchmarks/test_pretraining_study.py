@@ -9,9 +9,11 @@ from untrained import write_checkpoint
 
 from benchmarks.pretraining_study import measures, report, scores, variants
 from benchmarks.pretraining_study.__main__ import main
-from benchmarks.pretraining_study.measures import accuracies, minus, over_seeds
+from benchmarks.pretraining_study.measures import accuracies
 from benchmarks.pretraining_study.report import PRETRAINED, SCRATCH
-from benchmarks.pretraining_study.variants import ARMS, LABELS, SEEDS, fine_tuning, is_finished, pretraining
+from benchmarks.pretraining_study.variants import ARMS, LABELS, SEEDS, fine_tuning, pretraining
+from benchmarks.studies.finished import is_finished
+from benchmarks.studies.intervals import minus, over_seeds
 from cli.pairs.image_sets import from_benchmark
 from config import explicit_flags, get_args, get_pretraining_args
 from datasets import Benchmark
