@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from datasets.benchmarks.pair_files import read_pairs
     from datasets.benchmarks.pairs import Pairs, all_pairs, make_benchmark
     from datasets.benchmarks.searches import SearchSet, open_rmfrd, open_rof, open_tinyface
+    from datasets.detection.labels import PhotoLabels
+    from datasets.detection.photos import (
+        DetectionBatch,
+        DetectionViews,
+        LabeledPhotos,
+        collate_detections,
+        read_labels,
+    )
     from datasets.faces.alignment import Alignment, check_alignment, warn_of_unaligned
     from datasets.faces.image_folder import ImageFolderDataset
     from datasets.faces.images import UnreadableImageError
@@ -56,6 +64,8 @@ _MODULES = {
     "benchmarks.cache": ("cache_benchmark", "cache_folder"),
     "sampling.curriculum": ("Curriculum", "CurriculumMix", "ease_of"),
     "sampling.graph_sampler": ("GraphBatchSampler",),
+    "detection.labels": ("PhotoLabels",),
+    "detection.photos": ("DetectionBatch", "DetectionViews", "LabeledPhotos", "collate_detections", "read_labels"),
     "faces.image_folder": ("ImageFolderDataset",),
     "faces.images": ("UnreadableImageError",),
     "benchmarks.janus": ("TemplateSet", "open_janus"),
@@ -99,6 +109,8 @@ __all__ = [
     "Benchmark",
     "Curriculum",
     "CurriculumMix",
+    "DetectionBatch",
+    "DetectionViews",
     "EvaluationViews",
     "FaceDataset",
     "GraphBatchSampler",
@@ -107,6 +119,7 @@ __all__ = [
     "ImageFolderDataset",
     "ImageSubset",
     "LabeledFaces",
+    "LabeledPhotos",
     "MixedView",
     "MixtureBatchSampler",
     "PKBatchSampler",
@@ -116,6 +129,7 @@ __all__ = [
     "PairedFaces",
     "PairedTrainingView",
     "Pairs",
+    "PhotoLabels",
     "PlanSummary",
     "PlannedBatches",
     "PlannedSampler",
@@ -135,6 +149,7 @@ __all__ = [
     "cache_folder",
     "check_alignment",
     "collate",
+    "collate_detections",
     "ease_of",
     "evaluation_views",
     "find_benchmarks",
@@ -148,6 +163,7 @@ __all__ = [
     "open_tinyface",
     "pair_reader",
     "read_indices",
+    "read_labels",
     "read_merged_identities",
     "read_pairs",
     "save_benchmark",

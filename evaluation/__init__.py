@@ -1,5 +1,11 @@
 """Verification and identification protocols, score fusion, intervals and reports."""
 
+from evaluation.detection.boxes import Found, Truth, find_faces
+from evaluation.detection.coco import CocoResult, coco_ap
+from evaluation.detection.landmarks import LandmarkErrors, interocular, landmark_errors
+from evaluation.detection.prediction_files import read_predictions, write_predictions
+from evaluation.detection.recall import RecallGroup, face_sizes, recall_by
+from evaluation.detection.wider import WiderCurve, WiderTruth, read_wider_truth, wider_ap, wider_curves
 from evaluation.protocols.bootstrap import (
     Comparison,
     Draws,
@@ -72,6 +78,7 @@ __all__ = [
     "METHODS",
     "AffineLlr",
     "ClusteringQuality",
+    "CocoResult",
     "Comparison",
     "CrossFigures",
     "Describe",
@@ -79,12 +86,14 @@ __all__ = [
     "Draws",
     "FaceDescriptions",
     "FlipFusion",
+    "Found",
     "FusionStatistics",
     "GroupFigures",
     "Grouping",
     "Hits",
     "Identification",
     "Interval",
+    "LandmarkErrors",
     "LocalView",
     "Match",
     "MatchPairs",
@@ -93,12 +102,16 @@ __all__ = [
     "Paired",
     "PairedViews",
     "Progress",
+    "RecallGroup",
     "Resampling",
     "ScoreNormalization",
     "Shares",
     "ShortlistedScores",
     "SplitKind",
+    "Truth",
     "VerificationResult",
+    "WiderCurve",
+    "WiderTruth",
     "accuracy_measure",
     "alignment",
     "auc",
@@ -110,6 +123,7 @@ __all__ = [
     "cllr",
     "clopper_pearson",
     "clustering_quality",
+    "coco_ap",
     "combine_folds",
     "compare_scores",
     "decide",
@@ -119,7 +133,9 @@ __all__ = [
     "eer",
     "effective_rank",
     "evaluate_pairs",
+    "face_sizes",
     "figures_by_group",
+    "find_faces",
     "fit_llr",
     "fit_normalization",
     "fit_statistics",
@@ -129,7 +145,9 @@ __all__ = [
     "fuse",
     "fuse_with",
     "identify",
+    "interocular",
     "join_searches",
+    "landmark_errors",
     "leave_one_out",
     "merge_hits",
     "min_cllr",
@@ -141,6 +159,9 @@ __all__ = [
     "pool_templates",
     "rankme",
     "rate_intervals",
+    "read_predictions",
+    "read_wider_truth",
+    "recall_by",
     "roc_curve",
     "roc_points",
     "score_all_pairs",
@@ -165,4 +186,7 @@ __all__ = [
     "validation_rate",
     "verification",
     "visible_bins",
+    "wider_ap",
+    "wider_curves",
+    "write_predictions",
 ]

@@ -10,6 +10,8 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 from transforms.align import fit_similarity, template_points
 from transforms.augment import crop_with_padding, flip, grayscale, low_resolution, mirror, photometric
 from transforms.degradation import Degradation, Degraded, FirstOrder, difficulty, shrinking_alone
+from transforms.detection.augment import DetectionSample, DetectionTransform
+from transforms.detection.faces import ATTRIBUTES, FaceBoxes, face_boxes
 from transforms.landmarks import IMAGE_SIZE, TEMPLATE
 from transforms.occluders import OCCLUDER_FAMILIES, OCCLUDERS, occlude, occlude_all
 from transforms.second_order import SecondOrder
@@ -20,6 +22,7 @@ from transforms.view import Occluder, View
 DEGRADATIONS: dict[str, type[Degradation]] = {"first_order": FirstOrder, "second_order": SecondOrder}
 
 __all__ = [
+    "ATTRIBUTES",
     "DEGRADATIONS",
     "IMAGE_SIZE",
     "OCCLUDERS",
@@ -27,6 +30,9 @@ __all__ = [
     "TEMPLATE",
     "Degradation",
     "Degraded",
+    "DetectionSample",
+    "DetectionTransform",
+    "FaceBoxes",
     "FirstOrder",
     "Occluder",
     "SecondOrder",
@@ -34,6 +40,7 @@ __all__ = [
     "View",
     "crop_with_padding",
     "difficulty",
+    "face_boxes",
     "fit_similarity",
     "flip",
     "grayscale",

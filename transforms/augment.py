@@ -69,6 +69,11 @@ def photometric(image: Image, rng: np.random.Generator) -> Image:
     Draws: order, then the factors of brightness, contrast and saturation.
     """
     check_image(image, "photometric")
+    return recolor(image, rng)
+
+
+def recolor(image: Image, rng: np.random.Generator) -> Image:
+    """Return an image uint8 [H, W, 3] of any size as `photometric` changes it."""
     order = rng.permutation(3)
     factors = rng.uniform(1 - PHOTOMETRIC_STRENGTH, 1 + PHOTOMETRIC_STRENGTH, 3)
     for step in order:

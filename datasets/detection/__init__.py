@@ -1,0 +1,1 @@
+"""Photographs whose faces are labeled: WIDER FACE's forms, COCO's, training views."""

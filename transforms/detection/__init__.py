@@ -1,0 +1,1 @@
+"""Photographs with boxes and points, and changes of both at once."""
