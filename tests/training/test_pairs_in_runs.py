@@ -18,11 +18,12 @@ from cli.checkpoint_form import run_fault
 from cli.checkpoints import OtherDataError, check_data, read_to_resume
 from cli.refusals import check_monitor, check_override
 from config import Config
+from engine.callbacks import Patience
 from engine.module import Step
 from evaluation import paired_views
 from options import names
 from tasks.recognition.paired_nets import PairedNetsOfRun, Teacher, teacher_fault
-from tasks.recognition.paired_watch import PairedWatch, watch_names
+from tasks.recognition.paired_watch import PairedWatch, unhelped, watch_names
 from tasks.recognition.terms import images_of
 from transforms import DEGRADATIONS, to_tensor
 
@@ -359,6 +360,10 @@ def test_a_training_that_gains_nothing_is_told(caplog):
     watch.load_state_dict({"areas": {"0": [0.9, 0.8], "other": [0.9, 0.95]}})
     watch.on_train_end(None, None)
     assert "val_lr_hr_auc: the training did not help" in caplog.text and "other" not in caplog.text
+    patient = Patience("val_acc", 1)
+    patient.load_state_dict({"best": 0.7, "best_step": 0, "waited": 1})
+    found = unhelped(SimpleNamespace(callbacks=[watch, patient, Patience("val_other", 1)]))
+    assert found == {"val_lr_hr_auc": 0.9, "val_acc": 0.7}
 
 
 def test_people_of_a_folder_of_pairs_are_watched(folders):
