@@ -51,7 +51,7 @@ from engine.loggers.wandb_run import restore_wandb_id
 from engine.out_of_memory import advice, is_out_of_memory
 from engine.signals import Stopped, StoppedWaiting, StopSignals
 from engine.trainer import build_trainer
-from evaluation.report import draw_report, format_table, write_report
+from evaluation.report import draw_report, format_table, tell_unhelped, write_report
 from evaluation.run import build_results, compare
 from models import Alignment
 from options.overrides import override
@@ -62,6 +62,7 @@ from system.terminal import show
 from tasks.recognition.callbacks import build_callbacks
 from tasks.recognition.hardest_pairs import add_hardest, look_at_test
 from tasks.recognition.memory import plan_memory
+from tasks.recognition.paired_watch import unhelped
 from tasks.recognition.sharded_head import weigh_sets
 from tasks.recognition.terms import class_weight
 from train_val import Recognizer
@@ -232,8 +233,7 @@ def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, m
     """Log what this run is: precision and threads are logged where they are settled."""
     if folder is not None:
         logger.info("run folder: %s; the report will be in %s", folder, folder / "report")
-    name = device_name(uses_gpu(config))
-    workers = usable_workers(config.num_workers)
+    name, workers = device_name(uses_gpu(config)), usable_workers(config.num_workers)
     logger.info("device: %s, ranks: %d, workers of each: %d", name, world_size(config), workers)
     count, of_backbone = (sum(p.numel() for p in module.parameters()) for module in (model, model.model))
     logger.info(
@@ -385,6 +385,7 @@ def _report(session: Session, folder: Path) -> None:
     sets = datamodule.benchmarks
     results = build_results(sets, model.last_results, facts, datamodule.synthetic, datamodule.missing, fars=config.fars)
     results["comparisons"] = compare(sets, model.last_results)
+    tell_unhelped(results, unhelped(session.trainer))
     with side_file(session.failures, "report's hardest pairs"), torch.inference_mode():
         look = look_at_test(model.eval(), sets, config)
         add_hardest(folder / "report", results, sets, model.last_results, look, config.anonymous)
@@ -394,7 +395,6 @@ def _report(session: Session, folder: Path) -> None:
         draw_report(folder / "report", results, run=folder, anonymous=config.anonymous)
     show(format_table(results))
     for name, entry in results["comparisons"].items():
-        show(
-            f"{name}: {100 * entry['estimate']:+.2f} points [{100 * entry['lower']:+.2f}, {100 * entry['upper']:+.2f}]"
-        )
+        estimate, lower, upper = (f"{100 * entry[end]:+.2f}" for end in ("estimate", "lower", "upper"))
+        show(f"{name}: {estimate} points [{lower}, {upper}]")
     show(f"run folder: {folder}")

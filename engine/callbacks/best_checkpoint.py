@@ -88,8 +88,12 @@ class Patience(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Say so if nothing was better than what the run began with."""
-        if self._best is not None and self._best_step == 0:
-            logger.warning("training did not help: %s was largest before the first step", self._monitor)
+        for monitor in self.unhelped():
+            logger.warning("training did not help: %s was largest before the first step", monitor)
+
+    def unhelped(self) -> dict[str, float]:
+        """Return the monitored metric with its value before the first step, where it has never been larger."""
+        return {self._monitor: self._best} if self._best is not None and self._best_step == 0 else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a run goes on with."""

@@ -38,6 +38,8 @@ Schema (every number may be null: it cannot be computed, or is infinite):
                 any_rank, threshold, rank_1_interval, any_rank_interval}}, null where the strangers do not resolve it,
                 and open_set {fpir, fnir}: exact points, thinned, of the person first and named. An evaluation of
                 searches alone has no benchmarks.
+    unhelped    (optional) {metric: value}: metrics of a training that were never larger than this value, which they had
+                before its first step; the warnings say so too
     comparisons (optional) {text: {estimate, lower, upper, num_resamples}}, paired differences of measures
     warnings    (optional) texts: what makes the figures say less than they seem to
 
@@ -82,7 +84,23 @@ class Results(TypedDict):
     benchmarks: Mapping[str, BenchmarkResults]
     searches: NotRequired[Mapping[str, Entry]]
     comparisons: NotRequired[Mapping[str, Entry]]
+    unhelped: NotRequired[Mapping[str, float]]
     warnings: NotRequired[Sequence[str]]
+
+
+def tell_unhelped(results: Results, unhelped: Mapping[str, float]) -> None:
+    """Add to results which metrics the training has not raised, by their values before the first step."""
+    if unhelped:
+        results["unhelped"] = dict(unhelped)
+        results["warnings"] = [*results.get("warnings", ()), *unhelped_texts(results)]
+
+
+def unhelped_texts(results: Results) -> list[str]:
+    """Return a sentence, without its full stop, on each metric that the training has not raised."""
+    return [
+        f"the training did not help: {metric} was never larger than before the first step, {_number(value, 4)}"
+        for metric, value in (results.get("unhelped") or {}).items()
+    ]
 
 
 def write_report(folder: Path | str, results: Results) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import heads
 import nets
 import qaconv
 from config import IMAGES_PER_IDENTITY, Config
+from engine.out_of_memory import IMAGE_BYTES
 from tasks.recognition.score_matrix import pairs_cross_ranks
 
 LARGE_HEAD = 2**28  # bytes of weights, from which on it is worth to know what splitting the head would take
@@ -19,6 +22,7 @@ def plan_memory(
     size = sum(size * (1 + is_trained * (1 + optimizer_states(config))) for size, is_trained in parameters)
     parts = [f"backbone with gradient and optimizer state {megabytes(size)}"]
     parts.append(_plan_head(config, num_classes, num_ranks))
+    parts += _plan_views(config, size, num_classes, num_ranks)
     if config.class_embeddings and matcher is not None:
         size, dtype = matcher.class_embedding_bytes(num_classes), "float16"
         if config.check_mode:
@@ -30,6 +34,24 @@ def plan_memory(
     return "; ".join(parts)
 
 
+def _plan_views(config: Config, backbone_bytes: int, num_classes: int, num_ranks: int) -> list[str]:
+    """Return what a second view of each image takes, and a teacher; nothing without."""
+    c, parts = config, []
+    num_images = c.batch_size // num_ranks
+    if c.trains_on_views:
+        pixels = megabytes(2 * num_images * IMAGE_BYTES)
+        parts.append(f"two views: {2 * num_images} images a step go through the network, pixels {pixels}")
+    if c.has_teacher:
+        is_file = c.teacher is not None and Path(c.teacher).is_file()  # a run that goes on does not need it
+        size = Path(str(c.teacher)).stat().st_size if is_file else backbone_bytes
+        parts.append(f"teacher {megabytes(size)}, without gradient")
+    if c.classifier_weight:
+        logits = megabytes(3 * 4 * num_images * num_classes)
+        centers = megabytes(4 * c.embedding_size * num_classes)
+        parts.append(f"its classifier about {centers}, logits of both and a gradient {logits}")
+    return parts
+
+
 def _plan_head(config: Config, num_classes: int, num_ranks: int) -> str:
     """Return the memory of a rank's head as text, and for a large one that is whole what splitting it would leave."""
     c, rate = config, config.partial_fc_rate or 1.0
@@ -39,7 +61,8 @@ def _plan_head(config: Config, num_classes: int, num_ranks: int) -> str:
     if c.partial_fc_rate:
         return f"head {split_text}"
     columns = heads.HEADS[c.head].num_centers * num_classes
-    kernel, logits = 4 * c.embedding_size * columns, 4 * c.batch_size // num_ranks * columns
+    num_rows = c.batch_size // num_ranks * (2 if c.trains_on_views and c.head_views == "both" else 1)
+    kernel, logits = 4 * c.embedding_size * columns, 4 * num_rows * columns
     dense = (
         f"head weights {megabytes(kernel)}, their gradient {megabytes(kernel)}, "
         f"optimizer state {megabytes(optimizer_states(c) * kernel)}, "

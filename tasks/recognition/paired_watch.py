@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from datasets import EvaluationViews
+from engine.callbacks import Patience
 from engine.guard import NonFiniteError
 from evaluation import PairedViews, paired_views
 from nets import Backbone
@@ -81,12 +82,23 @@ class PairedWatch(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Say whether the training has gained anything."""
-        for name, (start, best) in self._areas.items():
-            if _NONE < best <= start:
-                logger.warning(
-                    "%s: the training did not help: it was %.4f before the first step, and %.4f at best since",
-                    _metric(name, AUC), start, best,
-                )  # fmt: skip
+        best = {_metric(name, AUC): area for name, (_, area) in self._areas.items()}
+        for metric, start in self.unhelped().items():
+            logger.warning(
+                "%s: the training did not help: it was %.4f before the first step, and %.4f at best since",
+                metric, start, best[metric],
+            )  # fmt: skip
+
+    def unhelped(self) -> dict[str, float]:
+        """Return the areas under the curve that were never larger than before the first step, with what they were."""
+        return {_metric(name, AUC): start for name, (start, best) in self._areas.items() if _NONE < best <= start}
+
+
+def unhelped(trainer: pl.Trainer) -> dict[str, float]:
+    """Return the metrics of a run that were never larger than before its first step, with what they were."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
+    watching = (each for each in callbacks if isinstance(each, PairedWatch | Patience))
+    return {metric: value for each in watching for metric, value in each.unhelped().items()}
 
 
 def _watched(trainer: pl.Trainer) -> dict[str, EvaluationViews]:

@@ -18,11 +18,13 @@ from cli.checkpoint_form import run_fault
 from cli.checkpoints import OtherDataError, check_data, read_to_resume
 from cli.refusals import check_monitor, check_override
 from config import Config
+from engine.callbacks import Patience
 from engine.module import Step
 from evaluation import paired_views
 from options import names
+from tasks.recognition.memory import plan_memory
 from tasks.recognition.paired_nets import PairedNetsOfRun, Teacher, teacher_fault
-from tasks.recognition.paired_watch import PairedWatch, watch_names
+from tasks.recognition.paired_watch import PairedWatch, unhelped, watch_names
 from tasks.recognition.terms import images_of
 from transforms import DEGRADATIONS, to_tensor
 
@@ -350,11 +352,33 @@ def test_every_validation_compares_both_resolutions_of_people_held_out(folders, 
     assert trainer.checkpoint_callback.best_model_score == pytest.approx(expected["lr_hr_auc"])
 
 
+def test_the_memory_of_a_rank_has_the_second_view_and_the_teacher(tmp_path):
+    def plan(**options):
+        config = Config(**{**SMALL, **options})
+        return plan_memory(config, nets.build_model("ir_tiny", 16), None, 100, num_ranks=2)
+
+    alone = plan()
+    assert "views" not in alone and "teacher" not in alone
+    views = {"degradation": "first_order", "head_views": "both"}
+    pixels = 2 * 8 * 3 * 112 * 112 * 4
+    assert f"two views: 16 images a step go through the network, pixels {pixels / 2**20:.1f} MiB" in plan(**views)
+    assert f"logits of a batch and their gradient {2 * 4 * 16 * 100 / 2**20:.1f} MiB" in plan(**views)
+    size = sum(p.numel() for p in nets.build_model("ir_tiny", 16).parameters()) * 4
+    assert f"teacher {size / 2**20:.1f} MiB, without gradient" in plan(**views, **TAUGHT)
+    (tmp_path / "t.pt").write_bytes(bytes(3 * 2**20))
+    taught = plan(**views, classifier_weight=1.0, teacher=str(tmp_path / "t.pt"))
+    assert "teacher 3.0 MiB" in taught and "its classifier about " in taught
+
+
 def test_a_training_that_gains_nothing_is_told(caplog):
     watch = PairedWatch()
     watch.load_state_dict({"areas": {"0": [0.9, 0.8], "other": [0.9, 0.95]}})
     watch.on_train_end(None, None)
     assert "val_lr_hr_auc: the training did not help" in caplog.text and "other" not in caplog.text
+    patient = Patience("val_acc", 1)
+    patient.load_state_dict({"best": 0.7, "best_step": 0, "waited": 1})
+    found = unhelped(SimpleNamespace(callbacks=[watch, patient, Patience("val_other", 1)]))
+    assert found == {"val_lr_hr_auc": 0.9, "val_acc": 0.7}
 
 
 def test_people_of_a_folder_of_pairs_are_watched(folders):

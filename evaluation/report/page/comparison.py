@@ -13,7 +13,7 @@ from evaluation.report.page.document import document
 from evaluation.report.page.figures import figure, look, with_interval
 from evaluation.report.page.markup import Child, Markup, element, table
 from evaluation.report.page.training import MAX_LINES, Line
-from evaluation.report.results import Results
+from evaluation.report.results import Results, unhelped_texts
 
 # Facts that differ by nature from run to run, and say nothing about whether figures may be compared.
 _OWN_FACTS = ("run", "step", "model", "pooled_statistics", "unreadable", "fusion_source")
@@ -37,6 +37,8 @@ def build_comparison(runs: Sequence[Run], anonymous: bool = False) -> str:
     sets = list(dict.fromkeys(name for run in runs for name in run.results["benchmarks"]))
     searched = list(dict.fromkeys(name for run in runs for name in run.results.get("searches") or {}))
     warned = [_warnings(runs, sets, "benchmarks"), _warnings(runs, searched, "searches")]
+    texts = [f"{run.name}: {text}." for run in runs for text in unhelped_texts(run.results)]
+    warned.append(_list(texts))
     sections: dict[str, Child] = {"Answer": [*warned, *(_accuracies(runs, name) for name in sets)]}
     sections |= {f"Set {name}": [element("h3", "ROC"), _roc(runs, name), _rates(runs, name)] for name in sets}
     named = [(run.name, run.results) for run in runs]
@@ -121,7 +123,11 @@ def _warnings(runs: Sequence[Run], sets: Sequence[str], kind: str) -> Markup | N
             found.append(
                 f"{name} is not the same set in every run: the checksums differ, so do not compare its figures."
             )
-    return element("ul", [element("li", text) for text in found], class_="answer") if found else None
+    return _list(found)
+
+
+def _list(texts: Sequence[str]) -> Markup | None:
+    return element("ul", [element("li", text) for text in texts], class_="answer") if texts else None
 
 
 def _different_facts(runs: Sequence[Run], anonymous: bool) -> Markup:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from evaluation import Resampling, evaluate_pairs, stratified_folds
+from evaluation.report.page import Run, build_comparison, build_page
 from evaluation.report.results import (
     PROTOCOL_FACTS,
     Results,
     format_report,
     format_table,
     read_results,
+    tell_unhelped,
     to_primitive,
     write_report,
 )
@@ -169,6 +171,19 @@ def test_warnings_stand_below_the_table(results):
     results["warnings"] = ["lfw: one person holds 80 % of the 100 genuine pairs\x1b[2J"]
     assert "\nwarning: lfw: one person holds 80 % of the 100 genuine pairs" in format_table(results)
     assert "\x1b" not in format_table(results)
+
+
+def test_a_training_that_raised_nothing_is_told_in_numbers_text_and_pages(results, tmp_path):
+    tell_unhelped(results, {})
+    assert "unhelped" not in results
+    tell_unhelped(results, {"val_lr_hr_auc": 0.98})
+    write_report(tmp_path, results)
+    assert read_results(tmp_path / "results.json")["unhelped"] == {"val_lr_hr_auc": 0.98}
+    told = "the training did not help: val_lr_hr_auc was never larger than before the first step, 0.9800"
+    assert told in (tmp_path / "report.txt").read_text()
+    assert told in build_page(tmp_path, results, None)
+    runs = [Run("tuned", results, {}), Run("other", {**results, "unhelped": {}}, {})]
+    assert f"tuned: {told}" in build_comparison(runs)
 
 
 def test_written_json_is_strict_and_complete(results, tmp_path):
