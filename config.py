@@ -145,6 +145,8 @@ class Config(
         losses = self.adaface_loss_weight + self.qaconv_loss_weight + self.occlusion_loss_weight
         if losses + self.pair_weight == 0:
             raise ValueError("--adaface_loss_weight, --qaconv_loss_weight and --occlusion_loss_weight are all 0")
+        if self.modulator and not self.qaconv_loss_weight:
+            raise ValueError("--modulator changes the map that the matcher reads: give --qaconv_loss_weight, or none")
         if self.class_weight is not None and not self.class_embeddings:
             raise ValueError("--class_weight belongs to --class_embeddings; leave it out")
         if self.adaface_eval_weight + self.qaconv_eval_weight == 0:
@@ -157,6 +159,8 @@ class Config(
         if not self.data:
             if self.merge_identities:
                 raise ValueError("--merge_identities joins people of several sets: give these by --data")
+            if "resolution" in self.modulator and not self.has_views:
+                raise ValueError("--modulator resolution is known of views at a low one: give --pairs or --degradation")
             self.check_views()
             return
         flags = ("data_root", "train_data_path", "train_data_subset", "custom_num_class", "use_mxrecord", "pairs")

@@ -21,6 +21,7 @@ from evaluation import Description, FusionStatistics, ScoreNormalization
 from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
 from tasks import validation
 from tasks.recognition import paired_nets, sharded_head
+from tasks.recognition.modulation import Modulation
 from tasks.recognition.score_matrix import MergedPeople
 from tasks.recognition.terms import Forward, Judges, feature_statistics, images_of, weighted_losses
 
@@ -29,8 +30,7 @@ class Recognizer(TrainingModule):
     """Face recognizer with a margin head, a QAConv matcher and an occlusion head; `terms.TERMS` are its loss.
 
     Args:
-        config: every option of the run, as `Config.to_dict()` gives it (primitives, so that a checkpoint loads
-            with weights_only).
+        config: every option of the run, in primitives, as `Config.to_dict()` gives it and a checkpoint keeps it.
         num_classes, identities: how many there are, and a digest of their names if it is known, by data set.
     """
 
@@ -38,8 +38,7 @@ class Recognizer(TrainingModule):
         self, config: Mapping[str, Any], num_classes: Mapping[str, int], identities: Mapping[str, str] | None = None
     ) -> None:
         c = Config.from_dict(dict(config))
-        if len(num_classes) > 1:
-            sharded_head.check_several_sets(c)
+        sharded_head.check_several_sets(c, num_classes)
         super().__init__(c)
         names = {} if identities is None else {"identities": dict(identities)}
         self.save_hyperparameters({"config": dict(config), "num_classes": dict(num_classes), **names})
@@ -50,6 +49,7 @@ class Recognizer(TrainingModule):
         matched_classes = sum(num_classes.values()) if c.class_embeddings else None
         self.matcher = models.build_matcher(c, self.model.map_shape, matched_classes)
         self.occlusion_head = models.build_occlusion_head(c, self.model)
+        self.modulator = models.build_modulator(c, self.model, len(num_classes))
         if self.occlusion_head is not None:
             # Without a loss of its own and cut off from the matcher's it has no gradient either.
             reached = self.matcher is not None and c.visibility_gradient
@@ -61,8 +61,7 @@ class Recognizer(TrainingModule):
         self.last_scores: dict[str, dict[str, Scores]] = {}
         self.last_results: SetResults = {}
         # Of class embeddings a step touches a few, in float16; of a split head a rank has a part.
-        split = num_classes if c.partial_fc_rate else ()
-        self.not_averaged = ("matcher.class_embeddings.", *(f"heads.{name}." for name in split))
+        self.not_averaged = ("matcher.class_embeddings.", *(f"heads.{n}." for n in num_classes if c.partial_fc_rate))
         self.shards: dict[str, sharded_head.Shard] = {}
         if self.matcher is not None and self.matcher.class_embeddings is not None:
             self.parts.append(SparseSGD(self.matcher.class_embeddings.weight, c.seed))
@@ -106,7 +105,7 @@ class Recognizer(TrainingModule):
         Returns:
             Description with float32 tensors (float64 for --check_mode); visibility is None without an occlusion head.
         """
-        return models.describe(self.model, self.occlusion_head, images.to(self.dtype))
+        return models.describe(self.model, self.occlusion_head, images.to(self.dtype), self.modulator)
 
     # ---------------------------------------------------------------- training
 
@@ -117,7 +116,9 @@ class Recognizer(TrainingModule):
         by_set = cast(dict[str, heads.Head], dict(self.heads.items()))
         for head in by_set.values():
             head.margin_scale = self._margin_scale()
-        judges = Judges(by_set, self.matcher, self.merged, self.beside.lesson(images[: len(batch.label)]))
+        lesson = self.beside.lesson(images[: len(batch.label)])
+        modulation = None if self.modulator is None else Modulation(self.modulator, batch, images)
+        judges = Judges(by_set, self.matcher, self.merged, lesson, modulation)
         forward = Forward(self.config, judges, features, visibility, batch, step.number)
         weighted = weighted_losses(forward)
         return Terms(weighted, forward.values | (feature_statistics(forward, weighted) if step.is_logged else {}))
@@ -198,8 +199,7 @@ class Recognizer(TrainingModule):
         """Store what the weights alone do not tell: color order, what scores mean, momentum of shards."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["color_space"] = "rgb"
-        statistics = self.fusion_statistics
-        checkpoint["fusion_statistics"] = None if statistics is None else statistics.to_dict()
+        checkpoint["fusion_statistics"] = None if self.fusion_statistics is None else self.fusion_statistics.to_dict()
         checkpoint["score_normalization"] = None if self.normalization is None else self.normalization.to_dict()
         sharded_head.gather_into(checkpoint, self.shards)
 

@@ -47,6 +47,7 @@ Reader = Callable[[Path], dict[str, Any]]
 PARTS = {
     "matcher": r"matcher\.(?!class_embeddings\.)",
     "occlusion head": r"occlusion_head\.",
+    "modulator": r"modulator\.",
     "class maps": r"matcher\.class_embeddings\.",
 }
 PARTS_OF_SET = {STATISTICS: r"heads\.{}\.(?!kernel)", "class weights": r"heads\.{}\.kernel"}

@@ -11,6 +11,7 @@ from models.face_model import (
     FaceScores,
     build_backbone,
     build_matcher,
+    build_modulator,
     build_occlusion_head,
     describe,
     merge_adapters,
@@ -25,6 +26,6 @@ __all__ = [
     "AS_GIVEN", "Aligner", "Alignment", "Answer", "Calibration", "Candidate", "DamagedCheckpointError",
     "DetectorChoice", "EmbedJob", "Embeddings", "Encoder", "FaceModel", "FaceScores", "Found", "Front", "Gallery",
     "Impostors", "NoFaceError", "Plan", "Point", "align_photograph", "aligner", "build_backbone", "build_matcher",
-    "build_occlusion_head", "calibrate", "describe", "embed", "load", "merge_adapters", "open_detector", "open_front",
-    "read_embeddings",
+    "build_modulator", "build_occlusion_head", "calibrate", "describe", "embed", "load", "merge_adapters",
+    "open_detector", "open_front", "read_embeddings",
 ]  # fmt: skip

@@ -41,16 +41,23 @@ class FaceScores(NamedTuple):
     combined: float | None  # both, comparable whatever is hidden; None without a matcher or what scores mean
 
 
-def describe(model: nn.Module, occlusion_head: nets.AnyOcclusionHead | None, images: Tensor) -> Description:
+def describe(
+    model: nn.Module,
+    occlusion_head: nets.AnyOcclusionHead | None,
+    images: Tensor,
+    modulator: nets.Modulator | None = None,
+) -> Description:
     """Return what evaluation compares of images [B, 3, 112, 112] in the networks' dtype, in [-1, 1], RGB.
 
     Args:
         model: a backbone, images -> nets.Features.
         occlusion_head: what `build_occlusion_head` builds; None: the description's visibility is None.
+        modulator: what `build_modulator` builds, of the local map.
     """
     features, seen = nets.see(model, occlusion_head, images)
     visibility = None if seen is None else nets.pooled(seen, features.feature_map)
-    return Description(features.embedding, features.norm, unit_map(features.feature_map), visibility)
+    local_map = features.feature_map if modulator is None else modulator(features.feature_map)
+    return Description(features.embedding, features.norm, unit_map(local_map), visibility)
 
 
 def build_backbone(options: NetworkOptions, seed: int = 0) -> nets.Backbone:
@@ -111,15 +118,31 @@ def build_occlusion_head(options: NetworkOptions, model: nets.Backbone) -> nets.
     return nets.OcclusionHead(model.map_shape[0])
 
 
+def build_modulator(options: NetworkOptions, model: nets.Backbone, num_datasets: int) -> nets.Modulator | None:
+    """Return the modulator of the map of a backbone, trained on so many data sets, that the options ask for, or None.
+
+    Raises:
+        ValueError: one line with the flag, if it is to tell data sets apart, and there is one.
+    """
+    if not options.modulator:
+        return None
+    if "dataset" in options.modulator and num_datasets == 1:
+        raise ValueError("--modulator dataset tells several data sets apart: give these by --data, or leave it out")
+    widths = {name: num_datasets if name == "dataset" else 1 for name in nets.COVARIATES if name in options.modulator}
+    return nets.Modulator(widths, model.map_shape[0])
+
+
 class FaceModel(nn.Module):
     """Backbone, and where there are some, occlusion head and local matcher; `models.load` builds it from a file.
 
-    The keys of its state dict begin with `model.`, `occlusion_head.` and `matcher.`, as in a run's checkpoints.
+    The keys of its state dict begin with `model.`, `occlusion_head.`, `matcher.` and `modulator.`, as in a run's
+    checkpoints.
 
     Args:
         options: of the run that trained it.
         with_parts: False: a backbone alone.
         fusion_statistics: how scores are combined; None: they are not.
+        num_datasets: how many it was trained on.
     Attributes:
         normalization: what scores mean at what can be seen; None in older checkpoints: `fusion_statistics` combines.
         arch: what the backbone is called.
@@ -129,12 +152,17 @@ class FaceModel(nn.Module):
     """
 
     def __init__(
-        self, options: NetworkOptions, with_parts: bool = True, fusion_statistics: FusionStatistics | None = None
+        self,
+        options: NetworkOptions,
+        with_parts: bool = True,
+        fusion_statistics: FusionStatistics | None = None,
+        num_datasets: int = 1,
     ) -> None:
         super().__init__()
         self.model = build_backbone(options)
         self.matcher = build_matcher(options, self.model.map_shape) if with_parts else None
         self.occlusion_head = build_occlusion_head(options, self.model) if with_parts else None
+        self.modulator = build_modulator(options, self.model, num_datasets) if with_parts else None
         self.fusion_statistics = fusion_statistics
         self.normalization: ScoreNormalization | None = None
         self.arch = options.arch
@@ -161,7 +189,7 @@ class FaceModel(nn.Module):
             TypeError: if images are not floating. ValueError: if they have another shape or range, or hold NaN.
         """
         _check_images(images)
-        return describe(self.model, self.occlusion_head, images.to(self.device, torch.float32))
+        return describe(self.model, self.occlusion_head, images.to(self.device, torch.float32), self.modulator)
 
     def describe_image(self, face: pictures.Face) -> Description:
         """Return the description, B = 1, of one face: a path, uint8 [112, 112, 3] RGB, or a PIL image of that size.

@@ -20,7 +20,7 @@ from options.model import NetworkOptions
 
 OWN_KEYS = ("state_dict", "hyper_parameters", "color_space", "fusion_statistics")
 HYPER_PARAMETERS = ("config", "num_classes")
-_PARTS = ("model.", "occlusion_head.", "matcher.")
+_PARTS = ("model.", "occlusion_head.", "matcher.", "modulator.")
 _OF_CLASSES = "matcher.class_embeddings."
 
 
@@ -37,8 +37,8 @@ def load(
 ) -> FaceModel:
     """Build a model from a checkpoint of ours or from foreign backbone weights, in eval mode, on the CPU.
 
-    A checkpoint of ours brings backbone, matcher, occlusion head and what scores mean; where a run averaged its
-    weights, the averages. Foreign weights bring the backbone alone. Class weights and class embeddings are left.
+    A checkpoint of ours brings backbone, matcher, occlusion head, modulator and what scores mean; where a run averaged
+    its weights, the averages. Foreign weights bring the backbone alone. Class weights and class embeddings are left.
     Adapters are merged into the weights, unless they are mixed by the quality of each image.
 
     Args:
@@ -139,8 +139,9 @@ def _own(path: Path, arch: str | None, color_space: str | None) -> FaceModel:
         names = {option.name for option in NetworkOptions.options()}
         config = checkpoint["hyper_parameters"]["config"]
         options = NetworkOptions.from_dict({name: value for name, value in config.items() if name in names})
+        num_datasets = len(checkpoint["hyper_parameters"]["num_classes"])
         with torch.device("meta"):
-            template = FaceModel(options)
+            template = FaceModel(options, num_datasets=num_datasets)
     if not isinstance(checkpoint["state_dict"], dict):
         raise ValueError(f"{path}: state_dict: a dict expected")
     checkpoint["state_dict"] = state = {key: value for key, value in checkpoint["state_dict"].items() if _is_part(key)}
@@ -153,7 +154,7 @@ def _own(path: Path, arch: str | None, color_space: str | None) -> FaceModel:
     if fault := first_fault(at_least(rules, LATER_ENTRIES), checkpoint, ""):
         raise ValueError(f"{path}: {fault}")
     with errors_name(path):
-        model = FaceModel(options)
+        model = FaceModel(options, num_datasets=num_datasets)
         model.load_state_dict(state)
         statistics = checkpoint["fusion_statistics"]
         model.fusion_statistics = None if statistics is None else FusionStatistics.from_dict(statistics)

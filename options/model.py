@@ -10,6 +10,7 @@ from options.names import (
     ARCHS,
     COLOR_SPACES,
     COUNT,
+    COVARIATES,
     HEAD_STARTS,
     HEADS,
     NOT_NEGATIVE,
@@ -118,6 +119,19 @@ class QAConvOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModulatorOptions(Options):
+    """Modulator."""
+
+    modulator: tuple[str, ...] = flag(
+        (), "scale and shift the channels of the map that the matcher reads, by what a head finds of these in it:"
+        " quality of the image, visible share of the face, resolution (with views at a low one), the data set (of"
+        " several); begins with no change",
+        choices=COVARIATES,
+    )  # fmt: skip
+    modulator_weight: float = flag(0.1, "weight of the squared error of what that head finds", within=POSITIVE)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LossOptions(Options):
     """Losses."""
 
@@ -140,5 +154,16 @@ class LossOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkOptions(OcclusionOptions, LossOptions, QAConvOptions, LoraOptions, ModelOptions):
+class NetworkOptions(OcclusionOptions, LossOptions, QAConvOptions, ModulatorOptions, LoraOptions, ModelOptions):
     """The sections that shape a run's networks."""
+
+    @property
+    def class_embeddings_weight(self) -> float:
+        """The weight of the class embeddings' loss; 0: there are none, or nothing trains them."""
+        within = self.triplet_weight if self.class_weight is None else self.class_weight
+        return self.qaconv_loss_weight * within if self.class_embeddings else 0.0
+
+    @property
+    def covariates_weight(self) -> float:
+        """The weight of what a modulator's head finds; 0: there is none."""
+        return self.modulator_weight if self.modulator else 0.0

@@ -55,6 +55,7 @@ QACONV_SCORES = ("bn_fc", "weighted")
 OCCLUSION_METHODS = ("none", "scaling", "masking")
 SCORE_NORMALIZATIONS = ("visibility", "none")
 CLUSTER_METHODS = ("auto", "exact", "lists", "faiss")
+COVARIATES = ("quality", "visible", "resolution", "dataset")  # of a modulator
 MAP_DTYPES = ("float32", "float16", "int8")
 OCCLUDERS = ("surgical", "cloth", "respirator", "niqab", "scarf", "sunglasses", "cap", "fringe", "hand", "block")
 ALIGNMENTS = ("auto", "yes", "no")

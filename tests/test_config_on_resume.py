@@ -25,6 +25,7 @@ conflicting = (
     "low_res_augmentation_prob",
     "sampler",
     "optimizer",
+    "modulator",
     "start_from_model_statedict",
 )
 everything = {name: value for name, (_, value) in GIVEN.items() if name not in conflicting}

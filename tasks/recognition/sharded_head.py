@@ -74,12 +74,14 @@ def check_patterns(module: TrainingModule, num_classes: Mapping[str, int]) -> No
         module.check_patterns([f"heads.{name}.{key}" for name in num_classes if is_split])
 
 
-def check_several_sets(config: Config) -> None:
+def check_several_sets(config: Config, num_classes: Mapping[str, int]) -> None:
     """Refuse what several data sets, each with labels and a head of its own, do not go together with.
 
     Raises:
         ValueError: one line with the flag.
     """
+    if len(num_classes) == 1:
+        return
     if config.partial_fc_rate:
         raise ValueError("--partial_fc_rate: the heads of several data sets cannot be split; use 0")
     if config.class_embeddings:

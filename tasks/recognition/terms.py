@@ -18,6 +18,7 @@ from config import Config
 from datasets import Sample
 from ops import at_least_float32, gather, gather_with_gradient, unit_map, world_size
 from tasks.recognition.class_bits import class_bits
+from tasks.recognition.modulation import Modulation
 from tasks.recognition.paired_nets import Lesson
 from tasks.recognition.score_matrix import Images, MatchedBatch, MergedPeople, pairs_cross_ranks, score_batch
 from transforms import to_tensor, visibility_map
@@ -43,12 +44,14 @@ class Judges(NamedTuple):
         matcher: None without one.
         merged: people who are in several data sets; None: nothing is known of that.
         lesson: what a teacher says of the HR images.
+        modulation: of the maps that the matcher reads; None: they stay as they are.
     """
 
     heads: Mapping[str, heads.Head]
     matcher: qaconv.QAConv | None
     merged: MergedPeople | None = None
     lesson: Lesson | None = None
+    modulation: Modulation | None = None
 
 
 class Forward:
@@ -74,7 +77,7 @@ class Forward:
         batch: Sample,
         step: int,
     ) -> None:
-        self.config, self.heads, self._judges = config, judges.heads, judges
+        self.config, self.heads, self.modulation, self._judges = config, judges.heads, judges.modulation, judges
         self.features, self.visibility, self.batch, self.step = features, visibility, batch, step
         self.values: dict[str, Tensor] = {}
 
@@ -126,6 +129,8 @@ class Forward:
 
     def _images(self, rows: slice) -> Images:
         feature_map = self.features.feature_map[rows]
+        if self.modulation is not None:
+            feature_map = self.modulation.net(feature_map)
         visibility = self.visibility
         if visibility is not None:
             visibility = nets.pooled(visibility[rows], feature_map)
@@ -277,17 +282,11 @@ def _of_each_set(forward: Forward, loss: Callable[[Tensor, Tensor, Tensor], Tens
     return torch.stack([len(of) / len(ids) * loss(lr[of], hr[of], labels[of]) for of in rows if len(of)]).sum()
 
 
-def class_weight(config: Config) -> float:
-    """Return the weight of the class embeddings' loss; 0: there are none, or nothing trains them."""
-    within = config.triplet_weight if config.class_weight is None else config.class_weight
-    return config.qaconv_loss_weight * within if config.class_embeddings else 0.0
-
-
 TERMS = (
     Term("head", lambda c: c.adaface_loss_weight, _head),
     Term("pairwise", lambda c: c.qaconv_loss_weight, _pairwise),
     Term("triplet", lambda c: c.qaconv_loss_weight * c.triplet_weight, _triplet),
-    Term("class", class_weight, _class),
+    Term("class", lambda c: c.class_embeddings_weight, _class),
     Term("occlusion", lambda c: c.occlusion_loss_weight, _occlusion),
     Term("teacher", lambda c: c.teacher_weight, _teacher),
     Term("remember", lambda c: c.remember_weight, _remember),
@@ -296,6 +295,7 @@ TERMS = (
     Term("paired", lambda c: c.paired_weight, _paired),
     Term("info_nce", lambda c: c.info_nce_weight, _info_nce),
     Term("supcon", lambda c: c.supcon_weight, _supcon),
+    Term("covariates", lambda c: c.covariates_weight, lambda f: f.modulation and f.modulation.loss(f.features)),
 )
 
 

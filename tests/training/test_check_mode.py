@@ -16,7 +16,7 @@ COMMON = {
 }
 SPLIT = {**COMMON, "partial_fc_rate": 1.0, "class_embeddings": True, "k_nearest": 3, "visibility_gradient": True}
 DENSE = {**COMMON, "occlusion_method": "scaling", "qaconv_score": "weighted", "qaconv_channels": 6}
-ADAPTERS = {**DENSE, "lora_rank": 2, "lora_by_quality": True}
+ADAPTERS = {**DENSE, "lora_rank": 2, "lora_by_quality": True, "modulator": ("quality", "visible")}
 LOSSES = {f"train_{name}loss" for name in ("", "head_", "pairwise_", "triplet_", "occlusion_")}
 
 

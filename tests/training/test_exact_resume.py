@@ -113,7 +113,8 @@ VARIANTS = {
     "graph": {"sampler": "graph", "num_workers": 1},
     "adapters": {
         **{"lora_rank": 2, "lora_by_quality": True, "lora_dropout": 0.2, "ema_decay": 0.5},
-        "stages": ("1:heads.*,matcher.*", "1:model.*,heads.*=0.02"),
+        "stages": ("1:heads.*,matcher.*", "1:model.*,heads.*=0.02,modulator.*"),
+        "modulator": ("quality", "visible"),
     },
     "no validation in an epoch": {"val_check_interval": 1.0, "check_val_every_n_epoch": 2, "num_workers": 1},
 }
