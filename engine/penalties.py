@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import AdamW, Optimizer
 
 from engine.optim import matched
 from options.words.patterns import KINDS, Penalty
+
+Amounts = float | Tensor | list[Tensor] | tuple[Tensor, ...]
+# Weights that a step takes at a time on a processor: they and what is computed on the way stay in its cache.
+_PIECE = 2**16
 
 
 def _groups(weight: Tensor) -> Tensor:
@@ -41,39 +44,57 @@ def group_lasso(weight: Tensor) -> Tensor:
     return groups.shape[1] ** 0.5 * torch.linalg.vector_norm(groups, dim=1).sum()
 
 
-def shrink_l1(weight: Tensor, amount: float | Tensor) -> Tensor:
-    """Return sign(w) max(|w| - amount, 0), which minimizes |x - w|^2 / 2 + amount sum |x|.
+def shrink_l1(weights: list[Tensor], amounts: Amounts) -> None:
+    """Make w sign(w) max(|w| - amount, 0), which minimizes |x - w|^2 / 2 + amount sum |x|, in place.
 
     Args:
-        weight: any shape.
-        amount: strength times rate, a number, a scalar, or one of each weight.
+        weights: of any shapes, without gradients.
+        amounts: strength times rate, a number, a scalar, or of each weight's shape.
     """
-    if isinstance(amount, Tensor):
-        return weight - weight.clamp(-amount, amount)
-    return functional.softshrink(weight, amount)
+    if isinstance(amounts, float):
+        for weight in weights:
+            torch.ops.aten.softshrink.out(weight, amounts, out=weight)
+        return
+    if isinstance(amounts, Tensor):
+        left = torch._foreach_abs(weights)
+        torch._foreach_add_(left, -amounts)
+        torch._foreach_clamp_min_(left, 0.0)
+        torch._foreach_sign_(weights)
+        torch._foreach_mul_(weights, left)
+    else:
+        lost = torch._foreach_clamp_min(weights, torch._foreach_neg(amounts))
+        torch._foreach_clamp_max_(lost, [*amounts])
+        torch._foreach_sub_(weights, lost)
 
 
-def shrink_l2(weight: Tensor, amount: float | Tensor) -> Tensor:
-    """Return w / (1 + 2 amount), which minimizes |x - w|^2 / 2 + amount sum x^2; arguments as those of `shrink_l1`."""
-    return weight / (1 + 2 * amount)
+def shrink_l2(weights: list[Tensor], amounts: Amounts) -> None:
+    """Make w w / (1 + 2 amount), which minimizes |x - w|^2 / 2 + amount sum x^2; arguments as those of `shrink_l1`."""
+    if isinstance(amounts, float | Tensor):
+        torch._foreach_div_(weights, 1 + 2 * amounts)
+    else:
+        divisors = torch._foreach_mul(amounts, 2.0)
+        torch._foreach_add_(divisors, 1.0)
+        torch._foreach_div_(weights, divisors)
 
 
-def shrink_groups(weight: Tensor, amount: float | Tensor) -> Tensor:
-    """Return each group times max(0, 1 - amount sqrt(n) / norm), which minimizes |x - w|^2 / 2 + amount group_lasso(x).
+def shrink_groups(weights: list[Tensor], amounts: Amounts) -> None:
+    """Multiply groups by max(0, 1 - amount sqrt(n) / norm), which minimizes |x - w|^2 / 2 + amount group_lasso(x).
 
     Args:
-        weight: any shape.
-        amount: strength times rate, a number or a scalar.
+        weights: of any shapes, without gradients, changed in place.
+        amounts: strength times rate, a number or a scalar.
     """
-    groups = _groups(weight)
-    norms = torch.linalg.vector_norm(groups, dim=1, keepdim=True)
-    # A group of zeros has no direction: -inf, or NaN for an amount of 0, and neither may reach the weights.
-    factors = torch.where(norms > 0, 1 - amount * groups.shape[1] ** 0.5 / norms, 0.0).clamp_(min=0)
-    return (groups * factors).view_as(weight)
+    assert isinstance(amounts, float | Tensor)  # the norm of a group has no closed step in another metric
+    for weight in weights:
+        groups = _groups(weight)
+        norms = torch.linalg.vector_norm(groups, dim=1)
+        # A group of zeros has no direction: -inf, or NaN for an amount of 0, and neither may reach the weights.
+        factors = torch.where(norms > 0, 1 - amounts * groups.shape[1] ** 0.5 / norms, 0.0).clamp_(min=0)
+        weight.mul_(factors.view(-1, *[1] * (weight.ndim - 1)) if weight.ndim > 1 else factors.view(()))
 
 
 PENALTIES: dict[str, Callable[[Tensor], Tensor]] = {"l1": l1, "l2": l2, "group": group_lasso}
-SHRINKERS: dict[str, Callable[[Tensor, float | Tensor], Tensor]] = {
+SHRINKERS: dict[str, Callable[[list[Tensor], Amounts], None]] = {
     "l1": shrink_l1,
     "l2": shrink_l2,
     "group": shrink_groups,
@@ -149,17 +170,22 @@ class Penalties:
             return
         groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
         for (penalty, parameters), strength in steps:
+            together: dict[int, list[nn.Parameter]] = {}
             for parameter in parameters:
-                if parameter.grad is None:
-                    continue  # it was not updated
-                group = groups[id(parameter)]
-                amount: float | Tensor = strength * group["lr"]
-                if isinstance(optimizer, AdamW) and penalty.kind != "group":
-                    amount = strength * _adam_rate(group, optimizer.state[parameter])
-                if not on_cpu:  # steps of 0 leave every bit
-                    known = amount if isinstance(amount, Tensor) else parameter.new_full((), amount)
-                    amount = torch.where(accepted, known, 0.0)
-                parameter.copy_(SHRINKERS[penalty.kind](parameter, amount))
+                if parameter.grad is not None:  # else it was not updated
+                    together.setdefault(id(groups[id(parameter)]), []).append(parameter)
+            by_weight = isinstance(optimizer, AdamW) and penalty.kind != "group"
+            for updated in together.values():
+                group = groups[id(updated[0])]
+                # One after the other in a processor's cache; on a device all at once, where every operation costs.
+                for batch in [[parameter] for parameter in updated] if on_cpu else [updated]:
+                    states = [optimizer.state[parameter] for parameter in batch] if by_weight else []
+                    rates = [group["lr"] * _adam_factor(group, state["step"]) for state in states] or [group["lr"]]
+                    amounts = [strength * rate for rate in rates]
+                    if not on_cpu:  # steps of 0 leave every bit
+                        known = [torch.as_tensor(amount, device=accepted.device) for amount in amounts]
+                        amounts = [torch.where(accepted, amount, 0.0) for amount in known]
+                    _shrink(batch, penalty.kind, amounts, states, group)
 
     @torch.no_grad()
     def sparsity(self) -> dict[str, float]:
@@ -174,9 +200,43 @@ class Penalties:
         return shares
 
 
-def _adam_rate(group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-    """Return the rate of each weight in AdamW's last step, of the parameter's shape."""
-    (beta1, beta2), step = group["betas"], state["step"]
-    root = state["exp_avg_sq"].sqrt().add_(group["eps"])
-    rate: Tensor = group["lr"] * (1 - beta2**step).sqrt() / (1 - beta1**step) / root
-    return rate
+def _adam_factor(group: dict[str, Any], step: Tensor) -> float | Tensor:
+    """Return sqrt(1 - b2^t) / (1 - b1^t) of AdamW's last step."""
+    beta1, beta2 = group["betas"]
+    factor: Tensor = (1 - beta2**step).sqrt() / (1 - beta1**step)
+    return float(factor) if step.device.type == "cpu" else factor
+
+
+def _shrink(
+    parameters: list[nn.Parameter],
+    kind: str,
+    amounts: list[float | Tensor],
+    states: list[dict[str, Any]],
+    group: dict[str, Any],
+) -> None:
+    """Make the step of parameters of one group of an optimizer: the same for all, or by the rates in AdamW's states."""
+    moved = [[parameter.detach()] for parameter in parameters]
+    for tensors, state in zip(moved, states, strict=False):  # no states: the rate is the group's
+        tensors.append(state["exp_avg_sq"])
+    for pieces in zip(*(_pieces(kind, tensors) for tensors in moved), strict=True):
+        weights, *squares = (list(of_all) for of_all in zip(*pieces, strict=True))
+        if not squares:
+            SHRINKERS[kind](weights, amounts[0])
+            continue
+        rates = torch._foreach_sqrt(squares[0])
+        torch._foreach_add_(rates, group["eps"])
+        torch._foreach_reciprocal_(rates)
+        torch._foreach_mul_(rates, amounts)  # type: ignore[arg-type]  # all numbers, or all scalars
+        SHRINKERS[kind](weights, rates)
+
+
+def _pieces(kind: str, tensors: list[Tensor]) -> list[tuple[Tensor, ...]]:
+    """Return in parts what belongs to one parameter, with whole groups in each; on a device in one."""
+    first = tensors[0]
+    if first.device.type != "cpu" or not all(tensor.is_contiguous() for tensor in tensors):
+        return [(*tensors,)]
+    if kind != "group":
+        return [*zip(*(tensor.view(-1).split(_PIECE) for tensor in tensors), strict=True)]
+    if first.ndim < 2:
+        return [(first,)]
+    return [(rows,) for rows in first.split(max(1, _PIECE // max(1, first[0].numel())))]

@@ -29,9 +29,11 @@ def test_values_gradients_and_steps_are_the_golden_ones(name, kind):
     charged.backward()
     torch.testing.assert_close(charged.detach(), GOLDEN[f"{name}_{kind}"], **CLOSE)
     torch.testing.assert_close(weight.grad, GOLDEN[f"{name}_{kind}_grad"], **CLOSE)
-    stepped = SHRINKERS[kind](weight.detach(), torch.tensor(RATE * STRENGTH, dtype=torch.float64))
-    torch.testing.assert_close(stepped, GOLDEN[f"{name}_{kind}_prox"], **CLOSE)
-    assert torch.equal(stepped == 0, GOLDEN[f"{name}_{kind}_prox"] == 0)
+    for amount in (RATE * STRENGTH, torch.tensor(RATE * STRENGTH, dtype=torch.float64)):  # of a processor, a device
+        moved = weight.detach().clone()
+        SHRINKERS[kind]([moved], amount)
+        torch.testing.assert_close(moved, GOLDEN[f"{name}_{kind}_prox"], **CLOSE)
+        assert torch.equal(moved == 0, GOLDEN[f"{name}_{kind}_prox"] == 0)
 
 
 @pytest.mark.parametrize("name", TENSORS)
@@ -90,6 +92,38 @@ def test_a_refused_first_step_leaves_every_bit(kind, optimizer):
     module["w"].grad = torch.ones(6, 5)
     Penalties([Penalty("w", kind, 1.0, True)], module.named_parameters()).shrink(made, 0, NO)
     assert torch.equal(module["w"].detach(), GOLDEN["linear"])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["l1", "l2", "group"])
+@pytest.mark.parametrize("shape", [(9, 7, 3, 3), (700, 30), (40_000,), (1, 20_000), ()])
+def test_a_step_in_pieces_is_the_step_of_the_whole_in_any_layout(shape, kind, optimizer):
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    layouts = [start.clone(memory_format=torch.contiguous_format)]
+    layouts += [start.clone(memory_format=torch.channels_last)] if start.ndim == 4 else []
+    for weight in layouts:
+        module = nn.ParameterDict({"w": nn.Parameter(weight)})
+        made = build_optimizer(optimizer, parameter_groups([module], 0.0), 0.1, 0.0)
+        module["w"].grad = (start * 3).sin()
+        made.step()
+        before, rate = module["w"].detach().clone(), torch.tensor(0.1)
+        if optimizer == "adamw" and kind != "group":
+            step = torch.tensor(1.0)
+            rate = (
+                rate
+                * (1 - 0.999**step).sqrt()
+                / (1 - 0.9**step)
+                / (made.state[module["w"]]["exp_avg_sq"].sqrt() + 1e-8)
+            )
+        Penalties([Penalty("w", kind, 0.05, True)], module.named_parameters()).shrink(made, 0, YES)
+        rows = before.flatten(1) if before.ndim > 1 else before.reshape(1, -1)
+        norms = rows.norm(dim=1).view(-1, *[1] * (before.ndim - 1)) if before.ndim > 1 else rows.norm()
+        expected = {
+            "l1": before.sign() * (before.abs() - 0.05 * rate).clamp(min=0),
+            "l2": before / (1 + 0.1 * rate),
+            "group": before * (1 - 0.05 * rate * rows.shape[1] ** 0.5 / norms).clamp(min=0),
+        }
+        torch.testing.assert_close(module["w"].detach(), expected[kind], rtol=2e-5, atol=1e-6)
 
 
 def test_each_parameter_has_its_own_rate_and_one_without_a_gradient_stays():
