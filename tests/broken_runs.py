@@ -27,7 +27,7 @@ from tasks.moco import refresh
 
 FLAGS = [
     *("--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "8", "--lr", "0.05", "--gpus", "0"),
-    *("--num_workers", "0", "--epochs", "2", "--val_check_interval", "0.5", "--val_occlusion", "none"),
+    *("--align", "no", "--num_workers", "0", "--epochs", "2", "--val_check_interval", "0.5", "--val_occlusion", "none"),
     *("--log_every_n_steps", "3", "--checkpoint_every_n_steps", "1", "--resume_from_checkpoint", "auto"),
 ]
 NUM_STEPS = 8

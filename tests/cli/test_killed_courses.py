@@ -18,6 +18,7 @@ PRETRAINING = [
     *("pretrain", "--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "8", "--queue_size", "20"),
     *("--projection_size", "8", "--epochs", "2", "--gpus", "0", "--num_workers", "0", "--log_every_n_steps", "1"),
     *("--checkpoint_every_n_steps", "1", "--resume_from_checkpoint", "auto", "--prefix", "maskwise", *CLUSTERED),
+    *("--align", "no"),
 ]
 
 
@@ -31,7 +32,7 @@ def courses(tmp_path_factory):
     return {
         "stages": [*FLAGS, "--data_root", str(faces), *STAGES],
         "mixture": [*FLAGS, *sets, "--val_data_path", str(faces), *MIXTURE],
-        "pretraining": [*PRETRAINING, "--data_root", str(faces / "train"), "--align", "no"],
+        "pretraining": [*PRETRAINING, "--data_root", str(faces / "train")],
     }
 
 
@@ -62,8 +63,8 @@ KILLED = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize(("course", "place", "steps"), KILLED)
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_a_killed_course_goes_on_to_the_same_bits(courses, undisturbed, tmp_path, course, place, steps, ranks):
     codes = finish(start(courses[course], tmp_path, (place, steps, SIGKILL), ranks, ranks - 1), timeout=300)
     assert codes[-1] == -SIGKILL and 0 not in codes and None not in codes, output(tmp_path, ranks - 1)

@@ -132,7 +132,7 @@ def test_a_list_of_pairs_is_scored_as_given(trained, faces, tmp_path):
         lines.append(f"{name}/{images[name][0]},{other}/{images[other][1]},0")
     (tmp_path / "pairs.csv").write_text("\n".join(lines))
     argv = ["--model_path", trained / "best.ckpt", "--data-path", faces / "train", "--pairs", tmp_path / "pairs.csv"]
-    program("main_eval.py", *argv, "--output_dir", tmp_path / "out", "--gpus", "0", cwd=tmp_path)
+    assert main_eval.main([*map(str, argv), "--output_dir", str(tmp_path / "out"), "--gpus", "0"]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     entry = results["benchmarks"]["train"]["conditions"]["clean"]["combined"]
     assert (entry["num_genuine"], entry["num_impostor"]) == (12, 12)

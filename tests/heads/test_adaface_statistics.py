@@ -1,13 +1,11 @@
 """AdaFace's running norm statistics: when they move, in which precision, and over which batch."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from gloo_ranks import on_ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, distributed
-from torch.multiprocessing import spawn
 from torch.nn import functional
 
 import heads
@@ -97,26 +95,22 @@ def test_nearly_equal_norms_keep_their_small_deviation() -> None:
 SHARES = [[5, 3], [1, 1]]  # samples of rank 0 and rank 1; a rank with one sample has no deviation of its own
 
 
-def _train_on_a_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    for case, counts in enumerate(SHARES):
+def _train_on_a_rank() -> list[dict[str, torch.Tensor]]:
+    found = []
+    for counts in SHARES:
         head = build(t_alpha=0.3)
-        share = slice(0, counts[0]) if rank == 0 else slice(counts[0], None)
+        share = slice(0, counts[0]) if distributed.get_rank() == 0 else slice(counts[0], None)
         for step in range(2):
             logits = head(*(tensor[share] for tensor in inputs(sum(counts), seed=step)))
-        result = {"logits": logits.detach(), "mean": head.batch_mean, "std": head.batch_std}
-        torch.save(result, f"{folder}/{case}_{rank}.pt")
-    distributed.destroy_process_group()
+        found.append({"logits": logits.detach(), "mean": head.batch_mean, "std": head.batch_std})
+    return found
 
 
-def test_two_ranks_see_the_statistics_of_the_global_batch(tmp_path: Path) -> None:
-    spawn(_train_on_a_rank, args=(str(tmp_path),), nprocs=2)
-    for case, counts in enumerate(SHARES):
+def test_two_ranks_see_the_statistics_of_the_global_batch() -> None:
+    for counts, *ranks in zip(SHARES, *on_ranks(2, _train_on_a_rank), strict=True):
         alone = build(t_alpha=0.3)
         for step in range(2):
             expected = alone(*inputs(sum(counts), seed=step))
-        ranks = [torch.load(tmp_path / f"{case}_{rank}.pt") for rank in range(2)]
         for rank in ranks:
             torch.testing.assert_close(rank["mean"], alone.batch_mean, atol=0, rtol=1e-6)
             torch.testing.assert_close(rank["std"], alone.batch_std, atol=0, rtol=1e-6)

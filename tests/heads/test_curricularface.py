@@ -1,14 +1,12 @@
 """CurricularFace against a plain loop: hard negatives, the running t over all ranks, a short run."""
 
-from pathlib import Path
-
 import naive_heads as naive
 import pytest
 import pytorch_lightning as pl
 import torch
+from gloo_ranks import on_ranks
 from short_runs import fit, write_faces
 from torch import distributed
-from torch.multiprocessing import spawn
 
 import heads
 
@@ -87,20 +85,16 @@ def test_it_cannot_be_split_and_wrong_rates_are_refused():
         build(t_alpha=1.5)
 
 
-def _step_on_a_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def _t_of_a_rank() -> float:
     head, features = build(t_alpha=0.3), naive.features(7)
-    share = slice(0, 5) if rank == 0 else slice(5, None)
+    share = slice(0, 5) if distributed.get_rank() == 0 else slice(5, None)
     head(features.embedding[share], features.norm[share], LABELS[share])
-    torch.save(head.t, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    return head.t.item()
 
 
-def test_t_follows_the_batch_of_both_ranks(tmp_path: Path) -> None:
-    spawn(_step_on_a_rank, args=(str(tmp_path),), nprocs=2)
+def test_t_follows_the_batch_of_both_ranks() -> None:
     expected = 0.3 * mean_cosine(build(), naive.features(7))
-    found = [torch.load(tmp_path / f"{rank}.pt").item() for rank in range(2)]
+    found = on_ranks(2, _t_of_a_rank)
     assert found == pytest.approx([expected, expected], rel=1e-12)
 
 

@@ -1,10 +1,8 @@
 """Moments of the maxima and running statistics over ranks."""
 
-from pathlib import Path
-
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from gloo_ranks import on_ranks
 from torch import nn
 
 from qaconv import QAConv
@@ -46,21 +44,16 @@ def _batch(rank):
     return maps, torch.rand(3 + rank, 1, 2, 2, generator=generator)
 
 
-def _train_on_one_rank(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _train_on_one_rank():
     torch.manual_seed(0)
     matcher = QAConv(4, 2, 2, "masking").train()
-    maps, visibility = _batch(rank)
+    maps, visibility = _batch(dist.get_rank())
     scores = matcher(maps, maps, visibility, visibility)
-    torch.save({"state": matcher.state_dict(), "scores": scores.detach()}, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    return {"state": matcher.state_dict(), "scores": scores.detach()}
 
 
-def test_ranks_agree_on_running_statistics_of_all_their_pairs(tmp_path):
-    mp.spawn(_train_on_one_rank, args=(str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-
+def test_ranks_agree_on_running_statistics_of_all_their_pairs():
+    ranks = on_ranks(2, _train_on_one_rank)
     torch.testing.assert_close(ranks[0]["state"], ranks[1]["state"], rtol=0, atol=0)
     expected = _expected_running_statistics([rank["scores"] for rank in ranks])
     for name, value in expected.items():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from short_runs import build, fit, on_two_ranks, state, write_faces
+from short_runs import build, fit, on_two_ranks, state, write_faces, write_pairs
 
 from engine.callbacks import RankState
 from engine.callbacks.weight_average import KEY
@@ -118,13 +118,31 @@ VARIANTS = {
     },
     "no validation in an epoch": {"val_check_interval": 1.0, "check_val_every_n_epoch": 2, "num_workers": 1},
 }
-SLOW = ("average", "graph", "adapters", "no validation in an epoch")
+# Two views, a teacher, a switch of what is trained, easy images first and an average, all in one run.
+COURSE = {
+    **{"stages": ("1:heads.*,matcher.*", "1:*=0.02"), "lr_schedule": "cosine", "warmup_steps": 1, "optimizer": "adamw"},
+    **{"degradation": "first_order", "teacher_weight": 1.0, "remember_weight": 0.5, "info_nce_weight": 0.2},
+    **{"curriculum": "contrast", "curriculum_epochs": (0.0, 2.0), "epoch_share": 0.75, "ema_decay": 0.5},
+    **{"start_from_model_statedict": "not read by a Recognizer", "penalty": ("model.*=l1:1e-5:prox",)},
+}
+VARIANTS["pairs in stages"] = COURSE
+SLOW = ("average", "graph", "adapters", "no validation in an epoch", "pairs in stages")
 
 
 @pytest.mark.parametrize("variant", [pytest.param(v, marks=[pytest.mark.slow] * (v in SLOW)) for v in VARIANTS])
 def test_a_run_stopped_after_every_batch_ends_with_the_same_bits(noise_faces, tmp_path, variant):
     number = checked_pieces(tmp_path, ["on_train_batch_end"], data_root=noise_faces, **OPTIONS | VARIANTS[variant])
     assert number >= (9 if "accumulate_grad_batches" not in VARIANTS[variant] else 5)
+
+
+@pytest.mark.slow
+def test_a_mixture_of_pairs_stopped_after_every_batch_ends_with_the_same_bits(noise_faces, tmp_path):
+    files, listed = write_pairs(tmp_path / "pairs", identities=4), tmp_path / "same.txt"
+    listed.write_text("web/person_01 = camera/person_02\n", encoding="utf-8")
+    web, camera = f"web={noise_faces}:2", f"camera={files},data_format=pairs,head=cosface,final_weight=3"
+    options = COURSE | {"degradation": None, "data": (f"{web},degradation=second_order", camera)}
+    options |= {"merge_identities": str(listed), "val_data_path": noise_faces}
+    assert checked_pieces(tmp_path, ["on_train_batch_end"], **OPTIONS | options) >= 9
 
 
 def test_a_validation_that_a_signal_meets_is_given_up_and_done_again_when_resumed(noise_faces, tmp_path):

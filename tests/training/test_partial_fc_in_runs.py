@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from broken_runs import finish, output, run_folder, start
 from programs import SMALL_RUN, program
 from short_runs import build, fit, metrics, on_two_ranks, state
 
@@ -87,9 +88,8 @@ def two_ranks(noise_faces, tmp_path_factory):
     """Run folder of two ranks and two epochs, and what the program said."""
     cwd = tmp_path_factory.mktemp("two_ranks")
     options = ["--data_root", noise_faces, "--epochs", "2", "--save_all_models", "--val_occlusion", "none"]
-    done = program("main.py", *FLAGS, *options, cwd=cwd)
-    (folder,) = (cwd / "experiments").iterdir()
-    return folder, done.stderr
+    assert finish(start([*FLAGS, *options], cwd, ranks=2)) == [0, 0], output(cwd)
+    return run_folder(cwd), output(cwd)
 
 
 def read(path):

@@ -83,6 +83,7 @@ def test_whatever_is_written_says_synthetic(root):
     assert all(path.name.startswith("synthetic_") for path in (root / "train").iterdir())
 
 
+@pytest.mark.slow  # two processes that import for seconds, and all faces drawn twice
 def test_the_result_does_not_depend_on_the_number_of_processes(root, tmp_path):
     other = prepare_synthetic(tmp_path, SPEC, jobs=2, progress=False)
     assert contents(other) == contents(root)
