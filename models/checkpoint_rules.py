@@ -13,6 +13,7 @@ from options.names import DIVISIONS
 
 _PRIMITIVE = either(None, False, 0.0, "")
 _MATCHERS = {"adaface", "qaconv"}
+PRIMITIVES = named(either(_PRIMITIVE, each(_PRIMITIVE)))  # options, for their sections to judge
 
 
 def state_rules(state: Mapping[str, Tensor]) -> dict[str, object]:
@@ -34,8 +35,7 @@ def _weights(example: Tensor, is_variance: bool) -> Rule:
 
 def options_rule() -> Rule:
     """Return the rule for `hyper_parameters`: primitives, for `Config` to judge."""
-    config = named(either(_PRIMITIVE, each(_PRIMITIVE)))
-    required = {"config": config, "num_classes": _num_classes}
+    required = {"config": PRIMITIVES, "num_classes": _num_classes}
     alignment = {"template": "", "detector": ""}
     others = {"identities": named(""), "division": _division, "alignment": alignment}
     return at_least(required, others)

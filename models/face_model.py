@@ -149,6 +149,8 @@ class FaceModel(nn.Module):
         encoder: which of the encoders of its file it is: "query" or "key" of a pretraining's, else "backbone".
         head_name: the margin head that the embedding was trained with; "not known" of foreign weights.
         alignment: how the photographs of its training became crops; None where it is not known, as of foreign weights.
+        form: what the backbone computes in: "float32", or what `models.quantize` made of it.
+        options, with_parts: as given.
     """
 
     def __init__(
@@ -165,10 +167,12 @@ class FaceModel(nn.Module):
         self.modulator = build_modulator(options, self.model, num_datasets) if with_parts else None
         self.fusion_statistics = fusion_statistics
         self.normalization: ScoreNormalization | None = None
+        self.options, self.with_parts = options, with_parts
         self.arch = options.arch
         self.encoder = "backbone"
         self.head_name = options.head if with_parts else "not known"
         self.alignment: Alignment | None = None
+        self.form = portraits.FLOAT
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     @property

@@ -15,6 +15,7 @@ from evaluation import FusionStatistics, ScoreNormalization
 from models.alignment import Alignment
 from models.checkpoint_rules import ENTRIES, LATER_ENTRIES, options_rule, state_rules
 from models.face_model import FaceModel, merge_adapters
+from models.quantization import stored
 from ops import at_least, damage, first_fault, foreign_tensor
 from options.model import NetworkOptions
 
@@ -35,11 +36,12 @@ def load(
     encoder: str | None = None,
     quality: float | None = None,
 ) -> FaceModel:
-    """Build a model from a checkpoint of ours or from foreign backbone weights, in eval mode, on the CPU.
+    """Build a model from a checkpoint of ours, from one quantized, or from foreign weights, in eval mode, on the CPU.
 
     A checkpoint of ours brings backbone, matcher, occlusion head, modulator and what scores mean; where a run averaged
     its weights, the averages. Foreign weights bring the backbone alone. Class weights and class embeddings are left.
-    Adapters are merged into the weights, unless they are mixed by the quality of each image.
+    Adapters are merged into the weights, unless they are mixed by the quality of each image. A file of
+    `models.save_quantized` brings what it was made of.
 
     Args:
         path: checkpoint file, see `nets.read_state_dict`.
@@ -61,6 +63,8 @@ def load(
             f"{path}: has one encoder, and --encoder {encoder} chooses of the two in a checkpoint of a pretraining; "
             "leave it out"
         )
+    if stored.KEY in weights.metadata:
+        return _quantized(path, arch, color_space).eval()
     if weights.is_own:
         model = _own(path, arch, color_space)
     else:
@@ -161,6 +165,16 @@ def _own(path: Path, arch: str | None, color_space: str | None) -> FaceModel:
         learned = checkpoint.get("score_normalization")
         model.normalization = None if learned is None else ScoreNormalization.from_dict(learned)
         model.alignment = Alignment.of(checkpoint["hyper_parameters"].get("alignment", {}))
+    return model
+
+
+def _quantized(path: Path, arch: str | None, color_space: str | None) -> FaceModel:
+    content = read_content(path)
+    with errors_name(path):
+        model = stored.from_content(content)
+    for flag, given, saved in (("arch", arch, model.arch), ("color_space", color_space, "rgb")):
+        if given not in (None, saved):
+            raise ValueError(f"{path}: holds a quantized {saved} net, but --{flag} says {given}")
     return model
 
 

@@ -37,6 +37,7 @@ Scores = dict[str, NDArray[np.float64]]  # by name, larger = more alike
 Crops = NDArray[np.uint8]  # [N, 112, 112, 3] RGB
 
 SCORES = ("fused", "adaface", "qaconv")
+FLOAT = "float32"  # form of a model that is not quantized
 
 
 class People(NamedTuple):
@@ -195,6 +196,8 @@ def weights_checksum(model: FaceModel) -> str:
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     for known in (model.fusion_statistics, model.normalization):
         digest.update(json.dumps(None if known is None else known.to_dict(), sort_keys=True).encode())
+    if model.form != FLOAT:  # rounded on the way, the same weights give other embeddings
+        digest.update(model.form.encode())
     return digest.hexdigest()
 
 
@@ -223,8 +226,8 @@ class Origin(NamedTuple):
         """
         if self.model != used.model:
             raise ValueError(
-                f"{what} belongs to other weights ({self.model[:12]}, this model is {used.model[:12]}): its scores and"
-                " thresholds mean nothing here; make it anew with this model"
+                f"{what} belongs to other weights ({self.model[:12]}, this model is {used.model[:12]}; quantized and"
+                " float weights are two): its scores and thresholds mean nothing here; make it anew with this model"
             )
         for name, recorded, other in zip(self._fields[1:], self[1:], used[1:], strict=True):
             if recorded != other:

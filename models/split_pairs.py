@@ -55,12 +55,16 @@ def split_people(labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
 def draw_pairs(labels: NDArray[np.int64], in_fit: NDArray[np.bool_], plan: Plan) -> NDArray[np.int64]:
     """Return pairs int64 [M, 2] of photographs of the same half, each once, at most `max_pairs` of a half."""
     rng = np.random.default_rng([plan.seed, 1])
-    return np.concatenate([_draw(labels, np.flatnonzero(half), plan.max_pairs, rng) for half in (in_fit, ~in_fit)])
+    return np.concatenate([draw(labels, np.flatnonzero(half), plan.max_pairs, rng) for half in (in_fit, ~in_fit)])
 
 
-def _draw(
+def draw(
     labels: NDArray[np.int64], members: NDArray[np.int64], max_pairs: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
+    """Return pairs int64 [M, 2] of members, places among the labels, each once, at most `max_pairs`.
+
+    Genuine ones come first, up to half of them.
+    """
     by_person = [members[labels[members] == person] for person in np.unique(labels[members])]
     genuine = np.concatenate([own[np.stack(np.triu_indices(len(own), 1), axis=1)] for own in by_person])
     if len(genuine) > max_pairs // 2:

@@ -12,10 +12,9 @@ _RATE = "[1e-9, 0.5]"  # beyond, no data resolve it, or there is nothing to be s
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(Options):
+class OpeningOptions(Options):
     """Model."""
 
-    model_path: str = flag("", "checkpoint of ours, or weights from elsewhere; needed")
     arch: str | None = flag(None, "backbone, where the file does not tell", choices=ARCHS)
     color_space: str | None = flag(None, "channel order, where the file does not tell", choices=COLOR_SPACES)
     encoder: str | None = flag(None, ENCODER_HELP, choices=ENCODERS)
@@ -24,6 +23,13 @@ class ModelOptions(Options):
         " if the faces do not lie as in the template", choices=ALIGNMENTS,
     )  # fmt: skip
     detector: str = flag("mtcnn", DETECTOR_HELP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(OpeningOptions):
+    """Model."""
+
+    model_path: str = flag("", "checkpoint of ours, or weights from elsewhere; needed")
 
     def __post_init__(self) -> None:
         super().__post_init__()

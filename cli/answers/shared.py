@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from options.answers import AnswerOptions, ModelOptions
+from options.answers import AnswerOptions, ModelOptions, OpeningOptions
 from system.cores import bound_waiting
 from system.terminal import printable
 
@@ -31,7 +31,7 @@ def load_model(options: ModelOptions) -> FaceModel:
 
 
 def choose_aligner(
-    model: FaceModel, options: ModelOptions, photographs: Sequence[Path], recorded: Origin | None = None
+    model: FaceModel, options: OpeningOptions, photographs: Sequence[Path], recorded: Origin | None = None
 ) -> Aligner:
     """Return how a photograph becomes a crop: the one place where the programs that answer decide it.
 
@@ -53,7 +53,7 @@ def choose_aligner(
     return chosen
 
 
-def _is_to_align(options: ModelOptions, photographs: Sequence[Path], recorded: Origin | None) -> bool:
+def _is_to_align(options: OpeningOptions, photographs: Sequence[Path], recorded: Origin | None) -> bool:
     """Return whether `auto` aligns; say what it rests on, where nothing is recorded.
 
     Raises:
@@ -67,15 +67,13 @@ def _is_to_align(options: ModelOptions, photographs: Sequence[Path], recorded: O
         return were_aligned
     finder = open_detector(options.detector)
     if recorded is None and all(detector_of_crop(path) == finder.name for path in photographs):
-        _say(
-            f"crops that align made by {options.detector} are taken as they are; photographs will be aligned like them"
-        )
+        say(f"crops that align made by {options.detector} are taken as they are; photographs will be aligned like them")
         return True
     sample = look_at(photographs, finder)
     are_photographs = sample.num_found > 0 and sample.off > MAX_OFF  # of one or two photographs, too
     if recorded is None:
         verdict = f"aligned by {options.detector}" if are_photographs else "taken as aligned crops"
-        _say(f"photographs are {verdict}: {sample}{'' if are_photographs else '; --align yes aligns them'}")
+        say(f"photographs are {verdict}: {sample}{'' if are_photographs else '; --align yes aligns them'}")
     elif are_photographs:
         raise ValueError(
             f"the thresholds or the gallery were made of aligned crops, and these are photographs ({sample}): align"
@@ -84,7 +82,8 @@ def _is_to_align(options: ModelOptions, photographs: Sequence[Path], recorded: O
     return are_photographs
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Write a remark to stderr, where it is no part of the answer."""
     sys.stderr.write(f"{printable(line, 500)}\n")
 
 

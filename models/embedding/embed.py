@@ -147,6 +147,7 @@ def _facts(encoder: Encoder, source: Source, job: EmbedJob, origin: Origin) -> d
         "dtype": job.dtype,
         "weights_sha256": weights_checksum(encoder.model),
         "arch": encoder.model.arch,
+        "form": encoder.model.form,
         "encoder": encoder.model.encoder,
         "source": origin.path,
         "images_sha256": source.state(),
@@ -173,7 +174,7 @@ def _compare(there: Mapping[str, Any], facts: Mapping[str, Any], what: str) -> N
         ValueError: one line that says what differs.
     """
     order = (*_REASONS, *facts)
-    for name in (name for name in order if name != "source" and there.get(name) != facts[name]):
+    for name in (name for name in order if name != "source" and there.get(name, facts[name]) != facts[name]):
         reason = _REASONS.get(name, f"has another {name} ({there.get(name)} there, {facts[name]} here)")
         raise ValueError(f"{what} {reason}; give --overwrite to replace it, or another output")
 

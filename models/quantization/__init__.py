@@ -1,0 +1,1 @@
+"""Backbones in eight bits: rounding, what it costs, and files of them."""
