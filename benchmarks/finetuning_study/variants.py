@@ -40,7 +40,7 @@ _SMALL = (
     *("@experiments/recipes/finetune.args", "--qaconv_loss_weight", "0", "--occlusion_loss_weight", "0"),
     *("--occlusion_method", "none", "--occlusion_prob", "0", "--val_occlusion", "none"),
 )
-_NETWORK_EPOCHS, _MIXTURE_EPOCHS = 6, 10
+_NETWORK_EPOCHS, _MIXTURE_EPOCHS = 4, 10
 MIXTURE, NAIVE, CURRICULUM, CONSTANT = (
     "one model", "one label space", "curriculum", "constant weights"
 )  # fmt: skip
