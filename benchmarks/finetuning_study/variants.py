@@ -34,7 +34,8 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 DEMO = (BOTH, SCRATCH)
 _TUNING = ("@experiments/recipes/low_resolution.args", "--val_identities", "0.1", "--align", "no")
-_OFTEN = ("--epochs", "20", "--check_val_every_n_epoch", "5", "--num_workers", "0")
+_OFTEN = ("--check_val_every_n_epoch", "5", "--num_workers", "0")
+_EPOCHS = {"real": "20", "synthetic": "10"}  # 120 steps, and 130
 # A small network of its own: that of the demo, the embedding alone.
 _SMALL = (
     *("@experiments/recipes/finetune.args", "--qaconv_loss_weight", "0", "--occlusion_loss_weight", "0"),
@@ -84,7 +85,8 @@ def synthetic(root: Path, arm: str, seed: int) -> Run:
 
 def _tuned(root: Path, data: str, words: tuple[str, ...], arm: str, seed: int) -> Run:
     name, own = ARMS[arm]
-    return Run(root, f"finetune-{data}-{name}-{seed}", (*_TUNING, *words, *_OFTEN, *own, "--seed", str(seed)))
+    often = ("--epochs", _EPOCHS[data], *_OFTEN)
+    return Run(root, f"finetune-{data}-{name}-{seed}", (*_TUNING, *words, *often, *own, "--seed", str(seed)))
 
 
 def checkpoint(run: Run, arm: str) -> Path | None:
