@@ -105,6 +105,8 @@ class Config(
         if self.precision not in (None, AUTO) or self.use_16bit:
             asked = "--use_16bit" if self.use_16bit else f"--precision {self.precision}"
             raise ValueError(f"--check_mode computes in float64: it conflicts with {asked}; leave one of them out")
+        if self.lora_dropout:
+            raise ValueError("--check_mode has no dropout: it conflicts with --lora_dropout; leave one of them out")
         if 0 < self.partial_fc_rate < 1:
             raise ValueError(
                 f"--check_mode conflicts with --partial_fc_rate {self.partial_fc_rate:g}: which classes a step sees"
@@ -124,6 +126,8 @@ class Config(
             raise ValueError(f"--epoch_by {self.epoch_by} belongs to --sampler pk; leave it out")
 
     def _check_head(self) -> None:
+        if self.lora_rank and self.head_only:
+            raise ValueError("--head_only freezes the backbone, --lora_rank trains it by adapters: leave one out")
         if self.partial_fc_rate and self.stages:
             raise ValueError("--stages: a head that is split cannot be frozen; use --partial_fc_rate 0")
         if self.partial_fc_rate and self.head not in SPLIT_HEADS:

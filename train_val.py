@@ -44,7 +44,7 @@ class Recognizer(TrainingModule):
         super().__init__(c)
         names = {} if identities is None else {"identities": dict(identities)}
         self.save_hyperparameters({"config": dict(config), "num_classes": dict(num_classes), **names})
-        self.model = nets.build_model(c.arch, c.embedding_size)
+        self.model = models.build_backbone(c, c.seed)
         self.model.activation_checkpointing = c.activation_checkpointing
         self.num_classes = dict(num_classes)
         self.heads = nn.ModuleDict({} if c.partial_fc_rate else sharded_head.build_heads(c, num_classes))

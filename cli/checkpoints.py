@@ -18,7 +18,7 @@ from config import Config
 from data import FaceDataModule
 from datasets.photos.people import NO
 from engine.callbacks import BEST, LAST, PREVIOUS
-from models import Alignment, loading
+from models import Alignment, loading, merge_adapters
 from models.loading import DamagedCheckpointError
 from options.names import DIVISIONS, ONLY_DATASET
 from tasks.recognition.head_start import STATISTICS, part_of_set
@@ -243,6 +243,7 @@ def _load_own(path: Path, arch: str | None, color_space: str | None) -> Recogniz
         recognizer = Recognizer(parameters["config"] | as_evaluated, parameters["num_classes"])
         recognizer.load_state_dict(checkpoint["state_dict"])
         recognizer.on_load_checkpoint(checkpoint)
+        merge_adapters(recognizer.model)
     return recognizer.eval()
 
 

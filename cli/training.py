@@ -357,7 +357,7 @@ def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
         model.hparams["alignment"] = alignment._asdict()
     if config.start_from_model_statedict is not None:
         start_from(model, config.start_from_model_statedict, config.color_space, config.load)
-    if config.frozen:
+    if config.frozen or config.lora_rank:
         logger.info("%s", optim.describe_frozen(model))
     if config.compile:
         model.model.compile()  # in place: checkpoints keep the names of the parameters

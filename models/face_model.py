@@ -53,6 +53,36 @@ def describe(model: nn.Module, occlusion_head: nets.AnyOcclusionHead | None, ima
     return Description(features.embedding, features.norm, unit_map(features.feature_map), visibility)
 
 
+def build_backbone(options: NetworkOptions, seed: int = 0) -> nets.Backbone:
+    """Return the backbone that the options ask for, with adapters if they do; everything else of it is then frozen.
+
+    Raises:
+        ValueError: one line with the flag, if no layer fits a pattern.
+    """
+    model = nets.build_model(options.arch, options.embedding_size)
+    if options.lora_rank:
+        form = nets.LoraForm(options.lora_rank, options.lora_alpha, options.lora_dropout, options.lora_by_quality)
+        try:
+            nets.add_lora(model, options.lora_layers or ("*",), form, seed)
+        except ValueError as error:
+            raise ValueError(f"--lora_layers: {str(error).removeprefix('add_lora: ')}") from None
+        model.mixes_by_quality = options.lora_by_quality
+    return model
+
+
+def merge_adapters(model: nets.Backbone, quality: float | None = None) -> None:
+    """Merge a backbone's adapters, if it has any, into its weights; those mixed by quality stay, unless one is given.
+
+    Raises:
+        ValueError: if a quality is given and no adapters are mixed by it, or it is outside [0, 1].
+    """
+    if quality is not None and not model.mixes_by_quality:
+        raise ValueError(f"quality={quality:g}: the model has no adapters that are mixed by image quality")
+    if quality is not None or not model.mixes_by_quality:
+        nets.merge_lora(model, quality)
+        model.mixes_by_quality = False
+
+
 def build_matcher(
     options: NetworkOptions, map_shape: tuple[int, int, int], num_classes: int | None = None
 ) -> qaconv.QAConv | None:
@@ -102,7 +132,7 @@ class FaceModel(nn.Module):
         self, options: NetworkOptions, with_parts: bool = True, fusion_statistics: FusionStatistics | None = None
     ) -> None:
         super().__init__()
-        self.model = nets.build_model(options.arch, options.embedding_size)
+        self.model = build_backbone(options)
         self.matcher = build_matcher(options, self.model.map_shape) if with_parts else None
         self.occlusion_head = build_occlusion_head(options, self.model) if with_parts else None
         self.fusion_statistics = fusion_statistics

@@ -14,7 +14,7 @@ import nets
 from evaluation import FusionStatistics, ScoreNormalization
 from models.alignment import Alignment
 from models.checkpoint_rules import ENTRIES, LATER_ENTRIES, options_rule, state_rules
-from models.face_model import FaceModel
+from models.face_model import FaceModel, merge_adapters
 from ops import at_least, damage, first_fault, foreign_tensor
 from options.model import NetworkOptions
 
@@ -29,18 +29,25 @@ class DamagedCheckpointError(ValueError):
 
 
 def load(
-    path: str | Path, arch: str | None = None, color_space: str | None = None, encoder: str | None = None
+    path: str | Path,
+    arch: str | None = None,
+    color_space: str | None = None,
+    encoder: str | None = None,
+    quality: float | None = None,
 ) -> FaceModel:
     """Build a model from a checkpoint of ours or from foreign backbone weights, in eval mode, on the CPU.
 
     A checkpoint of ours brings backbone, matcher, occlusion head and what scores mean; where a run averaged its
     weights, the averages. Foreign weights bring the backbone alone. Class weights and class embeddings are left.
+    Adapters are merged into the weights, unless they are mixed by the quality of each image.
 
     Args:
         path: checkpoint file, see `nets.read_state_dict`.
         arch: architecture; needed only when the file fits none or several. A wrong one is refused.
         color_space: "rgb" or "bgr", required when the file does not state it. The model expects RGB in any case.
         encoder: "query" or "key", of a pretraining's checkpoint; None: its query encoder.
+        quality: in [0, 1], see `nets.image_quality`: what adapters that are mixed by it are merged at; None: they stay,
+            and each image is described at its own.
     Raises:
         FileNotFoundError, ValueError: one line that names the file and what does not fit.
     """
@@ -55,10 +62,13 @@ def load(
             "leave it out"
         )
     if weights.is_own:
-        return _own(path, arch, color_space).eval()
-    model = _foreign(path, weights.state_dict, arch, color_space, encoder or nets.ENCODERS[0])
+        model = _own(path, arch, color_space)
+    else:
+        model = _foreign(path, weights.state_dict, arch, color_space, encoder or nets.ENCODERS[0])
     if weights.is_pretrained:
         model.encoder = encoder or nets.ENCODERS[0]
+    with errors_name(path):
+        merge_adapters(model.model, quality)
     return model.eval()
 
 

@@ -3,11 +3,12 @@
 from .backbone import Backbone, Features
 from .files.weight_file import WeightFile, check_is_file, read_content, read_state_dict
 from .front import FRONTS, front_of
-from .lora import LoraForm, add_lora, lora_parameters, merge_lora, merged_state, set_quality
+from .lora import LoraForm, add_lora, is_adapter, lora_parameters, merge_lora, merged_state, set_quality
 from .modulator import Modulator, join_covariates
 from .occlusion import AnyOcclusionHead, FineOcclusionHead, OcclusionHead, PyramidOcclusionHead, pooled, see
+from .quality import image_quality
 from .registry import MODELS, build_model
-from .weights import ENCODERS, backbone_state, infer_arch, infer_embedding_size, load_weights
+from .weights import ENCODERS, backbone_state, infer_arch, infer_embedding_size, load_weights, plain_state
 
 __all__ = [
     "ENCODERS",
@@ -27,13 +28,16 @@ __all__ = [
     "build_model",
     "check_is_file",
     "front_of",
+    "image_quality",
     "infer_arch",
     "infer_embedding_size",
+    "is_adapter",
     "join_covariates",
     "load_weights",
     "lora_parameters",
     "merge_lora",
     "merged_state",
+    "plain_state",
     "pooled",
     "read_content",
     "read_state_dict",

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ops import at_least_float32
 
+from .lora import set_quality
+from .quality import image_quality
 from .recomputation import run_recomputed
 
 INPUT_SIZE = 112
@@ -62,6 +64,8 @@ class Backbone(nn.Module):
         last_linear: name of the matrix that gives the embedding, [embedding_size, C].
         activation_checkpointing: whether the blocks of the body compute their activations again in the backward pass
             of training instead of keeping them.
+        mixes_by_quality: whether its adapters are two, mixed by the `image_quality` of each image, which it then
+            measures in every forward pass.
     """
 
     input_size: int = INPUT_SIZE
@@ -75,6 +79,7 @@ class Backbone(nn.Module):
     output_layer: nn.Sequential
     body: nn.Sequential
     activation_checkpointing: bool = False
+    mixes_by_quality: bool = False
 
     @overload
     def forward(self, images: Tensor, detailed: Literal[False] = False) -> Features: ...
@@ -97,6 +102,8 @@ class Backbone(nn.Module):
                 f"model(images): expected images [B, 3, {size}, {size}] in [-1, 1], RGB, got {list(images.shape)}; "
                 f"use transforms.to_tensor on crops of {size} x {size}"
             )
+        if self.mixes_by_quality:
+            set_quality(self, image_quality(images))
         input_layer, blocks, output_layer = self.parts()
         before = self.detail_blocks if detailed else 0
         detail = self._run(blocks[:before], input_layer(images))

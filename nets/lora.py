@@ -42,6 +42,11 @@ class LoraForm(NamedTuple):
     dropout: float = 0.0
     by_quality: bool = False
 
+    @property
+    def scale(self) -> float:
+        """Factor of an adapter's output."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
 
 class Lora(nn.Module):
     """What `LoraLinear` and `LoraConv2d` share.
@@ -59,11 +64,13 @@ class Lora(nn.Module):
         """Take the layer's parameters, and begin with adapters that change nothing."""
         _share_parameters(layer, self)
         rows, (width, inputs) = form.rank * (1 + form.by_quality), layer.weight.shape[:2]
-        down = torch.randn(rows, inputs, generator=generator, device="cpu") * form.rank**-0.5
-        self.lora_down = nn.Parameter(down.to(layer.weight))
+        down = layer.weight.new_empty(rows, inputs)
+        if not down.is_meta:
+            down.copy_(torch.randn(rows, inputs, generator=generator, device="cpu") * form.rank**-0.5)
+        self.lora_down = nn.Parameter(down)
         self.lora_up = nn.Parameter(layer.weight.new_zeros(width, rows))
         self.form, self.quality = form, None
-        self.scale = (form.rank if form.alpha is None else form.alpha) / form.rank
+        self.scale = form.scale
         self.train(layer.training)
 
     def delta(self, quality: float | None) -> Tensor:
@@ -166,8 +173,8 @@ class LoraConv2d(Lora, nn.Conv2d):
 def add_lora(model: Net, patterns: Sequence[str], form: LoraForm | None = None, seed: int = 0) -> Net:
     """Give layers of a model adapters, in place, and freeze everything else in it.
 
-    lora_down begins as N(0, 1 / r), lora_up as 0: the outputs are what they were. The modes stay: who trains puts batch
-    norms, whose weights are frozen, into eval mode (`engine.optim.freeze` does).
+    lora_down begins as N(0, 1 / r), lora_up as 0: the outputs are what they were. Parts without adapters are put into
+    eval mode, for good: running statistics and dropout of a net that is frozen rest.
 
     Args:
         model: with its weights loaded; a file of plain weights no longer fits it strictly.
@@ -199,6 +206,8 @@ def add_lora(model: Net, patterns: Sequence[str], form: LoraForm | None = None, 
     model.requires_grad_(False)
     for _, parameter in lora_parameters(model):
         parameter.requires_grad_(True)
+    for part in model.modules():
+        part.training = part.training and any(isinstance(inner, Lora) for inner in part.modules())
     return model
 
 
@@ -220,6 +229,37 @@ def lora_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for name, layer in lora_layers(model).items():
         yield f"{name}.lora_down", layer.lora_down
         yield f"{name}.lora_up", layer.lora_up
+
+
+def is_adapter(name: str) -> bool:
+    """Return whether an entry of a state dict is an adapter's."""
+    return name.endswith((".lora_down", ".lora_up"))
+
+
+def merged_tensors(state: Mapping[str, Tensor], form: LoraForm) -> dict[str, Tensor]:
+    """Return a state dict with the adapters in it added to the weights beside them, as `merge_lora` does.
+
+    Args:
+        state: of a net that `add_lora` was given, under any prefix.
+        form: of its adapters, not mixed by quality.
+    Raises:
+        ValueError: one line, if matrices do not fit their weight.
+    """
+    merged = {name: value for name, value in state.items() if not is_adapter(name)}
+    for name in filter(is_adapter, state):
+        layer = name.rpartition(".")[0]
+        down, up, weight = (state.get(f"{layer}.{part}") for part in ("lora_down", "lora_up", "weight"))
+        if down is None or up is None or weight is None or weight.ndim not in (2, 4):
+            raise ValueError(f"{layer}: lora_down, lora_up and the weight of a layer expected")
+        if down.shape != (form.rank, weight.shape[1]) or up.shape != (len(weight), form.rank):
+            raise ValueError(
+                f"{layer}: adapters of rank {form.rank} for a weight {[*weight.shape]} expected, got {[*down.shape]}"
+                f" and {[*up.shape]}"
+            )
+        if name.endswith("up"):
+            product = form.scale * (up.double() @ down.double())
+            merged[f"{layer}.weight"] = (weight.double() + product.view_as(weight)).to(weight.dtype)
+    return merged
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from types import NoneType
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from ops import MAX_WEIGHT, nonfinite
 
 from .backbone import Backbone
 from .files.weight_file import WeightFile, read_state_dict
+from .lora import LoraForm, is_adapter, merged_tensors
 from .registry import MODELS, build_model
 
 COUNTER = "num_batches_tracked"  # of a batch norm; it decides nothing
@@ -91,6 +93,31 @@ def _expected_shapes(arch: str, embedding_size: int) -> dict[str, tuple[int, ...
         return _shapes(build_model(arch, embedding_size).state_dict())
 
 
+def plain_state(file: WeightFile) -> dict[str, Tensor]:
+    """Return the tensors of a file, adapters of a run of ours merged into the weights beside them.
+
+    Raises:
+        ValueError: one line that names the file, if they cannot be: mixed by quality, or of a rank that is not known.
+    """
+    if not any(map(is_adapter, file.state_dict)):
+        return file.state_dict
+    parameters = file.metadata.get("hyper_parameters")
+    options = parameters.get("config") if isinstance(parameters, dict) else None
+    options = options if isinstance(options, dict) else {}
+    rank, alpha = options.get("lora_rank"), options.get("lora_alpha")
+    if type(rank) is not int or rank < 1 or type(alpha) not in (int, float, NoneType):
+        raise ValueError(f"{file.path}: has adapters, and no options that say their rank; save the net merged")
+    if options.get("lora_by_quality"):
+        raise ValueError(
+            f"{file.path}: its adapters are mixed by image quality, and merge at none; models.load reads it as it is,"
+            " or merges it at the quality it is told"
+        )
+    try:
+        return merged_tensors(file.state_dict, LoraForm(rank, alpha))
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from None
+
+
 def infer_arch(state_dict: Mapping[str, Tensor]) -> str:
     """Return the architecture whose keys and shapes a state dict has.
 
@@ -140,10 +167,11 @@ def load_weights(model: Backbone, path: str | Path, color_space: str | None = No
     """Load a backbone's weights from a file; afterwards the model expects RGB, whatever the file's order was.
 
     Every key and shape must agree, once a prefix that all keys of the backbone have is taken off; the counters
-    `num_batches_tracked` may be missing. When anything does not fit, the model is left as it was.
+    `num_batches_tracked` may be missing. When anything does not fit, the model is left as it was. Adapters in the file
+    are merged; those of the model stay as they are.
 
     Args:
-        model: as `build_model` returns it.
+        model: as `build_model` returns it, or `add_lora`.
         path: AdaFace's or our own .ckpt, a bare .pt state dict, one in a dict, a TorchScript or .safetensors; see
             `read_state_dict` and docs/weights.md.
         color_space: "rgb" or "bgr", the channel order that the weights expect; required when the file does not state
@@ -156,15 +184,15 @@ def load_weights(model: Backbone, path: str | Path, color_space: str | None = No
     """
     file = read_state_dict(path)
     try:
-        state = backbone_state(file.state_dict, encoder)
+        state = backbone_state(plain_state(file), encoder)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     order = _color_space(file, color_space)
     _check_fit(model, state, file.path)
     if order == "bgr":
         state[model.first_convolution] = state[model.first_convolution].flip(1)
-    counters = {key: value for key, value in model.state_dict().items() if key.endswith(COUNTER)}
-    model.load_state_dict(counters | state, strict=True)
+    kept = {key: value for key, value in model.state_dict().items() if key.endswith(COUNTER) or is_adapter(key)}
+    model.load_state_dict(kept | state, strict=True)
 
 
 def _color_space(file: WeightFile, given: str | None) -> str:
@@ -183,7 +211,7 @@ def _color_space(file: WeightFile, given: str | None) -> str:
 
 def _check_fit(model: Backbone, state: Mapping[str, Tensor], path: Path) -> None:
     """Refuse a state dict that differs from the model's in keys or shapes, in one line."""
-    own = model.state_dict()
+    own = {key: value for key, value in model.state_dict().items() if not is_adapter(key)}
     differences = _differences(_shapes(own), state)
     if any(differences.values()):
         raise ValueError(

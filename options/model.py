@@ -76,6 +76,34 @@ class ModelOptions(BackboneOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraOptions(Options):
+    """Low-rank adapters (LoRA)."""
+
+    lora_rank: int = flag(
+        0, "train the backbone by adapters of this rank beside its layers, and nothing else of it, its batch norms in"
+        " eval mode; who loads the run gets both merged; 0 = none", within="[0, 1024]",
+    )  # fmt: skip
+    lora_alpha: float | None = flag(
+        None, "what an adapter gives is multiplied by alpha / rank; else by 1", within=POSITIVE
+    )
+    lora_layers: tuple[str, ...] = flag(
+        (), "layers of the backbone that get adapters: patterns of their names, as body.1.* or output_layer.*; else all"
+        " that are linear or plain 1x1 convolutions",
+    )  # fmt: skip
+    lora_dropout: float = flag(0.0, "share of an adapter's inputs that training leaves out", within="[0, 1)")
+    lora_by_quality: bool = flag(
+        False, "two adapters for each layer, mixed by how much detail the image holds, which the network measures in"
+        " training and wherever a face is described; they are not merged",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        of_adapters = ("lora_alpha", "lora_layers", "lora_dropout", "lora_by_quality")
+        if not self.lora_rank and (given := next((name for name in of_adapters if getattr(self, name)), None)):
+            raise ValueError(f"--{given} belongs to --lora_rank: give that, as 8")
+
+
+@dataclass(frozen=True, kw_only=True)
 class QAConvOptions(Options):
     """QAConv, the local matcher."""
 
@@ -112,5 +140,5 @@ class LossOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkOptions(OcclusionOptions, LossOptions, QAConvOptions, ModelOptions):
+class NetworkOptions(OcclusionOptions, LossOptions, QAConvOptions, LoraOptions, ModelOptions):
     """The sections that shape a run's networks."""

@@ -28,6 +28,9 @@ NEVER = {
     "data_format": "it decides which identities are trained on",
     "ema_decay": "the average began with the run",
     "head_start": "the class weights began with the run",
+    **dict.fromkeys(
+        ("lora_alpha", "lora_layers", "lora_rank", "lora_by_quality"), "the adapters were trained as they are"
+    ),
     "lr_factors": "the optimizer's state is grouped by them",
     "monitor": "best.ckpt was chosen by the other one",
     "optimizer": "the checkpoint holds the state of the other one",

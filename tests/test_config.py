@@ -31,6 +31,7 @@ DEFAULTS = {
     "on_nonfinite": "stop", "max_skipped_steps": 100, "arch": "ir_50",
     "embedding_size": 512, "head": "adaface", "head_start": "random",
     "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "partial_fc_rate": 0.0, "color_space": None,
+    "lora_rank": 0, "lora_alpha": None, "lora_layers": (), "lora_dropout": 0.0, "lora_by_quality": False,
     "qaconv_channels": 0,
     "qaconv_score": "bn_fc", "class_embeddings": False, "k_nearest": 32, "cross_rank_pairs": False,
     "adaface_loss_weight": 0.1,
@@ -80,6 +81,8 @@ GIVEN = {
     "embedding_size": ("128", 128), "head": ("arcface", "arcface"),
     "head_start": ("class_means", "class_means"), "m": ("0.3", 0.3), "h": ("0", 0.0),
     "s": ("32", 32.0), "t_alpha": ("0.99", 0.99), "partial_fc_rate": ("0.1", 0.1),
+    "lora_rank": ("8", 8), "lora_alpha": ("16", 16.0), "lora_layers": ("body.1.*,tail", ("body.1.*", "tail")),
+    "lora_dropout": ("0.1", 0.1),
     "data_format": ("records", "records"), "color_space": ("bgr", "bgr"), "qaconv_channels": ("64", 64),
     "qaconv_score": ("weighted", "weighted"), "k_nearest": ("5", 5), "adaface_loss_weight": ("1", 1.0),
     "qaconv_loss_weight": ("0", 0.0), "occlusion_loss_weight": ("0.1", 0.1), "triplet_weight": ("0.2", 0.2),
@@ -151,6 +154,7 @@ def test_a_flag_sets_its_option_and_no_other_in_both_spellings(name):
         "head_start": ["--start_from_model_statedict", "w.pt"],
         "merge_identities": ["--data", "web=faces"],
         "curriculum": ["--curriculum_epochs", "0,8"],
+        **{key: ["--lora_rank", "8"] for key in ("lora_alpha", "lora_layers", "lora_dropout")},
     }
     needed = needs.get(name, []) or NEED_VIEWS.get(name, [])
     for spelling in (f"--{name}", f"--{name.replace('_', '-')}"):
@@ -162,7 +166,7 @@ def test_a_flag_sets_its_option_and_no_other_in_both_spellings(name):
 @pytest.mark.parametrize("name", SWITCHES)
 def test_a_switch_turns_on_and_off_in_both_spellings(name):
     needed = ["--start_from_model_statedict", "w.pt"] if name == "evaluate" else []
-    needed = needed or NEED_VIEWS.get(name, [])
+    needed = needed or NEED_VIEWS.get(name, []) or ["--lora_rank", "8"] * (name == "lora_by_quality")
     for spelling in (name, name.replace("_", "-")):
         assert getattr(get_args([*needed, f"--{spelling}"]), name) is True
         off = "no_" + name if "_" in spelling else "no-" + spelling

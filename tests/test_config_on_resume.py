@@ -28,7 +28,9 @@ conflicting = (
     "start_from_model_statedict",
 )
 everything = {name: value for name, (_, value) in GIVEN.items() if name not in conflicting}
-everything |= dict.fromkeys((name for name in SWITCHES if name not in ("fast_dev_run", "check_mode")), True)
+everything |= dict.fromkeys(
+    (name for name in SWITCHES if name not in ("fast_dev_run", "check_mode", "head_only")), True
+)
 
 
 def test_round_trip_through_json_keeps_every_option():

@@ -11,7 +11,7 @@ ALL = sorted((Path(__file__).parents[1] / "experiments" / "recipes").glob("*.arg
 PRETRAINING = [path for path in ALL if "main.py pretrain " in path.read_text(encoding="utf-8")]
 RECIPES = [path for path in ALL if path not in PRETRAINING]
 NUM_CLASSES = 8
-ALSO = {"low_resolution": ["--start_from_model_statedict", "weights.pt"]}  # what their commands give beside
+ALSO = dict.fromkeys(("low_resolution", "lora"), ("--start_from_model_statedict", "weights.pt"))  # given beside
 
 
 def test_the_promised_recipes_are_there():
@@ -23,6 +23,7 @@ def test_the_promised_recipes_are_there():
         "demo",
         "occlusion_head",
         "low_resolution",
+        "lora",
     }
 
 
@@ -37,7 +38,7 @@ def test_recipe_parses_and_builds(path):
     with torch.device("meta"):
         recognizer = Recognizer(config.to_dict(), {"0": NUM_CLASSES})
     assert recognizer.heads["0"].kernel.shape == (config.embedding_size, NUM_CLASSES)
-    embedding_alone = path.stem == "low_resolution"
+    embedding_alone = path.stem in ALSO
     assert (recognizer.matcher is None) == embedding_alone
     assert (recognizer.occlusion_head is None) == embedding_alone
 

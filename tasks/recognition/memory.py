@@ -15,8 +15,9 @@ def plan_memory(
     config: Config, model: nets.Backbone, matcher: qaconv.QAConv | None, num_classes: int, num_ranks: int = 1
 ) -> str:
     """Return what a rank holds: network, head, and what else grows with identities or ranks; one line."""
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    parts = [f"backbone with gradient and optimizer state {megabytes((2 + optimizer_states(config)) * size)}"]
+    parameters = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
+    size = sum(size * (1 + is_trained * (1 + optimizer_states(config))) for size, is_trained in parameters)
+    parts = [f"backbone with gradient and optimizer state {megabytes(size)}"]
     parts.append(_plan_head(config, num_classes, num_ranks))
     if config.class_embeddings and matcher is not None:
         size, dtype = matcher.class_embedding_bytes(num_classes), "float16"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -47,11 +46,17 @@ class Teacher(NamedTuple):
         return cls(arch, backbone.requires_grad_(False).eval())
 
     @classmethod
+    def before_adapters(cls, arch: str, backbone: nets.Backbone) -> Teacher:
+        """Return a teacher that is what a backbone is without adapters; it shares nothing with it."""
+        state = {name: value for name, value in backbone.state_dict().items() if not nets.is_adapter(name)}
+        return cls.from_dict({"arch": arch, "embedding_size": backbone.embedding_size, "weights": state})
+
+    @classmethod
     def from_file(cls, path: Path, color_space: str | None) -> Teacher:
         """Return the teacher in a file; raises FileNotFoundError and ValueError as `nets.load_weights`."""
         nets.check_is_file(path, "--teacher")
         try:
-            state = nets.backbone_state(nets.read_state_dict(path).state_dict)
+            state = nets.backbone_state(nets.plain_state(nets.read_state_dict(path)))
             arch, size = nets.infer_arch(state), nets.infer_embedding_size(state)
         except ValueError as error:
             raise ValueError(f"--teacher {path}: {str(error).removeprefix(f'{path}: ')}") from None
@@ -179,7 +184,7 @@ class PairedNetsOfRun(Callback):
         beside, backbone = module.beside, module.model
         assert isinstance(beside, PairedNets) and isinstance(backbone, nets.Backbone)
         if self._config.has_teacher and self._teacher is None:
-            self._teacher = Teacher.frozen(self._config.arch, copy.deepcopy(backbone))
+            self._teacher = Teacher.before_adapters(self._config.arch, backbone)
         beside.teacher, beside.front = self._teacher, self._front
         if self._teacher is not None:
             self._teacher.backbone.to(next(backbone.parameters()).dtype)

@@ -16,6 +16,7 @@ COMMON = {
 }
 SPLIT = {**COMMON, "partial_fc_rate": 1.0, "class_embeddings": True, "k_nearest": 3, "visibility_gradient": True}
 DENSE = {**COMMON, "occlusion_method": "scaling", "qaconv_score": "weighted", "qaconv_channels": 6}
+ADAPTERS = {**DENSE, "lora_rank": 2, "lora_by_quality": True}
 LOSSES = {f"train_{name}loss" for name in ("", "head_", "pairwise_", "triplet_", "occlusion_")}
 
 
@@ -58,7 +59,7 @@ def test_in_check_mode_two_ranks_follow_the_losses_of_one_process(noise_faces, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [SPLIT, DENSE], ids=["split", "dense"])
+@pytest.mark.parametrize("options", [SPLIT, DENSE, ADAPTERS], ids=["split", "dense", "adapters"])
 def test_in_check_mode_two_ranks_follow_the_losses_of_one_process_for_56_steps(tmp_path, options):
     faces = str(write_faces(tmp_path, images=28))
     check_same_course(tmp_path, {**options, "epochs": 2, "data_root": faces}, num_steps=56)

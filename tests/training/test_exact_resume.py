@@ -109,9 +109,13 @@ VARIANTS = {
     "accumulation": {"accumulate_grad_batches": 2, "class_embeddings": True, "k_nearest": 2, "optimizer": "adamw"},
     "average": {"accumulate_grad_batches": 2, "ema_decay": 0.5, "class_embeddings": True, "k_nearest": 2},
     "graph": {"sampler": "graph", "num_workers": 1},
+    "adapters": {
+        **{"lora_rank": 2, "lora_by_quality": True, "lora_dropout": 0.2, "ema_decay": 0.5},
+        "stages": ("1:heads.*,matcher.*", "1:model.*,heads.*=0.02"),
+    },
     "no validation in an epoch": {"val_check_interval": 1.0, "check_val_every_n_epoch": 2, "num_workers": 1},
 }
-SLOW = ("average", "graph", "no validation in an epoch")
+SLOW = ("average", "graph", "adapters", "no validation in an epoch")
 
 
 @pytest.fixture(autouse=True)
