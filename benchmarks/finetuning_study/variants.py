@@ -17,6 +17,10 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     BOTH: ("both", ()),
     "margin head": ("margin", _NO_TEACHER),
     "teacher terms": ("teacher", ("--adaface_loss_weight", "0", "--lr", "3e-4")),
+    "margin + teacher, LoRA of rank 8": (
+        "lora",
+        ("--lora_rank", "8", "--lr", "1e-3", "--lr_factors", "heads.*=1"),
+    ),
     SCRATCH: (
         "scratch",
         (
