@@ -51,7 +51,7 @@ def write_study(page: Path, mixtures: Path, root: Path, real: Real | None) -> No
     mixed = mixture_arms(root)
     if not found and not mixed:
         raise ValueError(f"--runs {root}: no finished runs; make finetune-study trains them")
-    blocks = {}
+    blocks: dict[str, str] = {}
     for name, arms in found.items():
         blocks |= {f"finetuning-{name}": arms_table(arms), f"finetuning-{name}-differences": differences_table(arms)}
     _rewrite(page, blocks)
@@ -87,7 +87,8 @@ def synthetic_arms(root: Path, arms: Sequence[str] | Mapping[str, object], seeds
 
 
 def _arms(trained: Mapping[str, Sequence[Run]], views: people.Views) -> dict[str, Arm]:
-    images, arms = measures.images_of(views), {}
+    images = measures.images_of(views)
+    arms: dict[str, Arm] = {}
     for arm, of in trained.items():
         files = [path for run in of if (path := variants.checkpoint(run, arm))]
         if files:
@@ -139,12 +140,11 @@ def arms_table(arms: Arms) -> str:
     columns += [Column("HR rank-1", "rank-1 HR", width=24), Column("HR AUC", "AUC HR", width=24)]
     columns += [Column("paired", "paired"), Column("impostor", "impostor")]
     shown = [column.key for column in columns[2:-2]]
-    rows: Rows = [
-        {"name": name, "seeds": str(len(arm))}
-        | {key: percent(over_seeds(arm, [key])) for key in shown}
-        | {key: f"{over_seeds(arm, [f'{key} {SIDE}']).estimate:.2f}" for key in ("paired", "impostor")}
-        for name, arm in arms.items()
-    ]
+    rows: Rows = []
+    for name, arm in arms.items():
+        cosines = {key: f"{over_seeds(arm, [f'{key} {SIDE}']).estimate:.2f}" for key in ("paired", "impostor")}
+        figures = {key: percent(over_seeds(arm, [key])) for key in shown}
+        rows.append({"name": name, "seeds": str(len(arm)), **figures, **cosines})
     return to_markdown(columns, rows)
 
 
@@ -163,7 +163,7 @@ def differences_table(arms: Arms) -> str:
             by_figure = {figure: over_seeds(gained, [figure]) for figure in figures}
             met = by_figure[f"rank-1 {SIDE}"].estimate >= GAIN and by_figure["rank-1 HR"].estimate >= -LOSS
             told = {figure: percent(each, "+") for figure, each in by_figure.items()}
-            rows.append({"name": name, "bar": "met" if met else "missed"} | told)
+            rows.append({"name": name, "bar": "met" if met else "missed", **told})
     return to_markdown(columns, rows)
 
 
@@ -171,7 +171,7 @@ def sets_table(arms: Arms) -> str:
     """Return a row for each arm of the mixture study: AUC on each set, and the mean."""
     columns = [Column("", "name", width=WIDE), Column("seeds", "seeds")]
     columns += [Column(name, name, width=24) for name in (*people.SETS, "mean")]
-    rows: Rows = [{"name": name, "seeds": str(len(arm))} | _percent_by_set(arm) for name, arm in arms.items()]
+    rows: Rows = [{"name": name, "seeds": str(len(arm)), **_percent_by_set(arm)} for name, arm in arms.items()]
     return to_markdown(columns, rows)
 
 
@@ -183,7 +183,7 @@ def sets_differences(arms: Arms) -> str:
         if first in arms and second in arms:
             num = min(len(arms[first]), len(arms[second]))
             differences = minus(arms[first][:num], arms[second][:num])
-            rows.append({"name": f"{first} minus {second}"} | _percent_by_set(differences, "+"))
+            rows.append({"name": f"{first} minus {second}", **_percent_by_set(differences, "+")})
     return to_markdown(columns, rows)
 
 

@@ -17,6 +17,10 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     BOTH: ("both", ()),
     "margin head": ("margin", _NO_TEACHER),
     "teacher terms": ("teacher", ("--adaface_loss_weight", "0", "--lr", "3e-4")),
+    "margin + teacher, LoRA of rank 8": (
+        "lora",
+        ("--lora_rank", "8", "--lr", "1e-3", "--lr_factors", "heads.*=1"),
+    ),
     SCRATCH: (
         "scratch",
         (
@@ -34,13 +38,14 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 DEMO = (BOTH, SCRATCH)
 _TUNING = ("@experiments/recipes/low_resolution.args", "--val_identities", "0.1", "--align", "no")
-_OFTEN = ("--epochs", "20", "--check_val_every_n_epoch", "5", "--num_workers", "0")
+_OFTEN = ("--check_val_every_n_epoch", "5", "--num_workers", "0")
+_EPOCHS = {"real": "20", "synthetic": "10"}  # 120 steps, and 130
 # A small network of its own: that of the demo, the embedding alone.
 _SMALL = (
     *("@experiments/recipes/finetune.args", "--qaconv_loss_weight", "0", "--occlusion_loss_weight", "0"),
     *("--occlusion_method", "none", "--occlusion_prob", "0", "--val_occlusion", "none"),
 )
-_NETWORK_EPOCHS, _MIXTURE_EPOCHS = 6, 10
+_NETWORK_EPOCHS, _MIXTURE_EPOCHS = 4, 10
 MIXTURE, NAIVE, CURRICULUM, CONSTANT = (
     "one model", "one label space", "curriculum", "constant weights"
 )  # fmt: skip
@@ -84,7 +89,8 @@ def synthetic(root: Path, arm: str, seed: int) -> Run:
 
 def _tuned(root: Path, data: str, words: tuple[str, ...], arm: str, seed: int) -> Run:
     name, own = ARMS[arm]
-    return Run(root, f"finetune-{data}-{name}-{seed}", (*_TUNING, *words, *_OFTEN, *own, "--seed", str(seed)))
+    often = ("--epochs", _EPOCHS[data], *_OFTEN)
+    return Run(root, f"finetune-{data}-{name}-{seed}", (*_TUNING, *words, *often, *own, "--seed", str(seed)))
 
 
 def checkpoint(run: Run, arm: str) -> Path | None:
