@@ -1,6 +1,15 @@
-"""Backbones, the occlusion heads, and reading weights."""
+"""Backbones, the occlusion heads, detectors, and reading weights."""
 
 from .backbone import Backbone, Features
+from .detectors import (
+    DETECTORS,
+    Detections,
+    Detector,
+    DetectorForm,
+    build_detector,
+    detector_input,
+    load_detector,
+)
 from .files.weight_file import WeightFile, check_is_file, read_content, read_state_dict
 from .front import FRONTS, front_of
 from .lora import LoraForm, add_lora, lora_parameters, merge_lora, merged_state, set_quality
@@ -10,11 +19,15 @@ from .registry import MODELS, build_model
 from .weights import ENCODERS, backbone_state, infer_arch, infer_embedding_size, load_weights
 
 __all__ = [
+    "DETECTORS",
     "ENCODERS",
     "FRONTS",
     "MODELS",
     "AnyOcclusionHead",
     "Backbone",
+    "Detections",
+    "Detector",
+    "DetectorForm",
     "Features",
     "FineOcclusionHead",
     "LoraForm",
@@ -24,12 +37,15 @@ __all__ = [
     "WeightFile",
     "add_lora",
     "backbone_state",
+    "build_detector",
     "build_model",
     "check_is_file",
+    "detector_input",
     "front_of",
     "infer_arch",
     "infer_embedding_size",
     "join_covariates",
+    "load_detector",
     "load_weights",
     "lora_parameters",
     "merge_lora",
