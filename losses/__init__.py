@@ -1,11 +1,17 @@
-"""Losses over scores and visibility maps, one value a row that the caller averages, and over pairs of embeddings."""
+"""Losses over scores and visibility maps, one value a row that the caller averages; of pairs; of detectors."""
 
 from collections.abc import Callable
 
 from torch import Tensor
 
 from losses.contrastive import left_out, margin_nce
-from losses.distillation import classifier_distillation, relation_distillation
+from losses.distillation import (
+    attention_transfer,
+    classifier_distillation,
+    detector_distillation,
+    relation_distillation,
+)
+from losses.multibox import Match, MultiBoxLosses, match_priors, multibox_loss
 from losses.paired_views import info_nce, paired_cosine, supervised_contrastive
 from losses.recognition import (
     balanced_pairwise_loss,
@@ -35,13 +41,19 @@ OCCLUSION_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 __all__ = [
     "OCCLUSION_LOSSES",
     "PAIRWISE_REDUCTIONS",
+    "Match",
+    "MultiBoxLosses",
+    "attention_transfer",
     "balanced_pairwise_loss",
     "classifier_distillation",
+    "detector_distillation",
     "info_nce",
     "left_out",
     "margin_nce",
+    "match_priors",
     "mean_over_valid",
     "mean_pairwise_loss",
+    "multibox_loss",
     "occlusion_cross_entropy",
     "occlusion_dice",
     "occlusion_loss",

@@ -1,6 +1,15 @@
-"""Backbones, the occlusion heads, and reading weights."""
+"""Backbones, the occlusion heads, detectors, and reading weights."""
 
 from .backbone import Backbone, Features
+from .detectors import (
+    DETECTORS,
+    Detections,
+    Detector,
+    DetectorForm,
+    build_detector,
+    detector_input,
+    load_detector,
+)
 from .files.weight_file import WeightFile, check_is_file, read_content, read_state_dict
 from .front import FRONTS, front_of
 from .lora import LoraForm, add_lora, is_adapter, lora_parameters, merge_lora, merged_state, set_quality
@@ -12,11 +21,15 @@ from .weights import ENCODERS, backbone_state, infer_arch, infer_embedding_size,
 
 __all__ = [
     "COVARIATES",
+    "DETECTORS",
     "ENCODERS",
     "FRONTS",
     "MODELS",
     "AnyOcclusionHead",
     "Backbone",
+    "Detections",
+    "Detector",
+    "DetectorForm",
     "Features",
     "FineOcclusionHead",
     "LoraForm",
@@ -26,14 +39,17 @@ __all__ = [
     "WeightFile",
     "add_lora",
     "backbone_state",
+    "build_detector",
     "build_model",
     "check_is_file",
+    "detector_input",
     "front_of",
     "image_quality",
     "infer_arch",
     "infer_embedding_size",
     "is_adapter",
     "join_covariates",
+    "load_detector",
     "load_weights",
     "lora_parameters",
     "merge_lora",

@@ -13,14 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ops import MAX_WEIGHT, nonfinite
-
 from .backbone import Backbone
+from .files.fit import COUNTER, check_values, differences_of, listed, shapes
 from .files.weight_file import WeightFile, read_state_dict
 from .lora import LoraForm, is_adapter, merged_tensors
 from .registry import MODELS, build_model
-
-COUNTER = "num_batches_tracked"  # of a batch norm; it decides nothing
 
 COLOR_SPACES = ("rgb", "bgr")
 ENCODERS = ("query", "key")  # of momentum contrast, by a word of their prefix; the first is taken unless asked
@@ -90,7 +87,7 @@ def _layout(arch: str) -> _Layout:
 @cache
 def _expected_shapes(arch: str, embedding_size: int) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return _shapes(build_model(arch, embedding_size).state_dict())
+        return shapes(build_model(arch, embedding_size).state_dict())
 
 
 def plain_state(file: WeightFile) -> dict[str, Tensor]:
@@ -130,15 +127,15 @@ def infer_arch(state_dict: Mapping[str, Tensor]) -> str:
     keys = {key for key in state if not key.endswith(COUNTER)}
     sized = {arch: len(state[name]) for arch in MODELS if _is_matrix(state.get(name := _layout(arch).last_linear))}
     for arch, size in sized.items():
-        if keys == _layout(arch).keys and not any(_differences(_expected_shapes(arch, size), state).values()):
+        if keys == _layout(arch).keys and not any(differences_of(_expected_shapes(arch, size), state).values()):
             return arch
     nearest = ""
     if sized:
         least = min(len(keys ^ _layout(arch).keys) for arch in sized)
         close = [arch for arch in sized if len(keys ^ _layout(arch).keys) == least]
-        differences = {arch: _differences(_expected_shapes(arch, sized[arch]), state) for arch in close}
+        differences = {arch: differences_of(_expected_shapes(arch, sized[arch]), state) for arch in close}
         arch = min(close, key=lambda arch: sum(map(len, differences[arch].values())))
-        nearest = f"; nearest is {arch}: {_listed(differences[arch])}"
+        nearest = f"; nearest is {arch}: {listed(differences[arch])}"
     first = ", ".join(key[:80] for key in list(state)[:3])
     raise ValueError(
         f"the keys and shapes fit none of {', '.join(MODELS)}; {len(state)} tensors, first: {first}{nearest}"
@@ -212,30 +209,12 @@ def _color_space(file: WeightFile, given: str | None) -> str:
 def _check_fit(model: Backbone, state: Mapping[str, Tensor], path: Path) -> None:
     """Refuse a state dict that differs from the model's in keys or shapes, in one line."""
     own = {key: value for key, value in model.state_dict().items() if not is_adapter(key)}
-    differences = _differences(_shapes(own), state)
+    differences = differences_of(shapes(own), state)
     if any(differences.values()):
         raise ValueError(
-            f"{path}: looks like {_describe(state)}, but the model is {_describe(own)}: {_listed(differences)}"
+            f"{path}: looks like {_describe(state)}, but the model is {_describe(own)}: {listed(differences)}"
         )
-    for key, value in state.items():
-        if value.is_floating_point() != own[key].is_floating_point() or value.is_complex():
-            kinds = [str(tensor.dtype).removeprefix("torch.") for tensor in (own[key], value)]
-            raise ValueError(f"{path}: {key}: {kinds[0]} expected, found {kinds[1]}")
-        if fault := nonfinite(value, key, MAX_WEIGHT):
-            raise ValueError(f"{path}: {fault}")
-
-
-def _differences(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Return the keys by which a state dict differs from what is expected, by how they differ."""
-    return {
-        "missing": [key for key in expected if key not in state and not key.endswith(COUNTER)],
-        "unexpected": [key for key in state if key not in expected],
-        "of another shape": [key for key in expected if key in state and expected[key] != tuple(state[key].shape)],
-    }
-
-
-def _listed(differences: Mapping[str, list[str]]) -> str:
-    return "; ".join(f"{len(keys)} {kind} ({keys[0][:80]})" for kind, keys in differences.items() if keys)
+    check_values(own, state, path)
 
 
 def _describe(state: Mapping[str, Tensor]) -> str:
@@ -243,7 +222,3 @@ def _describe(state: Mapping[str, Tensor]) -> str:
         return f"{infer_arch(state)} with embedding size {infer_embedding_size(state)}"
     except ValueError:
         return "no architecture of ours"
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in state.items()}

@@ -1,5 +1,6 @@
-"""Functions of tensors, ranks and paths that several packages need."""
+"""Functions of tensors, boxes, ranks and paths that several packages need."""
 
+from ops import boxes
 from ops.checksum import append_checksum, damage
 from ops.paths import utf8_path
 from ops.structure import MAX_WEIGHT, Rule, at_least, each, either, first_fault, foreign_tensor, named, nonfinite
@@ -20,6 +21,7 @@ __all__ = [
     "append_checksum",
     "at_least",
     "at_least_float32",
+    "boxes",
     "damage",
     "each",
     "either",

@@ -3,6 +3,7 @@
 from .deformable import DeformableConv2d, deform_conv2d
 from .detector import Detections, Detector, DetectorForm, detector_input
 from .registry import DETECTORS, build_detector
+from .weights import load_detector
 
 __all__ = [
     "DETECTORS",
@@ -13,4 +14,5 @@ __all__ = [
     "build_detector",
     "deform_conv2d",
     "detector_input",
+    "load_detector",
 ]

@@ -42,7 +42,7 @@ class DetectorForm(NamedTuple):
         attention: before and after the pyramid, a key of `ATTENTIONS`, or none.
         convolutions: those of the context module, a key of `context.CONVOLUTIONS`.
         mixing: of channels before the heads, a key of `context.MIXINGS`, or none.
-        has_second_laterals: whether the first cell has second convolutions of the two coarse maps.
+        has_second_laterals: whether the first cell has second 1x1 convolutions of the two coarse maps.
     """
 
     width: int
@@ -50,7 +50,7 @@ class DetectorForm(NamedTuple):
     attention: str | None = None
     convolutions: str = "plain"
     mixing: str | None = None
-    has_second_laterals: bool = True
+    has_second_laterals: bool = False
 
 
 class Head(nn.Module):

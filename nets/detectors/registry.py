@@ -6,10 +6,10 @@ from .detector import Detector, DetectorForm
 
 DETECTORS: dict[str, DetectorForm] = {
     "retinaface_mnet025": DetectorForm(64),
-    "featherface": DetectorForm(64, 3, "cbam", "deformable", "bottleneck"),
-    "featherface_v1": DetectorForm(56, 2, None, "deformable", "shuffle"),
-    "featherface_eca_cbam": DetectorForm(52, 3, "eca_cbam", "deformable", "shuffle"),
-    "featherface_v2": DetectorForm(32, 3, "eca_cbam", "depthwise", has_second_laterals=False),
+    "featherface": DetectorForm(64, 3, "cbam", "deformable", "bottleneck", has_second_laterals=True),
+    "featherface_v1": DetectorForm(56, 2, None, "deformable", "shuffle", has_second_laterals=True),
+    "featherface_eca_cbam": DetectorForm(52, 3, "eca_cbam", "deformable", "shuffle", has_second_laterals=True),
+    "featherface_v2": DetectorForm(32, 3, "eca_cbam", "depthwise"),
 }
 
 
