@@ -22,7 +22,7 @@ from datasets.parallel import ordered_results
 from datasets.progress import tracked
 from datasets.synthetic.prepare import Room, cached_set, stream_rng
 from datasets.synthetic.renderer import RENDERER_VERSION
-from datasets.synthetic.scenes import SCENES_VERSION, Scene, render_scene
+from datasets.synthetic.scenes import SCENES_VERSION, render_scene
 from system.cores import usable_cores
 
 SPLITS: Final = ("train", "val")
@@ -95,8 +95,9 @@ def _render_all(spec: SceneSpec, jobs: int, progress: bool, folder: Path) -> Non
         tasks = [range(first, min(first + _A_TASK, number)) for first in range(0, number, _A_TASK)]
         with ordered_results(partial(_write_images, spec, split, folder), tasks, jobs) as results:
             shown = tracked(results, f"Rendering scenes to {split}", len(tasks), hidden=not progress, transient=True)
-            scenes = [scene for several in shown for scene in several]
-        _write_labels(folder / split, scenes)
+            photos = [photo for several in shown for photo in several]
+        write_label_txt(folder / split / "label.txt", [photo.take(~photo.faces.ignored) for photo in photos])
+        write_coco(folder / split / "faces.json", photos)
     (folder / "README.txt").write_text(README, encoding="utf-8")
     versions = {"renderer_version": RENDERER_VERSION, "scenes_version": SCENES_VERSION}
     description = {"kind": "synthetic scenes", **versions, **asdict(spec)}
@@ -104,10 +105,7 @@ def _render_all(spec: SceneSpec, jobs: int, progress: bool, folder: Path) -> Non
     write_checksums(folder)
 
 
-_Labeled = tuple[LabeledPhoto, tuple[str, ...]]
-
-
-def _write_images(spec: SceneSpec, split: str, folder: Path, indices: Sequence[int]) -> list[_Labeled]:
+def _write_images(spec: SceneSpec, split: str, folder: Path, indices: Sequence[int]) -> list[LabeledPhoto]:
     """Write some scenes as JPEG files and return their labels."""
     labeled = []
     for index in indices:
@@ -118,19 +116,6 @@ def _write_images(spec: SceneSpec, split: str, folder: Path, indices: Sequence[i
         written, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert written, "OpenCV could not encode an 8-bit image"
         (folder / split / name).write_bytes(data.tobytes())
-        labeled.append(_labels(scene, name))
+        places = np.arange(len(scene.occluders))
+        labeled.append(LabeledPhoto(name, scene.faces, places, (spec.size, spec.size), scene.occluders))
     return labeled
-
-
-def _labels(scene: Scene, name: str) -> _Labeled:
-    size = scene.image.shape[1], scene.image.shape[0]
-    places = np.arange(1, len(scene.occluders) + 1)
-    return LabeledPhoto(name, scene.faces, places, size), scene.occluders
-
-
-def _write_labels(folder: Path, labeled: Sequence[_Labeled]) -> None:
-    photos = [photo for photo, _ in labeled]
-    seen = [photo._replace(faces=photo.faces.take(~photo.faces.ignored)) for photo in photos]
-    write_label_txt(folder / "label.txt", seen)
-    extra = [[{"occluder": name} for name in occluders] for _, occluders in labeled]
-    write_coco(folder / "faces.json", photos, extra)
