@@ -4,7 +4,7 @@ from evaluation.detection.boxes import Found, Truth, find_faces
 from evaluation.detection.coco import CocoResult, coco_ap
 from evaluation.detection.landmarks import LandmarkErrors, interocular, landmark_errors
 from evaluation.detection.prediction_files import read_predictions, write_predictions
-from evaluation.detection.recall import RecallGroup, face_sizes, recall_by
+from evaluation.detection.recall import RecallGroup, face_sizes, recall_by, recall_by_name
 from evaluation.detection.wider import WiderCurve, WiderTruth, read_wider_truth, wider_ap, wider_curves
 from evaluation.protocols.bootstrap import (
     Comparison,
@@ -162,6 +162,7 @@ __all__ = [
     "read_predictions",
     "read_wider_truth",
     "recall_by",
+    "recall_by_name",
     "roc_curve",
     "roc_points",
     "score_all_pairs",

@@ -23,14 +23,16 @@ from datasets.text_file import read_text
 from system.files import write_text
 
 _NUM_KEYPOINTS = 15
+_LONGEST_WORD = 40
 
 
 def read_coco(path: Path) -> PhotoLabels:
     """Read labels in COCO's JSON.
 
     `images` have id, file_name and, if known, width and height; `annotations` image_id, bbox (x, y, width, height),
-    and if known iscrowd or ignore (1: the face is ignored), five keypoints (x, y, v; v = 0: not labeled) and
-    `occlusion`, the share in [0, 1] that is hidden. Of several categories the one called "face" counts.
+    and if known iscrowd or ignore (1: the face is ignored), five keypoints (x, y, v; v = 0: not labeled), and two of
+    ours: `occlusion`, the share in [0, 1] that is hidden, and `occluder`, what covers the face in one word. Of several
+    categories the one called "face" counts.
 
     Images without faces stay. A face is left out, counted and said in a warning, as `read_label_text` says.
 
@@ -66,44 +68,42 @@ def read_coco(path: Path) -> PhotoLabels:
     return finished(PhotoLabels(path, photos, skipped, "annotation"))
 
 
-def write_coco(path: Path, photos: Sequence[LabeledPhoto], extra: Sequence[Sequence[dict[str, Any]]]) -> None:
-    """Write photographs of known size in COCO's JSON.
+def write_coco(path: Path, photos: Sequence[LabeledPhoto]) -> None:
+    """Write photographs of known size in COCO's JSON: boxes, points, ignored faces, what is hidden and by what.
 
-    Args:
-        path: the file.
-        photos: what is written: boxes, points, ignored, hidden.
-        extra: of each photograph and face, what else its annotation says.
     Raises:
         OSError: if it cannot be written.
     """
-    images = [
-        {"id": number, "file_name": photo.name, "width": photo.size[0], "height": photo.size[1]}
-        for number, photo in enumerate(photos, start=1)
-        if photo.size is not None
-    ]
+    images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, (photo, facts) in enumerate(zip(photos, extra, strict=True), start=1):
-        for face, fact in enumerate(facts):
-            x1, y1, x2, y2 = np.round(photo.faces.boxes[face].astype(np.float64), 3).tolist()
-            sides = [round(x2 - x1, 3), round(y2 - y1, 3)]
-            points = np.round(photo.faces.points[face].astype(np.float64), 3).tolist()
-            keypoints = [value for x, y in points for value in ((0, 0, 0) if math.isnan(x) else (x, y, 2))]
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": 1,
-                    "bbox": [x1, y1, *sides],
-                    "area": round(sides[0] * sides[1], 3),
-                    "iscrowd": int(photo.faces.ignored[face]),
-                    "num_keypoints": sum(not math.isnan(x) for x, _ in points),
-                    "keypoints": keypoints,
-                    "occlusion": round(float(photo.faces.hidden[face]), 4),
-                    **fact,
-                }
-            )
+    for number, photo in enumerate(photos, start=1):
+        assert photo.size is not None, "photographs of known size are written"
+        images.append({"id": number, "file_name": photo.name, "width": photo.size[0], "height": photo.size[1]})
+        for face in range(len(photo.places)):
+            annotations.append({"id": len(annotations) + 1, "image_id": number, **_annotation(photo, face)})
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "face"}]}
     write_text(path, json.dumps(content, allow_nan=False) + "\n")
+
+
+def _annotation(photo: LabeledPhoto, face: int) -> dict[str, Any]:
+    faces = photo.faces
+    x1, y1, x2, y2 = np.round(faces.boxes[face].astype(np.float64), 3).tolist()
+    width, height = round(x2 - x1, 3), round(y2 - y1, 3)
+    points = np.round(faces.points[face].astype(np.float64), 3).tolist()
+    known: dict[str, Any] = {}
+    if not np.isnan(faces.hidden[face]):
+        known["occlusion"] = round(float(faces.hidden[face]), 4)
+    if photo.occluders[face]:
+        known["occluder"] = photo.occluders[face]
+    return {
+        "category_id": 1,
+        "bbox": [x1, y1, width, height],
+        "area": round(width * height, 3),
+        "iscrowd": int(faces.ignored[face]),
+        "num_keypoints": sum(not math.isnan(x) for x, _ in points),
+        "keypoints": [value for x, y in points for value in ((0, 0, 0) if math.isnan(x) else (x, y, 2))],
+        **known,
+    }
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -153,7 +153,10 @@ def _row(place: str, number: int, annotation: dict[str, Any]) -> Row:
     if not isinstance(hidden, int | float) or not (math.isnan(hidden) or 0 <= hidden <= 1):
         raise ValueError(f"{place}: occlusion is a share in [0, 1], got {str(hidden)[:40]!r}")
     ignored = bool(annotation.get("iscrowd")) or bool(annotation.get("ignore"))
-    return Row(number, (x, y, x + width, y + height), points, ignored, hidden=float(hidden))
+    occluder = annotation.get("occluder", "")
+    if not isinstance(occluder, str) or len(occluder) > _LONGEST_WORD:
+        raise ValueError(f"{place}: occluder is one word, got {str(occluder)[:40]!r}")
+    return Row(number, (x, y, x + width, y + height), points, ignored, hidden=float(hidden), occluder=occluder)
 
 
 def _floats(annotation: dict[str, Any], key: str, length: int, place: str) -> list[float]:

@@ -26,12 +26,19 @@ class LabeledPhoto(NamedTuple):
         faces: of it, N >= 0.
         places: int64 [N], line (in JSON: place among the annotations, from 1) of each face.
         size: width and height as the file states them, None where it does not.
+        occluders: of each face, what covers it, in one word; "" where the file does not say.
     """
 
     name: str
     faces: FaceBoxes
     places: NDArray[np.int64]
     size: tuple[int, int] | None
+    occluders: tuple[str, ...]
+
+    def take(self, chosen: NDArray[np.bool_]) -> LabeledPhoto:
+        """Return the photograph with some of its faces, by flag."""
+        kept = tuple(name for name, stays in zip(self.occluders, chosen.tolist(), strict=True) if stays)
+        return self._replace(faces=self.faces.take(chosen), places=self.places[chosen], occluders=kept)
 
 
 class Skipped(NamedTuple):
@@ -76,6 +83,7 @@ class Row(NamedTuple):
     ignored: bool = False
     attributes: Sequence[float] | None = None
     hidden: float = float("nan")
+    occluder: str = ""
 
 
 NO_POINTS = (float("nan"),) * 10
@@ -112,7 +120,8 @@ def make_photo(name: str, rows: Sequence[Row], size: tuple[int, int] | None, ski
         [row.attributes or UNKNOWN for row in good],
         [row.hidden for row in good],
     )
-    return LabeledPhoto(name, faces, np.array([row.place for row in good], np.int64), size)
+    places = np.array([row.place for row in good], np.int64)
+    return LabeledPhoto(name, faces, places, size, tuple(row.occluder for row in good))
 
 
 def finished(labels: PhotoLabels) -> PhotoLabels:

@@ -58,13 +58,9 @@ class LabeledPhotos:
     def __len__(self) -> int:
         return len(self._photos)
 
-    def name(self, index: int) -> str:
-        """Return the path of a photograph below the root."""
-        return self._photos[index].name
-
-    def faces(self, index: int) -> FaceBoxes:
-        """Return the faces of a photograph without reading it."""
-        return self._photos[index].faces
+    def labels(self, index: int) -> LabeledPhoto:
+        """Return what is known of a photograph without reading it."""
+        return self._photos[index]
 
     def read(self, index: int) -> DetectionSample:
         """Return a photograph uint8 [H, W, 3] RGB with its faces, whose boxes end at its border.
@@ -89,8 +85,7 @@ class LabeledPhotos:
             return photo
         bad = [Skipped(int(place), reason) for place, reason in zip(photo.places, reasons, strict=True) if reason]
         self.skipped.extend(bad)
-        kept = np.array([not reason for reason in reasons])
-        return photo._replace(faces=photo.faces.take(kept), places=photo.places[kept])
+        return photo.take(np.array([not reason for reason in reasons]))
 
 
 def _size_of(path: Path) -> tuple[int, int] | None:

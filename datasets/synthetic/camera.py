@@ -53,17 +53,19 @@ def rotation_matrix(yaw: float, pitch: float) -> Array:
     return np.array([[1.0, 0.0, 0.0], [0.0, cp, sp], [0.0, -sp, cp]]) @ turn
 
 
+def five_points(curves: Curves) -> Array:
+    """Return eyes, tip of the nose and mouth corners of a face in its own coordinates, float64 [5, 3]."""
+    mouth = curves["lip_line"]
+    return np.stack([curves["eye-1"].mean(0), curves["eye+1"].mean(0), curves["nose_ridge"][-1], mouth[0], mouth[-1]])
+
+
 def align_camera(curves: Curves, nuisance: Nuisance) -> Camera:
     """Return the camera whose five projected landmarks fit the template best, plus the image's own jitter.
 
     The least-squares similarity of the plane is one complex division (Umeyama 1991 without reflections).
     """
-    mouth = curves["lip_line"]
-    landmarks = np.stack(
-        [curves["eye-1"].mean(0), curves["eye+1"].mean(0), curves["nose_ridge"][-1], mouth[0], mouth[-1]]
-    )
     camera = Camera(rotation_matrix(nuisance.yaw, nuisance.pitch), 1.0 + 0.0j, 0.0j)
-    source = camera.project(landmarks) @ [1.0, 1.0j]
+    source = camera.project(five_points(curves)) @ [1.0, 1.0j]
     target = TEMPLATE.astype(np.float64) @ [1.0, 1.0j]
     centered = source - source.mean()
     similarity = np.vdot(centered, target - target.mean()) / np.vdot(centered, centered).real

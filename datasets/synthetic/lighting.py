@@ -36,9 +36,9 @@ def _texture(seed: int, relief: float, freckles: float) -> Floats:
     return np.stack([relief * slope_x, relief * slope_y, albedo], axis=-1).astype(np.float32)
 
 
-def lit_skin(camera: Camera, face: FaceIdentity, nuisance: Nuisance, light: Vector) -> Floats:
-    """Return the skin's brightness, float32 [112, 112]: Lambert's law on the surface and its relief, times albedo."""
-    x, y = unproject(camera, face.outline, IMAGE_SIZE)
+def lit_skin(camera: Camera, face: FaceIdentity, nuisance: Nuisance, light: Vector, size: int) -> Floats:
+    """Return the skin's brightness, float32 [size, size]: Lambert's law on the surface and its relief, times albedo."""
+    x, y = unproject(camera, face.outline, size)
     texture = cv2.remap(
         _texture(face.texture_seed, face.colors.relief, face.colors.freckles),
         x + 56.0,

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -97,21 +97,21 @@ class SyntheticSpec:
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def _rng(seed: int, stream: str, *key: int) -> np.random.Generator:
+def stream_rng(seed: int, stream: str, *key: int) -> np.random.Generator:
     """Return the generator of one thing; streams of different names never meet."""
     return np.random.default_rng([seed, zlib.crc32(stream.encode()), *key])
 
 
 def stream_identity(seed: int, stream: str, index: int) -> FaceIdentity:
     """Return person `index` of a stream; "train" and the benchmarks' names are streams too, and none share a person."""
-    return sample_identity(_rng(seed, stream, index, 0))
+    return sample_identity(stream_rng(seed, stream, index, 0))
 
 
 def _stream_images(seed: int, stream: str, index: int, num: int) -> Iterator[tuple[FaceIdentity, Nuisance]]:
     """Yield person and nuisance of each of the person's images."""
     identity = stream_identity(seed, stream, index)
     for image in range(num):
-        yield identity, sample_nuisance(_rng(seed, stream, index, 1, image))
+        yield identity, sample_nuisance(stream_rng(seed, stream, index, 1, image))
 
 
 def render_identities(stream: str, num: int, per_identity: int, seed: int = 0) -> tuple[Image, NDArray[np.int64]]:
@@ -150,7 +150,7 @@ def _render_fold(spec: SyntheticSpec, name: str, fold: int) -> Image:
     identities = _fold_identities(spec.benchmark_pairs // NUM_FOLDS, fold)
     images = []
     for pair, people in enumerate(identities.tolist()):
-        nuisances = pair_nuisances(PAIR_KINDS[name], _rng(spec.seed, name, fold, 2, pair))
+        nuisances = pair_nuisances(PAIR_KINDS[name], stream_rng(spec.seed, name, fold, 2, pair))
         for person, nuisance in zip(people, nuisances, strict=True):
             images.append(render_face(stream_identity(spec.seed, name, person), nuisance))
     return np.stack(images)
@@ -245,8 +245,40 @@ def prepare_synthetic(
         ValueError: if the disk has no room for so many.
     """
     spec = spec or SyntheticSpec()
-    cache = root or cache_folder()
-    target = cache / f"synthetic-{spec.digest}"
+    images = spec.num_identities * spec.images_per_identity
+    number = f"{spec.num_identities} identities of {spec.images_per_identity} images"
+    room = Room(images * _LEAST_BYTES, number)
+    return cached_set(
+        root or cache_folder(),
+        f"synthetic-{spec.digest}",
+        lambda folder: _render_all(folder, spec, jobs or usable_cores(), progress),
+        room,
+    )
+
+
+class Room(NamedTuple):
+    """What a set needs on the disk at least, in bytes, and what it is, in words."""
+
+    least_bytes: int
+    words: str
+
+
+def cached_set(cache: Path, name: str, render: Callable[[Path], None], room: Room) -> Path:
+    """Return `<cache>/<name>`, rendering what it holds first where the cache does not hold it.
+
+    The folder appears complete or not at all; of two processes that race, one's copy stays. One that is damaged is
+    rendered again, which a warning says.
+
+    Args:
+        cache: made where it does not exist.
+        name: of the folder, different for different content.
+        render: writes everything into an empty folder, checksums included.
+        room: what it needs.
+    Raises:
+        OSError: if the cache cannot be written.
+        ValueError: if the disk has no room.
+    """
+    target = cache / name
     damage = _damage(target) if target.is_dir() else None
     if damage is not None:
         logger.warning("%s; the synthetic faces are rendered again", damage)
@@ -254,7 +286,7 @@ def prepare_synthetic(
         return target
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        _check_room(cache, spec)
+        _check_room(cache, room)
         temporary = Path(tempfile.mkdtemp(prefix=".synthetic-", dir=cache))
     except OSError as error:
         remedy = "cannot write the synthetic faces here; set MASKWISE_CACHE to a folder that can be written"
@@ -262,7 +294,7 @@ def prepare_synthetic(
     try:
         complete = temporary / target.name
         complete.mkdir()
-        _render_all(complete, spec, jobs or usable_cores(), progress)
+        render(complete)
         if damage is not None and target.is_dir() and _damage(target):  # not yet replaced by another process
             target.rename(temporary / "damaged")
         _publish(complete, target)
@@ -280,13 +312,12 @@ def _damage(target: Path) -> str | None:
     return None
 
 
-def _check_room(cache: Path, spec: SyntheticSpec) -> None:
-    needed, free = spec.num_identities * spec.images_per_identity * _LEAST_BYTES, shutil.disk_usage(cache).free
-    if needed > free:
+def _check_room(cache: Path, room: Room) -> None:
+    free = shutil.disk_usage(cache).free
+    if room.least_bytes > free:
         raise ValueError(
-            f"synthetic faces: {spec.num_identities} identities of {spec.images_per_identity} images need at least"
-            f" {needed / 1e9:,.0f} GB in {cache}, where {free / 1e9:,.0f} GB are free; ask for fewer, or set"
-            " MASKWISE_CACHE to a larger disk"
+            f"synthetic faces: {room.words} need at least {room.least_bytes / 1e9:,.0f} GB in {cache}, where"
+            f" {free / 1e9:,.0f} GB are free; ask for fewer, or set MASKWISE_CACHE to a larger disk"
         )
 
 

@@ -3,12 +3,13 @@
 Drawing is 8-bit OpenCV with anti-aliasing; the result depends on nothing but the identity and the nuisance.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from datasets.synthetic.camera import Camera, Curves, align_camera, project_curves
+from datasets.synthetic.camera import Array, Camera, Curves, align_camera, five_points, project_curves
 from datasets.synthetic.canvas import Canvas, Image, Rgb, scalar
 from datasets.synthetic.lighting import Floats, Vector, light_direction, lit_skin, plane_shade
 from datasets.synthetic.parameters import FaceIdentity, Nuisance
@@ -24,6 +25,9 @@ RED_HAIR, GRAY_HAIR = np.array([128.0, 62.0, 34.0]), np.array([188.0, 186.0, 182
 BROWN_IRIS, BLUE_IRIS = np.array([62.0, 40.0, 26.0]), np.array([96.0, 132.0, 152.0])
 LIP_RED = np.array([176.0, 70.0, 74.0])
 
+HEAD_BORDER = 36  # pixels around the aligned crop that a whole head needs at any yaw
+HEAD_SIZE = IMAGE_SIZE + 2 * HEAD_BORDER
+
 
 @dataclass(frozen=True)
 class Palette:
@@ -33,6 +37,35 @@ class Palette:
     hair: Rgb
     lips: Rgb
     iris: Rgb
+
+
+# Its every part is white on a mask, also what is drawn darker than the skin.
+_WHITE = Palette(*(np.full(3, 400.0) for _ in range(4)))
+
+
+class _Subject(NamedTuple):
+    """What is drawn: the aged face, the camera, and the curves and five points that it sees."""
+
+    face: FaceIdentity
+    camera: Camera
+    curves: Curves
+    points: Array
+
+
+class Head(NamedTuple):
+    """A whole head, its aligned crop in the middle of HEAD_SIZE x HEAD_SIZE pixels.
+
+    Attributes:
+        image: uint8 [184, 184, 3] RGB.
+        cover: uint8 [184, 184], 255 where hair, ears, neck or face are.
+        skin: uint8 [184, 184], 255 where the face is, from hairline to chin.
+        points: float64 [5, 2], x and y of the five points, pixel centers on integers.
+    """
+
+    image: Image
+    cover: Image
+    skin: Image
+    points: Array
 
 
 def _palette(face: FaceIdentity, age: float) -> Palette:
@@ -61,9 +94,9 @@ def _draw_background(nuisance: Nuisance, rng: np.random.Generator) -> Image:
     return image
 
 
-def _skin_mask(curves: Curves) -> Image:
+def _skin_mask(curves: Curves, size: int) -> Image:
     """Return the visible skin as an anti-aliased mask: the face's boundary, its bulge and the nose's silhouette."""
-    canvas = Canvas(np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8))
+    canvas = Canvas(np.zeros((size, size), np.uint8))
     canvas.fill(curves["face"], 255.0)
     for name in ("inner", "nose_side-1", "nose_side+1"):
         hull = cv2.convexHull(curves[name].astype(np.float32))[:, 0].astype(np.float64)
@@ -83,7 +116,7 @@ def _draw_head(canvas: Canvas, curves: Curves, palette: Palette, face: FaceIdent
 
 def _draw_eye(canvas: Canvas, curves: Curves, palette: Palette, face: FaceIdentity, side: str) -> None:
     """Draw one eye: white, iris and pupil cut by the lids, lashes and fold."""
-    opening = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    opening = np.zeros(canvas.image.shape[:2], np.uint8)
     Canvas(opening).fill(curves["eye" + side], 255.0)
     ball = Canvas(canvas.image.copy())
     ball.fill(curves["eye" + side], np.array([226.0, 220.0, 214.0]))
@@ -133,9 +166,10 @@ def _draw_glasses(canvas: Canvas, curves: Curves) -> None:
     canvas.stroke(np.stack([centers[0] + [12.5, -1.0], centers[1] + [-12.5, -1.0]]), dark)
 
 
-def _shade_layer(curves: Curves, face: FaceIdentity, nuisance: Nuisance, camera: Camera, light: Vector) -> Image:
+def _shade_layer(subject: _Subject, nuisance: Nuisance, light: Vector, size: int) -> Image:
     """Return local brightness, 128 = unchanged: nose planes, sockets, folds and wrinkles."""
-    canvas = Canvas(np.full((IMAGE_SIZE, IMAGE_SIZE), 128, np.uint8))
+    face, camera, curves, _ = subject
+    canvas = Canvas(np.full((size, size), 128, np.uint8))
     slope = 0.06 * face.nose.length + 0.05 * (10.0 - face.nose.width)
     for side, name in zip(SIDES, ("-1", "+1"), strict=True):
         canvas.fill(
@@ -177,27 +211,54 @@ def _expose(image: Floats, nuisance: Nuisance, rng: np.random.Generator) -> Imag
     image = image * (gain * contrast).astype(np.float32) + np.float32(110.0 * (1.0 - contrast))
     if nuisance.blur > 0.2:
         image = cv2.GaussianBlur(image, (0, 0), nuisance.blur).astype(np.float32, copy=False)
-    grain = rng.standard_normal((IMAGE_SIZE, IMAGE_SIZE, 1), np.float32) * np.float32(nuisance.noise)
+    grain = rng.standard_normal((*image.shape[:2], 1), np.float32) * np.float32(nuisance.noise)
     return np.clip(image + grain, 0.0, 255.0).astype(np.uint8)
 
 
 def render_raw(identity: FaceIdentity, nuisance: Nuisance) -> Image:
     """Return the face before JPEG compression, uint8 [112, 112, 3] RGB."""
     rng = np.random.default_rng(nuisance.seed)
+    return _draw_subject(_draw_background(nuisance, rng), _pose(identity, nuisance, 0), nuisance, rng)
+
+
+def render_head(identity: FaceIdentity, nuisance: Nuisance) -> Head:
+    """Return the whole head around the face that `render_raw` draws; its background does not matter.
+
+    Deterministic: equal arguments give equal pixels. They have not been through JPEG.
+    """
+    subject = _pose(identity, nuisance, HEAD_BORDER)
+    hair = np.clip(_palette(subject.face, nuisance.age).hair, 0, 255).astype(np.uint8)
+    background = np.broadcast_to(hair, (HEAD_SIZE, HEAD_SIZE, 3)).copy()
+    image = _draw_subject(background, subject, nuisance, np.random.default_rng(nuisance.seed))
+    skin = _skin_mask(subject.curves, HEAD_SIZE)
+    cover = Canvas(skin.copy())
+    _draw_head(cover, subject.curves, _WHITE, subject.face)
+    return Head(image, cover.image, skin, subject.points)
+
+
+def _pose(identity: FaceIdentity, nuisance: Nuisance, border: int) -> _Subject:
+    """Return what is drawn, with a border in pixels around the aligned crop."""
     face = age_identity(identity, nuisance.age)
     solid = face_curves(face, nuisance)
     camera = align_camera(solid, nuisance)
-    curves = project_curves(camera, solid)
+    camera = replace(camera, offset=camera.offset + complex(border, border))
+    return _Subject(face, camera, project_curves(camera, solid), camera.project(five_points(solid)))
+
+
+def _draw_subject(background: Image, subject: _Subject, nuisance: Nuisance, rng: np.random.Generator) -> Image:
+    """Draw head and face onto a square background, in place, and return what a camera takes of it."""
+    face, camera, curves, _ = subject
+    size = len(background)
     palette, light = _palette(face, nuisance.age), light_direction(nuisance)
-    canvas = Canvas(_draw_background(nuisance, rng))
+    canvas = Canvas(background)
     _draw_head(canvas, curves, palette, face)
-    mask = _skin_mask(curves)
+    mask = _skin_mask(curves, size)
     cv2.copyTo(np.full_like(canvas.image, np.clip(palette.skin, 0, 255).astype(np.uint8)), mask, canvas.image)
     _draw_features(canvas, curves, palette, face, nuisance)
-    shade = _shade_layer(curves, face, nuisance, camera, light).astype(np.float32) / 128.0
+    shade = _shade_layer(subject, nuisance, light, size).astype(np.float32) / 128.0
     cover = cv2.GaussianBlur(mask, (3, 3), 0.8).astype(np.float32) / 255.0
     flat = np.float32(nuisance.ambient + 0.5 * (1.2 - nuisance.ambient))
-    brightness = flat + cover * (lit_skin(camera, face, nuisance, light) * shade - flat)
+    brightness = flat + cover * (lit_skin(camera, face, nuisance, light, size) * shade - flat)
     return _expose((canvas.image * brightness[..., None]).astype(np.float32, copy=False), nuisance, rng)
 
 

@@ -19,18 +19,17 @@ OCCLUSION_EDGES: Final = (0.0, 0.01, 0.25, 0.5, 0.75, 1.0)
 
 
 class RecallGroup(NamedTuple):
-    """Faces whose value lies in [low, high), in [low, high] in the last group.
+    """Faces that have something in common.
 
     Attributes:
-        low, high: bounds of the value.
+        name: such as "8 to 16": at least 8 and less than 16, in the last group 16 too.
         num_faces: in the group.
         num_found: of them.
         recall: their share; NaN where there are no faces.
         interval: exact 95 % interval of the recall, as if faces were independent; (NaN, NaN) where there are none.
     """
 
-    low: float
-    high: float
+    name: str
     num_faces: int
     num_found: int
     recall: float
@@ -63,13 +62,28 @@ def recall_by(found: Bools, values: ArrayLike, edges: Sequence[float]) -> list[R
         raise ValueError(f"recall_by: a value lies outside [{edges[0]:g}, {edges[-1]:g}]")
     group = np.minimum(np.searchsorted(edges, array, side="right"), len(edges) - 1) - 1
     return [
-        _group(found[known & (group == number)], low, high)
+        _group(f"{low:g} to {high:g}", found[known & (group == number)])
         for number, (low, high) in enumerate(itertools.pairwise(edges))
     ]
 
 
-def _group(found: Bools, low: float, high: float) -> RecallGroup:
+def recall_by_name(found: Bools, names: Sequence[str]) -> list[RecallGroup]:
+    """Return the recall of faces in groups by a word, such as what covers them, sorted by it.
+
+    Args:
+        found: bool [N], as of `recall_by`.
+        names: of each face, N words.
+    Raises:
+        ValueError: if there is not one word for each face.
+    """
+    words = np.array(names, str)
+    if found.ndim != 1 or words.shape != found.shape:
+        raise ValueError(f"recall_by_name: a word for each of the {found.shape} faces is needed, got {words.shape}")
+    return [_group(name, found[words == name]) for name in sorted(set(names))]
+
+
+def _group(name: str, found: Bools) -> RecallGroup:
     if not len(found):
-        return RecallGroup(low, high, 0, 0, float("nan"), (float("nan"), float("nan")))
+        return RecallGroup(name, 0, 0, float("nan"), (float("nan"), float("nan")))
     num_found = int(found.sum())
-    return RecallGroup(low, high, len(found), num_found, num_found / len(found), clopper_pearson(num_found, len(found)))
+    return RecallGroup(name, len(found), num_found, num_found / len(found), clopper_pearson(num_found, len(found)))

@@ -104,7 +104,7 @@ def square_crop(sample: DetectionSample, rng: np.random.Generator) -> DetectionS
     (left, top), length = corner[good[0]].tolist(), int(side[good[0]])
     image = sample.image[top : top + length, left : left + length]
     moved = sample.faces.moved(1.0, (-left, -top))
-    inside = ((centers(moved.boxes) > 0) & (centers(moved.boxes) < length)).all(axis=1)
+    inside = np.all((centers(moved.boxes) > 0) & (centers(moved.boxes) < length), axis=1)
     return DetectionSample(image, moved.take(inside).clipped(length, length))
 
 

@@ -7,7 +7,6 @@ Points of `transforms.TEMPLATE` and of `transforms.align` are in the other conve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -41,9 +40,15 @@ class FaceBoxes(NamedTuple):
     attributes: NDArray[np.int8]
     hidden: Floats
 
-    def take(self, chosen: NDArray[np.int64] | Bools | Sequence[int]) -> FaceBoxes:
+    def take(self, chosen: NDArray[np.int64] | Bools) -> FaceBoxes:
         """Return some of the faces, by place or by flag."""
-        return FaceBoxes(*(array[chosen] for array in self))
+        return FaceBoxes(
+            self.boxes[chosen],
+            self.points[chosen],
+            self.ignored[chosen],
+            self.attributes[chosen],
+            self.hidden[chosen],
+        )
 
     def moved(self, scale: ArrayLike, shift: ArrayLike) -> FaceBoxes:
         """Return the faces at `scale` * (x, y) + `shift`, each a number or [2]."""
@@ -98,4 +103,4 @@ def face_boxes(
 
 def centers(boxes: Floats) -> Floats:
     """Return the centers of boxes, float32 [N, 2]."""
-    return (boxes[:, :2] + boxes[:, 2:]) / 2
+    return (boxes[:, :2] + boxes[:, 2:]) / np.float32(2)

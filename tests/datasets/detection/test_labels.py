@@ -114,18 +114,18 @@ def test_what_is_written_is_read_again(tmp_path):
     points = np.float32([[[1.25, 2], [3, 4], [NAN, NAN], [5, 6], [7, 8.125]], [[NAN, NAN]] * 5])
     faces = face_boxes([[10.5, 20, 40, 60.25], [1, 2, 3, 4]], points, hidden=[0.5, 0.0], ignored=[False, True])
     photos = [
-        LabeledPhoto("x/a.png", faces, np.zeros(2, np.int64), (64, 80)),
-        LabeledPhoto("b.png", face_boxes([]), np.zeros(0, np.int64), (32, 32)),
+        LabeledPhoto("x/a.png", faces, np.zeros(2, np.int64), (64, 80), ("cap", "")),
+        LabeledPhoto("b.png", face_boxes([]), np.zeros(0, np.int64), (32, 32), ()),
     ]
     write_label_txt(tmp_path / "label.txt", photos)
-    write_coco(tmp_path / "faces.json", photos, [[{"occluder": "cap"}, {}], []])
+    write_coco(tmp_path / "faces.json", photos)
     for name in ("label.txt", "faces.json"):
         again = read_labels(tmp_path / name).photos
         assert [photo.name for photo in again] == ["x/a.png", "b.png"]
         assert np.array_equal(again[0].faces.boxes, faces.boxes)
         assert np.array_equal(again[0].faces.points, faces.points, equal_nan=True)
     assert again[0].faces.hidden.tolist() == [0.5, 0.0] and again[0].size == (64, 80)
-    assert again[0].faces.ignored.tolist() == [False, True]
+    assert again[0].faces.ignored.tolist() == [False, True] and again[0].occluders == ("cap", "")
 
 
 def test_single_bad_faces_are_left_out_and_said_once(read, caplog):
@@ -191,6 +191,7 @@ def altered(**changes):
         (altered(keypoints=[1, 2, 2]), "annotation 1: keypoints has 15 numbers"),
         (altered(occlusion=3), "occlusion is a share"),
         (altered(occlusion="much"), "occlusion is a share"),
+        (altered(occluder=["cap"]), "occluder is one word"),
         (coco(images=[], annotations=[]), "no photographs in it"),
         (coco(categories=[{"name": "car"}, {"name": "cat"}]), "of its 2 categories none is called 'face'"),
     ],

@@ -37,7 +37,7 @@ def test_boxes_end_at_the_border_and_those_outside_are_left_out_with_their_line(
     assert caplog.messages[0].endswith("label.txt: 1 face left out: 1 outside the photograph; the first: line 4")
     image, faces = opened.read(0)
     assert image.shape == (64, 100, 3) and faces.boxes.tolist() == [[10, 10, 30, 30], [90, 50, 100, 64]]
-    assert len(opened) == 3 and opened.name(1) == "sub/b.png" and len(opened.faces(2).boxes) == 0
+    assert len(opened) == 3 and opened.labels(1).name == "sub/b.png" and len(opened.labels(2).places) == 0
 
 
 def test_a_view_follows_seed_epoch_and_position_alone(photos):

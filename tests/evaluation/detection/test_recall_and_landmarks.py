@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation import clopper_pearson, face_sizes, interocular, landmark_errors, recall_by
+from evaluation import clopper_pearson, face_sizes, interocular, landmark_errors, recall_by, recall_by_name
 from evaluation.detection.recall import SIZE_EDGES
 
 
@@ -11,7 +11,7 @@ def test_recall_is_counted_in_each_group():
     boxes = np.array([[0.0, 0, 8, 8], [0, 0, 4, 9], [0, 0, 7, 7], [0, 0, 100, 400]])
     assert face_sizes(boxes).tolist() == [8.0, 6.0, 7.0, 200.0]
     groups = recall_by(np.array([True, True, False, True]), face_sizes(boxes), SIZE_EDGES)
-    assert [(g.low, g.num_found, g.num_faces) for g in groups[:2]] == [(0.0, 1, 2), (8.0, 1, 1)]
+    assert [group[:3] for group in groups[:2]] == [("0 to 8", 2, 1), ("8 to 16", 1, 1)]
     assert groups[0].recall == 0.5 and groups[0].interval == clopper_pearson(1, 2)
     assert groups[-1].num_faces == 1 and np.isnan(groups[2].recall)
 
@@ -19,6 +19,13 @@ def test_recall_is_counted_in_each_group():
 def test_the_last_group_has_its_upper_bound_and_unknown_values_none():
     groups = recall_by(np.array([True, False, True]), [1.0, np.nan, 0.0], (0.0, 0.5, 1.0))
     assert [group.num_faces for group in groups] == [1, 1]
+
+
+def test_recall_is_counted_by_word():
+    groups = recall_by_name(np.array([True, False, True]), ["none", "cap", "none"])
+    assert [group[:4] for group in groups] == [("cap", 1, 0, 0.0), ("none", 2, 2, 1.0)]
+    with pytest.raises(ValueError, match="a word for each"):
+        recall_by_name(np.array([True]), [])
 
 
 @pytest.mark.parametrize(
