@@ -116,7 +116,7 @@ class Recognizer(TrainingModule):
         by_set = cast(dict[str, heads.Head], dict(self.heads.items()))
         for head in by_set.values():
             head.margin_scale = self._margin_scale()
-        lesson = self.beside.lesson(images[: len(batch.label)])
+        lesson = None if self.beside.teacher is None else self.beside.lesson(images[: len(batch.label)])
         modulation = None if self.modulator is None else Modulation(self.modulator, batch, images)
         judges = Judges(by_set, self.matcher, self.merged, lesson, modulation)
         forward = Forward(self.config, judges, features, visibility, batch, step.number)

@@ -15,6 +15,7 @@ from options.flags import FIXED, INVOCATION, MAY_CHANGE
 
 conflicting = (
     "h",
+    "classifier_weight",
     "stages",
     "data",
     "merge_identities",
