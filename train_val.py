@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -22,7 +23,7 @@ from evaluation.run import Scores, SetResults, evaluate, pooled_statistics
 from tasks import validation
 from tasks.recognition import paired_nets, sharded_head
 from tasks.recognition.score_matrix import MergedPeople
-from tasks.recognition.terms import Forward, Judges, feature_statistics, images_of, weighted_losses
+from tasks.recognition.terms import Forward, Judges, feature_statistics, images_of, see, weighted_losses
 
 
 class Recognizer(TrainingModule):
@@ -113,11 +114,11 @@ class Recognizer(TrainingModule):
     def forward_terms(self, batch: Sample, step: Step) -> Terms:
         """Return the weighted loss terms of a batch, and what is measured beside."""
         images = images_of(batch, self.beside.enlarged).to(self.dtype)
-        features, visibility = nets.see(self.model, self.occlusion_head, images)
+        features, visibility = see((self.model, self.occlusion_head), self.beside, batch, images, step.is_logged)
         by_set = cast(dict[str, heads.Head], dict(self.heads.items()))
         for head in by_set.values():
             head.margin_scale = self._margin_scale()
-        judges = Judges(by_set, self.matcher, self.merged, self.beside.lesson(images[: len(batch.label)]))
+        judges = Judges(by_set, self.matcher, self.merged, partial(self.beside.lesson, batch.image, images.dtype))
         forward = Forward(self.config, judges, features, visibility, batch, step.number)
         weighted = weighted_losses(forward)
         return Terms(weighted, forward.values | (feature_statistics(forward, weighted) if step.is_logged else {}))
