@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -23,7 +24,7 @@ from tasks import validation
 from tasks.recognition import paired_nets, sharded_head
 from tasks.recognition.modulation import Modulation
 from tasks.recognition.score_matrix import MergedPeople
-from tasks.recognition.terms import Forward, Judges, feature_statistics, images_of, weighted_losses
+from tasks.recognition.terms import Forward, Judges, feature_statistics, images_of, see, weighted_losses
 
 
 class Recognizer(TrainingModule):
@@ -112,11 +113,11 @@ class Recognizer(TrainingModule):
     def forward_terms(self, batch: Sample, step: Step) -> Terms:
         """Return the weighted loss terms of a batch, and what is measured beside."""
         images = images_of(batch, self.beside.enlarged).to(self.dtype)
-        features, visibility = nets.see(self.model, self.occlusion_head, images)
+        features, visibility = see((self.model, self.occlusion_head), self.beside, batch, images, step.is_logged)
         by_set = cast(dict[str, heads.Head], dict(self.heads.items()))
         for head in by_set.values():
             head.margin_scale = self._margin_scale()
-        lesson = None if self.beside.teacher is None else self.beside.lesson(images[: len(batch.label)])
+        lesson = partial(self.beside.lesson, batch.image, images.dtype)
         modulation = None if self.modulator is None else Modulation(self.modulator, batch, images)
         judges = Judges(by_set, self.matcher, self.merged, lesson, modulation)
         forward = Forward(self.config, judges, features, visibility, batch, step.number)

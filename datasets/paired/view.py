@@ -95,9 +95,13 @@ class PairedTrainingView(TrainingView):
             if self._degradation is not None:
                 other = self._streams.generator(key._replace(view=1))
                 small, sides[row] = self._degradation.shrink(view.image, other)
-            else:
+            elif steps[row].any():
                 small = self._altered(mirror(lr) if mirrored[row] else lr, steps[row], key)
                 sides[row] = len(small)
+            else:
+                # Mirrored last, it is the mirror image to the bit: rounding as it grows is not symmetric.
+                small = resized(lr, self._lr_size)
+                small, sides[row] = mirror(small) if mirrored[row] else small, len(lr)
             low[row] = resized(small, self._lr_size)
         drawn = np.array([key.index for key in keys])
         dataset_id = np.array([key.dataset for key in keys])
@@ -107,8 +111,6 @@ class PairedTrainingView(TrainingView):
 
     def _altered(self, lr: Image, steps: NDArray[np.bool_], key: SampleKey) -> Image:
         """Return a partner [s, s, 3] after the steps of the other view, by its numbers."""
-        if not steps.any():
-            return lr
         view = View(resized(lr, IMAGE_SIZE).copy(), np.ones((IMAGE_SIZE, IMAGE_SIZE), np.uint8))
         self._transform.alter(view, steps, self._streams.generator(key))
         return resized(view.image, len(lr))

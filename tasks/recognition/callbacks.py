@@ -12,6 +12,7 @@ from engine.files import WriteFailures
 from options.names import CLASS_MEANS
 from system.cores import usable_workers
 from tasks.recognition.head_start import HeadStart
+from tasks.recognition.known_images import KnownImages
 from tasks.recognition.mixture_picture import MixturePicture
 from tasks.recognition.neighbours import NeighbourTable
 from tasks.recognition.paired_nets import PairedNetsOfRun
@@ -32,6 +33,8 @@ def build_callbacks(config: Config, folder: Path | None, failures: WriteFailures
     callbacks: list[Callback] = [HeadStart(config.head_start == CLASS_MEANS, config.seed, workers)]
     if (config.has_teacher or config.front) and not config.evaluate:
         callbacks.append(PairedNetsOfRun(config))
+    if not config.evaluate:
+        callbacks.append(KnownImages(config))
     if config.trains_on_views and not config.evaluate:
         callbacks.append(PairedWatch())
     if config.sampler == "graph":

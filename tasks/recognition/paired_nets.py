@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -23,6 +23,9 @@ from ops import at_least, first_fault
 from system.cores import usable_workers
 from tasks.recognition.head_start import class_sums
 from transforms import to_tensor
+
+if TYPE_CHECKING:
+    from tasks.recognition.known_images import KnownRows
 
 logger = logging.getLogger(__name__)
 TEACHER, FRONT = "teacher", "front"  # entries of a checkpoint
@@ -50,6 +53,8 @@ class Teacher(NamedTuple):
     def frozen(cls, arch: str, backbone: nets.Backbone, centers: Mapping[str, Tensor] | None = None) -> Teacher:
         """Return a teacher of a network, which is changed for good."""
         backbone.activation_checkpointing = False
+        # As a recognizer's: in another layout the last bits differ, and a run that goes on builds it anew.
+        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch leaves it out
         return cls(arch, backbone.requires_grad_(False).eval(), dict(centers or {}))
 
     @classmethod
@@ -126,42 +131,50 @@ class PairedNets:
     Attributes:
         teacher: None: nothing is learned from one.
         front: what enlarges low-resolution images; None: they have the size of the others.
+        known, taught: what the frozen backbone and the teacher have said of images; None: they are asked every time.
     """
 
     def __init__(self) -> None:
         self.teacher: Teacher | None = None
         self.front: Front | None = None
+        self.known: KnownRows | None = None
+        self.taught: KnownRows | None = None
 
     def enlarged(self, images: Tensor) -> Tensor:
         """Return low-resolution images uint8 [B, h, h, 3] as the network takes them."""
         pixels = to_tensor(images)
         return pixels if self.front is None else self.front.to(pixels.device)(pixels)
 
-    def lesson(self, images: Tensor) -> Lesson:
-        """Return what the teacher says of images."""
-        return Lesson(self.teacher, images)
+    def lesson(self, pixels: Tensor, dtype: torch.dtype) -> Lesson:
+        """Return what the teacher says of images uint8 [B, 112, 112, 3] in floats of a dtype."""
+        assert self.teacher is not None, "a run whose losses read it has one"
+        return Lesson(self.teacher, self.taught, pixels, dtype)
 
 
 class Lesson:
-    """What a teacher says of images [B, 3, 112, 112]; it looks at them when it is asked.
+    """What a teacher says of the HR images of a batch.
 
     Args:
-        teacher: None: nobody asks.
-        images: at the high resolution.
+        teacher: who is asked.
+        known: what it has said before, if that is kept.
+        pixels: uint8 [B, 112, 112, 3].
+        dtype: of what it sees.
     """
 
-    def __init__(self, teacher: Teacher | None, images: Tensor) -> None:
-        self._teacher, self._images = teacher, images
+    def __init__(self, teacher: Teacher, known: KnownRows | None, pixels: Tensor, dtype: torch.dtype) -> None:
+        self._teacher, self._known, self._pixels, self._dtype = teacher, known, pixels, dtype
 
     @cached_property
     def embeddings(self) -> Tensor:
         """Unit embeddings [B, D]."""
-        assert self._teacher is not None, "a run whose losses read it has one"
-        return self._teacher.embed(self._images)
+        views = [self._pixels]
+        return self._see(views) if self._known is None else self._known.look(views, self._see)
+
+    def _see(self, views: Sequence[Tensor]) -> Tensor:
+        return self._teacher.embed(to_tensor(views[0]).to(self._dtype))
 
     def class_cosines(self, data_set: str) -> Tensor:
         """Return the cosines [B, classes] of the images with the centers of the classes of a data set."""
-        assert self._teacher is not None, "a run whose losses read it has one"
         embeddings, centers = self.embeddings, self._teacher.centers[data_set]
         with torch.autocast(embeddings.device.type, enabled=False):
             return embeddings @ centers.to(embeddings).T

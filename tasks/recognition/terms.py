@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -18,8 +18,9 @@ from config import Config
 from datasets import Sample
 from ops import at_least_float32, gather, gather_with_gradient, unit_map, world_size
 from tasks.recognition.class_bits import class_bits
+from tasks.recognition.known_images import is_frozen
 from tasks.recognition.modulation import Modulation
-from tasks.recognition.paired_nets import Lesson
+from tasks.recognition.paired_nets import Lesson, PairedNets
 from tasks.recognition.score_matrix import Images, MatchedBatch, MergedPeople, pairs_cross_ranks, score_batch
 from transforms import to_tensor, visibility_map
 
@@ -35,6 +36,39 @@ def images_of(batch: Sample, enlarge: Callable[[Tensor], Tensor]) -> Tensor:
     return images if low is None else torch.cat([images, enlarge(low.image)])
 
 
+def see(
+    networks: tuple[nets.Backbone, nets.AnyOcclusionHead | None],
+    beside: PairedNets,
+    batch: Sample,
+    images: Tensor,
+    is_logged: bool,
+) -> tuple[nets.Features, Tensor | None]:
+    """Return the features of a batch and the predicted visibility, as `nets.see` does.
+
+    Of a backbone that is frozen, and has said the same before, what it said: embeddings without maps, which nothing
+    reads but what is logged.
+
+    Args:
+        networks: the backbone and the occlusion head.
+        beside: has what is known.
+        batch: pixels, on the device.
+        images: the same, as `images_of` gives them.
+        is_logged: whether `feature_statistics` follow.
+    """
+    backbone, occlusion_head = networks
+    if beside.known is None or is_logged or not is_frozen(backbone):
+        return nets.see(backbone, occlusion_head, images)
+
+    def rows(views: Sequence[Tensor]) -> Tensor:
+        second = batch.second and batch.second._replace(image=views[-1])
+        shown = images_of(batch._replace(image=views[0], second=second), beside.enlarged)
+        return torch.cat(backbone(shown.to(images.dtype))[:2], dim=1)
+
+    low = low_view(batch)
+    found = beside.known.look([batch.image] if low is None else [batch.image, low.image], rows)
+    return nets.Features(found[:, :-1], found[:, -1:], found.new_empty(len(found), 0, 0, 0)), None
+
+
 class Judges(NamedTuple):
     """What judges a batch.
 
@@ -43,14 +77,14 @@ class Judges(NamedTuple):
             of the step.
         matcher: None without one.
         merged: people who are in several data sets; None: nothing is known of that.
-        lesson: what a teacher says of the HR images.
+        lesson: gives what a teacher says of the HR images; called where a loss reads it.
         modulation: of the maps that the matcher reads; None: they stay as they are.
     """
 
     heads: Mapping[str, heads.Head]
     matcher: qaconv.QAConv | None
     merged: MergedPeople | None = None
-    lesson: Lesson | None = None
+    lesson: Callable[[], Lesson] | None = None
     modulation: Modulation | None = None
 
 
@@ -116,11 +150,11 @@ class Forward:
             return Judged(self.features, batch.label.repeat(2), batch.dataset_id.repeat(2))
         return Judged(self.hr if views == "hr" else self.lr, batch.label, batch.dataset_id)
 
-    @property
+    @cached_property
     def lesson(self) -> Lesson:
         """What the teacher says of the HR images."""
         assert self._judges.lesson is not None
-        return self._judges.lesson
+        return self._judges.lesson()
 
     @cached_property
     def images(self) -> Images:

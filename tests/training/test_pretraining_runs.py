@@ -79,6 +79,28 @@ def test_labeled_sets_are_reported_and_choose_only_when_asked(pretrain, faces):
     assert pretrain("--val_data_path", faces, "--monitor", "lfw") == 2
 
 
+def test_stages_and_patience_are_those_of_any_training(pretrain, faces):
+    stages = ["--stages", "1:contrast.query.projector.*", "--stages", "3:contrast.query.*=1e-9"]
+    chosen = ["--val_data_path", faces, "--monitor", "val_acc", "--patience", 1, "--keep_every_n_epochs", 1]
+    assert pretrain(*stages, *chosen, "--epochs", 4, "--prefix", "staged") == 0
+    folder = only("staged_*")
+    start, first = (content(folder / name) for name in ("best.ckpt", "epoch_000.ckpt"))
+    moved = {
+        name.rsplit(".", 2)[0].split(".")[2]
+        for name, value in first["state_dict"].items()
+        if name.startswith("contrast.query.") and not torch.equal(value, start["state_dict"][name])
+    }
+    assert start["global_step"] == 0 and moved == {"projector"}  # of the backbone not even a running mean
+    # Rates of next to nothing raise nothing, so the patience ends with the second epoch at the latest.
+    last = content(folder / "last.ckpt")
+    assert last["global_step"] in (4, 8)
+    kept = Path("experiments") / "pieces_01-01_0"
+    kept.mkdir()
+    (kept / "last.ckpt").write_bytes((folder / "epoch_000.ckpt").read_bytes())
+    assert pretrain("--resume_from_checkpoint", kept / "last.ckpt", "--epochs", 4) == 0
+    torch.testing.assert_close(content(kept / "last.ckpt")["state_dict"], last["state_dict"], rtol=0, atol=0)
+
+
 @pytest.mark.answer_flag("encoder")
 def test_a_recognizer_begins_with_either_encoder_and_either_embeds(pretrain, faces, capsys):
     assert pretrain("--epochs", 1, "--prefix", "first", "--key_norm", "sync", "--key_momentum", 0.9) == 0
@@ -183,6 +205,8 @@ def test_a_refused_step_leaves_no_key_and_no_statistic_behind(pretrain, monkeypa
         (["--pseudo_pairs", "0.5"], "--pseudo_pairs: expected epoch:value with commas between"),
         (["--ema_decay", 0.9], "--ema_decay: the key encoder is a moving average already"),
         (["--monitor", "val_acc"], "--monitor val_acc needs labeled sets"),
+        (["--patience", 2], "--patience waits for a better --monitor, which is none"),
+        (["--stages", "2:heads.*"], "--stages: no parameter that is trained is called 'heads.*'"),
         (["--data_root", "one"], "holds one image"),
         (["--data_root", "empty"], "no image in any of its"),
     ],
