@@ -19,7 +19,7 @@ from datasets import Sample
 from ops import at_least_float32, gather, gather_with_gradient, own_rank, unit_map, world_size
 from tasks.recognition.class_bits import class_bits
 from tasks.recognition.merging import MergedPeople, Side
-from tasks.recognition.modulation import Modulation
+from tasks.recognition.modulation import Modulation, covariate_loss
 from transforms import to_tensor, visibility_map
 
 
@@ -312,14 +312,6 @@ def _occlusion(forward: Forward) -> Tensor | None:
     return loss(visibility, target.repeat(2, 1, 1, 1) if forward.has_views else target)
 
 
-def _teacher(forward: Forward) -> Tensor:
-    return losses.paired_cosine(forward.lr.embedding, forward.taught)
-
-
-def _remember(forward: Forward) -> Tensor:
-    return losses.paired_cosine(forward.hr.embedding, forward.taught)
-
-
 def _relation(forward: Forward) -> Tensor:
     lr, taught = forward.lr.embedding, forward.taught
     if pairs_cross_ranks(forward.config):
@@ -354,19 +346,25 @@ def _of_each_set(forward: Forward, loss: Callable[[Tensor, Tensor, Tensor], Tens
     return torch.stack([len(of) / len(ids) * loss(lr[of], hr[of], labels[of]) for of in rows if len(of)]).sum()
 
 
+def class_weight(config: Config) -> float:
+    """Return the weight of the class embeddings' loss; 0: there are none, or nothing trains them."""
+    within = config.triplet_weight if config.class_weight is None else config.class_weight
+    return config.qaconv_loss_weight * within if config.class_embeddings else 0.0
+
+
 TERMS = (
     Term("head", lambda c: c.adaface_loss_weight, _head),
     Term("pairwise", lambda c: c.qaconv_loss_weight, _pairwise),
     Term("triplet", lambda c: c.qaconv_loss_weight * c.triplet_weight, _triplet),
-    Term("class", lambda c: c.class_embeddings_weight, _class),
+    Term("class", class_weight, _class),
     Term("occlusion", lambda c: c.occlusion_loss_weight, _occlusion),
-    Term("teacher", lambda c: c.teacher_weight, _teacher),
-    Term("remember", lambda c: c.remember_weight, _remember),
+    Term("teacher", lambda c: c.teacher_weight, lambda f: losses.paired_cosine(f.lr.embedding, f.taught)),
+    Term("remember", lambda c: c.remember_weight, lambda f: losses.paired_cosine(f.hr.embedding, f.taught)),
     Term("relation", lambda c: c.relation_weight, _relation),
     Term("paired", lambda c: c.paired_weight, _paired),
     Term("info_nce", lambda c: c.info_nce_weight, _info_nce),
     Term("supcon", lambda c: c.supcon_weight, _supcon),
-    Term("covariates", lambda c: c.covariates_weight, lambda f: f.modulation and f.modulation.loss(f.features)),
+    Term("covariates", lambda c: c.modulator_weight if c.modulator else 0.0, covariate_loss),
 )
 
 
