@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 import heads
 import models
-import nets
 from config import Config
 from datasets import PairSample, Sample
 from engine import optim

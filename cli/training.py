@@ -64,6 +64,7 @@ from tasks.recognition.hardest_pairs import add_hardest, look_at_test
 from tasks.recognition.memory import plan_memory
 from tasks.recognition.paired_watch import unhelped
 from tasks.recognition.sharded_head import weigh_sets
+from tasks.recognition.terms import class_weight
 from train_val import Recognizer
 
 logger = logging.getLogger(__name__)
@@ -248,7 +249,7 @@ def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, m
     )  # fmt: skip
     for text in optim.unfinished(config.margin_warmup_epochs, config.epochs, config.warmup_steps, datamodule.num_steps):
         logger.warning("%s", text)
-    if config.class_embeddings and model.matcher is not None and config.class_embeddings_weight == 0:
+    if config.class_embeddings and model.matcher is not None and class_weight(config) == 0:
         logger.warning("--class_embeddings: nothing trains the class maps; give --class_weight or --triplet_weight")
     logger.info(
         "memory of a rank: %s",

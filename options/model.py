@@ -156,14 +156,3 @@ class LossOptions(Options):
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions(OcclusionOptions, LossOptions, QAConvOptions, ModulatorOptions, LoraOptions, ModelOptions):
     """The sections that shape a run's networks."""
-
-    @property
-    def class_embeddings_weight(self) -> float:
-        """The weight of the class embeddings' loss; 0: there are none, or nothing trains them."""
-        within = self.triplet_weight if self.class_weight is None else self.class_weight
-        return self.qaconv_loss_weight * within if self.class_embeddings else 0.0
-
-    @property
-    def covariates_weight(self) -> float:
-        """The weight of what a modulator's head finds; 0: there is none."""
-        return self.modulator_weight if self.modulator else 0.0

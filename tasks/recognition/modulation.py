@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch.nn import functional
 import nets
 from datasets import Sample
 from transforms import IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from tasks.recognition.terms import Forward
 
 
 class Modulation(NamedTuple):
@@ -25,11 +28,6 @@ class Modulation(NamedTuple):
     net: nets.Modulator
     batch: Sample[Tensor, Tensor]
     images: Tensor
-
-    def loss(self, features: nets.Features) -> Tensor:
-        """Return the mean squared error of what the modulator's head finds in the images' raw maps; a scalar."""
-        found = self.net.predict(features.feature_map)
-        return functional.mse_loss(found, self.known().to(found))
 
     def known(self) -> Tensor:
         """Return the covariates of the images, [B, k] or [2B, k] float32, as the training knows them.
@@ -51,3 +49,10 @@ class Modulation(NamedTuple):
                 known[name] = batch.dataset_id.repeat(views)
         on_device = {name: values.to(self.images.device) for name, values in known.items()}
         return nets.join_covariates(on_device, self.net.widths.get("dataset", 1))
+
+
+def covariate_loss(forward: Forward) -> Tensor:
+    """Return the mean squared error of what the modulator's head finds in the backbone's maps, a scalar."""
+    assert forward.modulation is not None, "a run with covariates has one"
+    found = forward.modulation.net.predict(forward.features.feature_map)
+    return functional.mse_loss(found, forward.modulation.known().to(found))

@@ -19,7 +19,7 @@ from datasets import Sample
 from ops import at_least_float32, gather, gather_with_gradient, unit_map, world_size
 from tasks.recognition.class_bits import class_bits
 from tasks.recognition.known_images import is_frozen
-from tasks.recognition.modulation import Modulation
+from tasks.recognition.modulation import Modulation, covariate_loss
 from tasks.recognition.paired_nets import Lesson, PairedNets
 from tasks.recognition.score_matrix import Images, MatchedBatch, MergedPeople, pairs_cross_ranks, score_batch
 from transforms import to_tensor, visibility_map
@@ -316,11 +316,17 @@ def _of_each_set(forward: Forward, loss: Callable[[Tensor, Tensor, Tensor], Tens
     return torch.stack([len(of) / len(ids) * loss(lr[of], hr[of], labels[of]) for of in rows if len(of)]).sum()
 
 
+def class_weight(config: Config) -> float:
+    """Return the weight of the class embeddings' loss; 0: there are none, or nothing trains them."""
+    within = config.triplet_weight if config.class_weight is None else config.class_weight
+    return config.qaconv_loss_weight * within if config.class_embeddings else 0.0
+
+
 TERMS = (
     Term("head", lambda c: c.adaface_loss_weight, _head),
     Term("pairwise", lambda c: c.qaconv_loss_weight, _pairwise),
     Term("triplet", lambda c: c.qaconv_loss_weight * c.triplet_weight, _triplet),
-    Term("class", lambda c: c.class_embeddings_weight, _class),
+    Term("class", class_weight, _class),
     Term("occlusion", lambda c: c.occlusion_loss_weight, _occlusion),
     Term("teacher", lambda c: c.teacher_weight, _teacher),
     Term("remember", lambda c: c.remember_weight, _remember),
@@ -329,7 +335,7 @@ TERMS = (
     Term("paired", lambda c: c.paired_weight, _paired),
     Term("info_nce", lambda c: c.info_nce_weight, _info_nce),
     Term("supcon", lambda c: c.supcon_weight, _supcon),
-    Term("covariates", lambda c: c.covariates_weight, lambda f: f.modulation and f.modulation.loss(f.features)),
+    Term("covariates", lambda c: c.modulator_weight if c.modulator else 0.0, covariate_loss),
 )
 
 

@@ -7,7 +7,16 @@ import torch
 from torch import nn
 
 import nets
-from nets.lora import LoraForm, add_lora, lora_layers, lora_parameters, merge_lora, merged_state, set_quality
+from nets.lora import (
+    LoraForm,
+    add_lora,
+    lora_layers,
+    lora_parameters,
+    merge_lora,
+    merged_state,
+    merged_tensors,
+    set_quality,
+)
 
 FORMS = {
     "one": LoraForm(rank=2, alpha=3.0),
@@ -114,6 +123,8 @@ def test_a_merged_net_has_the_plain_keys_and_the_same_outputs(arch, form):
     state = merged_state(model, quality)
     torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
     assert list(state) == list(plain.state_dict())
+    if quality is None:
+        torch.testing.assert_close(merged_tensors(before, FORMS[form]), dict(state), rtol=0, atol=0)
     reader = nets.build_model(arch, 32).double().eval()
     reader.load_state_dict(state)
     torch.testing.assert_close(reader(images).embedding, expected.embedding, rtol=0, atol=1e-6)
@@ -198,6 +209,11 @@ def test_a_compiled_net_follows_the_quality():
         (lambda: add_lora(Tiny(), ["conv"], LoraForm(dropout=1.0)), "rank >= 1 and dropout in"),
         (lambda: merge_lora(add_lora(Tiny(), ["conv"], FORMS["by quality"])), "say at which, as quality=0.5"),
         (lambda: merge_lora(Tiny(), 1.5), r"a quality in \[0, 1\] expected, got 1.5"),
+        (
+            lambda: merged_tensors(add_lora(Tiny(), ["conv"]).state_dict(), LoraForm(4)),
+            "conv: adapters of rank 4 for a",
+        ),
+        (lambda: merged_tensors({"a.lora_up": torch.ones(3, 2)}, LoraForm(2)), "a: lora_down, lora_up and the weight"),
         (lambda: set_quality(add_lora(Tiny(), ["conv"]), torch.ones(3)), "no layer has adapters that are mixed"),
         (lambda: add_lora(Tiny(), ["conv"], FORMS["by quality"])(IMAGES), r"expected the quality \[3\] .* is None"),
     ],

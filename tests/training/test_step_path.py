@@ -33,8 +33,8 @@ def test_a_training_step_passes_through_few_modules_outside_the_matcher(noise_fa
     monkeypatch.setattr(Recognizer, "optimizer_step", watched)
     model, datamodule, trainer = build(tmp_path, data_root=noise_faces, log_every_n_steps=50)
     trainer.fit(model, datamodule=datamodule)
-    # What the batch's memory does when Python lets go of it is no part of the step, nor is a look at an option.
-    ours = {path for path in passed if not path.startswith(("qaconv/", "datasets/", "options/"))}
+    # What the batch's memory does when Python lets go of it is no part of the step.
+    ours = {path for path in passed if not path.startswith(("qaconv/", "datasets/"))}
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     section = page.split("## One training step")[1].split("\n## ")[0]
     assert ours == set(re.findall(r"^ *([\w/]+\.py) ", section, re.MULTILINE)), "docs/architecture.md draws the step"
