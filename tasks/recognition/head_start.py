@@ -77,10 +77,9 @@ class HeadStart(Callback):
                 "norms of %d training images%s: %.3g on average%s", len(norms), of, norms.mean(), says and f"; {says}"
             )
         if self._class_means:
-            means, counts = self._class_sums(trainer, module, backbone, span.images)
-            of_set = slice(span.labels.start, span.labels.stop)
-            head.start_from_means(means[of_set])
-            empty = int((counts[of_set] == 0).sum())
+            means, counts = self._class_sums(trainer, module, backbone, span)
+            head.start_from_means(means)
+            empty = int((counts == 0).sum())
             says = f"; {empty} without an image keep a random direction" if empty else ""
             logger.info(
                 "class weights%s start from the means of %d images of %d classes%s", of, number, len(span.labels), says
@@ -99,18 +98,17 @@ class HeadStart(Callback):
         return sum_over_ranks(norms)
 
     def _class_sums(
-        self, trainer: pl.Trainer, module: pl.LightningModule, backbone: Backbone, places: Sequence[int]
+        self, trainer: pl.Trainer, module: pl.LightningModule, backbone: Backbone, span: Span
     ) -> tuple[Tensor, Tensor]:
-        """Return the sums [num_classes, D] of the unit embeddings of each class, and their counts, on every rank."""
-        num_classes = trainer.datamodule.num_classes  # type: ignore[attr-defined]
+        """Return the sums [classes, D] of a set's unit embeddings by class, and their counts, on every rank."""
         # In double precision the order of addition, which follows the ranks, is lost in the rounding to single.
-        sums = torch.zeros(num_classes, backbone.embedding_size + 1, dtype=torch.float64)
+        sums = torch.zeros(len(span.labels), backbone.embedding_size + 1, dtype=torch.float64)
 
         def keep(number: int, batch: Sample[Tensor, Tensor], features: Features) -> None:
             rows = torch.nn.functional.pad(features.embedding.double().cpu(), (0, 1), value=1.0)
-            sums.index_add_(0, batch.label, rows)
+            sums.index_add_(0, batch.label - span.labels.start, rows)
 
-        visit_images(trainer, backbone, _keys(places), keep, batch_size=BATCH, num_workers=self._num_workers)
+        visit_images(trainer, backbone, _keys(span.images), keep, batch_size=BATCH, num_workers=self._num_workers)
         everyone = sum_over_ranks(sums.to(module.device))
         return everyone[:, :-1].float(), everyone[:, -1]
 
