@@ -19,6 +19,7 @@ conflicting = (
     "data",
     "merge_identities",
     "curriculum",
+    "difficulty",
     "epoch_share",
     "pairs",
     "partner",
