@@ -2,7 +2,6 @@
 
 from ops.checksum import append_checksum, damage
 from ops.paths import utf8_path
-from ops.rows import unit_rows
 from ops.structure import MAX_WEIGHT, Rule, at_least, each, either, first_fault, foreign_tensor, named, nonfinite
 from ops.tensors import (
     at_least_float32,
@@ -34,7 +33,6 @@ __all__ = [
     "nonfinite",
     "own_rank",
     "unit_map",
-    "unit_rows",
     "utf8_path",
     "world_size",
 ]

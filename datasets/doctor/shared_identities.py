@@ -7,8 +7,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ops import unit_rows
-
 _ROWS = 2**11
 
 
@@ -68,4 +66,11 @@ def _unit(means: NDArray[np.floating], which: str) -> NDArray[np.float32]:
     rows = np.asarray(means, np.float32)
     if rows.ndim != 2:
         raise ValueError(f"shared_identities: the means of {which} must be [people, D], got {list(rows.shape)}")
-    return unit_rows(rows, f"shared_identities: the means of {which}", "person")
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(wrong):
+        raise ValueError(
+            f"shared_identities: {len(wrong)} means of {which} are 0 or not finite, the first is that of person "
+            f"{wrong[0]}"
+        )
+    return rows / lengths

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike
 from evaluation.protocols.checks import FloatArray, IntArray
 from evaluation.protocols.roc import is_resolved
 from evaluation.representation.likelihood import min_cllr_of_counts
-from ops import unit_rows
 
 FARS = (1e-2, 1e-3, 1e-4)
 _PAIRS_AT_ONCE = 2**22
@@ -313,4 +312,11 @@ def _unit(side: str, embeddings: ArrayLike, num: int) -> FloatArray:
     rows = np.asarray(embeddings, np.float64)
     if rows.ndim != 2 or len(rows) != num:
         raise ValueError(f"paired_views: {side} must be [{num}, D] to match the labels, got {list(rows.shape)}")
-    return unit_rows(rows, f"paired_views: embeddings of {side}", "image")
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    wrong = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if len(wrong):
+        raise ValueError(
+            f"paired_views: {len(wrong)} of {num} embeddings of {side} are 0 or not finite, the first is number "
+            f"{wrong[0]}; find the image or layer that produced it"
+        )
+    return rows / lengths

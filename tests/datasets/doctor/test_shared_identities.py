@@ -41,7 +41,7 @@ def test_people_who_are_in_both_sets_are_found_among_many_others():
     [
         ((np.ones((2, 3)), np.ones((2, 4)), 0.5), "one length, got 3 and 4; they come from different networks"),
         ((np.ones(3), np.ones((2, 3)), 0.5), r"the first set must be \[people, D\], got \[3\]"),
-        ((np.ones((2, 3)), np.array([[1, 1, 1], [0, 0, 0]]), 0.5), "means of the second set: 1 of 2 are 0 .* person 1"),
+        ((np.ones((2, 3)), np.array([[1, 1, 1], [0, 0, 0]]), 0.5), "1 means of the second set are 0 .* person 1"),
         ((np.ones((2, 3)), np.ones((2, 3)), 1.5), "threshold is a cosine"),
         ((np.ones((2, 3)), np.ones((2, 3)), float("nan")), "threshold is a cosine"),
     ],

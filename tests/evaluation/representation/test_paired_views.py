@@ -135,12 +135,8 @@ def test_what_cannot_be_computed_is_none_with_its_reason():
         ((np.ones((2, 2)), np.ones((2, 2)), [0.0, 1.0]), TypeError, "must be integers"),
         ((np.ones((2, 2)), np.ones((2, 2)), [0, -1]), ValueError, "leave unlabeled images out"),
         ((np.ones((0, 2)), np.ones((0, 2)), []), ValueError, "N >= 1"),
-        ((np.ones((2, 2)), np.array([[1, 1], [np.nan, 1]]), [0, 1]), ValueError, "embeddings of lr: 1 of 2 .* image 1"),
-        (
-            (np.array([[0, 0], [0, 1]]), np.ones((2, 2)), [0, 1]),
-            ValueError,
-            "embeddings of hr: 1 of 2 are 0 .* image 0",
-        ),
+        ((np.ones((2, 2)), np.array([[1, 1], [np.nan, 1]]), [0, 1]), ValueError, "1 of 2 embeddings of lr .* number 1"),
+        ((np.array([[0, 0], [0, 1]]), np.ones((2, 2)), [0, 1]), ValueError, "embeddings of hr are 0 or not finite"),
         ((np.ones((2, 2)), np.ones((2, 2)), [0, 1], [2.0]), ValueError, "fars must lie in"),
     ],
 )
