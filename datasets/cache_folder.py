@@ -30,7 +30,7 @@ def alone(folder: Path) -> Iterator[None]:
     with suppress(ImportError, OSError):
         fcntl = importlib.import_module("fcntl")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        stream = (folder.parent / f".{folder.name}.lock").open("w")
+        stream = (folder.parent / f".{folder.name}.lock").open("w", encoding="utf-8")
         fcntl.flock(stream, fcntl.LOCK_EX)
     try:
         yield
