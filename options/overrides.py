@@ -22,10 +22,7 @@ NEVER = {
     "check_mode": "the weights are of the other precision",
     "custom_num_class": "the data decide it",
     **dict.fromkeys(
-        (
-            *("curriculum", "curriculum_epochs", "curriculum_floor", "curriculum_gamma", "data_balance"),
-            *("difficulty", "epoch_share"),
-        ),
+        ("curriculum", "curriculum_epochs", "curriculum_floor", "curriculum_gamma", "data_balance", "epoch_share"),
         "the place in the data follows it",
     ),
     "data_format": "it decides which identities are trained on",
