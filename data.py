@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from datasets import (
     PKBatchSampler,
     PlannedBatches,
     PlannedSampler,
+    Sample,
     collate,
     ease_of,
     mixture_weights,
@@ -34,15 +35,14 @@ from datasets import (
 )
 from datasets.cohort import Cohort, draw_cohort
 from datasets.faces.joined import JoinedFaces
-from datasets.sampling.measured_difficulty import measured_difficulty
 from datasets.sampling.windows import shuffled_batches
 from evaluation.run import MIN_PAIRS, MIN_PEOPLE, describe_folds, folds_of, precision_of, warnings_of
 from models import Alignment
 from options.names import DIVISIONS, NO_CURRICULUM, ONLY_DATASET
-from system.cores import usable_cores
 from tasks.image_data import ImageData
 from tasks.recognition.face_set import FaceSet
 from tasks.recognition.head_start import Span
+from tasks.recognition.mixture_picture import EASE
 from tasks.recognition.score_matrix import MergedPeople, pairs_cross_ranks
 
 logger = logging.getLogger(__name__)
@@ -115,8 +115,7 @@ class FaceDataModule(ImageData):
         final = [share * factor for share, factor in zip(first, factors, strict=True)] if given else None
         ease = None
         if c.curriculum != NO_CURRICULUM:
-            hard = [measured_difficulty(each.dataset, c.curriculum, usable_cores()) for each in self.sets.values()]
-            ease = [ease_of(difficulty) for difficulty in hard]
+            ease = [ease_of(each.difficulty()) for each in self.sets.values()]
         start, end = c.curriculum_epochs
         course = Curriculum(start, end, c.curriculum_floor, c.curriculum_gamma)
         return CurriculumMix(course, first, final if final != first else None, ease, c.epoch_share)
@@ -217,6 +216,7 @@ class FaceDataModule(ImageData):
             shared.load_benchmarks()
             self.benchmarks, self.missing = shared.benchmarks, shared.missing
             self._validated = {ONLY_DATASET: shared}
+            self.alignment = shared.alignment
         have_shared = bool(self.benchmarks)
         for each in self.sets.values():
             each.load(validates=not have_shared)
@@ -270,6 +270,11 @@ class FaceDataModule(ImageData):
 
     # ---------------------------------------------------------------- loaders
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave on the host which set each image is from: of a device a step would have to wait for the answer."""
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        return moved._replace(dataset_id=batch.dataset_id) if isinstance(batch, Sample) else moved
+
     def train_dataloader(self) -> DataLoader:
         """Return the loader of training batches; `SampleKey` keys every random draw."""
         sampler = self.train_sampler
@@ -307,9 +312,12 @@ class FaceDataModule(ImageData):
         return dict(zip(self.sets, self.train_sampler.drawn(epoch, batches).tolist(), strict=True))
 
     def facts(self) -> dict[str, object]:
-        """Return the number of training images and a checksum of their labels."""
+        """Return the number of training images and a checksum of their labels, with a curriculum of their ease too."""
         labels = np.ascontiguousarray(self.train_dataset.labels)
-        return {"images": len(labels), "labels (CRC-32)": zlib.crc32(labels.data)}
+        facts: dict[str, object] = {"images": len(labels), "labels (CRC-32)": zlib.crc32(labels.data)}
+        if self.mix.ease is not None:
+            facts[EASE] = zlib.crc32(np.concatenate([np.asarray(ease) for ease in self.mix.ease]).data)
+        return facts
 
     def check_place(self, place: dict[str, int], table: Tensor | None) -> None:
         """Refuse a place in the data, as `state_dict` gives it, or a table of neighbours that is none of these data's.

@@ -209,7 +209,15 @@ def _callbacks_rule(config: Config, num_classes: int, place: Mapping[str, int]) 
     # Inside an epoch another table would be another plan; the first epoch may have none.
     required = tables if place["epoch"] and place["batches_done"] else {}
     watch = {"PairedWatch": {"areas": named([0.0, 0.0])}}
-    return at_least(required | best_rule(config.monitor), tables | PATIENCE | watch)
+    picture = {"MixturePicture": at_least({"ease": _ease}, {"checksum": either(None, 0)})}
+    return at_least(required | best_rule(config.monitor), tables | PATIENCE | watch | picture)
+
+
+def _ease(found: object, place: str) -> str | None:
+    sound = isinstance(found, dict) and all(
+        type(epoch) is int and epoch >= 0 and type(mean) is float and 0 <= mean <= 1 for epoch, mean in found.items()
+    )
+    return None if sound else f"{place}: the mean ease of epochs expected, numbers in [0, 1]"
 
 
 def best_rule(monitor: str) -> dict[str, object]:

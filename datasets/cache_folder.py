@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -15,6 +17,26 @@ def cache_folder() -> Path:
     if own:
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskwise"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process of this machine is in the block for this folder, so that one of many ranks fills it.
+
+    Where the folder's parent cannot be written, or there are no such locks (Windows), all of them enter at once. A
+    process that dies lets the next one in.
+    """
+    stream = None
+    with suppress(ImportError, OSError):
+        fcntl = importlib.import_module("fcntl")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        stream = (folder.parent / f".{folder.name}.lock").open("w", encoding="utf-8")
+        fcntl.flock(stream, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if stream is not None:
+            stream.close()
 
 
 def publish(folder: Path, fill: Callable[[Path], object]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from options.flags import MAY_CHANGE, Options, flag, parse_value
-from options.names import CURRICULA, NO_CURRICULUM, NOT_NEGATIVE, POSITIVE, SHARE
+from options.names import CURRICULA, NO_CURRICULUM, NOT_NEGATIVE, POSITIVE, SHARE, TOLD_CURRICULA
 from options.words.data_set import FORM, OWN, WEIGHTS, DataSet, read_data_set
 
 Section = TypeVar("Section", bound="MixtureOptions")
@@ -42,8 +42,13 @@ class MixtureOptions(Options):
     )  # fmt: skip
 
     curriculum: str = flag(
-        NO_CURRICULUM, "draw easy images first: those that hold more detail, or more contrast; none: final weights of"
-        " --data alone, if any are given", choices=CURRICULA,
+        NO_CURRICULUM, "draw easy images first: those that hold more detail, or more contrast, or by --difficulty show"
+        " more of the face, have a longer embedding or a lower loss; none: final weights of --data alone, if any are"
+        " given", choices=CURRICULA,
+    )  # fmt: skip
+    difficulty: str | None = flag(
+        None, "what a network told of the images, for --curriculum visible or norm: the folder that `embed` wrote of"
+        " them; for loss: a table (CSV) with the columns name and loss", on_resume=MAY_CHANGE,
     )  # fmt: skip
     curriculum_epochs: tuple[float, ...] = flag(
         (0.0, 0.0), "epoch in which the curriculum begins, and from which on all images and sets weigh what they do in"
@@ -72,6 +77,10 @@ class MixtureOptions(Options):
             raise ValueError(f"--curriculum_epochs: expected two epochs that rise, as 0,8; got {given or 'none'}")
         if self.curriculum_epochs == (0.0, 0.0) and self.has_curriculum and self.epoch_share == 1:
             raise ValueError("--curriculum_epochs 0,0 ends the curriculum before it begins: give epochs, as 0,8")
+        if self.difficulty is not None and (self.data or self.curriculum not in TOLD_CURRICULA):
+            fault = f"--curriculum {self.curriculum} reads none; there are {', '.join(TOLD_CURRICULA)}"
+            own = "with several sets each has its own: --data NAME=PATH,difficulty=..."
+            raise ValueError(f"--difficulty: {own if self.data else fault}")
 
     def data_sets(self) -> tuple[DataSet, ...]:
         """Return the sets of --data.
@@ -104,6 +113,7 @@ def options_of_set(options: Section, data_set: DataSet) -> Section:
     # Of the mixture, not of one of its sets.
     values: dict[str, object] = {option.name: option.default for option in MixtureOptions.options()}
     values |= {"data_root": data_set.path, "val_data_path": None, "val_sets": ()}
+    values |= {name: getattr(options, name) for name in ("curriculum", "curriculum_epochs")}
     try:
         for word, text in data_set.options:
             option = known[OWN[word]]

@@ -27,7 +27,7 @@ DEFAULTS = {
     "lr_floor": 0.0, "lr_factors": (), "penalty": (), "stages": (), "patience": 0,
     "data": (), "data_balance": 0.5, "merge_identities": None,
     "curriculum": "none", "curriculum_epochs": (0.0, 0.0), "curriculum_floor": 0.1, "curriculum_gamma": 1.0,
-    "epoch_share": 1.0,
+    "epoch_share": 1.0, "difficulty": None,
     "ema_decay": 0.0, "activation_checkpointing": False,
     "on_nonfinite": "stop", "max_skipped_steps": 100, "arch": "ir_50",
     "embedding_size": 512, "head": "adaface", "head_start": "random",
@@ -75,7 +75,7 @@ GIVEN = {
     "lr_factors": ("model.*=0.1,heads.*=10", ("model.*=0.1", "heads.*=10")),
     "data": ("web=faces:2", ("web=faces:2",)), "data_balance": ("1", 1.0), "merge_identities": ("same.txt", "same.txt"),
     "curriculum": ("contrast", "contrast"), "curriculum_epochs": ("2,8", (2.0, 8.0)), "curriculum_floor": ("0", 0.0),
-    "curriculum_gamma": ("2", 2.0), "epoch_share": ("0.5", 0.5),
+    "curriculum_gamma": ("2", 2.0), "epoch_share": ("0.5", 0.5), "difficulty": ("embedded", "embedded"),
     "stages": ("24:model.*=1e-4,heads.*", ("24:model.*=1e-4,heads.*",)), "patience": ("10", 10),
     "penalty": ("model.*=l1:1e-4:prox,heads.*=l2:1", ("model.*=l1:1e-4:prox", "heads.*=l2:1")),
     "margin_warmup_epochs": ("1.5", 1.5), "checkpoint_every_n_steps": ("500", 500), "keep_every_n_epochs": ("4", 4),
@@ -159,6 +159,7 @@ def test_a_flag_sets_its_option_and_no_other_in_both_spellings(name):
         "merge_identities": ["--data", "web=faces"],
         "curriculum": ["--curriculum_epochs", "0,8"],
         **{key: ["--lora_rank", "8"] for key in ("lora_alpha", "lora_layers", "lora_dropout")},
+        "difficulty": ["--curriculum", "norm", "--curriculum_epochs", "0,8"],
     }
     needed = needs.get(name, []) or NEED_VIEWS.get(name, [])
     for spelling in (f"--{name}", f"--{name.replace('_', '-')}"):

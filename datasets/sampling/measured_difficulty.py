@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.cache_folder import cache_folder, publish
+from datasets.cache_folder import alone, cache_folder, publish
 from datasets.content_key import dataset_key
 from datasets.faces.images import UnreadableImageError
 from datasets.progress import tracked
@@ -30,8 +30,8 @@ _FILE = "difficulty.npy"
 def measured_difficulty(dataset: FaceDataset, kind: str, num_threads: int = 1, cache: Path | None = None) -> NDArray:
     """Return how hard each image is, float64 [N]; one that cannot be read is as hard as the hardest.
 
-    Every image is decoded once; the numbers are kept under a key of the images' paths, sizes and times. Where the cache
-    cannot be written, a warning says so.
+    Every image is decoded once, by one of the ranks of a machine; the numbers are kept under a key of the images'
+    paths, sizes and times. Where the cache cannot be written, a warning says so.
 
     Args:
         dataset: where images are read.
@@ -44,17 +44,18 @@ def measured_difficulty(dataset: FaceDataset, kind: str, num_threads: int = 1, c
     if kind not in DIFFICULTIES:
         raise ValueError(f"measured_difficulty: unknown kind {kind!r}; choose one of {', '.join(DIFFICULTIES)}")
     folder = (cache or cache_folder()) / "difficulty" / dataset_key(dataset, f"{_VERSION} {kind}")
-    try:
-        kept: NDArray[np.float64] = np.load(folder / _FILE, allow_pickle=False)
-        if kept.shape == (len(dataset),) and kept.dtype == np.float64:
-            return kept
-    except (OSError, ValueError):
-        """It is not there, or damaged: measured anew."""
-    measured = _measure(dataset, kind, num_threads)
-    try:
-        publish(folder, lambda temporary: np.save(temporary / _FILE, measured))
-    except OSError as error:
-        logger.warning("%s: cannot keep the difficulty of the images (%s)", folder, error.strerror)
+    with alone(folder):
+        try:
+            kept: NDArray[np.float64] = np.load(folder / _FILE, allow_pickle=False)
+            if kept.shape == (len(dataset),) and kept.dtype == np.float64:
+                return kept
+        except (OSError, ValueError):
+            """It is not there, or damaged: measured anew."""
+        measured = _measure(dataset, kind, num_threads)
+        try:
+            publish(folder, lambda temporary: np.save(temporary / _FILE, measured))
+        except OSError as error:
+            logger.warning("%s: cannot keep the difficulty of the images (%s)", folder, error.strerror)
     return measured
 
 

@@ -16,7 +16,7 @@ OWN = {
         *("data_format", "swap_color_channel", "follow_links", "align", "detector"),
         *("low_res_augmentation_prob", "crop_augmentation_prob", "photometric_augmentation_prob"),
         *("grayscale_augmentation_prob", "occlusion_prob", "occluders", "head", "m", "h", "s", "t_alpha"),
-        *("partner", "degradation", "degradation_side"),
+        *("partner", "degradation", "degradation_side", "difficulty"),
     )
 } | {"val": "val_data_path", "subset": "train_data_subset"}
 LOSS_WEIGHT, FINAL_WEIGHT = "loss_weight", "final_weight"

@@ -35,10 +35,9 @@ class _Judged(NamedTuple):
         return _Judged(self.logits[rows], self.labels[rows], self.gained[rows], 0, (self.total + 1 - parity) // 2)
 
     def bits(self, factor: Tensor | float = 1.0) -> Tensor:
-        """Return the mean bits of logits times a factor, of which the ranks' mean is that of all images; NaN: none."""
+        """Return the mean bits of logits times a factor, of which the ranks' mean is that of all images."""
         chances = (factor * self.logits).log_softmax(1).gather(1, self.labels[:, None])[:, 0]
-        share = world_size() / self.total if self.total else math.nan
-        return (chances + self.gained).sum() * (share / math.log(2))
+        return (chances + self.gained).sum() * (world_size() / self.total / math.log(2))
 
     def excess(self, factor: Tensor) -> Tensor:
         """Return the sum of the mean logits under the answers less the logits of the labels; rises with the factor."""
@@ -59,7 +58,8 @@ def class_bits(heads: Mapping[str, Head], embedding: Tensor, labels: Tensor, dat
         labels, dataset_ids: [B] int64.
     Returns:
         `train_bits`, with the head's own scale, and `train_bits_fitted`, with the one temperature that is best for the
-        images of even places and is judged by the others; with `/NAME` for each of several sets. NaN: no image.
+        images of even places and is judged by the others; with `/NAME` for each of several sets. A set without an image
+        has none, one with a single image no fitted ones.
     """
     ids = dataset_ids.to(embedding.device) if len(heads) > 1 else torch.zeros_like(labels)
     counts = gather(torch.stack([(ids == number).sum() for number in range(len(heads))])[None]).cpu()
@@ -68,13 +68,15 @@ def class_bits(heads: Mapping[str, Head], embedding: Tensor, labels: Tensor, dat
         if isinstance(head, MarginHead) and head.class_shares is not None:
             rows = ids == number
             first, total = int(counts[: own_rank(), number].sum()), int(counts[:, number].sum())
-            judged[name] = _Judged(*_answers(head, embedding[rows], labels[rows]), first, total)
+            if total:  # of all ranks, which therefore agree
+                judged[name] = _Judged(*_answers(head, embedding[rows], labels[rows]), first, total)
     fitted = _fitted_factors([one.half(0) for one in judged.values()], embedding.device)
     values = {}
     for (name, one), factor in zip(judged.items(), fitted, strict=True):
         suffix = f"/{name}" if len(heads) > 1 else ""
         values[f"train_bits{suffix}"] = one.bits()
-        values[f"train_bits_fitted{suffix}"] = one.half(1).bits(factor)
+        if one.total > 1:
+            values[f"train_bits_fitted{suffix}"] = one.half(1).bits(factor)
     return values
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from config import MS1MV2_SUBSET, Config
 from datasets import (
@@ -32,8 +33,11 @@ from datasets import (
 )
 from datasets.benchmarks.sets import are_sets, holds_sets, open_sets
 from datasets.paired.folders import is_paired
+from datasets.sampling.measured_difficulty import measured_difficulty
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
-from options.names import DIVISIONS
+from models.embedding.difficulty import told_difficulty
+from options.names import DIVISIONS, TOLD_CURRICULA
+from system.cores import usable_cores
 from tasks.image_data import align_people, open_faces
 from transforms import DEGRADATIONS, Degradation, TrainingTransform
 
@@ -162,6 +166,25 @@ class FaceSet:
             ValueError, OSError: as `load`.
         """
         self.benchmarks, self.missing = self._open_sets(Path(self.config.val_data_path or ""), None)
+
+    def difficulty(self) -> NDArray[np.float64]:
+        """Return how hard each training image is, as --curriculum measures it or --difficulty tells, float64 [N].
+
+        Raises:
+            ValueError: one line that names the flag, if what is told is not of these images.
+        """
+        c = self.config
+        if c.difficulty is None and c.curriculum in TOLD_CURRICULA:
+            of = f" of the set {self.name}" if self.name else ""
+            raise ValueError(
+                f"--curriculum {c.curriculum}: --difficulty must say what a network told of the images{of}"
+            )
+        if c.difficulty is None:
+            return measured_difficulty(self.dataset, c.curriculum, usable_cores())
+        try:
+            return told_difficulty(self.dataset, c.curriculum, c.difficulty)
+        except ValueError as error:
+            raise ValueError(f"--difficulty: {error}") from error
 
     def training_transform(self) -> TrainingTransform:
         """Return the augmentation of the training images."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from datasets import MixtureBatchSampler
 from engine.files import WriteFailures, side_file
 from engine.loggers.wandb_run import log_picture
 
+logger = logging.getLogger(__name__)
 FILE = "mixture.png"
+EASE = "ease (CRC-32)"  # of the facts of the data of a curriculum of images
 
 
 class MixturePicture(Callback):
@@ -32,9 +35,17 @@ class MixturePicture(Callback):
         self._path = None if folder is None else Path(folder) / FILE
         self._failures = failures
         self._ease: dict[int, float] = {}  # mean of the images drawn, by epoch
+        self._checksum: object = None  # of the ease of all images
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Draw what is planned, and what was drawn before a run that goes on."""
+        """Draw what is planned, and what was drawn before a run that goes on; warn where its plan is another one."""
+        checksum = trainer.datamodule.facts().get(EASE)  # type: ignore[attr-defined]  # Lightning attaches it
+        if self._checksum not in (None, checksum):
+            logger.warning(
+                "the images are not as hard as they were when the run was left: the rest of its epoch is drawn by "
+                "another plan"
+            )
+        self._checksum = checksum
         self._draw(trainer, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -45,12 +56,12 @@ class MixturePicture(Callback):
         self._draw(trainer, trainer.current_epoch + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the mean ease of each epoch that is over."""
-        return {"ease": dict(self._ease)}
+        """Return the mean ease of each epoch that is over, and what the plan follows."""
+        return {"ease": dict(self._ease), "checksum": self._checksum}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
-        self._ease = dict(state_dict["ease"])
+        self._ease, self._checksum = dict(state_dict["ease"]), state_dict.get("checksum")
 
     def _draw(self, trainer: pl.Trainer, done: int) -> None:
         """Draw the picture after so many epochs."""

@@ -79,7 +79,9 @@ def test_without_images_there_is_no_figure_and_without_shares_none_is_made():
     by_set = {"web": make_head("arcface", 11, 0), "masked": make_head("cosface", 5, 1)}
     embedding, labels = images(3, lambda _: by_set["web"], torch.zeros(3))
     values = class_bits(by_set, embedding, labels, torch.zeros(3, dtype=torch.int64))
-    assert math.isnan(values["train_bits/masked"]) and not math.isnan(values["train_bits_fitted/web"])
+    assert [*values] == ["train_bits/web", "train_bits_fitted/web"] and math.isfinite(values["train_bits_fitted/web"])
+    one = class_bits(by_set, embedding, torch.zeros(3, dtype=torch.int64), torch.tensor([0, 0, 1]))
+    assert [*one] == ["train_bits/web", "train_bits_fitted/web", "train_bits/masked"]
     by_set["web"].class_shares = by_set["masked"].class_shares = None
     assert class_bits(by_set, embedding, labels, torch.zeros(3, dtype=torch.int64)) == {}
 

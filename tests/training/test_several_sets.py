@@ -12,6 +12,7 @@ from short_runs import SMALL, build, fit, metrics, on_two_ranks, state, trained_
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from cli import checkpoint_form
 from config import Config
 from datasets import ImageFolderDataset, MixedView, TrainingView, collate
 from datasets.sampling.mixture import MixtureBatchSampler
@@ -272,6 +273,48 @@ def test_a_curriculum_draws_easy_images_first_and_ends_as_the_plain_plan(gray_an
     assert easy(first) > easy(drawn(0, **{**course, "curriculum_floor": 1.0}))
     assert drawn(2, **course) == drawn(2)
     assert len(drawn(0, epoch_share=0.25)) == 8
+
+
+@pytest.mark.flag("difficulty")
+def test_a_curriculum_follows_what_a_network_told_of_the_images(gray_and_bright, tmp_path, caplog):
+    """The last two images of each person have the lower loss, whatever their contrast."""
+    faces = gray_and_bright / "faces"
+    names = sorted(str(path.relative_to(faces)) for path in faces.glob("*/*.png"))
+    losses = tmp_path / "losses.csv"
+    losses.write_text("name,loss\n" + "".join(f"{name},{1 if name[-5] in '01' else 0.5}\n" for name in names))
+    course = {"curriculum": "loss", "curriculum_epochs": (0.0, 2.0), "curriculum_floor": 0.0, "curriculum_gamma": 8.0}
+    options = {
+        **{"val_data_path": str(gray_and_bright / "sets"), "sampler": "shuffle", "batch_size": 4, "epoch_share": 0.5},
+        **{"qaconv_loss_weight": 0.0, **course},
+    }
+    alone = replaced(options, data_root=str(faces), difficulty=str(losses))[1]
+    several = replaced(options, data=(f"web={faces},difficulty={losses}", f"own={faces},difficulty={losses}"))[1]
+    for data in (alone, several):
+        plan = data.build_sampler(rank=0).plan()
+        assert (plan % 4 >= 2).mean() > 0.9 and "ease (CRC-32)" in data.facts()
+    with pytest.raises(ValueError, match=r"--curriculum loss: --difficulty must say what .* of the set own"):
+        replaced(options, data=(f"web={faces},difficulty={losses}", f"own={faces}"))
+    with pytest.raises(ValueError, match=r"--difficulty: .*losses.csv: tells nothing of"):
+        replaced(options, data_root=str(gray_and_bright / "sets"), difficulty=str(losses), val_data_path=None)
+    with pytest.raises(ValueError, match="--difficulty: --curriculum none reads none; there are visible, norm, loss"):
+        Config(difficulty="losses.csv")
+    with pytest.raises(ValueError, match="--difficulty: with several sets each has its own"):
+        Config(data=("web=a", "own=b"), difficulty="x", **course)
+    seen, trainer = MixturePicture(None), SimpleNamespace(datamodule=alone, current_epoch=0)
+    seen.load_state_dict({"ease": {}, "checksum": 7})
+    seen.on_train_start(trainer, None)
+    assert "the images are not as hard as they were" in caplog.text
+    caplog.clear()
+    seen.on_train_start(trainer, None)
+    assert not caplog.text and seen.state_dict()["checksum"] == alone.facts()["ease (CRC-32)"]
+
+
+@pytest.mark.parametrize("ease", [{0: 1.5}, {-1: 0.5}, {0: float("nan")}, {"0": 0.5}, [0.5], {0: "x"}])
+def test_the_ease_of_a_hostile_checkpoint_is_refused(ease):
+    rule = checkpoint_form._callbacks_rule(Config(monitor="none"), 8, {"epoch": 0, "batches_done": 0})
+    assert rule({"MixturePicture": {"ease": {0: 0.5, 1: 0.25}, "checksum": 3}}, "callbacks") is None
+    found = rule({"MixturePicture": {"ease": ease}}, "callbacks")
+    assert found == "callbacks.MixturePicture.ease: the mean ease of epochs expected, numbers in [0, 1]"
 
 
 def test_shares_of_sets_move_to_the_final_weights(two_folders):

@@ -1,11 +1,15 @@
 """Difficulty without a network: known and estimated resolution, contrast, what is hidden."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
 from photographs import faces
 
+from datasets import ImageFolderDataset
 from datasets.sampling.difficulty import contrast_difficulty, estimated_side, hidden_share, resolution_difficulty
+from datasets.sampling.measured_difficulty import measured_difficulty
 
 UP = {"bicubic": cv2.INTER_CUBIC, "bilinear": cv2.INTER_LINEAR}
 
@@ -46,3 +50,22 @@ def test_contrast_and_what_is_hidden():
     mask = np.ones((112, 112), np.uint8)
     mask[:28] = 0
     assert hidden_share(mask) == 0.25 and hidden_share(mask.astype(bool)) == 0.25 and hidden_share(mask * 0) == 1
+
+
+def test_of_several_ranks_one_measures_and_the_others_read_what_it_keeps(tmp_path, monkeypatch):
+    (tmp_path / "faces" / "a").mkdir(parents=True)
+    for number, contrast in enumerate((90, 5, 40)):
+        image = 128 + np.random.default_rng(number).integers(-contrast, contrast, (112, 112, 3))
+        cv2.imwrite(str(tmp_path / "faces" / "a" / f"{number}.png"), image.astype(np.uint8))
+    read, decoded = ImageFolderDataset.read, []
+
+    def counted(self, index):
+        decoded.append(index)
+        return read(self, index)
+
+    monkeypatch.setattr(ImageFolderDataset, "read", counted)
+    dataset = ImageFolderDataset(tmp_path / "faces")
+    with ThreadPoolExecutor(3) as ranks:
+        found = list(ranks.map(lambda _: measured_difficulty(dataset, "contrast", 1, tmp_path / "cache"), range(3)))
+    assert sorted(decoded) == [0, 1, 2] and found[0].argsort().tolist() == [0, 2, 1]
+    assert all(np.array_equal(one, found[0]) for one in found)
