@@ -44,6 +44,8 @@ class Teacher(NamedTuple):
     def frozen(cls, arch: str, backbone: nets.Backbone) -> Teacher:
         """Return a teacher of a network, which is changed for good."""
         backbone.activation_checkpointing = False
+        # As the network in training lies in memory, whatever the teacher comes from: another layout rounds otherwise.
+        backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
         return cls(arch, backbone.requires_grad_(False).eval())
 
     @classmethod
