@@ -8,7 +8,6 @@ from broken_runs import FLAGS, SIGKILL, assert_same, finish, outcome, output, ru
 from pretraining_runs import CLUSTERED
 from short_runs import write_faces
 
-# Names of FLAGS that a later one of the same name overrides.
 STAGES = [
     *("--stages", "1:heads.*,matcher.*", "--stages", "1:*=0.02", "--lr_schedule", "cosine", "--warmup_steps", "2"),
     *("--ema_decay", "0.5", "--penalty", "heads.*=l1:1e-3:prox"),
@@ -16,9 +15,9 @@ STAGES = [
 MIXTURE = ["--curriculum", "contrast", "--curriculum_epochs", "0,2", "--epoch_share", "0.7"]
 PRETRAINING = [
     *("pretrain", "--arch", "ir_tiny", "--embedding_size", "16", "--batch_size", "8", "--queue_size", "20"),
-    *("--projection_size", "8", "--epochs", "2", "--gpus", "0", "--num_workers", "0", "--log_every_n_steps", "1"),
+    *("--projection_size", "8", "--epochs", "2", "--warmup_steps", "0", "--gpus", "0", "--num_workers", "0"),
+    *("--log_every_n_steps", "1", "--align", "no"),
     *("--checkpoint_every_n_steps", "1", "--resume_from_checkpoint", "auto", "--prefix", "maskwise", *CLUSTERED),
-    *("--align", "no"),
 ]
 
 

@@ -126,7 +126,7 @@ COURSE = {
     **{"start_from_model_statedict": "not read by a Recognizer", "penalty": ("model.*=l1:1e-5:prox",)},
 }
 VARIANTS["pairs in stages"] = COURSE
-SLOW = ("average", "graph", "adapters", "no validation in an epoch", "pairs in stages")
+SLOW = ("plain", "average", "graph", "adapters", "no validation in an epoch", "pairs in stages")
 
 
 @pytest.mark.parametrize("variant", [pytest.param(v, marks=[pytest.mark.slow] * (v in SLOW)) for v in VARIANTS])

@@ -102,7 +102,7 @@ def test_a_fast_dev_run_takes_one_batch_and_leaves_nothing_behind(noise_faces, t
 )
 def test_precision_on_the_cpu(noise_faces, tmp_path, options, precision, dtype):
     seen = Seen()
-    model, _, trainer = fit(tmp_path, seen, data_root=noise_faces, **options)
+    model, _, trainer = fit(tmp_path, seen, data_root=noise_faces, fast_dev_run=True, **options)
     assert trainer.precision == precision
     assert seen.dtypes == {dtype}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

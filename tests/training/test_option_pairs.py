@@ -119,7 +119,7 @@ RANK_FACTORS = {
 }  # fmt: skip
 RANK_CHUNK = 4  # runs of one pair of processes
 # To find the combinations takes a dozen seconds, so that it is not done where tests are collected.
-NUM_ROWS = {"one": 46, "two ranks": 36}
+NUM_ROWS = {"one": 46, "two ranks": 38}
 
 OF_VIEWS = "front head_views info_nce_weight paired relation_weight remember_weight supcon_weight teacher_weight"
 # What has a value that is refused with a value of another.
@@ -148,8 +148,8 @@ def is_legal(options):
 def as_options(factors, faces):
     """Return the options of a run that a combination stands for, over those of RUN."""
     options = {name: value for name, value in factors.items() if name not in TOGETHER}
-    for name in TOGETHER.keys() & factors.keys():
-        options |= TOGETHER[name][factors[name]]
+    for name, meanings in TOGETHER.items():
+        options |= meanings[factors[name]] if name in factors else {}
     return {**RUN, **{name: placed(value, faces) for name, value in options.items()}}
 
 
@@ -188,7 +188,7 @@ def write_sources(root):
     """Write what all of `source` read: people, others of whom one is the same, pairs, and a benchmark."""
     write_faces(root, images=8, pairs=7)
     write_faces(root / "other", identities=4, pairs=0)
-    write_pairs(root / "pairs", identities=4)
+    write_pairs(root / "pairs", images=8)
     (root / "same.txt").write_text("web/person_01 = masked/person_02\n", encoding="utf-8")
     return root
 

@@ -240,6 +240,13 @@ def test_the_teacher_is_the_start_or_a_file_and_stays_what_it_was_in_a_run_that_
     assert "architecture" in teacher_fault({"arch": "x", "embedding_size": 16, "weights": {}}, "teacher")
 
 
+def test_a_teacher_from_a_checkpoint_lies_in_memory_as_the_first_so_that_it_rounds_alike():
+    first = Teacher.frozen("ir_tiny", copy.deepcopy(recognizer().model))
+    again = Teacher.from_dict(first.to_dict())
+    strides = [[weight.stride() for weight in each.backbone.parameters()] for each in (first, again)]
+    assert strides[0] == strides[1]
+
+
 def test_a_run_goes_on_behind_its_own_front_and_gets_no_teacher_later(folders, tmp_path):
     torch.manual_seed(5)
     for name in ("a", "b"):
