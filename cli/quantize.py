@@ -26,8 +26,9 @@ _MAX_PAIRS = 100_000
 _DRAWN = 30, 4  # people, and images of each
 _DESCRIPTION = """Make a model whose backbone computes with weights and inputs of eight bits, and measure against the
 float net what that costs: accuracy, area under the curve, cosine of the embeddings, time. CHECKPOINT: of a run of ours,
-or weights from elsewhere. The file holds int8 weights and scales, a quarter of the size; every program takes it
-where it takes CHECKPOINT. Its embeddings are others: thresholds and galleries of one are refused by the other.
+or weights from elsewhere. The file holds int8 weights and scales, which take a quarter of the room, and is opened as a
+checkpoint by the programs that answer, embed and evaluate. It saves no time here: integers are imitated. Thresholds,
+galleries and embeddings of one are refused by the other.
 Exit code: 0 done, 2 a mistake in the input, 130 interrupted."""
 
 

@@ -113,7 +113,8 @@ def describe_portraits(model: FaceModel, crops: Crops, batch_size: int = 64, bar
         return found
 
     starts = tracked(range(0, len(crops), batch_size), bar or "", hidden=bar is None)
-    batches = (to_tensor(torch.from_numpy(crops[start : start + batch_size]).to(model.device)) for start in starts)
+    # A copy, for torch warns of crops that are mapped read-only.
+    batches = (to_tensor(torch.tensor(crops[start : start + batch_size], device=model.device)) for start in starts)
     faces = describe_batches(describe, batches, len(crops), map_dtype=None if model.matcher is None else torch.float32)
     norm = torch.cat([(image.norm + mirror.norm) / 2 for image, mirror in zip(seen[::2], seen[1::2], strict=True)])
     shares = [view.visibility.mean((1, 2, 3)) for view in seen[::2] if view.visibility is not None]

@@ -15,7 +15,7 @@ from models.face_model import FaceModel
 from models.portraits import Crops, Scores, describe_portraits, score_listed
 from transforms import to_tensor
 
-_TIMED = 15  # images, one at a time
+_TIMED = 11  # images, one at a time
 _LEAST = 2  # pairs of each kind
 
 
