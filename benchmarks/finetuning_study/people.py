@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +62,6 @@ def _degrade(degradation: transforms.Degradation, key: tuple[int, ...], image: I
     return degradation(image, np.random.default_rng((*key, place))).image
 
 
-@cache
 def synthetic_views() -> Views:
     """Return drawn people of the test."""
     hr, labels = render_identities("finetuning-test", *TEST)
@@ -145,7 +144,6 @@ def seen_as(name: str, images: Image) -> Image:
     return images
 
 
-@cache
 def mixture_views() -> dict[str, tuple[NDArray[np.int64], Image]]:
     """Return by set (labels, images) of drawn people of the test."""
     images, labels = render_identities("mixture-test", *TEST)

@@ -21,6 +21,7 @@ BEFORE, SPECIALISTS = "before", "specialists"
 SIDE = 16
 GAIN, LOSS = 0.06, 0.013  # LR-HR rank-1 at SIDE, HR-HR rank-1: measured on other real faces
 _KEPT = "finetuning_study.npz"
+BySeed = Mapping[str, Mapping[int, Measures]]  # by arm
 
 
 def report_demo(root: Path) -> tuple[Path, str]:
@@ -36,7 +37,8 @@ def report_demo(root: Path) -> tuple[Path, str]:
     folder.mkdir(exist_ok=True)
     write_text(folder / "tables.md", text + "\n")
     runs.write_json(folder / "comparison.json", content(found))
-    plot_bars({name: over_seeds(arm, [f"AUC {SIDE}"])[:3] for name, arm in found.items()}, folder / "auc.png")
+    areas = {name: over_seeds(arm, [f"AUC {SIDE}"])[:3] for name, arm in found.items()}
+    plot_bars(areas, folder / "auc.png", f"AUC of LR in HR at {SIDE} pixels, %")
     return folder, text
 
 
@@ -57,7 +59,7 @@ def write_study(page: Path, mixtures: Path, root: Path, real: Real | None) -> No
     _rewrite(page, blocks)
     if mixed:
         _rewrite(mixtures, {"mixture-study": sets_table(mixed), "mixture-differences": sets_differences(mixed)})
-        found["mixture"] = mixed
+        found["mixture"] = {name: list(of.values()) for name, of in mixed.items()}
     runs.write_json(root / "finetuning.json", {name: content(arms) for name, arms in found.items()})
 
 
@@ -98,26 +100,25 @@ def _arms(trained: Mapping[str, Sequence[Run]], views: people.Views) -> dict[str
     return arms
 
 
-def mixture_arms(root: Path) -> dict[str, Arm]:
-    """Return by arm and seed the AUC on each set, of arms that all seeds have which any run has finished for.
+def mixture_arms(root: Path) -> dict[str, dict[int, Measures]]:
+    """Return by arm and seed the AUC on each set, as far as the runs have finished.
 
     The specialists are one arm: each is measured on its own set.
     """
     views = people.mixture_views()
     images = {name: each for name, (_, each) in views.items()}
-    found: dict[str, list[Measures]] = {}
+    found: dict[str, dict[int, Measures]] = {}
     for seed in SEEDS:
         done = {arm: run.folder for arm, run in variants.mixture(root, seed).items() if run.folder}
         scored = {
             arm: _by_set(measures.embedded(folder / "last.ckpt", _KEPT, images), views) for arm, folder in done.items()
         }
         if all(name in scored for name in people.SETS):
-            own = {name: scored[name][name] for name in people.SETS}
-            found.setdefault(SPECIALISTS, []).append(own)
-        for arm in (MIXTURE, NAIVE, CURRICULUM, CONSTANT):
+            scored[SPECIALISTS] = {name: scored[name][name] for name in people.SETS}
+        for arm in (MIXTURE, SPECIALISTS, NAIVE, CURRICULUM, CONSTANT):
             if arm in scored:
-                found.setdefault(arm, []).append(scored[arm])
-    return dict(found)
+                found.setdefault(arm, {})[seed] = scored[arm]
+    return found
 
 
 def _by_set(found: Mapping[str, measures.Embeddings], views: Mapping[str, tuple[measures.Labels, object]]) -> Measures:
@@ -167,22 +168,24 @@ def differences_table(arms: Arms) -> str:
     return to_markdown(columns, rows)
 
 
-def sets_table(arms: Arms) -> str:
+def sets_table(arms: BySeed) -> str:
     """Return a row for each arm of the mixture study: AUC on each set, and the mean."""
     columns = [Column("", "name", width=WIDE), Column("seeds", "seeds")]
     columns += [Column(name, name, width=24) for name in (*people.SETS, "mean")]
-    rows: Rows = [{"name": name, "seeds": str(len(arm)), **_percent_by_set(arm)} for name, arm in arms.items()]
+    rows: Rows = [
+        {"name": name, "seeds": str(len(of)), **_percent_by_set(list(of.values()))} for name, of in arms.items()
+    ]
     return to_markdown(columns, rows)
 
 
-def sets_differences(arms: Arms) -> str:
-    """Return a row for each comparison, over the first seeds that both have, in points of AUC."""
+def sets_differences(arms: BySeed) -> str:
+    """Return a row for each comparison, over the seeds that both have, in points of AUC."""
     columns = [Column("difference", "name", width=WIDE), *(Column(n, n, width=24) for n in (*people.SETS, "mean"))]
     rows: Rows = []
     for first, second in ((MIXTURE, SPECIALISTS), (MIXTURE, NAIVE), (CURRICULUM, CONSTANT)):
-        if first in arms and second in arms:
-            num = min(len(arms[first]), len(arms[second]))
-            differences = minus(arms[first][:num], arms[second][:num])
+        seeds = arms.get(first, {}).keys() & arms.get(second, {}).keys()
+        if seeds:
+            differences = minus(*([arms[name][seed] for seed in sorted(seeds)] for name in (first, second)))
             rows.append({"name": f"{first} minus {second}", **_percent_by_set(differences, "+")})
     return to_markdown(columns, rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +18,7 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     BOTH: ("both", ()),
     "margin head": ("margin", _NO_TEACHER),
     "teacher terms": ("teacher", ("--adaface_loss_weight", "0", "--lr", "3e-4")),
-    "margin + teacher, LoRA of rank 8": (
-        "lora",
-        ("--lora_rank", "8", "--lr", "1e-3", "--lr_factors", "heads.*=1"),
-    ),
+    "margin + teacher, LoRA of rank 8": ("lora", ("--lora_rank", "8", "--lr", "1e-3", "--lr_factors", "heads.*=1")),
     SCRATCH: (
         "scratch",
         (
@@ -46,9 +44,8 @@ _SMALL = (
     *("--occlusion_method", "none", "--occlusion_prob", "0", "--val_occlusion", "none"),
 )
 _NETWORK_EPOCHS, _MIXTURE_EPOCHS = 4, 10
-MIXTURE, NAIVE, CURRICULUM, CONSTANT = (
-    "one model", "one label space", "curriculum", "constant weights"
-)  # fmt: skip
+MIXTURE, NAIVE = "one model", "one label space"
+CURRICULUM, CONSTANT = "curriculum", "constant weights"
 
 
 class Real(NamedTuple):
@@ -65,9 +62,14 @@ def network(root: Path) -> Run:
     return Run(root, "finetune-network", (*_SMALL, *often))
 
 
+@cache
+def _positions(root: Path, faces: Path) -> Path:
+    return people.RealPeople(faces).write_positions(root / "finetuning-data/real_people.txt")
+
+
 def real(root: Path, of: Real, arm: str, seed: int) -> Run:
     """Return an arm's run on real faces."""
-    positions = people.RealPeople(of.faces).write_positions(root / "finetuning-data/real_people.txt")
+    positions = _positions(root, of.faces)
     data = ("--data_root", str(of.faces), "--train_data_subset", str(positions))
     start = ("--start_from_model_statedict", str(of.weights), "--color_space", "rgb")
     return _tuned(root, "real", (*data, *(() if arm == SCRATCH else start)), arm, seed)

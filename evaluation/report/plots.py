@@ -337,19 +337,22 @@ def plot_shares(series: Mapping[str, Sequence[Mapping[str, float]]], far: float,
     figure.savefig(path)
 
 
-def plot_bars(accuracies: Mapping[str, tuple[float, float, float]], path: Path) -> None:
+def plot_bars(
+    accuracies: Mapping[str, tuple[float, float, float]], path: Path, label: str = "verification accuracy, %"
+) -> None:
     """Draw accuracies as bars with their intervals.
 
     Args:
         accuracies: by name: estimate, lower and upper end, in [0, 1].
         path: of the PNG file.
+        label: what they are.
     """
     figure = Figure(figsize=(7, 0.5 * len(accuracies) + 1), layout="constrained", dpi=110)
     axes = figure.subplots()
     values = 100 * np.array(list(accuracies.values()))
     whiskers = np.abs(values[:, 1:] - values[:, :1]).T
     axes.barh(list(accuracies), values[:, 0], xerr=whiskers, color="#0072b2", ecolor="black", capsize=3)
-    axes.set(xlim=(min(50, values.min()), None), xlabel="verification accuracy, %")
+    axes.set(xlim=(min(50, values.min()), None), xlabel=label)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)

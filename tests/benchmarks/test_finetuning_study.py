@@ -32,11 +32,6 @@ def few_people_and_seeds(monkeypatch):
     monkeypatch.setattr(people, "_SHARED", 2)
     for module in (variants, report):
         monkeypatch.setattr(module, "SEEDS", SEEDS)
-    for kept in (people.synthetic_views, people.mixture_views):
-        kept.cache_clear()
-    yield
-    for kept in (people.synthetic_views, people.mixture_views):
-        kept.cache_clear()
 
 
 @pytest.fixture
