@@ -34,19 +34,18 @@ def deform_conv2d(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Te
     out, _, kernel, _ = weight.shape
     points = kernel * kernel
     each = F.conv2d(x, weight.permute(2, 3, 0, 1).flatten(0, 2)[..., None, None])  # a 1x1 convolution for each point
-    # Positions in half precision would be off by whole pixels.
-    offset = at_least_float32(offset).unflatten(1, (points, 2))
+    # In half precision positions would be off by whole pixels, and grid_sample wants image and positions of one kind.
+    sampled_from = at_least_float32(each).reshape(batch * points, out, height, width)
+    offset = offset.to(sampled_from.dtype).unflatten(1, (points, 2))
     point = torch.arange(points, device=x.device)
     down = (point // kernel - kernel // 2)[:, None, None] + torch.arange(height, device=x.device)[:, None]
     right = (point % kernel - kernel // 2)[:, None, None] + torch.arange(width, device=x.device)
-    # grid_sample wants x before y, in units in which the outer edges of the map are -1 and 1.
+    # It also wants x before y, in units in which the outer edges of the map are -1 and 1.
     grid = torch.stack(
         [(2 * (offset[:, :, 1] + right) + 1) / width - 1, (2 * (offset[:, :, 0] + down) + 1) / height - 1], dim=-1
     )
-    sampled = F.grid_sample(
-        each.reshape(batch * points, out, height, width), grid.flatten(0, 1).to(each.dtype), align_corners=False
-    )
-    return (sampled.unflatten(0, (batch, points)) * mask[:, :, None]).sum(1)
+    sampled = F.grid_sample(sampled_from, grid.flatten(0, 1), align_corners=False).unflatten(0, (batch, points))
+    return (sampled * mask[:, :, None]).sum(1).to(each.dtype)
 
 
 class DeformableConv2d(nn.Module):
