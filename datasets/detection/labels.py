@@ -86,14 +86,15 @@ class Row(NamedTuple):
     occluder: str = ""
 
 
+LARGEST = 1e6  # coordinate in pixels; more is no photograph's
 NO_POINTS = (float("nan"),) * 10
 UNKNOWN = (-1.0,) * 5
 
 
 def box_fault(box: Sequence[float], size: tuple[int, int] | None) -> str:
     """Return why a box is no face's, "" if it may be one; a size is width and height of the photograph."""
-    if not np.isfinite(box).all():
-        return "a number that is not finite"
+    if not (np.abs(box) < LARGEST).all():
+        return "a number that is not finite or too large"
     if box[2] <= box[0] or box[3] <= box[1]:
         return "no width or no height"
     if size is not None and (box[2] <= 0 or box[3] <= 0 or box[0] >= size[0] or box[1] >= size[1]):
@@ -104,11 +105,13 @@ def box_fault(box: Sequence[float], size: tuple[int, int] | None) -> str:
 def make_photo(name: str, rows: Sequence[Row], size: tuple[int, int] | None, skipped: list[Skipped]) -> LabeledPhoto:
     """Return a photograph with the faces that are sound, and add the others to `skipped`.
 
-    Points that are NaN in `Row` are unlabeled; readers refuse those that a file gives as no number.
+    Points that are NaN in a row are not labeled; of points that a file gives as no number, readers make inf.
     """
     good = []
     for row in rows:
-        reason = box_fault(row.box, size) or ("points that are not finite" if np.isinf(row.points or 0).any() else "")
+        reason = box_fault(row.box, size)
+        if not reason and (np.abs(row.points or 0.0) >= LARGEST).any():
+            reason = "points that are not finite or too large"
         if reason:
             skipped.append(Skipped(row.place, reason))
         else:

@@ -54,7 +54,7 @@ def coco_ap(truths: Sequence[Truth], found: Sequence[Found], max_detections: int
 
     Args:
         truths, found: of each image.
-        max_detections: >= 1; 100 is COCO's. Crowds of faces need more: WIDER FACE has images with 1,900.
+        max_detections: >= 1; 100 is COCO's. Crowds of faces need more: WIDER FACE's validation set has up to 709.
     Raises:
         ValueError: if numbers of images differ, a shape is wrong or a number is not finite.
     Reference: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, arXiv:1405.0312; the rules are those

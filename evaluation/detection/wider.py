@@ -63,7 +63,7 @@ def wider_ap(ground_truth_folder: Path | str, predictions_folder: Path | str, io
       face is found already, the detection is a mistake, even where a neighbor is still to be found.
     - A detection of a face that does not count in a subset is dropped; one that overlaps no face by `iou` is a mistake.
     - Images without any face in the list count nothing, mistakes on them neither.
-    - Faces of no size stay in the list (11 of the validation set, none of which is found).
+    - Faces of no size stay in the list (11 of the validation set, of which one counts, in "hard").
 
     Three things are not kept: the published code strips the letters j, p, g and dots from the ends of names, relies on
     detections sorted by falling score (here they are sorted, stably), and divides by 0 where all scores are the same
@@ -101,6 +101,8 @@ def wider_curves(truth: WiderTruth, predictions: Sequence[Floats], iou: float = 
         raise ValueError(f"wider_curves: iou must be in (0, 1], got {iou}")
     if len(predictions) != len(truth.names):
         raise ValueError(f"wider_curves: detections of {len(predictions)} images, but {len(truth.names)} have a truth")
+    if bad := [one.shape for one in predictions if one.ndim != 2 or one.shape[1] != 5]:
+        raise ValueError(f"wider_curves: detections must be [M, 5], x y width height score, got {list(bad[0])}")
     sums = {subset: np.zeros((NUM_THRESHOLDS, 2)) for subset in truth.counted}
     for image, detections in enumerate(_scaled(predictions)):
         if len(detections) and len(truth.boxes[image]):
@@ -135,7 +137,7 @@ def read_wider_truth(folder: Path) -> WiderTruth:
 def _counted(path: Path, boxes: Sequence[Floats], num_events: int) -> list[Bools]:
     """Return which faces count, from a subset's lists of places that begin with 1."""
     lists = _by_event(path, read_mat(path, ["gt_list"])["gt_list"], num_events)
-    places = [_cells_or_numbers(path, value) for of_event in lists for value in of_event]
+    places = [_numbers(path, value) for of_event in lists for value in of_event]
     if len(places) != len(boxes):
         raise ValueError(f"{path}: lists of {len(places)} images, but there are {len(boxes)}; a file of another set?")
     flags = [np.zeros(len(faces), bool) for faces in boxes]
@@ -166,7 +168,7 @@ def _boxes(path: Path, value: Value) -> Floats:
     return array.reshape(-1, 4)
 
 
-def _cells_or_numbers(path: Path, value: Value) -> NDArray[np.int64]:
+def _numbers(path: Path, value: Value) -> NDArray[np.int64]:
     if not isinstance(value, np.ndarray):
         raise ValueError(f"{path}: lists of numbers expected; it is another MATLAB file")
     return value.ravel().astype(np.int64)

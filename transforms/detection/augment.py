@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import cv2
 import numpy as np
 
-from transforms.augment import INTERPOLATIONS, mirror, recolor
+from transforms.augment import mirror, recolor
 from transforms.detection.faces import FaceBoxes, centers
 from transforms.view import Image
 
@@ -20,6 +20,8 @@ CROP_SHARES: Final = (0.3, 0.45, 0.6, 0.8, 1.0)
 CROP_TRIES: Final = 250
 #: RGB of what fills up a square: the mean color of ImageNet, which the networks subtract.
 PADDING: Final = (123, 117, 104)
+#: Drawn from, evenly. Lanczos' filter is not among them: it takes ten times as long and looks like the cubic one.
+INTERPOLATIONS: Final = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_CUBIC)
 
 
 class DetectionSample(NamedTuple):
@@ -33,7 +35,7 @@ class DetectionTransform:
     """Returns square views of photographs, their faces with them: crop, colors, padding, mirror, size, in this order.
 
     A view is a function of image, faces and generator. Four uniform numbers decide which steps run and how the image is
-    resized, before any step draws.
+    resized, before any step draws. Colors change where the image has fewer pixels, before or after it is resized.
 
     Args:
         size: side of the view in pixels, >= 1.
@@ -72,12 +74,15 @@ class DetectionTransform:
         sample = DetectionSample(image, faces)
         if crops:
             sample = square_crop(sample, rng)
-        if recolors:
+        is_large = sample.image.shape[0] * sample.image.shape[1] > self.size**2
+        if recolors and not is_large:
             sample = sample._replace(image=recolor(sample.image, rng))
         sample = pad_to_square(sample)
         if flips:
             sample = mirror_sample(sample)
         sample = resize(sample, self.size, INTERPOLATIONS[int(numbers[3] * len(INTERPOLATIONS))])
+        if recolors and is_large:
+            sample = sample._replace(image=recolor(sample.image, rng))
         sides = (sample.faces.boxes[:, 2:] - sample.faces.boxes[:, :2]).min(axis=1, initial=np.inf)
         small = sides < self.least_side
         return sample._replace(faces=sample.faces._replace(ignored=sample.faces.ignored | small))
@@ -114,10 +119,9 @@ def pad_to_square(sample: DetectionSample) -> DetectionSample:
     if height == width:
         return sample
     side = max(height, width)
-    image = np.empty((side, side, 3), np.uint8)
-    image[:] = PADDING
-    image[:height, :width] = sample.image
-    return sample._replace(image=image)
+    border = (0, side - height, 0, side - width)
+    image = cv2.copyMakeBorder(sample.image, *border, cv2.BORDER_CONSTANT, value=PADDING)
+    return sample._replace(image=np.asarray(image, np.uint8))
 
 
 def mirror_sample(sample: DetectionSample) -> DetectionSample:
@@ -126,7 +130,9 @@ def mirror_sample(sample: DetectionSample) -> DetectionSample:
 
 
 def resize(sample: DetectionSample, size: int, interpolation: int = cv2.INTER_LINEAR) -> DetectionSample:
-    """Return an image stretched to size x size."""
+    """Return an image stretched to size x size; area averages, which only shrink, give way to the linear filter."""
     height, width = sample.image.shape[:2]
+    if interpolation == cv2.INTER_AREA and size > min(height, width):
+        interpolation = cv2.INTER_LINEAR
     image = np.asarray(cv2.resize(sample.image, (size, size), interpolation=interpolation), np.uint8)
     return DetectionSample(image, sample.faces.moved((size / width, size / height), 0.0))

@@ -31,7 +31,8 @@ class FaceBoxes(NamedTuple):
             them; NaN where one is not labeled.
         ignored: bool [N], faces that count as nothing: not to be found, no mistake to find.
         attributes: int8 [N, 5], columns as in ATTRIBUTES; -1 where nothing is known.
-        hidden: float32 [N], share of the face in [0, 1] that cannot be seen; NaN where it is not known.
+        hidden: float32 [N], share of the face in [0, 1] that cannot be seen in the photograph, whatever a view cuts
+            off; NaN where it is not known.
     """
 
     boxes: Floats

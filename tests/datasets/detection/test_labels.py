@@ -5,6 +5,8 @@ import logging
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datasets.detection.coco_json import read_coco, write_coco
 from datasets.detection.label_text import write_label_txt
@@ -136,7 +138,8 @@ def test_single_bad_faces_are_left_out_and_said_once(read, caplog):
     (record,) = caplog.records
     assert record.getMessage().endswith(
         "label.txt: 4 faces left out: 1 with no width or no height, 1 outside the photograph, "
-        "1 with a number that is not finite, 1 with points that are not finite; the first: line 2"
+        "1 with a number that is not finite or too large, 1 with points that are not finite or too large; "
+        "the first: line 2"
     )
 
 
@@ -204,6 +207,30 @@ def test_json_of_another_form_is_refused(read, content, message):
 
 def test_numbers_too_large_for_a_float_are_no_box(read):
     assert len(read(altered(bbox=[1, 2, 10**400, 4]), "a.json").skipped) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path_factory, data):
+    name, text = data.draw(
+        st.sampled_from(
+            [("a.txt", RETINAFACE), ("a.txt", LABELV2), ("a.txt", ORIGINAL), ("a.json", json.dumps(coco()))]
+        )
+    )
+    place, length = data.draw(st.integers(0, len(text))), data.draw(st.integers(0, 12))
+    inserted = data.draw(
+        st.sampled_from(["", "1e400 ", "-", "nan ", "#", "\n", "[]", "9" * 30, "null", "\u2028", "1e38,"])
+    )
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_text(text[:place] + inserted + text[place + length :], encoding="utf-8")
+    try:
+        labels = read_labels(path)
+    except ValueError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+    else:
+        for photo in labels.photos:
+            assert np.isfinite(photo.faces.boxes).all() and not np.isinf(photo.faces.points).any()
+            assert len(photo.places) == len(photo.faces.boxes) == len(photo.occluders)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
