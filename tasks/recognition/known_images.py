@@ -29,8 +29,8 @@ class KnownRows:
 
     A batch with an image that is not known is looked at as a whole, and its mirror image with it, which a later epoch
     may draw: the last bits of a row follow the size of the batch. That they follow neither the place in it nor the
-    other images is tried on the first batch; where they do, nothing is kept. Whatever else changes an image makes
-    another image of it, which is looked at.
+    other images is tried on the first batch; where they do, nothing is kept. Nor is a batch of another size. Whatever
+    else changes an image makes another image of it, which is looked at.
 
     All ranks know what one of them has seen. They must look together, at as many images.
     """
@@ -38,6 +38,7 @@ class KnownRows:
     def __init__(self) -> None:
         self._rows: dict[bytes, Tensor] = {}
         self._is_exact: bool | None = None  # not tried yet
+        self._batch_size: int | None = None
 
     def look(self, views: Views, see: Callable[[Views], Tensor]) -> Tensor:
         """Return what the network says of the images of a batch.
@@ -46,7 +47,8 @@ class KnownRows:
             views: uint8 [B, h, h, 3] each; all of them in every batch, in one order.
             see: shows them to the network, [views * B, K] of any views like these, without a gradient.
         """
-        if self._is_exact is False:
+        self._batch_size = self._batch_size or len(views[0])
+        if self._is_exact is False or len(views[0]) != self._batch_size:
             return see(views)
         keys = _keys(views)
         found = [self._rows[key] for key in keys if key in self._rows]

@@ -82,6 +82,8 @@ def test_an_image_and_its_mirror_image_are_looked_at_once():
         assert torch.equal(found, see([batch]))
         calls.pop()
     assert calls == [8] * 7  # 3 batches, their mirror images, and the trial
+    known.look([batch[:5]], see)
+    assert calls[7:] == [5]  # in a batch of another size rows have other last bits
 
 
 def test_nothing_is_kept_of_a_network_whose_rows_follow_their_place_or_their_neighbours():
