@@ -36,8 +36,6 @@ class SSH(nn.Module):
 
     def __init__(self, width: int, kind: str) -> None:
         super().__init__()
-        if width % 4:
-            raise ValueError(f"SSH: width must be a multiple of 4, got {width}")
         layers, quarter = CONVOLUTIONS[kind], width // 4
 
         def activated(in_channels: int) -> nn.Sequential:

@@ -87,6 +87,8 @@ class Detector(nn.Module):
 
     Args:
         form: what it is made of; `build_detector` has the published ones by name.
+    Raises:
+        ValueError: if the width is not a multiple of 4.
     Reference: Deng et al., "RetinaFace", arXiv:1905.00641; Kim et al., "FeatherFace", Electronics 14(3) 517, 2025.
     """
 
@@ -94,6 +96,8 @@ class Detector(nn.Module):
         super().__init__()
         self.form = form
         width, attention = form.width, ATTENTIONS.get(form.attention or "")
+        if width < 4 or width % 4:
+            raise ValueError(f"Detector: width must be a multiple of 4, got {width}")
         self.body = MobileNet()
         # In the order of the public keys.
         self._before = [attention.before.format(level) for level in range(NUM_LEVELS)] if attention else []

@@ -93,7 +93,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, source) -> None:
     )
     assert "1 unexpected (bifpn.8.p4_w1)" in refusal(path, state | {"bifpn.8.p4_w1": torch.ones(2)})
     narrow = state | {"BboxHead.0.conv1x1.weight": torch.ones(8, 30, 1, 1)}
-    assert refusal(path, narrow) == "SSH: width must be a multiple of 4, got 30"
+    assert refusal(path, narrow) == "Detector: width must be a multiple of 4, got 30"
     first = "body.stage1.0.0.weight"
     assert refusal(path, state | {first: state[first].int()}) == f"{first}: float32 expected, found int32"
     assert refusal(path, state | {first: state[first] * torch.nan}) == f"{first}: holds NaN or infinity"

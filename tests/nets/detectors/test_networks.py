@@ -179,5 +179,6 @@ def test_other_shapes_and_names_are_refused(models) -> None:
             models["featherface_v2"](torch.zeros(shape))
     with pytest.raises(ValueError, match=r"unknown detector 'yolo', expected one of retinaface_mnet025, featherface"):
         nets.build_detector("yolo")
-    with pytest.raises(ValueError, match="width must be a multiple of 4, got 30"):
-        nets.Detector(nets.DetectorForm(30))
+    for width in (0, 30):
+        with pytest.raises(ValueError, match=f"width must be a multiple of 4, got {width}"):
+            nets.Detector(nets.DetectorForm(width))
