@@ -47,9 +47,8 @@ def test_a_box_drawn_as_pixels_stays_where_its_coordinates_say(seed):
     enlarged = 200 / (CROP_SHARES[0] * 40)
     box = view.faces.boxes[0]
     assert np.abs(bright_box(view.image) - box).max() <= 1 + enlarged / 4
-    seen = np.clip(view.faces.points[0], 1, 198)
     on_face = [view.image[int(y), int(x), 2] > 155 for x, y in view.faces.points[0] if (1 < x < 198) and (1 < y < 198)]
-    assert all(on_face) and len(seen) == 5
+    assert all(on_face)
     left_eye, right_eye, _, left_mouth, right_mouth = view.faces.points[0]
     assert left_eye[0] < right_eye[0] and left_mouth[0] < right_mouth[0] and left_eye[1] < left_mouth[1]
 
