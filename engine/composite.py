@@ -211,7 +211,7 @@ class CompositeOptimizer(Optimizer):
         """
         split, named = {id(part.weight): part for part in self.parts if isinstance(part, ShardSGD)}, dict(parameters)
         here = {name: _numbers(p.grad) for name, p in named.items() if p.grad is not None and id(p) not in split}
-        norms = torch.stack(internals.foreach_norm(list(here.values())))
+        norms = torch.stack(internals.foreach.norm(list(here.values())))
         of_shards = {name: split[id(p)].gradient_norm() for name, p in named.items() if id(p) in split}
         whole = torch.stack([norms.norm(), *of_shards.values()]).norm() if of_shards else norms.norm()
         return dict(zip(here, norms.unbind(), strict=True)) | of_shards, whole

@@ -82,7 +82,23 @@ def lerp_all(tensors: list[Tensor], ends: list[Tensor], weight: float) -> None:
     torch._foreach_lerp_(tensors, ends, weight)
 
 
-foreach_norm = torch._foreach_norm  # the L2 norm of each of many tensors, by one kernel
+class foreach:  # noqa: N801  # read as a namespace
+    """What is done to each of many tensors, on a device by one kernel; in place where the name ends in _."""
+
+    abs = torch._foreach_abs
+    add_ = torch._foreach_add_
+    clamp_max_ = torch._foreach_clamp_max_
+    clamp_min = torch._foreach_clamp_min
+    clamp_min_ = torch._foreach_clamp_min_
+    div_ = torch._foreach_div_
+    mul = torch._foreach_mul
+    mul_ = torch._foreach_mul_
+    neg = torch._foreach_neg
+    norm = torch._foreach_norm
+    reciprocal_ = torch._foreach_reciprocal_
+    sign_ = torch._foreach_sign_
+    sqrt = torch._foreach_sqrt
+    sub_ = torch._foreach_sub_
 
 
 def refuse_update(scaler: torch.amp.GradScaler, optimizer: torch.optim.Optimizer, refused: Tensor) -> None:

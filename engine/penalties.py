@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from engine.internals import foreach
 from engine.optim import matched
 from options.words.patterns import KINDS, Penalty
 
@@ -56,25 +57,25 @@ def shrink_l1(weights: list[Tensor], amounts: Amounts) -> None:
             torch.ops.aten.softshrink.out(weight, amounts, out=weight)
         return
     if isinstance(amounts, Tensor):
-        left = torch._foreach_abs(weights)
-        torch._foreach_add_(left, -amounts)
-        torch._foreach_clamp_min_(left, 0.0)
-        torch._foreach_sign_(weights)
-        torch._foreach_mul_(weights, left)
+        left = foreach.abs(weights)
+        foreach.add_(left, -amounts)
+        foreach.clamp_min_(left, 0.0)
+        foreach.sign_(weights)
+        foreach.mul_(weights, left)
     else:
-        lost = torch._foreach_clamp_min(weights, torch._foreach_neg(amounts))
-        torch._foreach_clamp_max_(lost, [*amounts])
-        torch._foreach_sub_(weights, lost)
+        lost = foreach.clamp_min(weights, foreach.neg(amounts))
+        foreach.clamp_max_(lost, [*amounts])
+        foreach.sub_(weights, lost)
 
 
 def shrink_l2(weights: list[Tensor], amounts: Amounts) -> None:
     """Make w w / (1 + 2 amount), which minimizes |x - w|^2 / 2 + amount sum x^2; arguments as those of `shrink_l1`."""
     if isinstance(amounts, float | Tensor):
-        torch._foreach_div_(weights, 1 + 2 * amounts)
+        foreach.div_(weights, 1 + 2 * amounts)
     else:
-        divisors = torch._foreach_mul(amounts, 2.0)
-        torch._foreach_add_(divisors, 1.0)
-        torch._foreach_div_(weights, divisors)
+        divisors = foreach.mul(amounts, 2.0)
+        foreach.add_(divisors, 1.0)
+        foreach.div_(weights, divisors)
 
 
 def shrink_groups(weights: list[Tensor], amounts: Amounts) -> None:
@@ -223,10 +224,10 @@ def _shrink(
         if not squares:
             SHRINKERS[kind](weights, amounts[0])
             continue
-        rates = torch._foreach_sqrt(squares[0])
-        torch._foreach_add_(rates, group["eps"])
-        torch._foreach_reciprocal_(rates)
-        torch._foreach_mul_(rates, amounts)  # type: ignore[arg-type]  # all numbers, or all scalars
+        rates = foreach.sqrt(squares[0])
+        foreach.add_(rates, group["eps"])
+        foreach.reciprocal_(rates)
+        foreach.mul_(rates, amounts)  # type: ignore[arg-type]  # all numbers, or all scalars
         SHRINKERS[kind](weights, rates)
 
 

@@ -19,10 +19,12 @@ def plan_memory(
 ) -> str:
     """Return what a rank holds: network, head, and what else grows with identities or ranks; one line."""
     parameters = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
-    size = sum(size * (1 + is_trained * (1 + optimizer_states(config))) for size, is_trained in parameters)
+    weights = sum(size for size, _ in parameters)
+    trained = sum(size for size, is_trained in parameters if is_trained)
+    size = weights + (1 + optimizer_states(config)) * trained
     parts = [f"backbone with gradient and optimizer state {megabytes(size)}"]
     parts.append(_plan_head(config, num_classes, num_ranks))
-    parts += _plan_views(config, size, num_classes, num_ranks)
+    parts += _plan_views(config, weights, num_classes, num_ranks)
     if config.class_embeddings and matcher is not None:
         size, dtype = matcher.class_embedding_bytes(num_classes), "float16"
         if config.check_mode:

@@ -112,9 +112,16 @@ def test_many_tensors_move_as_each_alone():
     torch.testing.assert_close(tensors, expected)
 
 
-def test_norms_are_those_of_each_tensor():
-    tensors = [torch.tensor([3.0, 4.0]), torch.full((2, 2), 1.0)]
-    assert [float(norm) for norm in internals.foreach_norm(tensors)] == [5.0, 2.0]
+@pytest.mark.parametrize("name", [name for name in vars(internals.foreach) if not name.startswith("__")])
+def test_each_of_many_tensors_is_changed_as_one_alone(name):
+    tensors = [torch.tensor([3.0, -4.0]), torch.full((2, 2), 0.5)]
+    second = {"add_": 2.0, "clamp_max_": 1.0, "clamp_min": 1.0, "clamp_min_": 1.0, "div_": 2.0, "mul": 3.0, "mul_": 3.0}
+    arguments = [second[name]] if name in second else [[each + 1 for each in tensors]] if name == "sub_" else []
+    alone = [getattr(torch, name, None) or getattr(torch.Tensor, name)] * 2
+    each = [[argument[place] if type(argument) is list else argument for argument in arguments] for place in (0, 1)]
+    expected = [one(tensor.clone(), *given) for one, tensor, given in zip(alone, tensors, each, strict=True)]
+    found = getattr(internals.foreach, name)(tensors, *arguments)
+    torch.testing.assert_close(tensors if name.endswith("_") else [*found], expected, equal_nan=True)
 
 
 @pytest.mark.parametrize("refused", [0.0, 1.0])
