@@ -27,7 +27,7 @@ from config import (
 )  # fmt: skip
 from engine import trainer as trainer_module
 from engine.callbacks import PREVIOUS
-from options.names import CURRICULA, VIEWS
+from options.names import CURRICULA, TOLD_CURRICULA, VIEWS
 from tasks.recognition.sharded_head import check_several_sets
 
 # The sampler "graph" knows neighbours from the second epoch on. Class means and a teacher ask for loaded weights.
@@ -67,7 +67,7 @@ FACTORS = {
     "patience": (0, 9),
     "penalty": ((), ("model.*=l1:1e-4:prox",), ("model.*=group:1e-4:ramp_0_2", "model.*=l2:1e-4")),
     "head_start": ("random", "class_means"),
-    "curriculum": CURRICULA,
+    "curriculum": tuple(name for name in CURRICULA if name not in TOLD_CURRICULA),
     "epoch_share": (1.0, 0.7),
     "head_views": VIEWS,
     "teacher_weight": (0.0, 0.9),
@@ -139,7 +139,7 @@ def is_legal(options):
     try:
         config = Config(**as_options(options, "faces"))
         if config.data:
-            check_several_sets(config)
+            check_several_sets(config, {"web": 2, "masked": 2})
     except ValueError:
         return False
     return True
