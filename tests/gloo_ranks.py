@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from multiprocessing.forkserver import ensure_running
@@ -18,7 +19,8 @@ def forkserver():
     Python 3.11 does not tell the server where modules lie, and passes over what is not found: PYTHONPATH tells it.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["broken_runs", "short_runs"])
+    # Runs that are killed cannot be imported where test_portability takes POSIX away.
+    context.set_forkserver_preload(["broken_runs", "short_runs"] if hasattr(signal, "SIGKILL") else ["torch"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         ensure_running()
