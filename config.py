@@ -125,6 +125,11 @@ class Config(
         if self.sampler != "pk" and self.epoch_by != "images":
             raise ValueError(f"--epoch_by {self.epoch_by} belongs to --sampler pk; leave it out")
 
+    @property
+    def most_identities(self) -> int:
+        """How many a batch may hold at most."""
+        return self.batch_size if self.sampler == "shuffle" else self.batch_size // IMAGES_PER_IDENTITY
+
     def _check_head(self) -> None:
         if self.lora_rank and self.head_only:
             raise ValueError("--head_only freezes the backbone, --lora_rank trains it by adapters: leave one out")

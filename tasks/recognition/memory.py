@@ -7,7 +7,7 @@ from pathlib import Path
 import heads
 import nets
 import qaconv
-from config import IMAGES_PER_IDENTITY, Config
+from config import Config
 from engine.out_of_memory import IMAGE_BYTES
 from tasks.recognition.score_matrix import pairs_cross_ranks
 
@@ -57,8 +57,7 @@ def _plan_views(config: Config, backbone_bytes: int, num_classes: int, num_ranks
 def _plan_head(config: Config, num_classes: int, num_ranks: int) -> str:
     """Return the memory of a rank's head as text, and for a large one that is whole what splitting it would leave."""
     c, rate = config, config.partial_fc_rate or 1.0
-    groups = c.batch_size // IMAGES_PER_IDENTITY
-    split = heads.shard_bytes(num_classes, c.embedding_size, num_ranks, rate, c.batch_size, groups)
+    split = heads.shard_bytes(num_classes, c.embedding_size, num_ranks, rate, c.batch_size, c.most_identities)
     split_text = f"{megabytes(split)} split over {num_ranks} ranks at --partial_fc_rate {rate:g}"
     if c.partial_fc_rate:
         return f"head {split_text}"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 import heads
-from config import IMAGES_PER_IDENTITY, Config
+from config import Config
 from engine.composite import ShardSGD
 from engine.module import TrainingModule
 
@@ -38,7 +38,7 @@ def _build_head(config: Config, num_classes: int) -> heads.Head:
     head = heads.build_from_options(c.head, c.embedding_size, count, options)
     if not c.partial_fc_rate:
         return head
-    return heads.PartialFC(head, num_classes, c.partial_fc_rate, c.seed, c.batch_size // IMAGES_PER_IDENTITY)
+    return heads.PartialFC(head, num_classes, c.partial_fc_rate, c.seed, c.most_identities)
 
 
 def weigh_sets(by_set: nn.ModuleDict, weights: Mapping[str, float], class_shares: Mapping[str, Tensor]) -> None:

@@ -16,6 +16,7 @@ from cli.checkpoints import load_pretrained_model
 from config import Config
 from options.names import ONLY_DATASET
 from tasks.recognition.memory import plan_memory
+from tasks.recognition.sharded_head import build_heads
 from train_val import Recognizer
 
 TRAINING = {"epochs": 2, "batch_size": 16, "lr": 0.05, "accumulate_grad_batches": 2, "gradient_clip_val": 4.0}
@@ -163,3 +164,12 @@ def test_the_plan_of_a_dense_head_says_what_splitting_it_would_take_where_it_is_
     assert f"logits of a batch and their gradient {2 * 16 * num_classes * 4 / 2**20:,.1f} MiB" in plan
     assert (" split over 4 ranks at --partial_fc_rate 1)" in plan) == is_large
     assert ("class embeddings " in plan and "all on every rank: float16" in plan) == (not is_large)
+
+
+@pytest.mark.parametrize(("sampler", "most"), [("pk", 4), ("shuffle", 16)])
+def test_a_sample_has_room_for_every_identity_of_a_batch(sampler, most):
+    config = Config(sampler=sampler, batch_size=16, partial_fc_rate=0.1, embedding_size=4, head="arcface")
+    head = build_heads(config, {"0": 20})["0"]
+    labels = torch.arange(16) if sampler == "shuffle" else torch.arange(4).repeat_interleave(4)
+    embeddings = torch.nn.functional.normalize(torch.randn(16, 4), dim=1)
+    assert head.max_positives == most and head(embeddings, torch.ones(16, 1), labels).loss.isfinite()
