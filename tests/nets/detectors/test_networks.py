@@ -140,12 +140,17 @@ def test_rgb_images_become_what_the_public_networks_expect() -> None:
     torch.testing.assert_close(found, expected[None, :, None, None].expand(2, 3, 4, 5))
 
 
-def assert_exports(model: nn.Module, channels: int) -> None:
-    """Compare a program of dynamic batch, height and width with the model itself at other sizes."""
+def assert_exports(model: nn.Module, channels: int, scale: int = 1) -> None:
+    """Compare a program of dynamic batch, height and width with the model itself at other sizes.
+
+    A side of 1 would be taken for a constant: where the coarsest map has a 32nd of the pixels, all are `scale` times.
+    """
     dynamic = torch.export.Dim.DYNAMIC
     shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
-    program = torch.export.export(model.eval(), (images(2, channels, 12, 16),), dynamic_shapes=shapes).module()
-    for shape in ((1, channels, 33, 17), (3, channels, 8, 25)):
+    program = torch.export.export(
+        model.eval(), (images(2, channels, 12 * scale, 16 * scale),), dynamic_shapes=shapes
+    ).module()
+    for shape in ((1, channels, 33 * scale, 17 * scale), (3, channels, 8 * scale, 25 * scale)):
         with torch.no_grad():
             torch.testing.assert_close(program(images(*shape)), model(images(*shape)))
 
@@ -158,7 +163,7 @@ def test_parts_export_with_dynamic_batch_height_and_width(part: nn.Module) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["featherface", "featherface_v2"])
 def test_networks_export_with_dynamic_batch_height_and_width(models, name: str) -> None:
-    assert_exports(models[name], 3)
+    assert_exports(models[name], 3, scale=8)
 
 
 def test_half_precision_keeps_positions_in_single() -> None:
