@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 import models
 import transforms
 from benchmarks.finetuning_study.people import Views
+from benchmarks.studies.kept import kept_beside
 from datasets import Image
 from evaluation import Draws, Resampling, average
 from evaluation.protocols.bootstrap import draw_all
 from evaluation.protocols.checks import FloatArray
 from evaluation.protocols.weighted import WeightedMeasure, weighted_auc
-from system.files import atomic_write
 
 NUM_RESAMPLES = 400
 _BATCH_SIZE = 50
@@ -46,18 +46,13 @@ def embedded(
         images: by name.
         color_space: of foreign weights, beside which nothing is kept; None: of a run.
     """
-    path = checkpoint.with_name(kept)
-    fresh = color_space is None and path.exists() and path.stat().st_mtime_ns >= checkpoint.stat().st_mtime_ns
-    if not fresh:
+
+    def measure() -> dict[str, Embeddings]:
         with torch.inference_mode():
             model = models.load(checkpoint, color_space=color_space)
-            found = {name: embed(model, each) for name, each in images.items()}
-        if color_space is not None:
-            return found
-        with atomic_write(path, "wb") as stream:
-            np.savez(stream, **found)  # type: ignore[arg-type]
-    with np.load(path) as saved:
-        return dict(saved)
+            return {name: embed(model, each) for name, each in images.items()}
+
+    return kept_beside(checkpoint, kept, measure) if color_space is None else measure()
 
 
 def images_of(views: Views) -> dict[str, Image]:

@@ -16,13 +16,13 @@ from torch.nn import functional
 import models
 import nets
 import transforms
+from benchmarks.studies.kept import kept_beside
 from cli.pairs.image_sets import ImageSet, from_benchmark
 from datasets.benchmarks.sets import open_sets
 from datasets.progress import tracked
 from datasets.synthetic.prepare import NUM_FOLDS, prepare_synthetic
 from evaluation import FaceDescriptions, describe_batches
 from evaluation.scores.images import Scoring, score_images
-from system.files import atomic_write
 
 Scores = dict[str, NDArray[np.float32]]  # by set, [N]
 Describe = Callable[[NDArray[np.uint8]], FaceDescriptions]
@@ -57,13 +57,11 @@ def score(describe: Describe, sources: Sequence[ImageSet]) -> Scores:
 
 def encoder_scores(checkpoint: Path, sources: Sequence[ImageSet]) -> Scores:
     """Return the scores by the embedding of a checkpoint; they are kept beside it for as long as it stays the same."""
-    kept = checkpoint.with_name(f"scores_{len(sources[0].issame)}.npz")
-    if not kept.exists() or checkpoint.stat().st_mtime_ns > kept.stat().st_mtime_ns:
-        found = score(partial(_describe, models.load(checkpoint)), sources)
-        with atomic_write(kept, "wb") as stream:
-            np.savez(stream, **found)  # type: ignore[arg-type]
-    with np.load(kept) as saved:
-        return dict(saved)
+    return kept_beside(
+        checkpoint,
+        f"scores_{len(sources[0].issame)}.npz",
+        lambda: score(partial(_describe, models.load(checkpoint)), sources),
+    )
 
 
 def untrained_scores(checkpoint: Path, sources: Sequence[ImageSet], seed: int) -> Scores:
