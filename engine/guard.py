@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from engine.host import Batch
+from engine.host import Batch, MixedBatch
 from ops import gather_objects, is_distributed, own_rank, world_size
 
 logger = logging.getLogger(__name__)
@@ -61,12 +61,14 @@ class Incident:
         cause: what was seen.
         loss: mean over batches and ranks.
         indices: positions in the training data, one list a rank.
+        sets: the numbers of the data sets that they are positions in, likewise; empty where a task knows one.
     """
 
     step: int
     cause: str
     loss: float
     indices: list[list[int]]
+    sets: list[list[int]]
 
 
 @dataclass(frozen=True)
@@ -172,11 +174,11 @@ class UpdateGuard:
         if loss > _SPIKE * usual > 0:
             cause = f"loss {loss:.4g} is {loss / usual:.0f} times the median of the last {len(self._losses) - 1} steps"
             logger.warning("step %d: %s", attempt.step, cause)
-            self.incidents.append(Incident(attempt.step, cause, loss, gather_objects(_indices(attempt))))
+            self.incidents.append(Incident(attempt.step, cause, loss, *_places(attempt)))
 
     def _refused(self, attempt: _Attempt, loss: float, seen: str | None) -> None:
         cause = "; ".join(dict.fromkeys(filter(None, gather_objects(seen))))
-        self.incidents.append(Incident(attempt.step, cause, loss, gather_objects(_indices(attempt))))
+        self.incidents.append(Incident(attempt.step, cause, loss, *_places(attempt)))
         if self.skipped == self._max_skipped:
             count = f"; {self.skipped} steps were skipped before" if self.skipped else ""
             raise NonFiniteError(f"step {attempt.step}: {cause}{count}; lower --lr, use --warmup_steps, {self._remedy}")
@@ -246,8 +248,13 @@ def _explain(attempt: _Attempt, bad_losses: bool) -> str | None:
     return None
 
 
-def _indices(attempt: _Attempt) -> list[int]:
-    return [index for forward_pass in attempt.passes for index in forward_pass.batch.index.tolist()]
+def _places(attempt: _Attempt) -> tuple[list[list[int]], list[list[int]]]:
+    """Return where the images of a step are, a list for each rank: positions, and numbers of their data sets."""
+    batches = [forward_pass.batch for forward_pass in attempt.passes]
+    indices = [index for batch in batches for index in batch.index.tolist()]
+    sets = [number for batch in batches if isinstance(batch, MixedBatch) for number in batch.dataset_id.tolist()]
+    found = gather_objects((indices, sets))
+    return [each[0] for each in found], [each[1] for each in found]
 
 
 def first_bad_module(module: nn.Module, forward: Callable[[], object]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from torch import Tensor
 
@@ -18,6 +18,15 @@ class Batch(Protocol):
     @property
     def index(self) -> Tensor:
         """Positions in the data, int64 [B]."""
+
+
+@runtime_checkable
+class MixedBatch(Protocol):
+    """A batch of several data sets."""
+
+    @property
+    def dataset_id(self) -> Tensor:
+        """Numbers of the sets that the positions are in, int64 [B]."""
 
 
 class Trained(Protocol):
@@ -46,10 +55,19 @@ class Data(Protocol):
 
 def drawn_shares(trainer: pl.Trainer) -> dict[str, float]:
     """Return the share of each data set in what was drawn so far, by column of metrics.csv; nothing of one set."""
-    data = data_of(trainer)
-    drawn = {} if data is None else data.drawn(trainer.current_epoch, trainer.fit_loop.batch_idx + 1)
+    drawn = _drawn(trainer, trainer.current_epoch, trainer.fit_loop.batch_idx + 1)
     total = max(1, sum(drawn.values()))
     return {f"drawn/{name}": count / total for name, count in drawn.items()}
+
+
+def names_of_sets(trainer: pl.Trainer) -> list[str]:
+    """Return the names of the data sets by their numbers; nothing of one set."""
+    return list(_drawn(trainer, 0, 0))
+
+
+def _drawn(trainer: pl.Trainer, epoch: int, batches: int) -> dict[str, int]:
+    data = data_of(trainer)
+    return {} if data is None else data.drawn(epoch, batches)
 
 
 def trained(module: pl.LightningModule) -> Trained:

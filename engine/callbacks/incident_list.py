@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from pytorch_lightning.callbacks import Callback
 
 from engine.files import WriteFailures, side_file
 from engine.guard import Incident
-from engine.host import trained
+from engine.host import names_of_sets, trained
 from system.files import set_aside, write_text
 
 NAME = "incidents.jsonl"
@@ -22,8 +24,9 @@ NAME = "incidents.jsonl"
 class IncidentList(Callback):
     """Keep `incidents.jsonl`: a line per incident, an object {step, cause, loss, indices}; none, no file.
 
-    `indices` are positions in the training data, a list for each rank; a loss that is no number is null. A step is read
-    one step later, so a run that is killed may miss its last one.
+    `indices` are positions in the training data, a list for each rank; of several data sets `sets` names, likewise, the
+    one that each is a position in. A loss that is no number is null. A step is read one step later, so a run that is
+    killed may miss its last one.
 
     The module must be `host.Trained`.
 
@@ -41,23 +44,24 @@ class IncidentList(Callback):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Write what was found since the batch before."""
-        self._write(module)
+        self._write(trainer, module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write what the last step of the epoch was found to be."""
-        self._write(module)
+        self._write(trainer, module)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         """Write what the run ended by."""
-        self._write(module)
+        self._write(trainer, module)
 
-    def _write(self, module: pl.LightningModule) -> None:
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         found = trained(module).guard.incidents
         self._waiting += found
         found.clear()
         if self._path is not None and self._waiting:
             with side_file(self._failures, self._path.name):
-                lines = [json.dumps(_without_nan(asdict(incident))) for incident in self._waiting]
+                names = names_of_sets(trainer)
+                lines = [json.dumps(_row(incident, names)) for incident in self._waiting]
                 with self._path.open("a", encoding="utf-8") as stream:
                     stream.writelines(f"{line}\n" for line in lines)
                     stream.flush()
@@ -86,5 +90,9 @@ def _step(line: str) -> int | None:
     return step if isinstance(step, int) else None
 
 
-def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
-    return values | {"loss": values["loss"] if abs(values["loss"]) < float("inf") else None}
+def _row(incident: Incident, names: Sequence[str]) -> dict[str, Any]:
+    """Return what a line holds; names are those of several data sets."""
+    row = asdict(incident)
+    numbers, loss = row.pop("sets"), row["loss"] if math.isfinite(row["loss"]) else None
+    sets = {"sets": [[names[number] for number in rank] for rank in numbers]} if names else {}
+    return row | {"loss": loss} | sets

@@ -1,5 +1,6 @@
 """Two data sets with labels and a head each: what each head learns from, and what the matcher may not conclude."""
 
+import json
 from types import SimpleNamespace
 
 import cv2
@@ -163,7 +164,11 @@ def test_each_set_has_a_head_and_options_of_its_own_and_its_share_of_every_batch
     hidden = (batch.visibility == 0).flatten(1).any(1)
     assert hidden[batch.dataset_id == 1].all() and not hidden[batch.dataset_id == 0].all()
     assert replaced(options, data_balance=0.0)[1].shares == pytest.approx({"web": 0.75, "masked": 0.25})
+    trainer.callbacks.append(drawn := Unusual())
     trainer.fit(model, datamodule=data)
+    incident = json.loads((tmp_path / "incidents.jsonl").read_text().splitlines()[0])
+    assert incident["indices"] == [drawn.batch.index.tolist()] and set(*incident["sets"]) == {"web", "masked"}
+    assert [list(data.sets).index(name) for name in incident["sets"][0]] == drawn.batch.dataset_id.tolist()
     row = [row for row in metrics(tmp_path) if "train_loss" in row][-1]
     weighted = [data.loss_weights[name] * row[f"train_head_loss/{name}"] for name in data.sets]
     assert row["train_head_loss"] == pytest.approx(sum(weighted), rel=1e-5) and min(weighted) > 0
@@ -172,6 +177,16 @@ def test_each_set_has_a_head_and_options_of_its_own_and_its_share_of_every_batch
     drawn = data.train_sampler.drawn(2).tolist()
     assert row["drawn/web"] == pytest.approx(drawn[0] / sum(drawn)) and sum(drawn) == 2 * 16 * len(data.train_sampler)
     assert model.heads["web"].class_shares.tolist() == [1 / 6] * 6
+
+
+class Unusual(pl.Callback):
+    """Make the guard take the loss of the fourth step for an unusual one."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == 3:
+            module.guard.settle()
+            module.guard._losses.extend([1e-9] * 100)
+            self.batch = batch
 
 
 def replaced(options, **changes):
