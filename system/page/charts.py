@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evaluation.report.page.markup import Child, Markup, element
+from system.page.markup import Child, Markup, element
 
 WIDTH, HEIGHT = 480, 340
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 46  # pixels around the plot
@@ -133,6 +133,11 @@ def legend(entries: Iterable[tuple[str, Child]]) -> Markup:
         for class_, name in entries
     ]  # fmt: skip
     return element("ul", items, class_="legend")
+
+
+def joined_figures(drawn: Sequence[Markup], names: Child, note: Child) -> Markup:
+    """Return figures side by side over what their lines stand for."""
+    return element("div", element("div", drawn, class_="figures"), names, element("p", note, class_="note"))
 
 
 def number(value: float) -> str:
