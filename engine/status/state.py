@@ -163,6 +163,8 @@ def _verdict(alive: bool | None, age: float | None, limit: float) -> str:
 
 def _told(folder: Path, found: Mapping[str, Any]) -> RunState:
     """Return what a status or a heartbeat tells, which may hold anything."""
+    best = found.get("best")
+    chosen = _text(best, "metric") if isinstance(best, dict) else ""
     return RunState(
         folder,
         UNKNOWN,
@@ -172,7 +174,7 @@ def _told(folder: Path, found: Mapping[str, Any]) -> RunState:
         epoch=_number(found, "epoch"),
         seconds_to_go=_number(found, "seconds_to_go"),
         images_per_second=_number(found, "images_per_second"),
-        monitor=_text(_read_object(folder / "config.json"), "monitor"),
+        monitor=chosen or _text(_read_object(folder / "config.json"), "monitor"),
     )
 
 
