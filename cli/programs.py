@@ -26,6 +26,7 @@ PROGRAMS = {
     "evaluate": Program("evaluate a checkpoint on people of your own; also main_eval.py", "cli.evaluate"),
     "compare": Program("say whether one of two evaluations is better, with interval and p-value", "cli.compare"),
     "report": Program("write the pages of runs anew, and one that compares them", "cli.report"),
+    "status": Program("say how runs are, on one page and in the terminal", "cli.watching.status"),
     "verify": Program("say whether two photographs show one person, and how sure that is", "cli.answers.verify"),
     "calibrate": Program("find thresholds for a model on people of your own", "cli.answers.calibrate"),
     "quantize": Program("make a model compute in eight bits, and say what that costs", "cli.quantize"),

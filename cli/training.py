@@ -50,6 +50,7 @@ from engine.loggers.tensorboard_logger import require_tensorboard, restart_tenso
 from engine.loggers.wandb_run import restore_wandb_id
 from engine.out_of_memory import advice, is_out_of_memory
 from engine.signals import Stopped, StoppedWaiting, StopSignals
+from engine.status.writing import with_last_words
 from engine.trainer import build_trainer
 from evaluation.report import draw_report, format_table, tell_unhelped, write_report
 from evaluation.run import build_results, compare
@@ -188,6 +189,7 @@ def run(session: Session) -> int:
     return supervised(session, partial(_train_and_test, session), partial(_report, session))
 
 
+@with_last_words
 def supervised(session: Any, work: Callable[[], None], report: Callable[[Path], None], program: str = "") -> int:
     """Do the work of a run and return its exit code; what ends it early is said in a line.
 
@@ -205,11 +207,9 @@ def supervised(session: Any, work: Callable[[], None], report: Callable[[Path], 
         code = session.stop.leave(stopped.number)
         # Of a wait that was given up the other ranks know nothing: to them this one has died.
         return code or (128 + stopped.number if isinstance(stopped, StoppedWaiting) else 0)
-    except (NonFiniteError, RanksDisagreeError, TooManyUnreadableError, WorkerError) as error:
-        logger.error("%s", error)
-        return 1
-    except UnreadableImageError as error:  # met by this process itself: there are no workers
-        logger.error("%s; the run ends, resume it from its last checkpoint", error)
+    except (NonFiniteError, RanksDisagreeError, TooManyUnreadableError, WorkerError, UnreadableImageError) as error:
+        here = isinstance(error, UnreadableImageError)  # met by this process itself: there are no workers
+        logger.error("%s%s", error, "; the run ends, resume it from its last checkpoint" if here else "")
         return 1
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):

@@ -43,6 +43,7 @@ LOCK_FILE, LOG_FILE = "run.lock", "run.log"
 SIDE_FILES = (
     *("config.json", "command.txt", "environment.json", LOG_FILE),
     *("metrics.csv", "incidents.jsonl", "unreadable.txt", "heartbeat.json", "wandb_id.txt"),
+    *("status.html", "status.json"),
 )
 SIDE_FOLDERS = ("report", "tensorboard", "wandb", "wandb_upload")
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"

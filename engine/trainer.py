@@ -40,6 +40,7 @@ from engine.loggers.wandb_artifacts import WandbArtifacts
 from engine.loggers.wandb_run import WandbIdentity, start_wandb
 from engine.signals import StopSignals
 from engine.stages import StageSwitch
+from engine.status.writing import StatusPage
 from options.engine import EngineOptions
 from options.names import NO_METRIC, TEST_RUN_BATCHES
 from system.launch import find_launch
@@ -65,6 +66,7 @@ def build_trainer(
     """
     stop, failures = stop or StopSignals(), failures or WriteFailures()
     on_gpu, devices, world = uses_gpu(options), local_ranks(options), world_size(options)
+    page = _status_page(options, folder, failures)
     trainer = pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
         devices=devices,
@@ -81,8 +83,8 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_model_summary=False,
-        logger=_loggers(options, folder, failures),
-        callbacks=_callbacks(options, folder, stop, failures, callbacks),
+        logger=_loggers(options, folder, failures, page),
+        callbacks=[*_callbacks(options, folder, stop, failures, callbacks), *filter(None, [page])],
         default_root_dir=folder,
         log_every_n_steps=options.log_every_n_steps,
     )
@@ -108,12 +110,21 @@ def _strategy(on_gpu: bool) -> DDPStrategy:
     return DDPStrategy(process_group_backend="nccl" if on_gpu else "gloo", find_unused_parameters=False)
 
 
-def _loggers(options: EngineOptions, folder: Path | None, failures: WriteFailures) -> list[Logger] | bool:
+def _status_page(options: EngineOptions, folder: Path | None, failures: WriteFailures) -> StatusPage | None:
+    writes = folder is not None and options.status_seconds and not options.fast_dev_run
+    return StatusPage(folder, options, failures) if folder is not None and writes else None
+
+
+def _loggers(
+    options: EngineOptions, folder: Path | None, failures: WriteFailures, page: StatusPage | None
+) -> list[Logger] | bool:
     if folder is None or options.fast_dev_run:
         return False
     loggers: list[Logger] = [MetricsLogger(folder, failures)]
     if options.tensorboard:
         loggers.append(TensorBoardLogger(folder, failures))
+    if page is not None:
+        loggers.append(page.logger)
     if options.wandb != "disabled":
         loggers.append(start_wandb(folder, options.to_dict(), failures))
     return loggers

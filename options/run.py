@@ -67,6 +67,10 @@ class SystemOptions(Options):
         60.0, "seconds between two lines on pace and memory, and without a batch until a stall is said; 0 = neither",
         within=NOT_NEGATIVE, on_resume=MAY_CHANGE,
     )  # fmt: skip
+    status_seconds: float = flag(
+        30.0, "seconds between two writings of status.html and status.json in the run folder; 0 = none",
+        within=NOT_NEGATIVE, on_resume=MAY_CHANGE,
+    )  # fmt: skip
     save_all_models: bool = flag(False, "keep a checkpoint of every epoch", on_resume=MAY_CHANGE)
     tensorboard: bool = flag(
         False, "also write TensorBoard's files into the run folder; needs tensorboardX", on_resume=MAY_CHANGE

@@ -135,6 +135,7 @@ PROGRAMS = {
         output=Path("experiments/finetuning"),
         package="benchmarks.finetuning",
     ),
+    "status_page": Program(repeats=9, output=Path("experiments/monitoring"), package=OWN_PAGES),
     "structures": Program(repeats=1, output=Path("experiments/scaling"), package=OWN_PAGES),
 }
 

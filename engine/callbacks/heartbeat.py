@@ -84,25 +84,23 @@ class Beat(Progress):
     time: str  # the wall clock's, local with its offset; nothing else depends on that clock
 
 
-class Heartbeat(Callback):
-    """Write a line and `heartbeat.json` every so many seconds, also while training waits, and say that it does.
+class Beats(Callback):
+    """Looks every so many seconds how far a training is and how fast, also while it waits; a subclass tells of it.
 
-    A stall is said once: when no batch was finished for the time between two beats and for 10 times the usual time
-    from batch to batch, and nothing said what else it is `occupied` by. Every rank tells its own.
+    A stall is when no batch was finished for the time between two beats and for 10 times the usual time from batch to
+    batch, and nothing said what else it is `occupied` by.
 
     All is read by a thread of its own from what the host knows anyway: nobody waits for a device, and nothing that is
     trained or logged depends on it.
 
     Args:
-        folder: the run folder, None on the ranks that write nothing.
         seconds: between two beats.
-        failures: told when the file cannot be written; None: that is an error.
     """
 
-    def __init__(self, folder: Path | None, seconds: float, failures: WriteFailures | None = None) -> None:
-        self._path = None if folder is None else Path(folder) / FILE
+    thread = "beats"
+
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._failures = failures
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._begin = self._train_mark = self._last_sign = self._last_beat = time.monotonic()
@@ -116,30 +114,33 @@ class Heartbeat(Callback):
         self._durations: deque[float] = deque(maxlen=_REMEMBERED)
         self._stall: str | None = None
 
+    def _first(self, trainer: pl.Trainer) -> None:
+        """Tell where training begins, before the thread starts."""
+
+    def _tick(self, trainer: pl.Trainer) -> None:
+        """Tell how far training is; called by the thread."""
+        raise NotImplementedError
+
     # ---------------------------------------------------------------- the beginning and the end
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Start the heartbeat."""
-        self._over, self._stall = threading.Event(), None
+        """Start the thread, if it does not run."""
+        self._stall = None
         self._last_sign = self._last_beat = time.monotonic()
-        self._write(self._beat(trainer))
-        self._thread = threading.Thread(target=self._run, args=(trainer,), daemon=True, name="heartbeat")
-        self._thread.start()
+        if self._thread is None:
+            self._first(trainer)
+            self._over = threading.Event()
+            self._thread = threading.Thread(target=self._run, args=(trainer,), daemon=True, name=self.thread)
+            self._thread.start()
 
-    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Stop the heartbeat."""
-        self._stop(trainer, "over")
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """Stop the heartbeat, and leave word how training ended."""
-        self._stop(trainer, "failed or stopped")
-
-    def _stop(self, trainer: pl.Trainer, state: str) -> None:
+    def _stop(self) -> bool:
+        """Stop the thread, and return whether it ran."""
+        ran = self._thread is not None
         if self._thread is not None:
             self._over.set()
             self._thread.join(_SECONDS_TO_STOP)
             self._thread = None
-            self._write({**self._beat(trainer), "state": state})
+        return ran
 
     # ---------------------------------------------------------------- signs of life
 
@@ -213,26 +214,23 @@ class Heartbeat(Callback):
 
     def _run(self, trainer: pl.Trainer) -> None:
         while not self._over.wait(self._seconds):
-            self._look_for_stall(trainer)
-            beat = self._beat(trainer)
-            self._write(beat)
-            if self._path is not None:
-                logger.info("heartbeat: %s", _line(beat))
+            self._tick(trainer)
 
-    def _look_for_stall(self, trainer: pl.Trainer) -> None:
+    def _news_of_stall(self, trainer: pl.Trainer) -> str | None:
+        """Return what is to be said of a stall that has begun or ended since the last look, if anything."""
         if _occupation(trainer) is not None:
             self._last_sign = time.monotonic()
         silent = time.monotonic() - self._last_sign
         usual = statistics.median(tuple(self._durations) or (0.0,))
         rank = f"rank {trainer.global_rank}: " if trainer.world_size > 1 else ""
         if silent < max(self._seconds, STALL_STEPS * usual):
-            if self._stall is not None:
-                logger.warning("%straining goes on", rank)
-            self._stall = None
-        elif self._stall is None:
-            peers = "; perhaps it waits for another rank, which says so too" if rank else ""
-            self._stall = f"{describe_workers()}{peers}"
-            logger.warning("%sno batch was finished for %.0f s: %s", rank, silent, self._stall)
+            had_stalled, self._stall = self._stall is not None, None
+            return f"{rank}training goes on" if had_stalled else None
+        if self._stall is not None:
+            return None
+        peers = "; perhaps it waits for another rank, which says so too" if rank else ""
+        self._stall = f"{describe_workers()}{peers}"
+        return f"{rank}no batch was finished for {silent:.0f} s: {self._stall}"
 
     def _beat(self, trainer: pl.Trainer) -> Beat:
         now, so_far = time.monotonic(), self._images
@@ -276,6 +274,51 @@ class Heartbeat(Callback):
         total = data_of(trainer).num_validated
         rate = round(done / (now - begin), 2) if now > begin else 0.0
         return {"pairs": min(done, total), "total_pairs": total, "pairs_per_second": rate}
+
+
+class Heartbeat(Beats):
+    """Write a line and `heartbeat.json` every so many seconds, also while training waits, and say once that it stalls.
+
+    Every rank tells its own stalls.
+
+    Args:
+        folder: the run folder, None on the ranks that write nothing.
+        seconds: between two beats.
+        failures: told when the file cannot be written; None: that is an error.
+    """
+
+    thread = "heartbeat"
+
+    def __init__(self, folder: Path | None, seconds: float, failures: WriteFailures | None = None) -> None:
+        super().__init__(seconds)
+        self._path = None if folder is None else Path(folder) / FILE
+        self._failures = failures
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Stop the heartbeat."""
+        self._leave(trainer, "over")
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Stop the heartbeat, and leave word how training ended."""
+        self._leave(trainer, "failed or stopped")
+
+    def _leave(self, trainer: pl.Trainer, state: str) -> None:
+        if self._stop():
+            self._write({**self._beat(trainer), "state": state})
+
+    def _first(self, trainer: pl.Trainer) -> None:
+        self._write(self._beat(trainer))
+
+    def _tick(self, trainer: pl.Trainer) -> None:
+        self._look_for_stall(trainer)
+        beat = self._beat(trainer)
+        self._write(beat)
+        if self._path is not None:
+            logger.info("heartbeat: %s", _line(beat))
+
+    def _look_for_stall(self, trainer: pl.Trainer) -> None:
+        if news := self._news_of_stall(trainer):
+            logger.warning("%s", news)
 
     def _write(self, beat: Beat) -> None:
         if self._path is not None:

@@ -17,7 +17,7 @@ from benchmarks.harness import floor
 from benchmarks.harness.program import QACONV_ROWS, read, run
 from benchmarks.harness.step_clock import StepClock, Stretch
 from benchmarks.harness.tables import row_cells
-from benchmarks.own_pages import alignment
+from benchmarks.own_pages import alignment, status_page
 from benchmarks.pretraining import clustering, contrast_step
 from config import Config
 
@@ -67,6 +67,12 @@ def test_alignment(tmp_path, capsys):
     kinds = [row["what"] for row in rows["alignment_conditions"]]
     assert kinds == ["as they are", "in larger scenes", "mask", "sunglasses", "mask and sunglasses"]
     assert rows["alignment_conditions"][0]["off"] == 0 and rows["alignment_conditions"][0]["aligned"] > 0
+
+
+def test_status_page(tmp_path, capsys):
+    written, taken_in = run_tiny(status_page, tmp_path, capsys)["status_page"]
+    assert written["goal_ms"] == 50 and written["share"] == written["ms"] / 30_000 and written["kb"] > 20
+    assert taken_in["ms"] > 0
 
 
 def test_edgeface(tmp_path, capsys):

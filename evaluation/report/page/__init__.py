@@ -2,6 +2,6 @@
 
 from evaluation.report.page.comparison import Run, build_comparison
 from evaluation.report.page.document import PAGE, build_page, write_page
-from evaluation.report.page.training import read_metrics
+from system.page.courses import read_metrics
 
 __all__ = ["PAGE", "Run", "build_comparison", "build_page", "read_metrics", "write_page"]

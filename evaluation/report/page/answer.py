@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from evaluation.report.page.figures import Place, figure, interval, look, with_interval
-from evaluation.report.page.markup import Child, Markup, element, table
 from evaluation.report.results import METHOD_NAMES, Entry, Results
+from system.page.markup import Child, Markup, element, table
 
 _PERCENT_NOTE = "All rates are in percent; brackets hold 95 % intervals, over people where they are known."
 SPREAD_NOTE = "Without an interval: ± the standard deviation over the folds."

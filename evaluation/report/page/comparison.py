@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from evaluation.report.page import facts, searches, training
+from evaluation.report.page import facts, searches
 from evaluation.report.page.answer import SPREAD_NOTE, accuracy, columns, headline_column, method_name, place_of
-from evaluation.report.page.charts import Frame, legend, linear_axis, log_axis
-from evaluation.report.page.curves import THINNING, joined_figures
-from evaluation.report.page.document import document
+from evaluation.report.page.curves import THINNING
 from evaluation.report.page.figures import figure, look, with_interval
-from evaluation.report.page.markup import Child, Markup, element, table
-from evaluation.report.page.training import MAX_LINES, Line
 from evaluation.report.results import Results, unhelped_texts
+from system.page.charts import Frame, joined_figures, legend, linear_axis, log_axis
+from system.page.courses import CHARTS, MAX_LINES, Line, course
+from system.page.document import document
+from system.page.markup import Child, Markup, element, table
 
 # Facts that differ by nature from run to run, and say nothing about whether figures may be compared.
 _OWN_FACTS = ("run", "step", "model", "pooled_statistics", "unreadable", "fusion_source")
@@ -46,7 +46,7 @@ def build_comparison(runs: Sequence[Run], anonymous: bool = False) -> str:
     sections["Training"] = element("div", courses, class_="figures") if (courses := _courses(runs)) else None
     sections["Different facts"] = _different_facts(runs, anonymous)
     about = [f"{len(runs)} runs", *["synthetic faces"] * any(run.results["synthetic"] for run in runs)]
-    return document("Comparison of runs", about, sections, {"box": [], "sliders": {}})
+    return document("Comparison of runs", about, sections)
 
 
 def _accuracies(runs: Sequence[Run], name: str) -> Markup:
@@ -98,9 +98,9 @@ def _roc(runs: Sequence[Run], name: str) -> Markup | None:
 def _courses(runs: Sequence[Run]) -> list[Markup]:
     """Return a chart of each metric that a chart of a single run shows, a line a run."""
     known = dict.fromkeys(name for run in runs for name in run.metrics)
-    chosen = ((chart, name) for chart in training.CHARTS for name in chart.names(known))
+    chosen = ((chart, name) for chart in CHARTS for name in chart.names(known))
     return [
-        training.course(
+        course(
             chart._replace(title=name),
             {run.name: run.metrics[name] for run in runs[:MAX_LINES] if name in run.metrics},
         )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from evaluation.report.page.answer import entries, method_name, place_of
-from evaluation.report.page.charts import Frame, legend, linear_axis, log_axis
 from evaluation.report.page.figures import Place, figure, pointer
-from evaluation.report.page.markup import Child, Markup, element
 from evaluation.report.results import METHOD_NAMES, Entry, Results
+from system.page.charts import Frame, joined_figures, legend, linear_axis, log_axis
+from system.page.markup import Markup, element
 
 _CONDITION_CLASSES = {"clean": "solid", "occluded": "dashed"}
 KINDS = {"genuine": "genuine pairs", "impostor": "impostor pairs"}
@@ -47,11 +47,6 @@ def first_draw_note(results: Results, name: str) -> Markup | None:
         " and hardest pairs are of the first draw alone."
     )
     return element("p", text, class_="note")
-
-
-def joined_figures(drawn: Sequence[Markup], names: Child, note: Child) -> Markup:
-    """Return figures side by side over what their lines stand for."""
-    return element("div", element("div", drawn, class_="figures"), names, element("p", note, class_="note"))
 
 
 def _roc(name: str, found: Found, number: int) -> Markup:

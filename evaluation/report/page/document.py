@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from evaluation.report.page import answer, curves, facts, groups, pairs, searches, training
-from evaluation.report.page.charts import BOTTOM, LEFT, RIGHT, TOP
-from evaluation.report.page.markup import Child, Markup, element, script_json
+from evaluation.report.page import answer, curves, facts, groups, pairs, searches
 from evaluation.report.results import Results, head_facts
 from system.files import write_text
+from system.page.charts import BOTTOM, LEFT, RIGHT, TOP
+from system.page.courses import charts_of, read_metrics
+from system.page.document import Script, document
+from system.page.markup import Child, element
 
 PAGE = "index.html"
 MAX_SCRIPT = 15_000  # bytes
-_HERE = Path(__file__).parent
+_SCRIPT = Path(__file__).parent / "page.js"
 
 
 def write_page(folder: Path, results: Results, run: Path | None = None, anonymous: bool = False) -> Path:
@@ -51,13 +50,13 @@ def build_page(folder: Path, results: Results, run: Path | None = None, anonymou
     sections["Not resolved"] = facts.unresolved(results)
     sections["Protocol"] = facts.protocol(results, anonymous)
     if run is not None:
-        sections["Training"] = training.training(training.read_metrics(run / "metrics.csv"))
-        sections["Samples"] = None if anonymous else training.sample_sheet(run / "samples.png")
+        sections["Training"] = charts_of(read_metrics(run / "metrics.csv"))
+        sections["Samples"] = None if anonymous else pairs.sample_sheet(run / "samples.png")
     run_name = results["protocol"].get("run")
     title = "Evaluation" if run_name is None or anonymous else f"Evaluation of {run_name}"
     about = ["synthetic faces"] * results["synthetic"] + head_facts(results)
     data = {"box": [LEFT, TOP, RIGHT, BOTTOM], "sliders": curves.slider_data(results)}
-    return document(title, about, sections, data)
+    return document(title, about, sections, Script(_SCRIPT.read_text(encoding="utf-8"), data))
 
 
 def _set(results: Results, name: str, number: int, folder: Path, anonymous: bool) -> list[Child]:
@@ -73,44 +72,3 @@ def _set(results: Results, name: str, number: int, folder: Path, anonymous: bool
         groups.by_groups(results, name),
         [element("h3", "Hardest pairs"), hardest, element("p", pairs.NOTE, class_="note")] if hardest else None,
     ]
-
-
-def document(title: str, about: Sequence[str], sections: Mapping[str, Child], data: Mapping[str, object]) -> str:
-    """Return a page of sections by their headings; those without content are left out.
-
-    The policy lets nothing in but pictures within the page and this very style and script, whatever a defect lets out.
-    """
-    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}';"
-        " base-uri 'none'; form-action 'none'"
-    )
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=policy),
-        element("meta", name_="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", Markup(style)),
-    )
-    shown = {heading: content for heading, content in sections.items() if content}
-    links = [element("li", element("a", heading, href=f"#part-{place}")) for place, heading in enumerate(shown)]
-    body = element(
-        "body",
-        element("a", "Skip to the answer", href="#part-0", class_="skip"),
-        element("header", element("h1", title), element("p", ", ".join(about)) if about else None),
-        element("nav", element("ul", links), aria_label="Contents"),
-        element("main", [_section(*item, place) for place, item in enumerate(shown.items())]),
-        element("script", script_json(data), type="application/json", id="data"),
-        element("script", Markup(script)),
-    )
-    return "<!DOCTYPE html>\n" + element("html", head, body, lang="en") + "\n"
-
-
-def _section(heading: str, content: Child, place: int) -> Markup:
-    return element("section", element("h2", heading, id=f"heading-{place}"), content, id=f"part-{place}", tabindex=-1,
-                   aria_labelledby=f"heading-{place}")  # fmt: skip
-
-
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from evaluation.report.page import searches
 from evaluation.report.page.answer import entries, method_name, place_of
 from evaluation.report.page.figures import figure
-from evaluation.report.page.markup import Child, Markup, element, table
 from evaluation.report.results import Results
+from system.page.markup import Child, Markup, element, table
 
 MAX_ITEMS = 20  # of a list that is shown
 # Our own words and numbers. Of any other fact an anonymous page says no more than its name: it may hold a path.

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from evaluation.report.page.markup import Child, Markup, element
 from evaluation.report.results import Results
+from system.page.markup import Child, Markup, element
 
 Place = tuple[str | int, ...]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from evaluation.report.page.answer import entries, method_name, place_of
-from evaluation.report.page.charts import Frame, legend, linear_axis
-from evaluation.report.page.curves import joined_figures, method_class
+from evaluation.report.page.curves import method_class
 from evaluation.report.page.figures import Place, figure, with_interval
-from evaluation.report.page.markup import Child, Markup, element, table
 from evaluation.report.results import Entry, Results
+from system.page.charts import Frame, joined_figures, legend, linear_axis
+from system.page.markup import Child, Markup, element, table
 
 _RATES = ("accuracy", "tar", "far")
 _COUNTS = ("num_genuine", "num_impostor", "num_people")

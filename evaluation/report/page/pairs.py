@@ -11,11 +11,12 @@ from typing import Any
 from evaluation.report.page.answer import method_name
 from evaluation.report.page.curves import KINDS
 from evaluation.report.page.figures import figure
-from evaluation.report.page.markup import Child, Markup, element
 from evaluation.report.results import Results
 from system.files import is_regular
+from system.page.markup import Child, Markup, element
 
 SIDE = 112  # pixels of a face in the drawing
+MAX_SHEET = 2**22  # bytes of the sheet of samples
 MAX_PICTURE = 2**18  # bytes; a pair of faces has some 10,000
 _PICTURE = re.compile(r"pairs/[0-9]{1,6}\.jpg")
 _SEEN = 0.97  # from here on a cell is drawn as it is
@@ -129,3 +130,13 @@ def data_uri(path: Path, kind: str, magic: bytes, limit: int) -> str | None:
         return None
     content = path.read_bytes()
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}" if content.startswith(magic) else None
+
+
+def sample_sheet(path: Path) -> Markup | None:
+    """Return the sheet of samples of a run; None where there is none."""
+    uri = data_uri(path, "png", b"\x89PNG\r\n\x1a\n", MAX_SHEET)
+    return (
+        None
+        if uri is None
+        else element("img", src=uri, alt="The first training images with their masks", class_="sheet")
+    )

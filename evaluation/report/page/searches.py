@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evaluation.report.page.charts import Frame, legend, linear_axis, log_axis
-from evaluation.report.page.curves import joined_figures
 from evaluation.report.page.figures import Place, figure, look, with_interval
-from evaluation.report.page.markup import Child, Markup, element, table
 from evaluation.report.results import Entry, Results
+from system.page.charts import Frame, joined_figures, legend, linear_axis, log_axis
+from system.page.markup import Child, Markup, element, table
 
 _STYLES = 8  # of lines: page.css has as many
 _CMC_NOTE = "CMC: share of the probes whose person is within a rank."

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from page_results import Page, build
 
 from evaluation.report.page import build_page
-from evaluation.report.page.markup import Markup, element, joined, script_json
+from system.page.markup import Markup, element, joined, script_json
 from system.terminal import printable
 
 HOSTILE = (

@@ -10,11 +10,11 @@ import pytest
 from page_results import DIFFERENCE, Page, at, build, write_report_of
 
 from evaluation.report.page import PAGE, Run, build_comparison, build_page, read_metrics, write_page
-from evaluation.report.page.charts import Frame, linear_axis, log_axis
 from evaluation.report.page.document import MAX_SCRIPT
 from evaluation.report.page.pairs import read_picture
-from evaluation.report.page.training import MAX_POINTS, thin
 from evaluation.report.results import read_results
+from system.page.charts import Frame, linear_axis, log_axis
+from system.page.courses import MAX_POINTS, thin
 
 SCALES = {"percent": 100, "share": 1, "points": 100, "count": 1}
 

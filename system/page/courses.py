@@ -1,23 +1,19 @@
-"""The course of a training, from metrics.csv, and the sheet of what its network was fed."""
+"""The course of a run: the metrics that it logged, thinned to lines, and charts of these."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from evaluation.report.page.charts import Axis, Frame, legend, linear_axis, log_axis
-from evaluation.report.page.curves import joined_figures
-from evaluation.report.page.markup import Markup, element
-from evaluation.report.page.pairs import data_uri
+from system.page.charts import Axis, Frame, joined_figures, legend, linear_axis, log_axis
+from system.page.markup import Markup, element
 
 MAX_POINTS = 200  # of a line
 MAX_LINES = 8  # of a chart: as many as there are styles
-MAX_SHEET = 2**22  # bytes of the sheet of samples
 MAX_METRICS = 2**28  # bytes of metrics.csv
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Line(NamedTuple):
@@ -29,20 +25,23 @@ class Line(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A chart of the metrics whose names begin and end so."""
+    """A chart of the metrics whose names begin and end so, without those that begin otherwise."""
 
     title: str
     begin: str
     end: str
     log: bool = False
+    without: tuple[str, ...] = ()
 
     def names(self, lines: Iterable[str]) -> list[str]:
         """Return the metrics that it shows."""
-        return [name for name in lines if name.startswith(self.begin) and name.endswith(self.end)][:MAX_LINES]
+        found = (name for name in lines if name.startswith(self.begin) and name.endswith(self.end))
+        return [name for name in found if not name.startswith(self.without)][:MAX_LINES]
 
 
 CHARTS = (
     Chart("Accuracy in validation", "val_", "acc"),
+    Chart("Accuracy in validation, by set", "", "_acc", without=("val_", "train_", "test_")),
     Chart("Losses in training", "train_", "loss", log=True),
     Chart("Accuracy in training", "train_", "acc"),
     Chart("Learning rate", "lr", "", log=True),
@@ -57,21 +56,26 @@ def read_metrics(path: Path) -> dict[str, Line]:
         ValueError: if the file is none that a run writes; names it.
         OSError: if it cannot be read.
     """
+    points: dict[str, list[tuple[float, float]]] = {}
+    for step, values in metric_rows(path):
+        for name, value in values.items():
+            points.setdefault(name, []).append((step, value))
+    return {name: thin(found) for name, found in points.items()}
+
+
+def metric_rows(path: Path) -> Iterator[tuple[float, dict[str, float]]]:
+    """Yield the step and the values by name of each row of metrics.csv; see `read_metrics`."""
     if not path.is_file():
-        return {}
+        return
     if path.stat().st_size > MAX_METRICS:
         raise ValueError(f"{path}: more than {MAX_METRICS >> 20} MiB; is it the metrics.csv of a run?")
-    points: dict[str, list[tuple[float, float]]] = {}
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             for row in csv.DictReader(stream, strict=True):
                 step = float(row.pop("step"))
-                for name, text in row.items():
-                    if text:
-                        points.setdefault(name, []).append((step, float(text)))
+                yield step, {name: float(text) for name, text in row.items() if text}
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not the metrics.csv of a run ({type(error).__name__}: {error})") from error
-    return {name: thin(found) for name, found in points.items()}
 
 
 def thin(points: Sequence[tuple[float, float]]) -> Line:
@@ -83,7 +87,7 @@ def thin(points: Sequence[tuple[float, float]]) -> Line:
     return Line(steps, values, block)
 
 
-def training(metrics: Mapping[str, Line]) -> list[Markup]:
+def charts_of(metrics: Mapping[str, Line]) -> list[Markup]:
     """Return the charts that the metrics fill."""
     chosen = ((chart, chart.names(metrics)) for chart in CHARTS)
     return [course(chart, {name: metrics[name] for name in names}) for chart, names in chosen if names]
@@ -119,13 +123,3 @@ def _value_axis(values: Sequence[float], log: bool) -> Axis:
     if log and positive:
         return log_axis("", min(positive), max(positive))
     return linear_axis("", min(values), max(values))
-
-
-def sample_sheet(path: Path) -> Markup | None:
-    """Return the sheet of samples of a run; None where there is none."""
-    uri = data_uri(path, "png", _PNG, MAX_SHEET)
-    return (
-        None
-        if uri is None
-        else element("img", src=uri, alt="The first training images with their masks", class_="sheet")
-    )

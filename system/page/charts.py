@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from evaluation.report.page.markup import Child, Markup, element
+from system.page.markup import Child, Markup, element
 
 WIDTH, HEIGHT = 480, 340
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 46  # pixels around the plot
@@ -125,6 +125,19 @@ class Frame:
         )  # fmt: skip
 
 
+def sparkline(xs: Sequence[float], ys: Sequence[float], title: str) -> Markup | None:
+    """Return a line without axes, as high as a line of text; None of fewer than two points."""
+    if len(ys) < 2:
+        return None
+    (left, right), (low, high) = (min(xs), max(xs)), (min(ys), max(ys))
+    across, up = right - left or 1.0, high - low or 1.0
+    places = (
+        f"{2 + 116 * (x - left) / across:.1f} {26 - 24 * (y - low) / up:.1f}" for x, y in zip(xs, ys, strict=True)
+    )
+    path = element("path", d=f"M{'L'.join(places)}", class_="line s0")
+    return element("svg", path, viewBox="0 0 120 28", role="img", aria_label=title, class_="spark")
+
+
 def legend(entries: Iterable[tuple[str, Child]]) -> Markup:
     """Return a list of line classes and what they stand for."""
     items = [
@@ -133,6 +146,11 @@ def legend(entries: Iterable[tuple[str, Child]]) -> Markup:
         for class_, name in entries
     ]  # fmt: skip
     return element("ul", items, class_="legend")
+
+
+def joined_figures(drawn: Sequence[Markup], names: Child, note: Child) -> Markup:
+    """Return figures side by side over what their lines stand for."""
+    return element("div", element("div", drawn, class_="figures"), names, element("p", note, class_="note"))
 
 
 def number(value: float) -> str:

@@ -1,0 +1,1 @@
+"""Programs that look at runs while they run."""

@@ -1,0 +1,1 @@
+"""Pages of HTML and SVG: markup that foreign text cannot break, charts, courses of metrics; standard library only."""
