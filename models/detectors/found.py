@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.nn import functional
 
 from nets import Detections
 from ops import boxes
 
+STRIDE = 32  # pixels between the cells of the coarsest map
 OVERLAP = 0.4  # above which the better of two boxes suppresses the other, of the public code
 
 
@@ -27,6 +29,20 @@ class FoundFaces(NamedTuple):
     boxes: Tensor
     scores: Tensor
     points: Tensor
+
+
+def fill_up(images: Tensor) -> Tensor:
+    """Return a network's input with sides that are multiples of 32: filled to the right and below with its mean color.
+
+    Networks are trained on such sides. Where a map has an odd side, FeatherFace's pyramid shrinks it from another cell
+    on, since TensorFlow's padding depends on the side: points are then off by up to a fifth of the distance between
+    the eyes. The priors and the sides that `found_faces` takes are those of the filled image; pixels stay the same.
+
+    Args:
+        images: [B, 3, H, W] as `nets.detector_input` gives them.
+    """
+    height, width = images.shape[-2:]
+    return functional.pad(images, (0, -width % STRIDE, 0, -height % STRIDE))
 
 
 def found_faces(
