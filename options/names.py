@@ -62,7 +62,8 @@ OCCLUDERS = ("surgical", "cloth", "respirator", "niqab", "scarf", "sunglasses", 
 ALIGNMENTS = ("auto", "yes", "no")
 ALIGN_HELP = "whether a folder of people is aligned first; auto: if a sample of it shows photographs"
 DETECTOR_HELP = (
-    "what finds faces: mtcnn, which is embedded; yunet, once `fetch yunet` got it; a file of it; or points in a table"
+    "what finds faces: mtcnn, which is embedded; yunet, once `fetch yunet` got it; a file of it; weights of a"
+    " RetinaFace or FeatherFace (.pth, .pt, .ckpt, .safetensors); or points in a table"
 )
 COLOR_SPACES = ("rgb", "bgr")
 ENCODERS = ("query", "key")

@@ -58,7 +58,7 @@ def write(path, image):
 class FakeDetector:
     """Answers with what it was told, whatever the image; keeps the images."""
 
-    name = "fake"
+    name, threshold = "fake", 0.5
 
     def __init__(self, *answers):
         self.answers = list(answers)

@@ -14,6 +14,7 @@ import numpy as np
 
 from datasets.photos.detection import Array, Detection, Detector, Image
 from datasets.photos.given_points import GivenPoints
+from datasets.photos.views import Look, brought_back, view
 from transforms import IMAGE_SIZE, align
 
 ALIGNED, NO_FACE, CUT, DEGENERATE, CENTER, UNREADABLE = (
@@ -26,24 +27,6 @@ LONG_SIDE = 640
 MIN_SIDE = 16  # pixels of the shorter side below which there is nothing to find
 # Share of the crop that lies in the photograph: with less, much of the face is missing.
 MIN_INSIDE = 0.4
-
-
-class Look(NamedTuple):
-    """One way of looking at a photograph.
-
-    Attributes:
-        name: of the way, for the table.
-        scale: times the size of the first look.
-        padding: black border on every side, as a share of the side.
-        turns: quarter turns counterclockwise.
-        threshold: of the detector's score; None: its usual one.
-    """
-
-    name: str
-    scale: float = 1.0
-    padding: float = 0.0
-    turns: int = 0
-    threshold: float | None = None
 
 
 LOOKS = (
@@ -123,11 +106,11 @@ def align_face(image: Image, detector: Detector, size: int = IMAGE_SIZE) -> Alig
     if min(height, width) < MIN_SIDE:
         return Aligned(NO_FACE, reason=f"{width} x {height} pixels: too small to hold a face")
     refused: Aligned | None = None
-    for look, view, back in _views(image):
-        found = detector.detect(view, look.threshold)
+    for look, seen, back in _views(image):
+        found = detector.detect(seen, look.threshold)
         if not found:
             continue
-        chosen = _central([_brought_back(one, back) for one in found], image)
+        chosen = _central([brought_back(one, back) for one in found], image)
         result = align_points(image, chosen.points, size)
         result = result._replace(look=look.name, num_faces=len(found), score=chosen.score, box=chosen.box)
         if result.status == ALIGNED:
@@ -138,8 +121,8 @@ def align_face(image: Image, detector: Detector, size: int = IMAGE_SIZE) -> Alig
 
 def first_look(image: Image, detector: Detector) -> list[Detection]:
     """Return the faces that the first look at a photograph finds, in its pixels, the surest first."""
-    look, view, back = next(_views(image), (None, image, np.eye(2, 3)))
-    return [] if look is None else [_brought_back(one, back) for one in detector.detect(view)]
+    look, seen, back = next(_views(image), (None, image, np.eye(2, 3)))
+    return [] if look is None else [brought_back(one, back) for one in detector.detect(seen)]
 
 
 def align_points(image: Image, points: Array, size: int = IMAGE_SIZE) -> Aligned:
@@ -179,39 +162,7 @@ def _views(image: Image) -> Iterator[tuple[Look, Image, Array]]:
         # Twice the side is the most that is ever looked at, border included.
         scale = min(first * look.scale, 2 * LONG_SIDE / longer / (1 + 2 * look.padding))
         if min(image.shape[:2]) * scale >= MIN_SIDE:
-            yield look, *_view(image, look, scale)
-
-
-def _view(image: Image, look: Look, scale: float) -> tuple[Image, Array]:
-    height, width = image.shape[:2]
-    sides = (max(1, round(width * scale)), max(1, round(height * scale)))
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    view = image if scale == 1 else np.asarray(cv2.resize(image, sides, interpolation=method), np.uint8)
-    border = [round(look.padding * side) for side in sides]
-    if any(border):
-        view = cv2.copyMakeBorder(view, border[1], border[1], border[0], border[0], cv2.BORDER_CONSTANT)  # type: ignore[assignment]  # uint8
-    # Centers of pixels are whole numbers: the first of a view of half the size lies at 0.5 in the image.
-    ratio = np.array([width / sides[0], height / sides[1]])
-    back = np.concatenate([np.diag(ratio), ((0.5 - np.array(border)) * ratio - 0.5)[:, None]], axis=1)
-    return np.ascontiguousarray(np.rot90(view, look.turns)), back @ _unturned(view.shape, look.turns)
-
-
-def _unturned(shape: tuple[int, ...], turns: int) -> Array:
-    """Return the matrix [3, 3] from an image turned by quarters counterclockwise to the image of this shape."""
-    right, bottom = shape[1] - 1, shape[0] - 1
-    rows = {
-        0: [[1, 0, 0], [0, 1, 0]],
-        1: [[0, -1, right], [1, 0, 0]],
-        2: [[-1, 0, right], [0, -1, bottom]],
-        3: [[0, 1, 0], [-1, 0, bottom]],
-    }
-    return np.array([*rows[turns], [0, 0, 1]], np.float64)
-
-
-def _brought_back(found: Detection, back: Array) -> Detection:
-    corners = align.moved(found.box.reshape(2, 2), back)
-    box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
-    return Detection(box, found.score, align.moved(found.points, back))
+            yield look, *view(image, look, scale)
 
 
 def _central(found: list[Detection], image: Image) -> Detection:

@@ -33,12 +33,16 @@ class Detector(Protocol):
     def name(self) -> str:
         """What is recorded with results: kind, version or checksum."""
 
+    @property
+    def threshold(self) -> float:
+        """The usual least score."""
+
     def detect(self, image: Image, threshold: float | None = None) -> list[Detection]:
         """Return the faces in an image, the surest first.
 
         Args:
             image: uint8 [H, W, 3] RGB.
-            threshold: least score; None: the detector's usual one.
+            threshold: least score; None: the usual one.
         Raises:
             TypeError, ValueError: if the image is another kind of array.
         """

@@ -49,6 +49,7 @@ class Mtcnn:
     """
 
     name = NAME
+    threshold = _THRESHOLDS[-1]
 
     def __init__(self, min_face: float = 0.1) -> None:
         folder = _folder()

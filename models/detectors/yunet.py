@@ -35,6 +35,8 @@ class YuNet:
         ValueError: if the file cannot be read or is no such network.
     """
 
+    threshold = THRESHOLD
+
     def __init__(self, path: Path) -> None:
         data = _read(path)
         checksum = hashlib.sha256(data).hexdigest()
