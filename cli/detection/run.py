@@ -56,6 +56,8 @@ class Detection(session.Task[DetectionConfig, DetectionData, DetectorTraining]):
 
     def build(self, config: DetectionConfig, data: DetectionData) -> DetectorTraining:
         """Return the model to train, with what it starts with and learns from."""
+        if config.teacher is not None and not (config.has_teacher or config.start_from_teacher_body):
+            raise ValueError("--teacher: nothing is learned from it; give --teacher_weight or --attention_weight")
         teacher = None if config.teacher is None else _teacher(config)
         digest = _digest(teacher) if teacher is not None and config.has_teacher else None
         model = DetectorTraining(config.to_dict(), data.names, digest)

@@ -178,8 +178,7 @@ def _open(
         require_tensorboard()
     datamodule = task.open_data(config)
     datamodule.setup("fit")
-    names: list[str] = task.metrics(datamodule)
-    if config.monitor not in (NO_METRIC, *names):
+    if config.monitor != NO_METRIC and config.monitor not in (names := task.metrics(datamodule)):
         raise ValueError(f"--monitor: no metric will be called {config.monitor!r}; choose one of {', '.join(names)}")
     if checkpoint is not None:
         task.check_resumed(str(path), checkpoint, config, datamodule)

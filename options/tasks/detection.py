@@ -73,8 +73,6 @@ class DetectorDistillationOptions(Options):
             raise ValueError("--teacher_weight and --attention_weight need a detector to learn from: give --teacher")
         if self.start_from_teacher_body and self.teacher is None:
             raise ValueError("--start_from_teacher_body begins with the backbone of a detector: give --teacher")
-        if self.teacher is not None and not (self.has_teacher or self.start_from_teacher_body):
-            raise ValueError("--teacher: nothing is learned from it; give --teacher_weight or --attention_weight")
 
     @property
     def has_teacher(self) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 
 from datasets import DetectionBatch
+from datasets.counted import counted
 from tasks.sample_sheet import Cells, SampleSheet
 
 SIDE: Final = 320  # pixels of a view in the picture
@@ -28,7 +29,9 @@ class DetectionSheet(SampleSheet):
         number = min(NUM_VIEWS, len(batch.images))
         drawn = np.stack([_drawn(batch, row) for row in range(number)])
         counts = [len(each) for each in batch.boxes]
-        captions = [f"{index}: {count} faces" for index, count in zip(batch.index.tolist(), counts, strict=True)]
+        captions = [
+            f"{index}: {counted(count, 'face')}" for index, count in zip(batch.index.tolist(), counts, strict=True)
+        ]
         return drawn, None, captions[:number]
 
 
