@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -48,7 +47,16 @@ from options.names import (
 )
 from options.overrides import override
 from options.pairs import PairOptions
-from options.pretraining import (
+from options.run import DeviceOptions, StartOptions
+from options.tasks.detection import (
+    DetectionDataOptions,
+    DetectionSystemOptions,
+    DetectionTrainingOptions,
+    DetectionViewOptions,
+    DetectorDistillationOptions,
+    DetectorOptions,
+)
+from options.tasks.pretraining import (
     ContrastOptions,
     PretrainingDataOptions,
     PretrainingSystemOptions,
@@ -56,8 +64,7 @@ from options.pretraining import (
     PseudoIdentityOptions,
     ViewOptions,
 )
-from options.run import DeviceOptions, StartOptions, SystemOptions
-from options.training import IdentityOptions, TrainingOptions
+from options.training import IdentityOptions
 from system.launch import is_main_process
 
 # The names that options choose from are also found here.
@@ -65,15 +72,13 @@ __all__ = [
     "ARCHS", "AUTO", "BACKENDS", "COLOR_SPACES", "EPOCH_UNITS", "HEADS", "IMAGES_PER_IDENTITY", "LR_SCHEDULES",
     "MAP_DTYPES", "MS1MV2_SUBSET", "OCCLUDERS", "OCCLUSION_HEADS", "OCCLUSION_LOSSES", "OCCLUSION_METHODS",
     "OPTIMIZERS", "PAIRWISE_REDUCTIONS", "QACONV_SCORES", "SAMPLERS", "SPLIT_HEADS", "WANDB_MODES", "Config",
-    "EvaluationConfig", "EvaluationOptions", "PretrainingConfig", "add_task_arguments", "explicit_flags", "get_args",
-    "get_eval_args", "get_pretraining_args", "merge_for_resume",
+    "DetectionConfig", "EvaluationConfig", "EvaluationOptions", "PretrainingConfig", "add_task_arguments",
+    "explicit_flags", "get_args", "get_detection_args", "get_eval_args", "get_pretraining_args", "merge_for_resume",
 ]  # fmt: skip
-
-MAX_PREFIX_BYTES = 200  # a name has 255, and the date and a number follow
 
 logger = logging.getLogger(__name__)
 
-Run = TypeVar("Run", "Config", "PretrainingConfig")
+Run = TypeVar("Run", "Config", "PretrainingConfig", "DetectionConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,6 @@ class Config(
         self._check_training()
         self._check_head()
         self._check_weights()
-        _check_run(self)
         self._check_start()
         self._check_data_sets()
 
@@ -121,7 +125,6 @@ class Config(
                 f"--batch_size must be divisible by {IMAGES_PER_IDENTITY} (images of an identity), got"
                 f" {self.batch_size}; try {below} or {below + IMAGES_PER_IDENTITY}"
             )
-        _check_epochs(self)
         if self.sampler != "pk" and self.epoch_by != "images":
             raise ValueError(f"--epoch_by {self.epoch_by} belongs to --sampler pk; leave it out")
 
@@ -224,8 +227,6 @@ class PretrainingConfig(
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_precision()
-        _check_epochs(self)
-        _check_run(self)
         self.check_source()
         self.check_clusters()
         if self.queue_size < self.batch_size:
@@ -243,29 +244,27 @@ class PretrainingConfig(
             )
 
 
-def _check_epochs(options: TrainingOptions) -> None:
-    every = options.check_val_every_n_epoch
-    if options.epochs % every:
-        fitting = next(n for n in range(every, 0, -1) if options.epochs % n == 0)
-        raise ValueError(
-            f"--check_val_every_n_epoch {every} does not divide --epochs {options.epochs}: the last weights would"
-            f" never be validated; try --check_val_every_n_epoch {fitting}"
-        )
-    if list(options.lr_milestones) != sorted(set(options.lr_milestones)):
-        raise ValueError(f"--lr_milestones must rise, got {','.join(map(str, options.lr_milestones))}")
+@dataclass(frozen=True, kw_only=True)
+class DetectionConfig(
+    DetectorOptions, DetectorDistillationOptions, DetectionViewOptions, DetectionTrainingOptions,
+    DetectionSystemOptions, EngineOptions, DetectionDataOptions,
+):  # fmt: skip
+    """Options of `main.py detect train`; saved with the run and in each of its checkpoints.
 
+    Raises:
+        ValueError: if a value is not allowed or two options conflict; one line that names the flag.
+    """
 
-def _check_run(options: SystemOptions) -> None:
-    prefix = options.prefix
-    if not prefix or "/" in prefix or "\\" in prefix:
-        raise ValueError(f"--prefix must be a plain folder name, got {prefix!r}")
-    if len(os.fsencode(prefix)) > MAX_PREFIX_BYTES:
-        raise ValueError(f"--prefix must be short enough for a folder's name: {MAX_PREFIX_BYTES} bytes")
-    # A job that is started again by the same command needs both: weights to begin with, then its own checkpoint.
-    if options.start_from_model_statedict and options.resume_from_checkpoint not in (None, AUTO):
-        raise ValueError("--resume_from_checkpoint conflicts with --start_from_model_statedict")
-    if options.fast_dev_run and options.test_run:
-        raise ValueError("--fast_dev_run conflicts with --test_run")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_precision()
+        self.check_labels(self.monitor)
+        if not self.box_weight + self.score_weight + self.landmark_weight + self.teacher_weight:
+            raise ValueError("--box_weight, --score_weight and --landmark_weight are all 0: nothing is learned")
+        if self.activation_checkpointing:
+            raise ValueError("--activation_checkpointing knows recognizers' backbones alone; leave it out")
+        if self.check_mode and (self.precision not in (None, AUTO) or self.use_16bit):
+            raise ValueError("--check_mode computes in float64: it conflicts with --precision and --use_16bit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,6 +345,16 @@ def get_pretraining_args(argv: Sequence[str] | None = None, prog: str = "main.py
     add_flags(parser, PretrainingConfig)
     with user_errors(parser.prog):
         return PretrainingConfig(**parser.read(argv))
+
+
+def get_detection_args(argv: Sequence[str] | None = None, prog: str = "main.py detect train") -> DetectionConfig:
+    """Return the options of `main.py detect train`; see `get_args`."""
+    description = "Train a detector of faces. A switch is taken back by --no_ before its name."
+    example = f"{as_typed(prog)} --data_root WIDER_train/images --labels label.txt --monitor none"
+    parser = FlagParser(prog, description, example)
+    add_flags(parser, DetectionConfig)
+    with user_errors(parser.prog):
+        return DetectionConfig(**parser.read(argv))
 
 
 def explicit_flags(argv: Sequence[str] | None = None, program: type[EngineOptions] = Config) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from config import Config
+from config import Config, Run
 from data import FaceDataModule
 from engine.devices import local_ranks, uses_gpu, world_size
 from engine.out_of_memory import IMAGE_BYTES, refuse_beyond_memory
@@ -26,16 +26,10 @@ RANK_BYTES = 150e6  # resident memory of a further process, at least
 
 def check_override(config: Config, saved: Config, checkpoint: Mapping[str, Any]) -> None:
     """Refuse what --override may not change in this checkpoint, and log what it does change."""
-    parameters, done = checkpoint["hyper_parameters"], int(checkpoint["FaceDataModule"]["batches_done"])
-    changes = changed_options(saved, config.override)
+    parameters = checkpoint["hyper_parameters"]
+    changes = check_batches(config, saved, int(checkpoint["FaceDataModule"]["batches_done"]))
     if not changes:
         return
-    between = sorted(changes.keys() & BETWEEN_EPOCHS)
-    if between and done:
-        raise ValueError(
-            f"--override {between[0]}: {config.resume_from_checkpoint} lies inside an epoch, {done} batches after its"
-            " start; the batches of an epoch can change at its end only, so resume a checkpoint from there"
-        )
     if config.has_teacher and not saved.has_teacher:
         raise ValueError(f"--override {', '.join(changes)}: the checkpoint holds no teacher to learn from")
     before, after = (_shapes(options, parameters["num_classes"]) for options in (saved, config))
@@ -48,6 +42,18 @@ def check_override(config: Config, saved: Config, checkpoint: Mapping[str, Any])
         logger.warning(
             "--override: %s is %s from here on; in the checkpoint it is %s", name, value, getattr(saved, name)
         )
+
+
+def check_batches(config: Run, saved: Run, done: int) -> dict[str, Any]:
+    """Return what --override changes; refuse other batches within an epoch of which so many are done."""
+    changes = changed_options(saved, config.override)
+    between = sorted(changes.keys() & BETWEEN_EPOCHS)
+    if between and done:
+        raise ValueError(
+            f"--override {between[0]}: {config.resume_from_checkpoint} lies inside an epoch, {done} batches after its"
+            " start; the batches of an epoch can change at its end only, so resume a checkpoint from there"
+        )
+    return changes
 
 
 def _shapes(config: Config, num_classes: Mapping[str, int]) -> dict[str, tuple[torch.Size, bool]]:

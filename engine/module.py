@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,6 +23,7 @@ from engine.host import Batch, drawn_shares
 from engine.penalties import Penalties
 from engine.signals import start_worker
 from options.engine import EngineOptions
+from options.names import TEST_RUN_BATCHES
 from system.cores import at_most_cores
 
 # What makes an image's outcome depend on the others of its batch, or on a draw.
@@ -291,6 +293,13 @@ class TrainingData(pl.LightningDataModule):
     def build_sampler(self, rank: int) -> Any:
         """Return a batch sampler of one rank with `set_epoch` and `load_state_dict({seed, epoch, batches_done})`."""
         raise NotImplementedError
+
+    @property
+    def num_steps(self) -> int:
+        """Return the optimizer steps of the whole run."""
+        options, batches = self.options, len(self.build_sampler(rank=0))
+        batches = min(batches, TEST_RUN_BATCHES) if options.test_run else batches
+        return options.epochs * math.ceil(batches / options.accumulate_grad_batches)
 
     def drawn(self, epoch: int, batches: int) -> dict[str, int]:
         """Return how many images of each of several data sets the epochs before one and its first batches hold.

@@ -18,6 +18,7 @@ from engine.internals import remember_rates
 from options.words.patterns import Factors, Stage
 
 FACTOR = "lr_factor"  # in a group of an optimizer, of the base learning rate; 1 where there is none
+_PEAK_SHARE, _START_DIVISOR, _END_DIVISOR = 0.3, 25.0, 1e4  # of one cycle, torch's defaults
 _RATES = "stage_rates"  # in a group before there is an optimizer
 Rates = tuple[float | None, ...]  # in each stage: None is the base rate, 0 not trained
 
@@ -62,7 +63,28 @@ def cosine_factor(step: int, plan: SchedulePlan) -> float:
     return plan.floor + (1.0 - plan.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-SCHEDULES: dict[str, Callable[[int, SchedulePlan], float]] = {"multistep": multistep_factor, "cosine": cosine_factor}
+def onecycle_factor(step: int, plan: SchedulePlan) -> float:
+    """Return half a cosine from 1/25 up to 1 over 30 % of the steps, then half a cosine down to 1/250,000.
+
+    The peak is at step 0.3 * total_steps - 1, the end at total_steps - 1, as in torch's OneCycleLR. Momentum stays.
+
+    Reference: Smith and Topin, "Super-Convergence", arXiv:1708.07120.
+    """
+    peak, last = _PEAK_SHARE * plan.total_steps - 1, max(1, plan.total_steps) - 1
+    if step <= peak:
+        return _between(1 / _START_DIVISOR, 1.0, step / peak)
+    return _between(1.0, 1 / (_START_DIVISOR * _END_DIVISOR), min(1.0, (step - peak) / (last - peak)))
+
+
+def _between(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+SCHEDULES: dict[str, Callable[[int, SchedulePlan], float]] = {
+    "multistep": multistep_factor,
+    "cosine": cosine_factor,
+    "onecycle": onecycle_factor,
+}
 
 
 def lr_factor(step: int, schedule: str, plan: SchedulePlan) -> float:

@@ -8,6 +8,8 @@ frozen.) The teacher's side is detached by who calls.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -67,7 +69,12 @@ def classifier_distillation(logits: Tensor, teacher_logits: Tensor, temperature:
     return temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 
 
-def detector_distillation(student: Predictions, teacher: Predictions, temperature: float = 1.0) -> MultiBoxLosses:
+def detector_distillation(
+    student: Predictions,
+    teacher: Predictions,
+    temperature: float = 1.0,
+    count_all: Callable[[Tensor], Tensor] | None = None,
+) -> MultiBoxLosses:
     """Return what a student detector says other than its teacher, prior by prior, per face that the teacher sees.
 
     conf is the sum over all priors of T^2 KL(teacher at temperature T || student); loc and landmarks are sums of smooth
@@ -78,6 +85,7 @@ def detector_distillation(student: Predictions, teacher: Predictions, temperatur
         student: (loc [B, P, 4], conf [B, P, 2] logits, landmarks [B, P, 10]), what a detector gives in training mode.
         teacher: the same over the same priors, conf as probabilities: what a detector gives in eval mode.
         temperature: T > 0.
+        count_all: given that sum over this batch, [], returns the one over all ranks; see `multibox_loss`.
     Raises:
         ValueError: if shapes disagree or the temperature is not above 0.
     Reference: Chen et al., "Learning Efficient Object Detection Models with Knowledge Distillation", NeurIPS 2017,
@@ -90,7 +98,8 @@ def detector_distillation(student: Predictions, teacher: Predictions, temperatur
     loc, conf, landmarks = (at_least_float32(each) for each in student)
     teacher_loc, probabilities, teacher_landmarks = (at_least_float32(each) for each in teacher)
     is_face = probabilities[..., 1]
-    num = is_face.sum().clamp(min=1)
+    total = is_face.sum()
+    num = (count_all(total) if count_all else total).clamp(min=1)
     # Logarithms of probabilities are logits; the least that is above 0 stands for what a softmax rounded to 0.
     logits = probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
     ours, theirs = (F.log_softmax(each / temperature, dim=-1) for each in (conf, logits))

@@ -33,10 +33,12 @@ class Match(NamedTuple):
     Attributes:
         labels: [P] int64: 1 a face, -1 a face without landmarks, 0 background.
         faces: [P] int64 in [0, T): whose box and landmarks, where the label is not 0.
+        left_out: [P] bool: priors without a face that lie on one which is ignored: they are not learned from.
     """
 
     labels: Tensor
     faces: Tensor
+    left_out: Tensor
 
 
 def match_priors(targets: Tensor, priors: Tensor, overlap: float = OVERLAP) -> Match:
@@ -46,9 +48,12 @@ def match_priors(targets: Tensor, priors: Tensor, overlap: float = OVERLAP) -> M
     face takes the prior that overlaps it most, a later face from an earlier one; where the two overlap by 0.2 or more
     the prior is no background, whatever `overlap` says. Of equal overlaps the first counts.
 
+    A face that is ignored takes no prior from the others. Of the priors without a face those that overlap it by 0.2 or
+    more, and the one that overlaps it most, are left out: neither face nor background.
+
     Args:
         targets: [T, 15] floating, T >= 0: box x1 y1 x2 y2 relative to the image, landmarks x1 y1 ... x5 y5, label 1,
-            or -1 for a face without landmarks.
+            -1 for a face without landmarks, or 0 for one that is ignored.
         priors: [P, 4] as `ops.boxes.priors` gives them.
         overlap: intersection over union, in relative coordinates.
     Raises:
@@ -60,20 +65,24 @@ def match_priors(targets: Tensor, priors: Tensor, overlap: float = OVERLAP) -> M
             f"match_priors: targets [T, {TARGET_SIZE}] (box 4, landmarks 10, label) and priors [P, 4] are needed, got "
             f"{[*targets.shape]} and {[*priors.shape]}"
         )
-    if not len(targets):
-        nothing = torch.zeros(len(priors), dtype=torch.int64, device=priors.device)
-        return Match(nothing, nothing)
     overlaps = boxes.iou(targets[:, :4], boxes.corners(priors))
+    is_ignored = targets[:, -1] == 0
+    left_out = (overlaps[is_ignored] >= LEAST_OVERLAP).any(dim=0)
+    left_out[overlaps[is_ignored].argmax(dim=1)] = True
+    counted, overlaps = (~is_ignored).nonzero()[:, 0], overlaps[~is_ignored]
+    if not len(counted):
+        nothing = torch.zeros(len(priors), dtype=torch.int64, device=priors.device)
+        return Match(nothing, nothing, left_out)
     best_overlap, best_prior = overlaps.max(dim=1)
     overlap_of, faces = overlaps.max(dim=0)
-    numbers = torch.arange(len(targets), device=targets.device)
+    numbers = torch.arange(len(counted), device=targets.device)
     # The largest number is the last face that takes a prior.
     taken_by = torch.full_like(faces, -1).scatter_reduce(0, best_prior, numbers, "amax")
-    faces = torch.where(taken_by >= 0, taken_by, faces)
+    faces = counted[torch.where(taken_by >= 0, taken_by, faces)]
     is_face = overlap_of >= overlap
     is_face[best_prior[best_overlap >= LEAST_OVERLAP]] = True
     labels = targets[:, -1].long()[faces] * is_face
-    return Match(labels, faces)
+    return Match(labels, faces, left_out & ~is_face)
 
 
 def multibox_loss(
@@ -90,7 +99,8 @@ def multibox_loss(
     With N the priors that are faces and N1 those of faces with landmarks, at least 1 each: loc is the sum of smooth L1
     over the N / N; landmarks the same over the N1 / N1; conf the sum of cross entropies over the N and the background
     priors of largest loss, in each image `negpos` times its faces' priors and at most P - 1, / N. No gradient passes
-    through that choice; of equal losses the first priors are chosen. An image without faces adds nothing.
+    through that choice; of equal losses the first priors are chosen. An image without faces adds nothing, and what lies
+    on a face that is ignored is never background.
 
     Args:
         predictions: (loc [B, P, 4], conf [B, P, 2] logits, landmarks [B, P, 10]) floating, what a detector gives in
@@ -119,7 +129,9 @@ def multibox_loss(
     box_target = boxes.encode(of_face[:, :4], each_prior[is_face], variances)
     point_target = boxes.encode_landmarks(of_face[of_face[:, -1] > 0, 4:14], each_prior[has_points], variances)
     entropy = F.cross_entropy(conf.flatten(0, 1), is_face.flatten().long(), reduction="none").view_as(labels)
-    learned = is_face | _hardest(entropy.detach().masked_fill(is_face, 0), negpos * is_face.sum(dim=1, keepdim=True))
+    no_background = is_face | torch.stack([each.left_out for each in matches])
+    wanted = negpos * is_face.sum(dim=1, keepdim=True)
+    learned = is_face | (_hardest(entropy.detach().masked_fill(no_background, 0), wanted) & ~no_background)
     return MultiBoxLosses(
         F.smooth_l1_loss(loc[is_face], box_target, reduction="sum") / num,
         entropy[learned].sum() / num,

@@ -10,6 +10,9 @@ ARCHS = (
     "edgeface_xxs", "edgeface_xs", "edgeface_xs_gamma_06", "edgeface_s_gamma_05", "edgeface_base",
     "insightface_r18", "insightface_r34", "insightface_r50", "insightface_r100", "insightface_r200",
 )  # fmt: skip
+DETECTORS = (
+    "retinaface_mnet025", "featherface", "featherface_v1", "featherface_eca_cbam", "featherface_v2",
+)  # fmt: skip
 # One line registers a margin head, a pairwise loss or a source of training images: what the flag calls it, and where
 # it is.
 HEADS = {
@@ -45,7 +48,7 @@ VIEWS = ("lr", "hr", "both")
 DEGRADATIONS = ("first_order", "second_order")
 SPLIT_HEADS = ("adaface", "arcface", "cosface")  # those that --partial_fc_rate can split over ranks
 OPTIMIZERS = ("sgd", "adamw")
-LR_SCHEDULES = ("multistep", "cosine")
+LR_SCHEDULES = ("multistep", "cosine", "onecycle")
 EPOCH_UNITS = ("images", "identities")
 DIVISIONS = ("random", "stratified")  # into training and held-out people; runs before the second state none
 NO_CURRICULUM = "none"

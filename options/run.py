@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from options.flags import INVOCATION, MAY_CHANGE, Options, flag
 from options.names import AUTO, BACKENDS, COUNT, NOT_NEGATIVE, WANDB_MODES
 from options.overrides import split_assignments
+
+MAX_PREFIX_BYTES = 200  # a name has 255, and the date and a number follow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +107,19 @@ class SystemOptions(Options):
     )  # fmt: skip
     fast_dev_run: bool = flag(False, "one small batch of everything, nothing saved", on_resume=INVOCATION)
     test_run: bool = flag(False, "50 batches an epoch", on_resume=INVOCATION)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        prefix = self.prefix
+        if not prefix or "/" in prefix or "\\" in prefix:
+            raise ValueError(f"--prefix must be a plain folder name, got {prefix!r}")
+        if len(os.fsencode(prefix)) > MAX_PREFIX_BYTES:
+            raise ValueError(f"--prefix must be short enough for a folder's name: {MAX_PREFIX_BYTES} bytes")
+        # A job that is started again by the same command needs both: weights to begin with, then its own checkpoint.
+        if self.start_from_model_statedict and self.resume_from_checkpoint not in (None, AUTO):
+            raise ValueError("--resume_from_checkpoint conflicts with --start_from_model_statedict")
+        if self.fast_dev_run and self.test_run:
+            raise ValueError("--fast_dev_run conflicts with --test_run")
 
 
 @dataclass(frozen=True, kw_only=True)

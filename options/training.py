@@ -40,7 +40,11 @@ class TrainingOptions(Options):
     val_check_interval: float = flag(1.0, "share of an epoch between validations", within="(0, 1]")
     check_val_every_n_epoch: int = flag(1, "epochs from validation to validation; divides --epochs", within=COUNT)
     optimizer: str = flag("sgd", "optimizer", choices=OPTIMIZERS)
-    lr_schedule: str = flag("multistep", "learning rate over time, after the warm-up", choices=LR_SCHEDULES)
+    lr_schedule: str = flag(
+        "multistep",
+        "learning rate over time, after the warm-up; onecycle: from 1/25 up to --lr over 30 % of the steps, then down",
+        choices=LR_SCHEDULES,
+    )
     lr_floor: float = flag(0.0, "share of --lr that --lr_schedule cosine ends at", within=SHARE)
     lr_factors: tuple[str, ...] = flag(
         (), "PATTERN=FACTOR: parameters whose names fit the pattern are trained at so many times --lr, as model.*=0.1;"
@@ -81,9 +85,23 @@ class TrainingOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         read_factors(self.lr_factors), read_penalties(self.penalty)
+        self._check_epochs()
         self._check_stages()
         if self.lr_floor and self.lr_schedule != "cosine":
             raise ValueError(f"--lr_floor belongs to --lr_schedule cosine, not to {self.lr_schedule}; leave it out")
+        if self.warmup_steps and self.lr_schedule == "onecycle":
+            raise ValueError("--warmup_steps: --lr_schedule onecycle has a warm-up of its own; leave one of them out")
+
+    def _check_epochs(self) -> None:
+        every = self.check_val_every_n_epoch
+        if self.epochs % every:
+            fitting = next(n for n in range(every, 0, -1) if self.epochs % n == 0)
+            raise ValueError(
+                f"--check_val_every_n_epoch {every} does not divide --epochs {self.epochs}: the last weights would"
+                f" never be validated; try --check_val_every_n_epoch {fitting}"
+            )
+        if list(self.lr_milestones) != sorted(set(self.lr_milestones)):
+            raise ValueError(f"--lr_milestones must rise, got {','.join(map(str, self.lr_milestones))}")
 
     def _check_stages(self) -> None:
         if not (stages := read_stages(self.stages)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +27,7 @@ from datasets.faces.folder_scan import is_flat
 from datasets.photos.people import open_people
 from engine.module import TrainingData
 from models.detectors import DetectorChoice
-from options.names import PAIRS, SOURCES, TEST_RUN_BATCHES, registered
+from options.names import PAIRS, SOURCES, registered
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +62,6 @@ class ImageData(TrainingData):
         if self._train is None:
             raise RuntimeError(f"{type(self).__name__}: call setup() before reading train_dataset")
         return self._train
-
-    @property
-    def num_steps(self) -> int:
-        """Return the optimizer steps of the whole run."""
-        config, batches = self.config, len(self.build_sampler(rank=0))
-        batches = min(batches, TEST_RUN_BATCHES) if config.test_run else batches
-        return config.epochs * math.ceil(batches / config.accumulate_grad_batches)
 
     @property
     def num_validated(self) -> int:

@@ -15,7 +15,7 @@ from datasets.counted import counted
 from engine.files import WriteFailures, side_file
 from options.command import FlagParser, as_typed
 from options.flags import Options, flag, flag_like
-from options.pretraining import PseudoIdentityOptions
+from options.tasks.pretraining import PseudoIdentityOptions
 from system.files import atomic_write, remove_unfinished
 from system.terminal import show
 

@@ -17,7 +17,7 @@ from cli.quantize import QuantizationOptions
 from config import Config, EvaluationConfig
 from options.answers import CalibrateOptions, EnrolOptions, IdentifyOptions, VerifyOptions
 from options.embedding import EmbeddingOptions, ProbeOptions
-from options.pretraining import ContrastOptions, PseudoIdentityOptions, ViewOptions
+from options.tasks.pretraining import ContrastOptions, PseudoIdentityOptions, ViewOptions
 
 PROGRAMS = {
     "flag": (Config,),

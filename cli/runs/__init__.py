@@ -1,0 +1,1 @@
+"""Runs of tasks beside recognition: what their programs have in common."""

@@ -1,0 +1,1 @@
+"""Options of one task each: what is trained beside a recognizer."""
