@@ -1,0 +1,1 @@
+"""The programs of face detection: train one, evaluate several, use one."""
