@@ -170,8 +170,7 @@ def _worst(worst: Mapping[str, Sequence[DrawnPhoto]]) -> list[Child] | None:
     parts: list[Child] = []
     for name, photos in worst.items():
         if photos:
-            items = [element("li", drawn_photo(photo)) for photo in photos]
-            parts += [element("h3", name), element("ul", items, class_="pairs")]
+            parts += [element("h3", name), element("div", map(drawn_photo, photos), class_="figures")]
     return [photo_legend(), *parts] if parts else None
 
 
