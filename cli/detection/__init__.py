@@ -1,1 +1,1 @@
-"""The programs of face detection: train one, evaluate several, use one."""
+"""The program that trains detectors: its checkpoints, and what it says of its task."""
