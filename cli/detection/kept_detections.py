@@ -154,7 +154,12 @@ def _look(detector: Detector, image: NDArray[np.uint8], size: Size) -> Seen:
 
 
 def _array(found: Sequence[Detection], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    rows = [[*(one.box * np.tile(scale, 2)), one.score, *(one.points * scale).ravel()] for one in found]
+    """Return rows whose coordinates are edges, as labels have them; a detection has centers of pixels on integers."""
+    corners = ((one.box.reshape(2, 2) + 0.5) * scale for one in found)
+    rows = [
+        [*box.ravel(), one.score, *((one.points + 0.5) * scale).ravel()]
+        for box, one in zip(corners, found, strict=True)
+    ]
     return np.round(np.array(rows, np.float64).reshape(-1, _NUMBERS), 5)
 
 

@@ -52,8 +52,10 @@ class Corner:
             x, y, width, height = face["bbox"]
             score = 0.9 if width > 20 else 0.1
             if face["image_id"] == key and score >= (threshold or 0.5):
-                box = np.array([x, y, x + width, y + height]) * self.scale
-                found.append(Detection(box, score, np.array(face["keypoints"]).reshape(5, 3)[:, :2] * self.scale))
+                # Labels are edges, detections have the centers of pixels on integers.
+                box = np.array([x, y, x + width, y + height]) * self.scale - 0.5
+                points = np.array(face["keypoints"]).reshape(5, 3)[:, :2] * self.scale - 0.5
+                found.append(Detection(box, score, points))
         return found
 
 
