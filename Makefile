@@ -9,7 +9,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
 
-.PHONY: setup setup-extras demo test test-slow test-slow-share test-triton gpu lint bench ablation pretrain-demo pretrain-study finetune-demo finetune-study clean
+.PHONY: setup setup-extras demo test test-slow test-slow-share test-triton gpu lint bench ablation pretrain-demo pretrain-study finetune-demo finetune-study detect-demo clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -100,6 +100,11 @@ REAL = $(if $(FACES),--faces "$(FACES)" --weights "$(EDGEFACE)")
 finetune-study: setup
 	$(call train,finetuning_study $(REAL),real network synthetic mixture)
 	$(PY) -m benchmarks.finetuning_study $(REAL)
+
+# A detector trained on drawn scenes for a quarter of an hour, beside itself untrained and detectors of real faces.
+detect-demo: setup
+	$(PY) main.py detect train @experiments/recipes/detector_cpu.args --prefix detect-demo --resume_from_checkpoint auto
+	$(PY) -m benchmarks.detection --demo detect-demo
 
 # Runs stay: they are results.
 clean:

@@ -3,8 +3,10 @@
 from evaluation.detection.boxes import Found, Truth, find_faces
 from evaluation.detection.coco import CocoResult, coco_ap
 from evaluation.detection.landmarks import LandmarkErrors, interocular, landmark_errors
+from evaluation.detection.precision import PrecisionCurve, precision_curve, precision_measure
 from evaluation.detection.prediction_files import read_predictions, write_predictions
 from evaluation.detection.recall import RecallGroup, face_sizes, recall_by, recall_by_name
+from evaluation.detection.summary import DetectedFaces, DetectorFaces, LabeledFaces, compare_detectors, photo_errors
 from evaluation.detection.wider import WiderCurve, WiderTruth, read_wider_truth, wider_ap, wider_curves
 from evaluation.protocols.bootstrap import (
     Comparison,
@@ -83,6 +85,8 @@ __all__ = [
     "CrossFigures",
     "Describe",
     "Description",
+    "DetectedFaces",
+    "DetectorFaces",
     "Draws",
     "FaceDescriptions",
     "FlipFusion",
@@ -93,6 +97,7 @@ __all__ = [
     "Hits",
     "Identification",
     "Interval",
+    "LabeledFaces",
     "LandmarkErrors",
     "LocalView",
     "Match",
@@ -101,6 +106,7 @@ __all__ = [
     "OpenSet",
     "Paired",
     "PairedViews",
+    "PrecisionCurve",
     "Progress",
     "RecallGroup",
     "Resampling",
@@ -125,6 +131,7 @@ __all__ = [
     "clustering_quality",
     "coco_ap",
     "combine_folds",
+    "compare_detectors",
     "compare_scores",
     "decide",
     "describe_batches",
@@ -156,7 +163,10 @@ __all__ = [
     "paired_bootstrap",
     "paired_draws",
     "paired_views",
+    "photo_errors",
     "pool_templates",
+    "precision_curve",
+    "precision_measure",
     "rankme",
     "rate_intervals",
     "read_predictions",

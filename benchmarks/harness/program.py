@@ -136,6 +136,15 @@ PROGRAMS = {
         package="benchmarks.finetuning",
     ),
     "status_page": Program(repeats=9, output=Path("experiments/monitoring"), package=OWN_PAGES),
+    "detector": Program(
+        repeats=9,
+        flags={
+            "yunet": {"help": "file of YuNet, to be compared (left out)"},
+            "resamples": {"type": int, "default": 1000, "help": "of a comparison's bootstrap (%(default)s)"},
+        },
+        output=Path("experiments/detection"),
+        package="benchmarks.detection",
+    ),
     "structures": Program(repeats=1, output=Path("experiments/scaling"), package=OWN_PAGES),
 }
 

@@ -12,7 +12,7 @@ from evaluation.detection.boxes import Bools, Floats, Found, Truth, check_images
 IOUS: Final = tuple(np.linspace(0.5, 0.95, 10).tolist())
 #: Areas in pixels, both ends included: COCO's small, medium and large.
 AREAS: Final = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-_RECALLS: Final = np.linspace(0.0, 1.0, 101)
+RECALLS: Final = np.linspace(0.0, 1.0, 101)
 
 
 class CocoResult(NamedTuple):
@@ -36,7 +36,7 @@ class CocoResult(NamedTuple):
     num_faces: int
 
 
-class _Judged(NamedTuple):
+class Judged(NamedTuple):
     """Detections of all images at one overlap, in one range of areas."""
 
     scores: Floats
@@ -63,7 +63,7 @@ def coco_ap(truths: Sequence[Truth], found: Sequence[Found], max_detections: int
     check_images("coco_ap", truths, found)
     if max_detections < 1:
         raise ValueError(f"coco_ap: max_detections must be >= 1, got {max_detections}")
-    images = [_prepared(truth, one, max_detections) for truth, one in zip(truths, found, strict=True)]
+    images = [prepared(truth, one, max_detections) for truth, one in zip(truths, found, strict=True)]
     precision, recall = {}, {}
     for name, area in AREAS.items():
         num_faces = sum(int((~_outside(truth.boxes, area) & ~truth.ignored).sum()) for truth, _, _ in images)
@@ -82,10 +82,10 @@ def coco_ap(truths: Sequence[Truth], found: Sequence[Found], max_detections: int
     )
 
 
-_Image = tuple[Truth, Found, Floats]
+Prepared = tuple[Truth, Found, Floats]
 
 
-def _prepared(truth: Truth, found: Found, max_detections: int) -> _Image:
+def prepared(truth: Truth, found: Found, max_detections: int) -> Prepared:
     """Return an image with its surest detections in order, and what they share with each face."""
     order = np.argsort(-found.scores, kind="stable")[:max_detections]
     boxes = found.boxes[order].astype(np.float64)
@@ -100,28 +100,29 @@ def _prepared(truth: Truth, found: Found, max_detections: int) -> _Image:
     return truth, Found(boxes, found.scores[order]), shared
 
 
-def _at(images: Sequence[_Image], area: tuple[float, float], iou: float, num_faces: int) -> tuple[float, float]:
+def _at(images: Sequence[Prepared], area: tuple[float, float], iou: float, num_faces: int) -> tuple[float, float]:
     """Return average precision and largest recall."""
     if num_faces == 0:
         return float("nan"), float("nan")
-    parts = [_judge(image, area, iou) for image in images]
+    parts = [judge(image, area, iou) for image in images]
     scores, is_right, is_ignored = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(-scores, kind="stable")
     order = order[~is_ignored[order]]
     right = np.cumsum(is_right[order])
     recall = right / num_faces
     precision = np.maximum.accumulate((right / np.arange(1, len(right) + 1))[::-1])[::-1]
-    places = np.searchsorted(recall, _RECALLS, side="left")
+    places = np.searchsorted(recall, RECALLS, side="left")
     return float(np.append(precision, 0.0)[places].mean()), float(recall[-1]) if len(recall) else 0.0
 
 
-def _judge(image: _Image, area: tuple[float, float], iou: float) -> _Judged:
+def judge(image: Prepared, area: tuple[float, float], iou: float) -> Judged:
+    """Return which detections of an image are right, and which count as nothing, for faces in a range of areas."""
     truth, found, shared = image
     ignored = truth.ignored | _outside(truth.boxes, area)
     faces = match(shared, ignored, iou, truth.ignored)
     is_found = faces >= 0
     drops = np.append(ignored, False)[faces]  # the last one is for -1
-    return _Judged(found.scores, is_found & ~drops, drops | (~is_found & _outside(found.boxes, area)))
+    return Judged(found.scores, is_found & ~drops, drops | (~is_found & _outside(found.boxes, area)))
 
 
 def _outside(boxes: Floats, area: tuple[float, float]) -> Bools:

@@ -12,6 +12,7 @@ from gloo_ranks import forkserver
 from benchmarks import __main__ as all_benchmarks
 from benchmarks import data, evaluation, gallery, head, qaconv, sampler, step, synthetic, threads, validation
 from benchmarks import help as help_benchmark
+from benchmarks.detection import detector
 from benchmarks.finetuning import edgeface, lora, mixture
 from benchmarks.harness import floor
 from benchmarks.harness.program import QACONV_ROWS, read, run
@@ -73,6 +74,15 @@ def test_status_page(tmp_path, capsys):
     written, taken_in = run_tiny(status_page, tmp_path, capsys)["status_page"]
     assert written["goal_ms"] == 50 and written["share"] == written["ms"] / 30_000 and written["kb"] > 20
     assert taken_in["ms"] > 0
+
+
+def test_detector(tmp_path, capsys):
+    rows = run_tiny(detector, tmp_path, capsys)
+    forward = {row["what"]: row for row in rows["detector_forward"]}
+    assert forward["retinaface_mnet025"]["time_ratio"] == 1 and forward["featherface_v2"]["parameters"] == 254472
+    assert len(forward) == 5  # YuNet's file is not given
+    assert [row["goal"] for row in rows["detector_loader"]] == [None, 0.7, 0.7]
+    assert [row["goal"] for row in rows["detector_evaluation"]] == [60, None]
 
 
 def test_edgeface(tmp_path, capsys):

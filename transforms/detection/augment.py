@@ -10,14 +10,16 @@ from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from transforms.augment import mirror, recolor
-from transforms.detection.faces import FaceBoxes, centers
+from transforms.detection.faces import FaceBoxes, Floats, centers
 from transforms.view import Image
 
 #: Sides of crops as shares of the image's shorter side.
 CROP_SHARES: Final = (0.3, 0.45, 0.6, 0.8, 1.0)
 CROP_TRIES: Final = 250
+_FEW: Final = 8  # of them, which mostly are enough
 #: RGB of what fills up a square: the mean color of ImageNet, which the networks subtract.
 PADDING: Final = (123, 117, 104)
 #: Drawn from, evenly. Lanczos' filter is not among them: it takes ten times as long and looks like the cubic one.
@@ -102,15 +104,24 @@ def square_crop(sample: DetectionSample, rng: np.random.Generator) -> DetectionS
     room = np.array([width, height]) - side[:, None] + 1
     corner = (numbers[:, 1:] * room).astype(np.int64)
     middle = centers(sample.faces.boxes[~sample.faces.ignored])
-    within = (middle > corner[:, None]) & (middle < (corner + side[:, None])[:, None])
-    good = np.flatnonzero(within.all(axis=2).any(axis=1))
-    if not good.size:
+    good = _first_around(middle, corner[:_FEW], side[:_FEW])
+    if good is None:
+        good = _first_around(middle, corner, side)
+    if good is None:
         return sample
-    (left, top), length = corner[good[0]].tolist(), int(side[good[0]])
+    (left, top), length = corner[good].tolist(), int(side[good])
     image = sample.image[top : top + length, left : left + length]
     moved = sample.faces.moved(1.0, (-left, -top))
     inside = np.all((centers(moved.boxes) > 0) & (centers(moved.boxes) < length), axis=1)
     return DetectionSample(image, moved.take(inside).clipped(length, length))
+
+
+def _first_around(middle: Floats, corner: NDArray[np.int64], side: NDArray[np.int64]) -> int | None:
+    """Return the first of some squares that one of the points [N, 2] lies in; None if there is none."""
+    after = middle.T[:, None] - corner.T[:, :, None]  # [2, squares, N]
+    within = (after > 0) & (after < side[:, None])
+    good = np.flatnonzero((within[0] & within[1]).any(axis=1))
+    return int(good[0]) if good.size else None
 
 
 def pad_to_square(sample: DetectionSample) -> DetectionSample:

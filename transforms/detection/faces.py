@@ -53,10 +53,10 @@ class FaceBoxes(NamedTuple):
 
     def moved(self, scale: ArrayLike, shift: ArrayLike) -> FaceBoxes:
         """Return the faces at `scale` * (x, y) + `shift`, each a number or [2]."""
-        factor, offset = np.broadcast_to(scale, 2), np.broadcast_to(shift, 2)
-        boxes = self.boxes * np.tile(factor, 2) + np.tile(offset, 2)
+        factor, offset = np.asarray(scale, np.float64), np.asarray(shift, np.float64)
+        boxes = (self.boxes.reshape(-1, 2, 2) * factor + offset).astype(np.float32)
         points = self.points * factor + offset
-        return self._replace(boxes=boxes.astype(np.float32), points=points.astype(np.float32))
+        return self._replace(boxes=boxes.reshape(-1, 4), points=points.astype(np.float32))
 
     def mirrored(self, width: float) -> FaceBoxes:
         """Return the faces of the mirror image of an image of that width."""

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from evaluation.report.results import Results
 from system.page.markup import Child, Markup, element
 
 Place = tuple[str | int, ...]
@@ -24,7 +23,7 @@ FORMS: Mapping[str, Callable[[Any], str]] = {
 }
 
 
-def look(results: Results, place: Place) -> Any:
+def look(results: Mapping[str, object], place: Place) -> Any:
     """Return what stands at a place; None where nothing does."""
     value: Any = results
     for key in place:
@@ -36,7 +35,7 @@ def look(results: Results, place: Place) -> Any:
     return value
 
 
-def figure(results: Results, place: Place, form: str) -> Markup:
+def figure(results: Mapping[str, object], place: Place, form: str) -> Markup:
     """Return the number at a place, rounded; a dash where there is none."""
     value = look(results, place)
     if value is None:
@@ -45,7 +44,7 @@ def figure(results: Results, place: Place, form: str) -> Markup:
     return element("data", text, value=json.dumps(value), data_from=pointer(place), data_form=form)
 
 
-def interval(results: Results, place: Place, form: str) -> Child:
+def interval(results: Mapping[str, object], place: Place, form: str) -> Child:
     """Return the bounds of the interval at a place; nothing where there is none."""
     if look(results, (*place, "lower")) is None:
         return None
@@ -54,7 +53,7 @@ def interval(results: Results, place: Place, form: str) -> Child:
     return element("span", "[", low, ", ", high, "]", class_="interval")
 
 
-def with_interval(results: Results, place: Place, intervals: Sequence[Place], form: str) -> Child:
+def with_interval(results: Mapping[str, object], place: Place, intervals: Sequence[Place], form: str) -> Child:
     """Return the number at a place and the first interval that there is."""
     bounds = next((found for name in intervals if (found := interval(results, name, form)) is not None), None)
     return [figure(results, place, form), None if bounds is None else [" ", bounds]]
