@@ -55,7 +55,7 @@ def build_detection_page(results: Results, worst: Mapping[str, Sequence[DrawnPho
         ),
     }
     about = [f"{results['num_photos']:,} photographs, {results['num_faces']:,} faces that count"]
-    return document("Comparison of detectors", about, sections, {"box": [], "sliders": {}})
+    return document("Comparison of detectors", about, sections)
 
 
 def _test_size(results: Results) -> Markup:
