@@ -22,9 +22,9 @@ HEAD = ("run", "state", "written", "step", "epoch", "best", "images/s", "to go")
 _LOSS = "train_loss"
 _REPORT = Path("report", "index.html")
 _VERDICTS = {
-    DIED: "Its process is gone, or on another machine it has been silent for too long.",
-    SILENT: "Its process lives, but has written nothing for a long time: it may be stopped, or its disk hangs.",
-    UNKNOWN: "It has left no word, as runs that were killed before there was this page.",
+    DIED: "its process is gone, or on another machine it has been silent for too long.",
+    SILENT: "its process lives, but has written nothing for a long time: it may be stopped, or its disk hangs.",
+    UNKNOWN: "it has left no word, as runs that were killed before there was this page.",
 }
 
 
@@ -93,7 +93,7 @@ def build_overview(runs: Sequence[Overview], place: Path, now: float) -> str:
     """
     rows = [_row(run, place) for run in runs]
     head = [*HEAD, "loss", "course of the best metric", "more"]
-    told = table(head, rows, "Runs, the one that was written to last first. Epochs are counted from 0.")
+    told = table(head, rows, "Runs, the one that was written to last first. Epochs are counted from 0.", class_="facts")
     meanings = [element("li", f"{verdict}: {text}") for verdict, text in _VERDICTS.items() if _has(runs, verdict)]
     words = [[run.name, run.state.words] for run in runs if run.state.words]
     faults = [[run.name, printable(run.fault)] for run in runs if run.fault]

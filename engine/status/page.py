@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -32,8 +32,8 @@ def build_page(status: Status, lines: Mapping[str, Line], pace: Mapping[str, Lin
     paces = [course(chart, {name: pace[name] for name in chart.names(pace)}) for chart in PACE]
     sections: dict[str, Child] = {
         "Now": [_headline(status), None if is_over else _signs_of_death(status), _facts(status)],
-        "Training": charts_of(lines),
-        "Pace": element("div", paces, class_="figures") if any(paces) else None,
+        "Training": _side_by_side(charts_of(lines)),
+        "Pace": _side_by_side(paces),
         "Figures": _figures(status),
         "Incidents": _incidents(status),
         "Warnings": _texts(status["warnings"]),
@@ -69,6 +69,10 @@ def headline(status: Status) -> str:
 def duration(seconds: float) -> str:
     """Return a time in hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))
+
+
+def _side_by_side(charts: Sequence[Markup]) -> Markup | None:
+    return element("div", charts, class_="figures") if any(charts) else None
 
 
 def _headline(status: Status) -> list[Markup]:
