@@ -109,7 +109,7 @@ def test_a_run_that_goes_on_goes_on_with_its_curves(tmp_path):
     for said in ("training, step 11 of 24 (45.8%)", "of a run that died", "val_acc", "python main.py --lr 1"):
         assert said in seen["page"].words
     ended = read(tmp_path)
-    assert (ended["state"], ended["words"]) == ("failed", "Stopped: stopped by SIGTERM after step 11")
+    assert (ended["state"], ended["words"]) == ("stopped", "stopped by SIGTERM after step 11")
     assert refreshes(page_of(tmp_path)) == [] and "of a run that died" not in page_of(tmp_path).words
 
     pages = []
