@@ -99,18 +99,18 @@ def _signs_of_death(status: Status) -> list[Markup]:
 
 
 def _facts(status: Status) -> Markup:
-    best, waiting = status["best"], status["waiting_share"]
+    best, waiting, is_over = status["best"], status["waiting_share"], status["state"] in ENDS
     sizes = {"memory of rank 0 and its workers": "memory_bytes", "GPU memory": "gpu_memory_bytes"}
     rows: list[tuple[str, object]] = [
         ("epoch, from 0", f"{status['epoch']} of {status['epochs']}"),
         ("running for", duration(status["running_seconds"])),
-        ("images per second", f"{status['images_per_second']:.1f}"),
+        ("images per second", None if is_over else f"{status['images_per_second']:.1f}"),
         ("of training spent waiting for data", None if waiting is None else f"{waiting:.1%}"),
         *((name, _gigabytes(status[key])) for name, key in sizes.items()),  # type: ignore[literal-required]
         ("best so far", best and f"{best['metric']} {best['value']:.6g} at step {best['step']:g}"),
         ("skipped steps", f"{status['skipped_steps']:,}"),
         ("incidents", f"{status['incidents']['num']:,}"),
-        ("no batch is finished", status["stalled"]),
+        ("no batch is finished", None if is_over else status["stalled"]),
         ("exit code", status["exit_code"]),
     ]
     shown = [[name, str(value)] for name, value in rows if value is not None]
