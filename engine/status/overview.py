@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from engine.status.page import duration
 from engine.status.record import Point, Record
-from engine.status.state import DIED, FAILED, PAGE, SILENT, UNKNOWN, RunState, clock_time, read_state
+from engine.status.state import DIED, FAILED, PAGE, RUNNING, SILENT, UNKNOWN, RunState, clock_time, read_state
 from system.files import is_regular
 from system.page.charts import sparkline
 from system.page.courses import metric_rows
@@ -22,9 +22,9 @@ HEAD = ("run", "state", "written", "step", "epoch", "best", "images/s", "to go")
 _LOSS = "train_loss"
 _REPORT = Path("report", "index.html")
 _VERDICTS = {
-    DIED: "Its process is gone, or on another machine it has been silent for too long.",
-    SILENT: "Its process lives, but has written nothing for a long time: it may be stopped, or its disk hangs.",
-    UNKNOWN: "It has left no word, as runs that were killed before there was this page.",
+    DIED: "its process is gone, or on another machine it has been silent for too long.",
+    SILENT: "its process lives, but has written nothing for a long time: it may be stopped, or its disk hangs.",
+    UNKNOWN: "it has left no word, as runs that were killed before there was this page.",
 }
 
 
@@ -48,7 +48,7 @@ class Overview(NamedTuple):
 
     def cells(self) -> list[str]:
         """Return what stands under HEAD; "-" where nothing is known."""
-        state, best = self.state, self.best
+        state, best, lives = self.state, self.best, self.state.verdict in (RUNNING, SILENT)
         step = state.step if state.step is not None else max(self._logged_steps(), default=None)
         doing = f", {state.doing}" if state.doing and state.doing != state.verdict else ""
         return [
@@ -58,8 +58,8 @@ class Overview(NamedTuple):
             _of(step, state.total_steps),
             "-" if state.epoch is None else f"{state.epoch:.0f}",
             "-" if best is None else f"{state.monitor} {best.value:.5g} at step {best.step:.0f}",
-            "-" if not state.images_per_second else f"{state.images_per_second:.1f}",
-            "-" if state.seconds_to_go is None else duration(state.seconds_to_go),
+            "-" if not state.images_per_second or not lives else f"{state.images_per_second:.1f}",
+            "-" if state.seconds_to_go is None or not lives else duration(state.seconds_to_go),
         ]
 
     def _logged_steps(self) -> list[float]:
@@ -93,7 +93,7 @@ def build_overview(runs: Sequence[Overview], place: Path, now: float) -> str:
     """
     rows = [_row(run, place) for run in runs]
     head = [*HEAD, "loss", "course of the best metric", "more"]
-    told = table(head, rows, "Runs, the one that was written to last first. Epochs are counted from 0.")
+    told = table(head, rows, "Runs, the one that was written to last first. Epochs are counted from 0.", class_="facts")
     meanings = [element("li", f"{verdict}: {text}") for verdict, text in _VERDICTS.items() if _has(runs, verdict)]
     words = [[run.name, run.state.words] for run in runs if run.state.words]
     faults = [[run.name, printable(run.fault)] for run in runs if run.fault]

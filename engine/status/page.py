@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -32,8 +32,8 @@ def build_page(status: Status, lines: Mapping[str, Line], pace: Mapping[str, Lin
     paces = [course(chart, {name: pace[name] for name in chart.names(pace)}) for chart in PACE]
     sections: dict[str, Child] = {
         "Now": [_headline(status), None if is_over else _signs_of_death(status), _facts(status)],
-        "Training": charts_of(lines),
-        "Pace": element("div", paces, class_="figures") if any(paces) else None,
+        "Training": _side_by_side(charts_of(lines)),
+        "Pace": _side_by_side(paces),
         "Figures": _figures(status),
         "Incidents": _incidents(status),
         "Warnings": _texts(status["warnings"]),
@@ -71,6 +71,10 @@ def duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+def _side_by_side(charts: Sequence[Markup]) -> Markup | None:
+    return element("div", charts, class_="figures") if any(charts) else None
+
+
 def _headline(status: Status) -> list[Markup]:
     ended_well = status["state"] == FINISHED and not status["exit_code"]
     is_bad = status["state"] in ENDS and not ended_well
@@ -95,18 +99,18 @@ def _signs_of_death(status: Status) -> list[Markup]:
 
 
 def _facts(status: Status) -> Markup:
-    best, waiting = status["best"], status["waiting_share"]
+    best, waiting, is_over = status["best"], status["waiting_share"], status["state"] in ENDS
     sizes = {"memory of rank 0 and its workers": "memory_bytes", "GPU memory": "gpu_memory_bytes"}
     rows: list[tuple[str, object]] = [
         ("epoch, from 0", f"{status['epoch']} of {status['epochs']}"),
         ("running for", duration(status["running_seconds"])),
-        ("images per second", f"{status['images_per_second']:.1f}"),
+        ("images per second", None if is_over else f"{status['images_per_second']:.1f}"),
         ("of training spent waiting for data", None if waiting is None else f"{waiting:.1%}"),
         *((name, _gigabytes(status[key])) for name, key in sizes.items()),  # type: ignore[literal-required]
         ("best so far", best and f"{best['metric']} {best['value']:.6g} at step {best['step']:g}"),
         ("skipped steps", f"{status['skipped_steps']:,}"),
         ("incidents", f"{status['incidents']['num']:,}"),
-        ("no batch is finished", status["stalled"]),
+        ("no batch is finished", None if is_over else status["stalled"]),
         ("exit code", status["exit_code"]),
     ]
     shown = [[name, str(value)] for name, value in rows if value is not None]

@@ -20,6 +20,7 @@ from engine.files import INCOMPLETE_CODE, WriteFailures, side_file
 from engine.host import trained
 from engine.internals import clock_fetches
 from engine.runs import LOG_FORMAT, LOG_TIME, write_json
+from engine.signals import Stopped
 from engine.status.page import build_page
 from engine.status.record import Point, Record
 from engine.status.state import (
@@ -145,7 +146,9 @@ class StatusPage(Beats):
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         """End with the training, or leave the last words to whoever supervises it."""
         if not self.is_supervised:
-            self.end(trainer, FAILED, f"{type(exception).__name__}: {exception}")
+            stopped = isinstance(exception, Stopped)
+            words = f"{exception}" if stopped else f"{type(exception).__name__}: {exception}"
+            self.end(trainer, STOPPED if stopped else FAILED, words)
 
     def end(self, trainer: pl.Trainer, state: str, words: str | None = None, code: int | None = None) -> None:
         """Write for the last time.

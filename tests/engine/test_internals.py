@@ -156,6 +156,18 @@ def test_lightning_takes_no_signal_and_broadcasts_none():
     assert "_broadcast_sigterm_tensor" in vars(_TrainingEpochLoop)
 
 
+def test_lightning_calls_what_it_is_given_around_each_fetch_of_training():
+    """That the wait is added up is seen by test_status_page.py; here, that the names are still Lightning's."""
+    loop = SimpleNamespace()
+    waited = internals.clock_fetches(SimpleNamespace(fit_loop=SimpleNamespace(epoch_loop=loop)))
+    assert waited() == 0
+    loop._on_before_fetch()
+    time.sleep(0.02)
+    loop._on_after_fetch()
+    assert 0.02 <= waited() < 10
+    assert {"_on_before_fetch", "_on_after_fetch"} <= set(_TrainingEpochLoop.on_run_start.__code__.co_names)
+
+
 def test_the_cpu_is_asked_for_bfloat16():
     assert isinstance(internals.onednn_has_bf16(), bool)
     if platform.machine() == "x86_64" and Path("/proc/cpuinfo").exists():

@@ -6,10 +6,12 @@ import math
 import os
 import signal
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
+import second_task
 import torch
 from full_disk import full_disk
 from hypothesis import given
@@ -63,8 +65,8 @@ def test_status_seconds_0_writes_no_page_and_a_page_changes_no_bit_of_what_is_tr
         folder = tmp_path / f"run_{seconds}"
         folder.mkdir()
         names = []
-        watch = At(20, lambda _, names=names: names.extend(each.name for each in threading.enumerate()))
-        module, _ = train(folder, watch, status_seconds=seconds, heartbeat_seconds=0.0)
+        watch = At(6, lambda _, names=names: names.extend(each.name for each in threading.enumerate()))
+        module, _ = train(folder, watch, status_seconds=seconds, heartbeat_seconds=0.0, epochs=1)
         ends[seconds] = state(module), metrics(folder)
         assert (folder / "status.html").exists() == (folder / "status.json").exists() == bool(seconds)
         assert ("status page" in names) == bool(seconds)
@@ -107,7 +109,7 @@ def test_a_run_that_goes_on_goes_on_with_its_curves(tmp_path):
     for said in ("training, step 11 of 24 (45.8%)", "of a run that died", "val_acc", "python main.py --lr 1"):
         assert said in seen["page"].words
     ended = read(tmp_path)
-    assert (ended["state"], ended["words"]) == ("failed", "Stopped: stopped by SIGTERM after step 11")
+    assert (ended["state"], ended["words"]) == ("stopped", "stopped by SIGTERM after step 11")
     assert refreshes(page_of(tmp_path)) == [] and "of a run that died" not in page_of(tmp_path).words
 
     pages = []
@@ -119,6 +121,27 @@ def test_a_run_that_goes_on_goes_on_with_its_curves(tmp_path):
     assert lines["train_loss"].values == pytest.approx([row["train_loss"] for row in rows])
     best = max(metrics(tmp_path), key=lambda row: row.get("val_acc", -math.inf))
     assert read(tmp_path)["best"] == {"metric": "val_acc", "value": best["val_acc"], "step": best["step"]}
+
+
+@pytest.mark.parametrize(("slow", "waits"), [("data", True), ("network", False)])
+def test_the_share_of_waiting_is_that_of_the_data_alone(tmp_path, monkeypatch, slow, waits):
+    shares = []
+
+    def look(trainer):
+        (page,) = (each for each in trainer.callbacks if isinstance(each, StatusPage))
+        shares.append(page._waiting_share())
+
+    def slowed(real, seconds):
+        return lambda *args: time.sleep(seconds) or real(*args)
+
+    if slow == "data":
+        monkeypatch.setattr(second_task.VectorSet, "__getitem__", slowed(second_task.VectorSet.__getitem__, 0.02))
+    else:
+        terms = second_task.Autoencoder.forward_terms
+        monkeypatch.setattr(second_task.Autoencoder, "forward_terms", slowed(terms, 0.25))
+    train(tmp_path, At(7, look), epochs=1, status_seconds=3600.0, heartbeat_seconds=0.0)
+    (share,) = shares
+    assert 0 <= share <= 1 and (share > 0.5) is waits
 
 
 @pytest.fixture
