@@ -181,7 +181,7 @@ def _search(space: Workspace, photographs: Photographs, job: FindJob, settings: 
                     _write(result / pictures[place], one.picture)
                 name = photographs.names.relative(place)
                 entry = _entry(name, one, pictures[place] if one.picture else None)
-                document.write((b",\n  " if place else b"\n  ") + json.dumps(entry).encode())
+                document.write((b",\n  " if place else b"\n  ") + json.dumps(entry, allow_nan=False).encode())
                 table.write(b"".join(map(csv_line, _rows(name, one))))
                 _count(counts, one)
                 if counts["done"] % CHECKPOINT == 0:
