@@ -39,6 +39,7 @@ PROGRAMS = {
     "convert": Program("turn a data set from one format into another", "cli.data.convert"),
     "split": Program("divide a data set into training and validation, by images or by people", "cli.data.split"),
     "align": Program("find the face in photographs and cut it out as recognizers expect it", "cli.data.align"),
+    "detect": Program("find all faces in photographs; train and evaluate detectors", "cli.detection.program"),
     "fetch": Program("get a face detector that is not embedded, and check it", "cli.data.fetch"),
     "bench": Program("measure speed and memory against the usual way", "benchmarks.__main__"),
 }

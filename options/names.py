@@ -64,10 +64,11 @@ MAP_DTYPES = ("float32", "float16", "int8")
 OCCLUDERS = ("surgical", "cloth", "respirator", "niqab", "scarf", "sunglasses", "cap", "fringe", "hand", "block")
 ALIGNMENTS = ("auto", "yes", "no")
 ALIGN_HELP = "whether a folder of people is aligned first; auto: if a sample of it shows photographs"
-DETECTOR_HELP = (
+FINDER_HELP = (
     "what finds faces: mtcnn, which is embedded; yunet, once `fetch yunet` got it; a file of it; weights of a"
-    " RetinaFace or FeatherFace (.pth, .pt, .ckpt, .safetensors); or points in a table"
+    " RetinaFace or FeatherFace (.pth, .pt, .ckpt, .safetensors)"
 )
+DETECTOR_HELP = f"{FINDER_HELP}; or points in a table"
 COLOR_SPACES = ("rgb", "bgr")
 ENCODERS = ("query", "key")
 ENCODER_HELP = "of a pretraining's checkpoint, which of the two; else query"

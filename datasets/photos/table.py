@@ -22,7 +22,7 @@ COLUMNS = (
 
 def heading() -> bytes:
     """Return the first line."""
-    return _line(COLUMNS)
+    return csv_line(COLUMNS)
 
 
 def row(name: str, aligned: Aligned, detector: str, crop: str) -> bytes:
@@ -38,7 +38,7 @@ def row(name: str, aligned: Aligned, detector: str, crop: str) -> bytes:
         numbers += [""] * length if array is None else [f"{value:.{digits}f}" for value in np.ravel(array).tolist()]
     found = aligned.points is not None
     scale = "" if aligned.matrix is None else f"{align.scale(aligned.matrix):.6g}"
-    return _line([
+    return csv_line([
         escaped(name), aligned.status, aligned.look, str(aligned.num_faces), f"{aligned.score:.4f}" if found else "",
         *numbers, f"{aligned.residual:.3f}" if found else "", scale, f"{aligned.inside:.3f}" if found else "",
         escaped(detector), escaped(crop), escaped(aligned.reason),
@@ -51,7 +51,8 @@ def read_rows(file: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(stream)
 
 
-def _line(words: Sequence[str]) -> bytes:
+def csv_line(words: Sequence[str]) -> bytes:
+    """Return words as a line of a table."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(words)
     return text.getvalue().encode()

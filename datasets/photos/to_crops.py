@@ -113,12 +113,12 @@ def align_photographs(job: AlignJob) -> AlignOutcome:
     finder = job.detector.load()
     if isinstance(finder, GivenPoints):
         finder.check_count(len(photographs))
-    _refuse_output(job)
+    refuse_within(job.root, job.output)
     with open_workspace(
         job.output, f"{_VERSION} {job.size} {job.fallback} {finder.name} {photographs.state()}"
     ) as space:
         if not space.published:
-            _refuse_existing(job)
+            refuse_existing(job.output, RECORD, job.overwrite)
             _convert(space, photographs, job, finder.name)
     return _read_outcome(job, photographs, finder.name)
 
@@ -128,18 +128,19 @@ def sheet_beside(output: Path) -> Path:
     return output.with_name(f"{output.name}.{_SHEET}")
 
 
-def _refuse_output(job: AlignJob) -> None:
-    if job.root.is_dir() and job.output.resolve().is_relative_to(job.root.resolve()):
-        raise ValueError(f"{job.output} lies in {job.root}, whose photographs it would join; give another output")
+def refuse_within(source: Path, output: Path) -> None:
+    """Raise a ValueError if an output lies in the folder of its photographs."""
+    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{output} lies in {source}, whose photographs it would join; give another output")
 
 
-def _refuse_existing(job: AlignJob) -> None:
-    output = job.output
+def refuse_existing(output: Path, record: str, overwrite: bool) -> None:
+    """Raise a ValueError if an output is there that may not be replaced: what has no such record never."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
-    if not (output / RECORD).is_file():
+    if not (output / record).is_file():
         raise ValueError(f"{output}: this program did not write it and does not replace it; give another output")
-    if not job.overwrite:
+    if not overwrite:
         raise ValueError(f"{output} exists; give --overwrite to replace it, or another output")
 
 

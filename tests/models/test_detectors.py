@@ -13,6 +13,7 @@ from models.detectors.mtcnn import Mtcnn
 
 SHARED = Path(__file__).parents[3] / "shared/data/detectors"
 YUNET = SHARED / "yunet_s_dynamic.onnx"
+RETINAFACE = SHARED / "retinaface_mobilenet025.pth"
 has_yunet = pytest.mark.skipif(not YUNET.is_file(), reason="YuNet's file is not here")
 
 
@@ -22,7 +23,12 @@ def embedded():
 
 
 def detectors():
-    return [pytest.param("mtcnn"), pytest.param(str(YUNET), marks=has_yunet)]
+    has_weights = pytest.mark.skipif(not RETINAFACE.is_file(), reason="the weights are not here")
+    return [
+        pytest.param("mtcnn"),
+        pytest.param(str(YUNET), marks=has_yunet),
+        pytest.param(str(RETINAFACE), marks=has_weights),
+    ]
 
 
 @pytest.mark.parametrize("word", detectors())
