@@ -2,7 +2,9 @@
 
 `@pytest.mark.flag("lr")` marks the test of a flag of main.py, `@pytest.mark.evaluation_flag("pairs")` of main_eval.py,
 `@pytest.mark.pretraining_flag("temperature")` of one that pretrain alone has, `@pytest.mark.detection_flag("arch")` of
-one that detect train alone has, `@pytest.mark.answer_flag("far")` of the programs that answer, `embed_flag`, `probe_flag`, `cluster_flag`, `convert_flag` and `quantize_flag` of these programs: what a program shares with others is marked once.
+one that detect train alone has, `@pytest.mark.answer_flag("far")` of the programs that answer, `embed_flag`,
+`probe_flag`, `cluster_flag`, `convert_flag` and `quantize_flag` of these programs: what a program shares with others is
+marked once.
 """
 
 import ast
