@@ -31,6 +31,7 @@ FLAGS = [
     *("--log_every_n_steps", "3", "--checkpoint_every_n_steps", "1", "--resume_from_checkpoint", "auto"),
 ]
 NUM_STEPS = 8
+OTHER_TASKS = ("pretrain", "detect")
 HOOKS = {
     "forward": "on_train_batch_start",
     "update": "on_after_backward",
@@ -41,8 +42,8 @@ HOOKS = {
 PLACES = (*HOOKS, "checkpoint")
 # What the rest of a run follows from, as far as its last checkpoint has it.
 KEPT = (
-    *("state_dict", KEY, "optimizer_states", "lr_schedulers", "FaceDataModule", "PretrainingData", "ranks", "teacher"),
-    *("skipped_steps", "global_step", "epoch"),
+    *("state_dict", KEY, "optimizer_states", "lr_schedulers", "FaceDataModule", "PretrainingData", "DetectionData"),
+    *("ranks", "teacher", "skipped_steps", "global_step", "epoch"),
 )
 
 
@@ -99,7 +100,10 @@ def start(argv, cwd, fault=None, ranks=1, faulty_rank=0, stop_seconds=waiting.ST
         environment: variables of these processes.
     """
     environment |= _ranks_environment(ranks)
-    argv = [*argv, *(["--cross_rank_pairs"] if ranks > 1 and argv[0] != "pretrain" else [])]  # a rank has one identity
+    argv = [
+        *argv,
+        *(["--cross_rank_pairs"] if ranks > 1 and argv[0] not in OTHER_TASKS else []),
+    ]  # a rank has one identity
     context = forkserver()
     faults = [fault if rank == faulty_rank else None for rank in range(ranks)]
     processes = [

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import config as names
-from config import Config, add_task_arguments, explicit_flags, get_args
+from config import Config, DetectionConfig, add_task_arguments, explicit_flags, get_args
 from options.flags import FIXED
 from options.overrides import BETWEEN_EPOCHS, NEVER
 
@@ -186,7 +186,8 @@ def test_overrides_may_be_given_several_times():
 
 
 def test_what_can_be_overridden_is_an_option_that_is_fixed():
-    fixed = {option.name for option in Config.options() if option.spec.on_resume == FIXED}
+    options = [*Config.options(), *DetectionConfig.options()]
+    fixed = {option.name for option in options if option.spec.on_resume == FIXED}
     assert BETWEEN_EPOCHS | NEVER.keys() <= fixed and not BETWEEN_EPOCHS & NEVER.keys()
 
 

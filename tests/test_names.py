@@ -3,7 +3,7 @@
 import pytest
 
 import config as names
-from options.names import CLUSTER_METHODS, COVARIATES, ENCODERS
+from options.names import CLUSTER_METHODS, COVARIATES, DETECTORS, ENCODERS
 
 
 def test_names_equal_the_registries():
@@ -17,6 +17,7 @@ def test_names_equal_the_registries():
     assert set(names.ARCHS) == set(nets.MODELS)
     assert CLUSTER_METHODS == datasets.clustering.METHODS
     assert ENCODERS == nets.ENCODERS
+    assert DETECTORS == tuple(nets.DETECTORS)
     assert COVARIATES == nets.COVARIATES
     assert names.MAP_DTYPES == tuple(evaluation.MAP_DTYPES)
     assert set(names.SPLIT_HEADS) == {name for name, head in heads.HEADS.items() if head.can_split}

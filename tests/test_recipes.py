@@ -5,11 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from config import PretrainingConfig, explicit_flags, get_args, get_pretraining_args
+from config import (
+    DetectionConfig,
+    PretrainingConfig,
+    explicit_flags,
+    get_args,
+    get_detection_args,
+    get_pretraining_args,
+)
 
 ALL = sorted((Path(__file__).parents[1] / "experiments" / "recipes").glob("*.args"))
 PRETRAINING = [path for path in ALL if "main.py pretrain " in path.read_text(encoding="utf-8")]
-RECIPES = [path for path in ALL if path not in PRETRAINING]
+DETECTION = [path for path in ALL if "main.py detect train " in path.read_text(encoding="utf-8")]
+RECIPES = [path for path in ALL if path not in (*PRETRAINING, *DETECTION)]
+PROGRAMS = dict.fromkeys(PRETRAINING, PretrainingConfig) | dict.fromkeys(DETECTION, DetectionConfig)
 NUM_CLASSES = 8
 ALSO = dict.fromkeys(("low_resolution", "lora"), ("--start_from_model_statedict", "weights.pt"))  # given beside
 
@@ -56,6 +65,19 @@ def test_pretraining_recipe_parses_and_builds(path):
     assert {path.stem for path in PRETRAINING} == {"moco", "moco_cpu"}
 
 
+@pytest.mark.parametrize("path", DETECTION, ids=lambda path: path.stem)
+def test_detection_recipe_parses_and_builds(path):
+    import torch
+
+    from tasks.detection.module import DetectorTraining
+
+    config = get_detection_args([f"@{path}", *(["--teacher", "weights.pth"] if path.stem == "detector_v2" else [])])
+    with torch.device("meta"):
+        training = DetectorTraining(config.to_dict())
+    assert training.priors(config.image_size).shape[1] == 4
+    assert {each.stem for each in DETECTION} == {"detector", "retinaface", "detector_v2", "detector_cpu"}
+
+
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 def test_recipe_is_commented_and_names_itself(path):
     first, *_ = text = path.read_text().splitlines()
@@ -63,7 +85,7 @@ def test_recipe_is_commented_and_names_itself(path):
     assert any(f"@experiments/recipes/{path.name}" in line for line in text), "the comment shows the command"
     words = shlex.split(path.read_text(), comments=True)
     assert not any(Path(word).is_absolute() for word in words)
-    program = {"program": PretrainingConfig} if path in PRETRAINING else {}
+    program = {"program": PROGRAMS[path]} if path in PROGRAMS else {}
     assert "prefix" in explicit_flags([f"@{path}"], **program)
 
 

@@ -1,10 +1,11 @@
-"""Courses that change on their way, killed anywhere, go on to the same bits: stages, mixtures, pretrainings."""
+"""Courses that change on their way, or of other tasks, killed anywhere, go on to the same bits."""
 
 from functools import cache
 
 import pytest
 import torch
 from broken_runs import FLAGS, SIGKILL, assert_same, finish, outcome, output, run_folder, start
+from detection_runs import data_flags, write_photos
 from pretraining_runs import CLUSTERED
 from short_runs import write_faces
 
@@ -19,19 +20,26 @@ PRETRAINING = [
     *("--log_every_n_steps", "1", "--align", "no"),
     *("--checkpoint_every_n_steps", "1", "--resume_from_checkpoint", "auto", "--prefix", "maskwise", *CLUSTERED),
 ]
+DETECTION = [
+    *("detect", "train", "--arch", "featherface_v2", "--image_size", "64", "--val_size", "96", "--batch_size", "4"),
+    *("--epochs", "2", "--ema_decay", "0.5", "--gpus", "0", "--num_workers", "0", "--log_every_n_steps", "1"),
+    *("--checkpoint_every_n_steps", "1", "--resume_from_checkpoint", "auto", "--prefix", "maskwise"),
+]
 
 
 @pytest.fixture(scope="module")
 def courses(tmp_path_factory):
-    """Return {name: command line}; stages and pretraining have 4 steps an epoch, the mixture 4 of two sets."""
+    """Return {name: command line}; each has 4 steps an epoch, the mixture 4 of two sets."""
     root = tmp_path_factory.mktemp("faces")
     faces = write_faces(root / "faces", pairs=7)
+    write_photos(root / "photos")
     masked = write_faces(root / "masked", identities=4, pairs=0)
     sets = ["--data", f"web={faces}:2", "--data", f"masked={masked},head=cosface,final_weight=3"]
     return {
         "stages": [*FLAGS, "--data_root", str(faces), *STAGES],
         "mixture": [*FLAGS, *sets, "--val_data_path", str(faces), *MIXTURE],
         "pretraining": [*PRETRAINING, "--data_root", str(faces / "train")],
+        "detection": [*DETECTION, *data_flags(root / "photos")],
     }
 
 
@@ -58,6 +66,9 @@ KILLED = [
     ("mixture", "validation", 6),
     ("pretraining", "refresh", 2),
     ("pretraining", "update", 6),
+    ("detection", "update", 2),
+    ("detection", "validation", 4),
+    ("detection", "update", 6),
 ]
 
 

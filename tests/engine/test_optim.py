@@ -105,6 +105,19 @@ def test_cosine_falls_from_one_to_zero_after_warmup():
     assert lr_factor(35, "cosine", plan) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 57, 200])
+def test_one_cycle_is_that_of_torch_over_all_steps(steps):
+    optimizer = build_optimizer("adamw", parameter_groups([nn.Linear(2, 2)], 0.0), lr=0.7, momentum=0.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.7, total_steps=steps)
+    for step in range(steps):
+        expected = optimizer.param_groups[0]["lr"]
+        assert 0.7 * lr_factor(step, "onecycle", SchedulePlan(steps)) == pytest.approx(expected, rel=1e-12)
+        optimizer.step()
+        if step + 1 < steps:
+            scheduler.step()
+    assert 0.7 * lr_factor(steps, "onecycle", SchedulePlan(steps)) == pytest.approx(expected, rel=1e-12)  # it stays
+
+
 def test_scheduler_sets_the_rate_of_the_next_step():
     optimizer = build_optimizer("sgd", parameter_groups([nn.Linear(2, 2)], 0.0), lr=2.0, momentum=0.0)
     scheduler = build_scheduler(optimizer, "multistep", SchedulePlan(10, warmup_steps=4))

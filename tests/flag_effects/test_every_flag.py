@@ -1,9 +1,10 @@
 """Every flag does something: a test of what it changes, beyond the value that is parsed, is marked with its name.
 
 `@pytest.mark.flag("lr")` marks the test of a flag of main.py, `@pytest.mark.evaluation_flag("pairs")` of main_eval.py,
-`@pytest.mark.pretraining_flag("temperature")` of one that pretrain alone has, `@pytest.mark.answer_flag("far")` of the
-programs that answer, `embed_flag`, `probe_flag`, `cluster_flag`, `convert_flag` and `quantize_flag` of these programs:
-what a program shares with others is marked once.
+`@pytest.mark.pretraining_flag("temperature")` of one that pretrain alone has, `@pytest.mark.detection_flag("arch")` of
+one that detect train alone has, `@pytest.mark.answer_flag("far")` of the programs that answer, `embed_flag`,
+`probe_flag`, `cluster_flag`, `convert_flag` and `quantize_flag` of these programs: what a program shares with others is
+marked once.
 """
 
 import ast
@@ -17,12 +18,24 @@ from cli.quantize import QuantizationOptions
 from config import Config, EvaluationConfig
 from options.answers import CalibrateOptions, EnrolOptions, IdentifyOptions, VerifyOptions
 from options.embedding import EmbeddingOptions, ProbeOptions
+from options.tasks.detection import (
+    DetectionDataOptions,
+    DetectionViewOptions,
+    DetectorDistillationOptions,
+    DetectorOptions,
+)
 from options.tasks.pretraining import ContrastOptions, PseudoIdentityOptions, ViewOptions
 
 PROGRAMS = {
     "flag": (Config,),
     "evaluation_flag": (EvaluationConfig,),
     "pretraining_flag": (ContrastOptions, PseudoIdentityOptions, ViewOptions),
+    "detection_flag": (
+        DetectorOptions,
+        DetectorDistillationOptions,
+        DetectionViewOptions,
+        DetectionDataOptions,
+    ),
     "embed_flag": (EmbeddingOptions,),
     "probe_flag": (ProbeOptions,),
     "cluster_flag": (ClusterOptions,),

@@ -140,6 +140,27 @@ def test_a_batch_in_parts_adds_up_when_every_part_knows_all_positives() -> None:
         torch.testing.assert_close(sum(values), total)
 
 
+def test_what_lies_on_an_ignored_face_is_neither_face_nor_background() -> None:
+    priors = boxes.priors(96, 96)
+    targets = draw_targets(3, 6)
+    targets[:3, -1] = 0
+    targets[1, :4] = torch.tensor([0.5, 0.5, 0.51, 0.51])  # too small for an overlap of 0.2 with any prior
+    found = match_priors(targets, priors)
+    alone = match_priors(targets[3:], priors)
+    assert torch.equal(found.labels, alone.labels)
+    assert torch.equal(found.faces[found.labels != 0], alone.faces[alone.labels != 0] + 3)
+    overlaps = boxes.iou(targets[:3, :4], boxes.corners(priors))
+    near = (overlaps >= 0.2).any(dim=0)
+    near[overlaps.argmax(dim=1)] = True
+    assert torch.equal(found.left_out, near & (found.labels == 0)) and found.left_out[overlaps[1].argmax()]
+    assert not alone.left_out.any()
+
+    loc, conf, points = (each.requires_grad_() for each in draw_predictions(4, 1, len(priors)))
+    multibox_loss((loc, conf, points), priors, [targets], negpos=1000).conf.backward()
+    assert torch.equal(conf.grad[0].abs().sum(dim=1) == 0, found.left_out)
+    assert multibox_loss((loc, conf, points), priors, [targets[:3]]).conf == 0  # nobody counts
+
+
 def test_images_without_faces_teach_nothing_and_half_precision_is_summed_in_single() -> None:
     priors = boxes.priors(64, 64)
     predictions = tuple(each.half().requires_grad_() for each in draw_predictions(1, 2, len(priors)))

@@ -111,10 +111,7 @@ LABELS = {
         (["--labels", "{}/label.txt"], "--labels needs --data_root"),
         (["--data_root", "{}", "--labels", "{}/label.txt"], "--monitor val_ap needs labels to validate on"),
         ([*data_flags(Path("{}")), "--monitor", "val_nme"], "choose one of val_ap, val_ap50, val_recall"),
-        (
-            ["--data_root", "{}", "--labels", "missing.txt", "--monitor", "none"],
-            "missing.txt: cannot read the labels",
-        ),
+        (["--data_root", "{}", "--labels", "missing.txt", "--monitor", "none"], "missing.txt: cannot read the labels"),
         (["--data_root", "missing", "--labels", "{}/label.txt", "--monitor", "none"], "missing: no folder of photogr"),
         (["--data_root", "{}", "--labels", "empty.txt", "--monitor", "none"], "empty.txt: holds no labels"),
         (
