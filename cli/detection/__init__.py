@@ -1,1 +1,1 @@
-"""The program that trains detectors: its checkpoints, and what it says of its task."""
+"""The program of face detectors: training one, comparing several, and finding faces."""
