@@ -22,6 +22,8 @@ from qaconv import QAConv
 if TYPE_CHECKING:
     import onnx
 
+    Graph = onnx.ModelProto
+
 OPSET = 20
 MAX_EMBEDDED = 2**30  # bytes of weights within a file; protobuf ends at twice that
 _LEAST_OPSET, _NEWEST_OPSET = 18, 22
@@ -196,6 +198,27 @@ def save(graph: onnx.ModelProto, path: Path, max_embedded: int = MAX_EMBEDDED) -
     is_large = graph.ByteSize() > max_embedded
     onnx.save_model(graph, str(path), save_as_external_data=is_large, location=data.name, size_threshold=1024)
     return [path, data] if is_large else [path]
+
+
+def save_program(program: Any, path: Path) -> None:
+    """Write what `to_program` captured for `torch.export.load`.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with _quiet():
+        torch.export.save(program, path)
+
+
+def save_openvino(graph: Path, path: Path) -> None:
+    """Write a graph's file as OpenVINO's, `.xml` and `.bin`, in float32.
+
+    Raises:
+        ModuleNotFoundError: if openvino is missing.
+    """
+    import openvino
+
+    openvino.save_model(openvino.convert_model(graph), path, compress_to_fp16=False)
 
 
 @contextmanager

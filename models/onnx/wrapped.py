@@ -78,12 +78,28 @@ class WrappedBackbone(Wrapped):
 
 
 class _Networks(nn.Module):
-    def __init__(self, model: FaceModel) -> None:
+    def __init__(self, model: FaceModel, half: bool) -> None:
         super().__init__()
-        self.model, self.occlusion_head, self.modulator = model.model, model.occlusion_head, model.modulator
+        self.model, self.occlusion_head = (
+            copy.deepcopy(part).half() if half and part is not None else part
+            for part in (model.model, model.occlusion_head)
+        )
+        self.modulator = None if model.modulator is None else _InFloat32(model.modulator)
 
     def forward(self, images: Tensor) -> Description:
-        return describe(self.model, self.occlusion_head, images, self.modulator)
+        return describe(self.model, self.occlusion_head, images, self.modulator)  # type: ignore[arg-type]
+
+
+class _InFloat32(nn.Module):
+    """A modulator, whose covariates are float32 whatever the map is."""
+
+    def __init__(self, modulator: nets.Modulator) -> None:
+        super().__init__()
+        self.modulator = modulator
+
+    def forward(self, feature_map: Tensor) -> Tensor:
+        modulated: Tensor = self.modulator(feature_map.float())
+        return modulated
 
 
 class WrappedModel(Wrapped):
@@ -95,9 +111,7 @@ class WrappedModel(Wrapped):
 
     def __init__(self, model: FaceModel, form: Form = PLAIN) -> None:
         super().__init__(form)
-        self.networks = _Networks(model)
-        if form.half:
-            self.networks = copy.deepcopy(self.networks).half()
+        self.networks = _Networks(model, form.half)
         self.names = ("embedding", "norm", "feature_map", "visibility")[: 3 if model.occlusion_head is None else 4]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -51,7 +51,8 @@ def test_a_wrapped_model_says_what_evaluation_does(model, crops, form):
 
 def test_a_wrong_channel_order_is_no_rounding(model, crops):
     images = to_tensor(torch.from_numpy(crops[:3]))
-    found = WrappedModel(model, Form(color_order="bgr")).eval()(images)[0]
+    with torch.inference_mode():
+        found = WrappedModel(model, Form(color_order="bgr")).eval()(images)[0]
     assert (found * model.describe(images).embedding).sum(1).max() < 0.9999
     with pytest.raises(ValueError, match="color_order must be one of rgb, bgr, got 'grb'"):
         WrappedModel(model, Form(color_order="grb"))
@@ -61,15 +62,14 @@ def test_a_wrong_channel_order_is_no_rounding(model, crops):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_whole_describe_keeps_its_numbers_at_every_batch(model, crops, form, tmp_path):
     graph = graphs.export_describe(model, form)
-    differences = parity.compare_model(
-        graph, model, WrappedModel(model, form).eval(), "fp16" if form.half else "float32"
-    )
+    name = "fp16" if form.half else "float32"
+    differences = parity.compare_model(graph, model, WrappedModel(model, form).eval(), name)
     parity.refuse_wrong(differences, {"float32": 1e-5, "fp16": 5e-3})
     assert {each.batch for each in differences} == {1, 3, 8} and "| describe |" in parity.table(differences)
     assert [each.name for each in graph.graph.output] == ["embedding", "norm", "feature_map", "visibility"]
     assert "pkg.torch" not in str(graph.graph.node) and not graph.metadata_props
     # As one of the models that portraits are described by.
-    runs = sessions.SessionModel(model, graph, form, "fp16" if form.half else "float32")
+    runs = sessions.SessionModel(model, graph, form, name)
     ours, theirs = (describe_portraits(each, crops) for each in (model, runs))
     assert (ours.faces.embedding * theirs.faces.embedding).sum(1).min() > 0.9999
     torch.testing.assert_close(ours.norm, theirs.norm, rtol=2e-3, atol=0)
@@ -150,9 +150,7 @@ def test_a_loss_is_the_worse_of_two_ways_to_count():
     raised = precision.loss_of((before, higher), "adaface", people, issame, 0.01)
     assert raised.tar == raised.tar_same and raised.points == 100 * raised.difference.estimate > 20
     assert raised.difference.lower < raised.difference.estimate < raised.difference.upper and raised.far_same > 0.02
-    with pytest.raises(
-        ValueError, match=r"points of TAR lost at FAR 0.01 .*more than --max_loss 0.5; nothing is written"
-    ):
+    with pytest.raises(ValueError, match=r"TAR lost at FAR 0.01 .*more than --max_loss 0.5; nothing is written"):
         precision.refuse_loss(raised, 0.5)
     precision.refuse_loss(same, 0.0)
     with pytest.raises(ValueError, match="1000 impostor pairs cannot show a FAR of 1e-06"):
