@@ -3,7 +3,8 @@
 PYTHON ?= python3
 JOBS ?= 2
 TRITON := triton==3.7.1
-EXTRAS := pillow-heif==1.8.1 tensorboardX==2.6.5 faiss-cpu==1.15.1 pyarrow==26.0.1
+EXTRAS := pillow-heif==1.8.1 tensorboardX==2.6.5 faiss-cpu==1.15.1 pyarrow==26.0.1 \
+  onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.32.0 fastapi==0.165.0 uvicorn==0.54.0 python-multipart==0.0.34 httpx==0.28.1
 
 VENV := .venv
 PY := $(VENV)/bin/python

@@ -17,7 +17,7 @@ from options.command import FlagParser, as_typed, launch
 from system import ROOT
 
 PROGRAM = "python -m benchmarks"
-# docs/scaling.md, docs/alignment.md and docs/monitoring.md have the tables of the others.
+# Pages of their own have the tables of the others.
 BENCHMARKS = tuple(name for name, program in PROGRAMS.items() if program.output == RESULTS)
 FORWARDED = ("repeats", "threads", "scale")
 

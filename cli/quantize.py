@@ -86,8 +86,8 @@ def _quantize(checkpoint: Path, options: QuantizeOptions) -> str:
     from models import Quantization
 
     model = models.load(checkpoint, options.arch, options.color_space, options.encoder)
-    calibration = None if options.calibration is None else _read(model, options, Path(options.calibration))[0]
-    sets = list(_measured(model, options))
+    calibration = None if options.calibration is None else read_people(model, options, Path(options.calibration))[0]
+    sets = list(measured_sets(model, options.pairs, options))
     form = Quantization(options.mode, options.depthwise, options.keep)
     quantized = models.quantize(model, calibration, form)
     seen = set() if calibration is None else {crop.tobytes() for crop in calibration}
@@ -101,37 +101,47 @@ def _quantize(checkpoint: Path, options: QuantizeOptions) -> str:
     return "\n".join([*map(printable, "\n".join(lines).splitlines()), f"{quantized.form}: {output}, {sizes} MiB"])
 
 
-class _Measured(NamedTuple):
-    """Crops uint8 [N, 112, 112, 3], pairs int64 [M, 2] of places i < j, and whether they show one person, bool [M]."""
+class Measured(NamedTuple):
+    """Crops uint8 [N, 112, 112, 3], pairs int64 [M, 2] of places i < j, and whether they show one person, bool [M].
+
+    Also the person of each crop, int64 [N], where that is known.
+    """
 
     name: str
     crops: Crops
     pairs: NDArray[np.int64]
     issame: NDArray[np.bool_]
+    labels: NDArray[np.int64] | None
 
 
-def _measured(model: FaceModel, options: QuantizeOptions) -> Iterator[_Measured]:
-    """Yield the sets to measure on, those of a benchmark in their protocol's pairs."""
+def measured_sets(model: FaceModel, pairs_of: str | None, options: OpeningOptions) -> Iterator[Measured]:
+    """Yield the sets to measure on, those of a benchmark in their protocol's pairs.
+
+    Args:
+        model: whose alignment the photographs follow.
+        pairs_of: folder of people, or a benchmark set; None: drawn faces.
+        options: how photographs are aligned.
+    """
     import numpy as np
 
     from datasets.benchmarks.sets import are_sets, open_sets
     from datasets.synthetic.prepare import render_identities
     from models.split_pairs import draw
 
-    if options.pairs is not None and are_sets(Path(options.pairs)):
-        for found in open_sets(Path(options.pairs)):
+    if pairs_of is not None and are_sets(Path(pairs_of)):
+        for found in open_sets(Path(pairs_of)):
             pairs = np.arange(2 * len(found), dtype=np.int64).reshape(-1, 2)
-            yield _Measured(found.name, found.images, pairs, found.issame)
+            yield Measured(found.name, found.images, pairs, found.issame, None)
         return
-    if options.pairs is None:
+    if pairs_of is None:
         name, (crops, labels) = "drawn faces, which show nobody", render_identities("quantize", *_DRAWN)
     else:
-        name, (crops, labels) = options.pairs, _read(model, options, Path(options.pairs))
+        name, (crops, labels) = pairs_of, read_people(model, options, Path(pairs_of))
     pairs = draw(labels, np.arange(len(labels)), _MAX_PAIRS, np.random.default_rng(0))
-    yield _Measured(name, crops, pairs, labels[pairs[:, 0]] == labels[pairs[:, 1]])
+    yield Measured(name, crops, pairs, labels[pairs[:, 0]] == labels[pairs[:, 1]], labels)
 
 
-def _read(model: FaceModel, options: QuantizeOptions, folder: Path) -> tuple[Crops, NDArray[np.int64]]:
+def read_people(model: FaceModel, options: OpeningOptions, folder: Path) -> tuple[Crops, NDArray[np.int64]]:
     """Return the crops of a folder of photographs or of people, uint8 [N, 112, 112, 3], and the person of each.
 
     Raises:

@@ -58,7 +58,11 @@ OUTSIDE = {name: {"torch"} for name in LEAVES} | {
     # rich shows how far the writing of a cache is; faiss and pillow_heif where they are installed
     "datasets": {"cv2", "faiss", "numcodecs", "numpy", "pillow_heif", "rich", "scipy", "torch"},
     "nets": {"safetensors", "torch"},
-    "models": {"PIL", "cv2", "numpy", "pyarrow", "spandrel", "torch"},  # all but cv2, numpy, torch where installed
+    # all but cv2, numpy, safetensors and torch where they are installed
+    "models": {
+        *("PIL", "cv2", "numpy", "onnx", "onnxruntime", "onnxscript", "openvino", "pyarrow", "safetensors", "spandrel"),
+        "torch",
+    },
     "evaluation": {"matplotlib", "numpy", "rich", "scipy", "sklearn", "torch"},
     "qaconv": {"torch", "triton"},  # triton where it is installed
     "config": set(),

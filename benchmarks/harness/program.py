@@ -145,6 +145,17 @@ PROGRAMS = {
         output=Path("experiments/detection"),
         package="benchmarks.detection",
     ),
+    "export": Program(
+        flags={
+            "archs": {
+                "nargs": "+",
+                "default": ["ir_tiny", "ir_18", "mobilefacenet"],
+                "help": "networks (ir_tiny ir_18 mobilefacenet)",
+            },
+            "exported": {"default": "ir_50", "help": "network whose export is timed (%(default)s)"},
+        },
+        output=Path("experiments/export"),
+    ),
     "structures": Program(repeats=1, output=Path("experiments/scaling"), package=OWN_PAGES),
 }
 

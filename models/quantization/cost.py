@@ -35,6 +35,7 @@ class Cost(NamedTuple):
         mean_cosine, least_cosine: of an image's two embeddings, over the images.
         num_images, num_genuine, num_impostors: measured on.
         num_threads: of torch, at the time.
+        scores: of the pairs, before and after.
     """
 
     before: Figures
@@ -45,6 +46,7 @@ class Cost(NamedTuple):
     num_genuine: int
     num_impostors: int
     num_threads: int
+    scores: tuple[Scores, Scores]
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -84,13 +86,15 @@ def cost_of(
             f"{num_genuine} genuine and {len(issame) - num_genuine} impostor pairs: two of each are needed to measure"
         )
     described = [describe_portraits(model, crops, bar="Describing faces") for model in (before, after)]
-    scores = [score_listed(model, each.faces, pairs) for model, each in zip((before, after), described, strict=True)]
+    scores = tuple(
+        score_listed(model, each.faces, pairs) for model, each in zip((before, after), described, strict=True)
+    )
     cosines = (described[0].faces.embedding * described[1].faces.embedding).sum(1)
     folds = stratified_folds(issame, num_folds)
     times = _milliseconds((before, after), crops)
     figures = [_figures(found, issame, folds, time) for found, time in zip(scores, times, strict=True)]
     counts = len(crops), num_genuine, len(issame) - num_genuine, torch.get_num_threads()
-    return Cost(figures[0], figures[1], float(cosines.mean()), float(cosines.min()), *counts)
+    return Cost(figures[0], figures[1], float(cosines.mean()), float(cosines.min()), *counts, (scores[0], scores[1]))
 
 
 def _figures(scores: Scores, issame: NDArray[np.bool_], folds: NDArray[np.int64], milliseconds: float) -> Figures:

@@ -91,6 +91,21 @@ def test_edgeface(tmp_path, capsys):
     assert all(row["time_ratio"] > 0 and row["goal"] == 1.05 for row in rows)
 
 
+def test_export(tmp_path, capsys, monkeypatch):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason=f"needs {name}: make setup-extras")
+    from quick_export import quick
+
+    from benchmarks import export
+
+    quick(monkeypatch)
+    rows = run_tiny(export, tmp_path, capsys, "--archs", "ir_tiny", "--exported", "mobilefacenet")
+    assert [row["batch"] for row in rows["export_speed"]] == [1, 8]
+    assert all(row["time_ratio"] == row["ort_ms"] / row["torch_ms"] for row in rows["export_speed"])
+    (timed,) = rows["export_seconds"]
+    assert timed["what"] == "mobilefacenet" and timed["goal"] == 60 and timed["mib"] > 3
+
+
 def test_clustering(tmp_path, capsys):
     rows = run_tiny(clustering, tmp_path, capsys, "--images", "200000")["pretraining_clustering"]
     ours, *others, joined = rows
