@@ -29,6 +29,9 @@ PROGRAMS = {
     "verify": Program("say whether two photographs show one person, and how sure that is", "cli.answers.verify"),
     "calibrate": Program("find thresholds for a model on people of your own", "cli.answers.calibrate"),
     "quantize": Program("make a model compute in eight bits, and say what that costs", "cli.quantize"),
+    "check-model": Program(
+        "check a model before it is used: weights, behavior, drawn people", "cli.deployment.check_model"
+    ),
     "enrol": Program("put people into a gallery, or take them out", "cli.answers.enrol"),
     "identify": Program("look photographs up in a gallery", "cli.answers.identify"),
     "cluster": Program("guess which images of a set show one person, from their embeddings", "cli.data.cluster"),

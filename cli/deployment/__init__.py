@@ -1,0 +1,1 @@
+"""Programs that take a model out of the laboratory."""
