@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 
 from models.checking import behavior, detection, export, parts, recognition, weights
 from models.checking.subject import DETECTOR, Subject
@@ -44,27 +44,38 @@ LOADING = "loading"
 CHECKS = (*OF_FILE, LOADING, *OF_CLASSES, *OF_NETWORK, *OF_FACES, *OF_DETECTORS)
 
 
-def run_checks(subject: Subject) -> Iterator[Result]:
+def run_checks(subject: Subject, names: Collection[str] = CHECKS) -> Iterator[Result]:
     """Yield the result of each check of a model as it ends.
 
     What a check raises is its failure. Where the file was refused, what needs a network is skipped.
+
+    Args:
+        subject: as `open_subject` returns it.
+        names: of the checks to run, of those that its kind has.
     """
-    of_file = [_run(name, check, subject) for name, check in OF_FILE.items()]
-    yield from of_file
-    has_fault = any(result.status == FAILED for result in of_file)
-    yield _run(LOADING, lambda subject: _loading(subject, has_fault), subject)
+    has_fault = False
+    for name, check in _checks_of(subject).items():
+        if name in names:
+            result = _run(name, _explained if name == LOADING and has_fault else check, subject)
+            has_fault |= result.status == FAILED
+            yield result
+
+
+def _checks_of(subject: Subject) -> dict[str, Check]:
     is_detector = subject.kind == DETECTOR
-    if not is_detector:
-        yield from (_run(name, check, subject) for name, check in OF_CLASSES.items())
-    later: Mapping[str, Check] = OF_NETWORK | (OF_DETECTORS if is_detector else OF_FACES)
-    for name, check in later.items():
-        yield _run(name, check if subject.model is not None else _no_network, subject)
+    of_network = OF_NETWORK | (OF_DETECTORS if is_detector else OF_FACES)
+    if subject.model is None:
+        of_network = dict.fromkeys(of_network, _no_network)
+    return OF_FILE | {LOADING: _loading} | ({} if is_detector else OF_CLASSES) | of_network
 
 
-def _loading(subject: Subject, has_fault: bool) -> Verdict:
-    if subject.model is not None:
-        return passed("with nothing left over")
-    return skipped("the file is refused for what is said above") if has_fault else failed(subject.refusal)
+def _loading(subject: Subject) -> Verdict:
+    """The program that uses the file takes it."""
+    return failed(subject.refusal) if subject.model is None else passed("with nothing left over")
+
+
+def _explained(subject: Subject) -> Verdict:
+    return skipped("refused for what is said above") if subject.model is None else _loading(subject)
 
 
 def _no_network(subject: Subject) -> Verdict:

@@ -30,4 +30,4 @@ PARAMETERS = {
     "featherface_eca_cbam": 476_345,
     "featherface_v2": 254_472,
 }
-COUNTED_AT = 512  # numbers of an embedding
+EMBEDDING_SIZE = 512  # as in most publications

@@ -92,7 +92,7 @@ class Subject:
     @property
     def is_float(self) -> bool:
         """Whether it computes in float32: not quantized."""
-        return getattr(self.model, "form", FLOAT) == FLOAT
+        return not isinstance(self.model, FaceModel) or self.model.form == FLOAT
 
     @cached_property
     def images(self) -> Tensor:

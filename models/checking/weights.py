@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import nets
-from models.checking.counts import COUNTED_AT, PARAMETERS
+from models.checking.counts import EMBEDDING_SIZE, PARAMETERS
 from models.checking.subject import DETECTOR, Subject
 from models.checking.verdict import Verdict, failed, passed, skipped
 from nets.files.fit import differences_of, listed, shapes
@@ -49,7 +49,7 @@ def _of_embedding(subject: Subject) -> int:
         return 0
     size = int(subject.template.model.embedding_size)  # type: ignore[union-attr, arg-type]  # a FaceModel
     with torch.device("meta"):
-        counts = [_count(nets.build_model(subject.arch, each)) for each in (size, COUNTED_AT)]
+        counts = [_count(nets.build_model(subject.arch, each)) for each in (size, EMBEDDING_SIZE)]
     return counts[0] - counts[1]
 
 
