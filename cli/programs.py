@@ -31,6 +31,9 @@ PROGRAMS = {
     "calibrate": Program("find thresholds for a model on people of your own", "cli.answers.calibrate"),
     "quantize": Program("make a model compute in eight bits, and say what that costs", "cli.quantize"),
     "export": Program("hand a model to programs without torch, as ONNX with a reader", "cli.deployment.export"),
+    "check-model": Program(
+        "check a model before it is used: weights, behavior, drawn people", "cli.deployment.check_model"
+    ),
     "enrol": Program("put people into a gallery, or take them out", "cli.answers.enrol"),
     "identify": Program("look photographs up in a gallery", "cli.answers.identify"),
     "cluster": Program("guess which images of a set show one person, from their embeddings", "cli.data.cluster"),

@@ -127,6 +127,18 @@ def refuse_contradiction(path: Path, checkpoint: Mapping[str, Any], arch: str | 
         raise ValueError(f"{path}: expects {checkpoint['color_space']}, but --color_space says {color_space}")
 
 
+def network_of(checkpoint: Mapping[str, Any]) -> tuple[NetworkOptions, int]:
+    """Return the options of the networks in a checkpoint of ours, and how many data sets trained them.
+
+    Raises:
+        ValueError, TypeError: if there are no such options.
+    """
+    parameters = checkpoint["hyper_parameters"]
+    names = {option.name for option in NetworkOptions.options()}
+    options = {name: value for name, value in parameters["config"].items() if name in names}
+    return NetworkOptions.from_dict(options), len(parameters["num_classes"])
+
+
 @contextmanager
 def errors_name(path: Path) -> Iterator[None]:
     """Turn what goes wrong with the content of a file into one line that names the file."""
@@ -140,18 +152,15 @@ def _own(path: Path, arch: str | None, color_space: str | None) -> FaceModel:
     checkpoint = check_own(path, read_content(path))
     refuse_contradiction(path, checkpoint, arch, color_space)
     with errors_name(path):
-        names = {option.name for option in NetworkOptions.options()}
-        config = checkpoint["hyper_parameters"]["config"]
-        options = NetworkOptions.from_dict({name: value for name, value in config.items() if name in names})
-        num_datasets = len(checkpoint["hyper_parameters"]["num_classes"])
+        options, num_datasets = network_of(checkpoint)
         with torch.device("meta"):
             template = FaceModel(options, num_datasets=num_datasets)
     if not isinstance(checkpoint["state_dict"], dict):
         raise ValueError(f"{path}: state_dict: a dict expected")
-    checkpoint["state_dict"] = state = {key: value for key, value in checkpoint["state_dict"].items() if _is_part(key)}
+    checkpoint["state_dict"] = state = {key: value for key, value in checkpoint["state_dict"].items() if is_part(key)}
     rules = {"state_dict": state_rules(template.state_dict()), **ENTRIES}
     # Runs of --check_mode hold float64: evaluation is in float32.
-    if config.get("check_mode"):
+    if checkpoint["hyper_parameters"]["config"].get("check_mode"):
         rules["state_dict"] = state_rules(
             {k: v.double() if v.is_floating_point() else v for k, v in template.state_dict().items()}
         )
@@ -178,7 +187,8 @@ def _quantized(path: Path, arch: str | None, color_space: str | None) -> FaceMod
     return model
 
 
-def _is_part(key: object) -> bool:
+def is_part(key: object) -> bool:
+    """Return whether a key of a run's state dict belongs to the networks of a `FaceModel`."""
     return isinstance(key, str) and key.startswith(_PARTS) and not key.startswith(_OF_CLASSES)
 
 

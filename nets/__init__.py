@@ -17,7 +17,7 @@ from .modulator import COVARIATES, Modulator, join_covariates
 from .occlusion import AnyOcclusionHead, FineOcclusionHead, OcclusionHead, PyramidOcclusionHead, pooled, see
 from .quality import image_quality
 from .registry import MODELS, build_model
-from .weights import ENCODERS, backbone_state, infer_arch, infer_embedding_size, load_weights, plain_state
+from .weights import ENCODERS, backbone_state, infer_arch, infer_embedding_size, load_weights, nearest_arch, plain_state
 
 __all__ = [
     "COVARIATES",
@@ -54,6 +54,7 @@ __all__ = [
     "lora_parameters",
     "merge_lora",
     "merged_state",
+    "nearest_arch",
     "plain_state",
     "pooled",
     "read_content",

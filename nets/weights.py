@@ -125,21 +125,34 @@ def infer_arch(state_dict: Mapping[str, Tensor]) -> str:
     """
     state = backbone_state(state_dict)
     keys = {key for key in state if not key.endswith(COUNTER)}
-    sized = {arch: len(state[name]) for arch in MODELS if _is_matrix(state.get(name := _layout(arch).last_linear))}
+    sized = _sized(state)
     for arch, size in sized.items():
         if keys == _layout(arch).keys and not any(differences_of(_expected_shapes(arch, size), state).values()):
             return arch
     nearest = ""
-    if sized:
-        least = min(len(keys ^ _layout(arch).keys) for arch in sized)
-        close = [arch for arch in sized if len(keys ^ _layout(arch).keys) == least]
-        differences = {arch: differences_of(_expected_shapes(arch, sized[arch]), state) for arch in close}
-        arch = min(close, key=lambda arch: sum(map(len, differences[arch].values())))
-        nearest = f"; nearest is {arch}: {listed(differences[arch])}"
+    if closest := nearest_arch(state):
+        nearest = f"; nearest is {closest}: {listed(differences_of(_expected_shapes(closest, sized[closest]), state))}"
     first = ", ".join(key[:80] for key in list(state)[:3])
     raise ValueError(
         f"the keys and shapes fit none of {', '.join(MODELS)}; {len(state)} tensors, first: {first}{nearest}"
     )
+
+
+def nearest_arch(state: Mapping[str, Tensor]) -> str | None:
+    """Return the architecture from which a backbone's state dict differs least; None if it has no embedding layer."""
+    sized = _sized(state)
+    if not sized:
+        return None
+    keys = {key for key in state if not key.endswith(COUNTER)}
+    least = min(len(keys ^ _layout(arch).keys) for arch in sized)
+    close = [arch for arch in sized if len(keys ^ _layout(arch).keys) == least]
+    differences = {arch: differences_of(_expected_shapes(arch, sized[arch]), state) for arch in close}
+    return min(close, key=lambda arch: sum(map(len, differences[arch].values())))
+
+
+def _sized(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the architectures whose embedding layer is there, with the embedding size that it tells."""
+    return {arch: len(state[name]) for arch in MODELS if _is_matrix(state.get(name := _layout(arch).last_linear))}
 
 
 def infer_embedding_size(state_dict: Mapping[str, Tensor]) -> int:

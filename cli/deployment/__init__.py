@@ -1,1 +1,1 @@
-"""Models handed to other programs."""
+"""Programs that hand a model to others, and check it first."""

@@ -41,8 +41,8 @@ def load_detector(path: str | Path) -> Detector:
     file = read_state_dict(path)
     if file.color_space == "rgb":
         raise ValueError(f"{path}: states color_space 'rgb', but detectors expect BGR; is it a recognizer?")
-    state = _detector_state(file.state_dict, file.path)
-    form = _form(state)
+    state = detector_state(file.state_dict, file.path)
+    form = form_of(state)
     try:
         with torch.device("meta"):
             expected = shapes(Detector(form).state_dict())
@@ -57,8 +57,12 @@ def load_detector(path: str | Path) -> Detector:
     return model.eval()
 
 
-def _detector_state(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the tensors under the one prefix that a detector's keys have, without it and without a profiler's."""
+def detector_state(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the tensors under the one prefix that a detector's keys have, without it and without a profiler's.
+
+    Raises:
+        ValueError: one line that names the file, if there is no detector or several.
+    """
     prefixes = [key.removesuffix(FIRST) for key in tensors if key == FIRST or key.endswith(f".{FIRST}")]
     if len(prefixes) != 1:
         found = f"{len(prefixes)} detectors: {', '.join(f'{each[:80]}*' for each in prefixes[:3])}"
@@ -69,7 +73,7 @@ def _detector_state(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tens
     return {name: tensors[key] for name, key in own.items() if name.rpartition(".")[2] not in PROFILER}
 
 
-def _form(state: Mapping[str, Tensor]) -> DetectorForm:
+def form_of(state: Mapping[str, Tensor]) -> DetectorForm:
     """Return the form that a few keys tell; whether all others agree is for the caller to see."""
     head = state.get("BboxHead.0.conv1x1.weight")
     convolutions = _told(state, CONVOLUTIONS) or "plain"

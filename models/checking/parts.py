@@ -1,0 +1,96 @@
+"""Checks of what a run keeps beside a backbone: class weights, matcher, occlusion head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.checking.subject import Subject, outputs_of
+from models.checking.verdict import Verdict, failed, passed, skipped
+
+SAME_CLASS = 0.999  # cosine of the weights of two identities that nothing tells apart
+SYMMETRY = 1e-4  # of the spread of scores
+_COMPARED = 2048  # classes that are compared with all others
+
+
+def check_head(subject: Subject) -> Verdict:
+    """There is one class a stored identity, of positive length, and no two are the same."""
+    classes = subject.classes
+    if classes is None:
+        return skipped("the file has no identities")
+    if missing := [name for name in classes.counts if name not in classes.kernels]:
+        return failed(f"no class weights of data set {missing[0]}")
+    found = []
+    for name, kernel in classes.kernels.items():
+        count = classes.counts[name]
+        if kernel.ndim != 2 or kernel.shape[1] == 0 or kernel.shape[1] % count:
+            return failed(f"{count} identities are stored, but the class weights are {[*kernel.shape]}")
+        lengths = torch.linalg.vector_norm(kernel.float(), dim=0)
+        if not bool((lengths > 0).all() and lengths.isfinite().all()):
+            return failed(f"class {int((~(lengths > 0)).int().argmax())}: weights of length {float(lengths.min()):.3g}")
+        closest, pair = _closest(kernel.float(), kernel.shape[1] // count)
+        if closest >= SAME_CLASS:
+            return failed(f"classes {pair[0]} and {pair[1]} have the same weights: cosine {closest:.4f}")
+        lower, upper = (float(value) for value in lengths.aminmax())
+        found.append(f"{count} classes, lengths {lower:.3g} to {upper:.3g}, nearest two {closest:.3f}")
+    total = sum(classes.counts.values())
+    if classes.maps is not None and len(classes.maps) != total:
+        return failed(f"{total} identities are stored, but the matcher has maps of {len(classes.maps)}")
+    return passed("; ".join(found))
+
+
+def _closest(kernel: Tensor, num_centers: int) -> tuple[float, tuple[int, int]]:
+    """Return the largest cosine of two identities' weights [D, identities * centers], and which they are."""
+    unit = functional.normalize(kernel, dim=0)
+    best, pair = -1.0, (0, 0)
+    for start in range(0, min(unit.shape[1], _COMPARED), 256):
+        block = slice(start, min(start + 256, _COMPARED))
+        cosines = unit[:, block].T @ unit
+        classes = torch.arange(unit.shape[1]) // num_centers
+        cosines[classes[block, None] == classes] = -1.0
+        place = int(cosines.argmax())
+        row, column = divmod(place, unit.shape[1])
+        if float(cosines[row, column]) > best:
+            best, pair = float(cosines[row, column]), (int(classes[start + row]), int(classes[column]))
+    return best, pair
+
+
+@torch.no_grad()
+def check_matcher(subject: Subject) -> Verdict:
+    """Scores do not depend on which image is the probe, none beats an image with itself, hidden faces score too."""
+    matcher = subject.recognizer.matcher
+    if matcher is None:
+        return skipped("it has no matcher")
+    expected = subject.recognizer.model.map_shape
+    if matcher.map_shape != expected:
+        return failed(f"it is built for maps of {[*matcher.map_shape]}, and the backbone's are {[*expected]}")
+    said = outputs_of(subject.recognizer, subject.images)
+    maps, seen = said["local_map"], said.get("visibility")
+    scores = matcher(maps, maps.clone(), seen, seen)
+    spread = float(scores.max() - scores.min())
+    apart = float((scores - matcher(maps.clone(), maps, seen, seen).T).abs().max()) / (spread or 1.0)
+    hidden = matcher(maps, maps.clone(), *(2 * [maps.new_zeros(len(maps), 1, *expected[1:])]))
+    faults = {
+        f"{len(scores)} faces give scores that are not finite": not bool(scores.isfinite().all()),
+        "all pairs have the same score": spread == 0,
+        f"the score changes with the order of two images, by {apart:.1e} of the spread": not apart <= SYMMETRY,
+        "a stranger scores higher than a face with itself": bool((scores > scores.diagonal()[:, None]).any()),
+        "with all cells hidden scores are not finite": not bool(hidden.isfinite().all()),
+    }
+    if fault := next((words for words, holds in faults.items() if holds), None):
+        return failed(fault)
+    own, others = scores.diagonal().mean(), scores[~torch.eye(len(scores), dtype=torch.bool)].mean()
+    return passed(f"symmetric within {apart:.0e} of the spread; a face with itself {own:.2f}, others {others:.2f}")
+
+
+@torch.no_grad()
+def check_occlusion_head(subject: Subject) -> Verdict:
+    """Visibility is in [0, 1]."""
+    seen = outputs_of(subject.recognizer, subject.images).get("visibility")
+    if seen is None:
+        return skipped("it has no occlusion head")
+    low, high = (float(value) for value in seen.aminmax())
+    if not (low >= 0 and high <= 1):
+        return failed(f"visibility from {low:.3g} to {high:.3g}")
+    return passed(f"visibility from {low:.3f} to {high:.3f}")

@@ -1,0 +1,386 @@
+"""Planted faults, one by one: each is found by the check whose job it is, and a sound model passes them all."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import nets
+from config import Config
+from models.checking import CHECKS, FAILED, SKIPPED, faces, open_subject, run_checks
+from models.checking.checks import OF_DETECTORS, OF_FACES
+from models.checking.counts import PARAMETERS
+from options.names import ONLY_DATASET
+from qaconv import QAConv
+from train_val import Recognizer
+
+PEOPLE = 12
+OPTIONS = {"arch": "ir_tiny", "embedding_size": 16, "qaconv_score": "weighted", "occlusion_method": "scaling"}
+QUICK = ("eval mode", "shapes", "rows", "determinism", "save and load", "unit length", "matcher", "occlusion head")
+
+
+@pytest.fixture(scope="module")
+def people():
+    """Twelve drawn people in place of 32, rendered once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faces, "MANY", PEOPLE)
+        patch.setattr(faces, "_RESAMPLES", 200)
+        drawn = faces.Faces()
+        drawn.images  # noqa: B018  (rendered while there are twelve)
+        yield drawn
+
+
+@torch.no_grad()
+def fit(model, images):
+    """Train without gradients: statistics of batch norms from the images, then the one linear map that knows them."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = None  # a plain mean
+    model.train()
+    for _ in range(2):
+        seen = nets.see(model.model, model.occlusion_head, images)
+        maps = functional.normalize(seen[0].feature_map, dim=1)
+        model.matcher(maps, maps, seen[1], seen[1])
+    model.eval()
+    codes = functional.normalize(torch.randn(PEOPLE, OPTIONS["embedding_size"]), dim=1)
+    *before, linear, last = model.model.output_layer
+    features = nn.Sequential(*before)(seen[0].feature_map)
+    wanted = codes.repeat_interleave(faces.IMAGES, dim=0)
+    kernel = features @ features.T
+    kernel += 1e-3 * kernel.trace() / len(kernel) * torch.eye(len(kernel))
+    linear.weight.copy_((features.T @ torch.linalg.solve(kernel, wanted)).T)
+    linear.bias.zero_()
+    last.running_mean.zero_().add_(1e-3)
+    last.running_var.fill_(0.9)
+    next(iter(model.heads.values())).kernel.copy_(codes.T)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(people):
+    torch.manual_seed(0)
+    model = Recognizer(Config(**OPTIONS).to_dict(), {ONLY_DATASET: PEOPLE})
+    fit(model, people.images)
+    content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    model.on_save_checkpoint(content)
+    return content
+
+
+@pytest.fixture
+def opened(checkpoint, people, tmp_path):
+    """Return a function that opens the checkpoint as a subject, after `change` was made to a copy of its content."""
+
+    def open_changed(change=lambda content: None, **words):
+        content = copy.deepcopy(checkpoint)
+        change(content)
+        torch.save(content, tmp_path / "last.ckpt")
+        return replace(open_subject(tmp_path / "last.ckpt", **words), faces=people)
+
+    return open_changed
+
+
+@pytest.fixture
+def sound(opened):
+    return opened()
+
+
+@pytest.fixture(scope="module")
+def detector(people, tmp_path_factory):
+    """A detector whose statistics have moved, as a subject."""
+    torch.manual_seed(0)
+    model = nets.build_detector("retinaface_mnet025").train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # a plain mean
+    model(nets.detector_input(people.images[:12]))
+    path = tmp_path_factory.mktemp("detector") / "detector.pth"
+    torch.save(model.state_dict(), path)
+    return replace(open_subject(path), faces=people)
+
+
+def failures(subject, *names):
+    """Return the failed checks among some, with their lines; none named: all."""
+    results = run_checks(subject, names or CHECKS)
+    return {result.check: result.line for result in results if result.status == FAILED}
+
+
+# ---------------------------------------------------------------- sound models
+
+
+def test_a_sound_model_passes_every_check(sound):
+    results = list(run_checks(sound))
+    assert [(result.check, result.line) for result in results if result.status == FAILED] == []
+    assert {result.check for result in results if result.status == SKIPPED} == {"gpu", "export"}
+    assert {result.check for result in results} == set(CHECKS) - set(OF_DETECTORS)
+
+
+def test_a_sound_detector_passes_every_check(detector):
+    assert failures(detector) == {}
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_the_counts_are_those_of_the_registry(name):
+    with torch.device("meta"):
+        model = nets.build_model(name) if name in nets.MODELS else nets.build_detector(name)
+    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS[name]
+
+
+def test_every_architecture_is_counted():
+    assert set(PARAMETERS) == {*nets.MODELS, *nets.DETECTORS}
+
+
+# ---------------------------------------------------------------- faults in a file
+
+BLOCK = "model.body.0"
+
+
+def _tensors(content, end, begin="model."):
+    return [key for key in content["state_dict"] if key.startswith(begin) and key.endswith(end)]
+
+
+def _nan(content):
+    content["state_dict"]["model.input_layer.0.weight"][3, 1, 0, 0] = torch.nan
+
+
+def _zeroed(content):
+    content["state_dict"][_convolution(content)].zero_()
+
+
+def _dead_row(content):
+    content["state_dict"][_convolution(content)][5] = 0.25
+
+
+def _convolution(content):
+    return next(key for key in _tensors(content, "weight", BLOCK) if content["state_dict"][key].ndim == 4)
+
+
+def _missing_statistics(content):
+    del content["state_dict"][_tensors(content, "running_mean")[3]]
+
+
+def _initial_statistics(content):
+    for end, value in (("running_mean", 0), ("running_var", 1)):
+        content["state_dict"][_tensors(content, end)[3]].fill_(value)
+
+
+def _negative_variance(content):
+    content["state_dict"][_tensors(content, "running_var")[2]][1] = -0.5
+
+
+def _truncated(content):
+    key = _convolution(content)
+    content["state_dict"][key] = content["state_dict"][key][:-1].clone()
+
+
+def _other_dtype(content):
+    key = _convolution(content)
+    content["state_dict"][key] = content["state_dict"][key].half()
+
+
+def _unknown_part(content):
+    content["state_dict"]["decoder.weight"] = torch.ones(3)
+
+
+def _classes_short(content):
+    key = f"heads.{ONLY_DATASET}.kernel"
+    content["state_dict"][key] = content["state_dict"][key][:, :-1].clone()
+
+
+def _classes_equal(content):
+    kernel = content["state_dict"][f"heads.{ONLY_DATASET}.kernel"]
+    kernel[:, 4] = 2 * kernel[:, 1]
+
+
+def _class_zero(content):
+    content["state_dict"][f"heads.{ONLY_DATASET}.kernel"][:, 7] = 0
+
+
+@pytest.mark.parametrize(
+    ("plant", "check", "words"),
+    [
+        (_nan, "finite", "input_layer.0.weight: 1 of"),
+        (_zeroed, "dead layers", "all zero"),
+        (_dead_row, "dead layers", "1 of 32 rows"),
+        (_missing_statistics, "keys", "1 missing"),
+        (_initial_statistics, "batch norms", "1 of "),
+        (_negative_variance, "batch norms", "-0.5 is no variance"),
+        (_truncated, "tensors", "found [31, "),
+        (_other_dtype, "tensors", "float32 expected, found float16"),
+        (_unknown_part, "keys", "decoder.weight"),
+        (_classes_short, "head", "12 identities are stored, but the class weights are [16, 11]"),
+        (_classes_equal, "head", "classes 1 and 4"),
+        (_class_zero, "head", "class 7"),
+    ],
+)
+def test_a_fault_in_a_file_is_found_by_its_check(opened, plant, check, words):
+    subject = opened(plant)
+    found = failures(replace(subject, model=None))
+    # A tensor that is too small is a wrong count too.
+    found.pop("parameters") if plant is _truncated else None
+    # Without a model `loading` tells what it was refused for, and here it may not have been.
+    found.pop("loading", None)
+    assert list(found) == [check]
+    assert words in found[check]
+
+
+def test_swapped_channels_are_found_by_the_color_order(opened):
+    def swap(content):
+        content["state_dict"]["model.input_layer.0.weight"] = content["state_dict"]["model.input_layer.0.weight"].flip(
+            1
+        )
+
+    found = failures(opened(swap), *QUICK, "color order", "mirror image")
+    assert list(found) == ["color order"]
+    assert "better in the other order" in found["color order"]
+    assert list(failures(opened(color_space="bgr"), "color order")) == ["color order"]  # the file states rgb
+
+
+def test_a_net_without_training_is_said_so(people, tmp_path):
+    torch.manual_seed(3)
+    torch.save(nets.build_model("ir_tiny", 16).state_dict(), tmp_path / "raw.pt")
+    subject = replace(open_subject(tmp_path / "raw.pt", color_space="rgb"), faces=people)
+    assert set(failures(subject, "batch norms", "people", "keys", "parameters")) == {"batch norms", "people"}
+    assert OF_FACES["color order"](subject).status == SKIPPED  # nobody could tell
+
+
+# ---------------------------------------------------------------- faults in a network
+
+
+class Wrapped(nn.Module):
+    """A layer and what is wrong with it."""
+
+    def __init__(self, layer, fault):
+        super().__init__()
+        self.layer, self.fault = layer, fault
+
+    def forward(self, x):
+        return self.fault(self.layer(x))
+
+
+def _wrap(model, fault):
+    model.model.body[0] = Wrapped(model.model.body[0], fault).eval()
+
+
+def _mix_rows(model):
+    _wrap(model, lambda x: x + 0.1 * x.mean(0, keepdim=True))
+
+
+def _dropout(model):
+    _wrap(model, lambda x: functional.dropout(x, 0.1, training=True))
+
+
+def _train_norm(model):
+    next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).train()
+
+
+def _unused(model):
+    model.model.spare = nn.Linear(3, 3).eval()
+
+
+def _detached(model):
+    _wrap(model, lambda x: x.detach())
+
+
+def _long_embedding(model):
+    forward = model.model.forward
+
+    def longer(*args, **words):
+        said = forward(*args, **words)
+        return said._replace(embedding=2 * said.embedding)
+
+    model.model.forward = longer
+
+
+def _other_maps(model):
+    model.matcher = QAConv(model.model.map_shape[0], 5, 5, score="weighted").eval()
+
+
+def _lopsided(model):
+    forward = model.matcher.forward
+    model.matcher.forward = lambda a, b, *seen: forward(a, b, *seen) + torch.arange(len(a))[:, None]
+
+
+def _no_self_match(model):
+    model.matcher.scale.data.neg_()
+
+
+def _occlusion_logits(model):
+    model.occlusion_head.register_forward_hook(lambda module, args, seen: 3 * seen - 1)
+
+
+def _hidden_numbers(model):
+    bias = torch.randn(32)
+    _wrap(model, lambda x: x + bias[None, :, None, None])
+
+
+@pytest.mark.parametrize(
+    ("plant", "check", "others", "words"),
+    [
+        (_mix_rows, "rows", {"save and load"}, "alone differs"),
+        (_dropout, "determinism", {"rows", "save and load"}, "other numbers"),
+        (_train_norm, "eval mode", {"rows", "save and load", "determinism"}, "1 modules"),
+        (_long_embedding, "unit length", {"save and load", "matcher"}, "length 2, not 1"),
+        (_other_maps, "matcher", {"save and load"}, "maps of [128, 5, 5]"),
+        (_lopsided, "matcher", set(), "order of two images"),
+        (_no_self_match, "matcher", set(), "a stranger scores higher"),
+        (_occlusion_logits, "occlusion head", {"save and load"}, "visibility from"),
+        (_hidden_numbers, "save and load", set(), ""),
+    ],
+)
+def test_a_fault_in_a_network_is_found_by_its_check(sound, plant, check, others, words):
+    plant(sound.model)
+    found = failures(sound, *QUICK)
+    assert check in found
+    assert set(found) <= {check} | others
+    assert words in found[check]
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [(_unused, "no output uses model.spare.weight"), (_detached, "no output uses model.input_layer")],
+)
+def test_a_parameter_without_gradient_is_named(sound, plant, words):
+    assert failures(sound, "gradients") == {}
+    plant(sound.model)
+    assert words in failures(sound, "gradients")["gradients"]
+
+
+# ---------------------------------------------------------------- detectors
+
+
+class HalfAsMany(nets.Detector):
+    """A detector of one prior a cell."""
+
+    def heads(self, maps):
+        return nets.Detections(*(each[:, ::2] for each in super().heads(maps)))
+
+
+def test_a_detector_with_other_priors_is_found(detector):
+    broken = copy.deepcopy(detector.model)
+    broken.__class__ = HalfAsMany
+    assert list(failures(replace(detector, model=broken), *QUICK, "priors")) == ["save and load", "priors"]
+
+
+def test_a_detector_file_with_more_priors_a_cell_is_found(detector, tmp_path):
+    state = dict(detector.state)
+    for key in [key for key in state if "Head" in key]:
+        state[key] = torch.cat([state[key], state[key]])
+    torch.save(state, tmp_path / "more.pth")
+    found = {result.check for result in run_checks(open_subject(tmp_path / "more.pth")) if result.status == FAILED}
+    assert found == {"tensors", "parameters"}
+
+
+# ---------------------------------------------------------------- files that are no models
+
+
+def test_what_is_no_model_is_refused(opened, tmp_path):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "odd.pt")
+    with pytest.raises(ValueError, match="fit none of"):
+        open_subject(tmp_path / "odd.pt", color_space="rgb")
+    torch.save(nets.build_model("ir_tiny", 16).state_dict(), tmp_path / "raw.pt")
+    with pytest.raises(ValueError, match="does not state its channel order"):
+        open_subject(tmp_path / "raw.pt")
+    with pytest.raises(ValueError, match="holds ir_tiny, but --arch says ir_18"):
+        opened(arch="ir_18")
