@@ -25,6 +25,7 @@ from engine.signals import Stopped, StopSignals
 from engine.status.record import Course, Point, Record
 from engine.status.state import MAX_BYTES, IncidentTail
 from engine.status.writing import StatusPage, with_last_words
+from engine.trainer import build_trainer
 from options.engine import EngineOptions
 from system.page.courses import MAX_POINTS
 
@@ -121,6 +122,13 @@ def test_a_run_that_goes_on_goes_on_with_its_curves(tmp_path):
     assert lines["train_loss"].values == pytest.approx([row["train_loss"] for row in rows])
     best = max(metrics(tmp_path), key=lambda row: row.get("val_acc", -math.inf))
     assert read(tmp_path)["best"] == {"metric": "val_acc", "value": best["val_acc"], "step": best["step"]}
+
+
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_of_several_ranks_the_one_that_has_the_folder_writes(tmp_path, has_folder):
+    trainer = build_trainer(EngineOptions(gpus=0, num_processes=2), tmp_path if has_folder else None)
+    assert sum(isinstance(each, StatusPage) for each in trainer.callbacks) == has_folder
+    assert [each.name for each in trainer.loggers] == ["metrics", "status"] * has_folder
 
 
 @pytest.mark.parametrize(("slow", "waits"), [("data", True), ("network", False)])
