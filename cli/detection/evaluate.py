@@ -48,7 +48,7 @@ class EvaluateDetectorsOptions(Options):
     threshold: float | None = flag(
         None, f"least score of a detection in use; each detector's usual one, {_PREDICTED} of files", within="[0, 1]"
     )
-    least_score: float = flag(0.02, "least score of a detection for average precision", within="[0, 1]")
+    least_score: float = flag(0.02, "least score of a detection for average precision", within="(0, 1]")
     max_detections: int = flag(
         100, "the surest detections of a photograph that count for average precision; crowds need more",
         within="[1, inf)",
