@@ -71,3 +71,15 @@ def test_other_shapes_and_temperatures_are_refused() -> None:
         detector_distillation(student, teacher, 0)
     with pytest.raises(ValueError, match=r"same B >= 1 images are needed, got \[2, 3, 4, 4\] and \[2, 3, 4, 5\]"):
         attention_transfer(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 5))
+
+
+def test_a_batch_in_parts_adds_up_when_every_part_knows_what_the_teacher_sees_in_all() -> None:
+    student, teacher = draw_pair()
+    seen = 3 * teacher[1][..., 1].sum()
+    whole = detector_distillation(student, teacher, count_all=lambda total: 3 * total)
+    parts = []
+    for image in (slice(0, 1), slice(1, 2)):
+        ours, theirs = (tuple(each[image] for each in side) for side in (student, teacher))
+        parts.append(detector_distillation(ours, theirs, count_all=lambda _: seen))
+    for total, *values in zip(whole, *parts, strict=True):
+        torch.testing.assert_close(sum(values), total)

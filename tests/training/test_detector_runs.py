@@ -1,6 +1,7 @@
 """Detectors trained through their command line: they learn, log, go on to the same bits, and say what is wrong."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from short_runs import on_two_ranks
 import nets
 from cli.detection import train
 from cli.detection.checkpoints import read_to_resume
+from config import DetectionConfig
+from datasets import LabeledPhotos, read_labels
 from engine.guard import NonFiniteError
 from tasks.detection import figures
-from tasks.detection.data import DetectionData
+from tasks.detection.data import DetectionData, WholePhotos
 
 
 def go_on(whole, kept="pieces_01-01_0"):
@@ -180,13 +183,17 @@ def test_what_a_detector_says_that_is_no_number_ends_the_run_in_a_line(detect, m
     assert "what the detector says of 16 of 16 photographs is not finite" in capsys.readouterr().err
 
 
+def test_a_smoke_test_leaves_nothing(detect):
+    assert detect("--fast_dev_run", "--prefix", "fast") == 0
+    assert not Path("experiments").exists()
+
+
+@pytest.mark.slow
 def test_scenes_are_drawn_where_no_photographs_are_given(detect):
     words = ["--synthetic_scenes", 6, "--synthetic_val_scenes", 2, "--epochs", 1, "--batch_size", 3]
     assert detect(*words, "--prefix", "scenes") == 0
     assert json.loads((only("scenes_*") / "config.json").read_text())["synthetic_scenes"] == 6
     assert 0 <= rows(only("scenes_*"))[-1]["val_recall"] <= 1
-    assert detect(*words, "--fast_dev_run", "--prefix", "fast") == 0
-    assert not [*Path("experiments").glob("fast_*")]
 
 
 COURSE = ["--check_mode", "--optimizer", "sgd", "--lr_schedule", "multistep", "--accumulate_grad_batches", "2"]
@@ -194,14 +201,13 @@ COURSE = ["--check_mode", "--optimizer", "sgd", "--lr_schedule", "multistep", "-
 
 def course(folder, root, teacher):
     """Train on this rank and return what was logged."""
-    import os
-
     os.chdir(folder)
     words = ["--teacher", teacher, "--teacher_weight", "0.5", "--attention_weight", "10", "--prefix", "course"]
     assert train.main([*SMALL, *COURSE, *words, *data_flags(Path(root))]) == 0
     return rows(only("course_*")) if only("course_*") else []
 
 
+@pytest.mark.slow
 def test_in_check_mode_two_ranks_follow_the_losses_and_figures_of_one_process(photos, tmp_path, monkeypatch):
     torch.manual_seed(0)
     torch.save(nets.build_detector("featherface_v1").state_dict(), tmp_path / "teacher.pth")
@@ -241,10 +247,6 @@ def test_a_photograph_that_no_rank_saw_is_no_figure():
 
 
 def test_whole_photographs_keep_their_form(photos, tmp_path):
-    from config import DetectionConfig
-    from datasets import LabeledPhotos, read_labels
-    from tasks.detection.data import WholePhotos
-
     cv2.imwrite(str(tmp_path / "wide.png"), np.full((48, SIDE, 3), 200, np.uint8))
     (tmp_path / "label.txt").write_text("# wide.png\n10 20 30 20\n")
     image, faces, index, unreadable = WholePhotos(LabeledPhotos(tmp_path, read_labels(tmp_path / "label.txt")), 192)[0]
