@@ -29,7 +29,7 @@ SPEED = Table(
     "export_speed",
     (
         Column("network", "what", width=24),
-        Column("batch", "batch"),
+        Column("batch", "batch", "{:.0f}"),
         Column("onnxruntime / torch", "time_ratio", "{:.2f}x"),
         Column("torch ms", "torch_ms", "{:.1f}"),
         Column("onnxruntime ms", "ort_ms", "{:.1f}"),

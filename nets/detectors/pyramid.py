@@ -29,7 +29,8 @@ def _halved(x: Tensor) -> Tensor:
     Exactly so: where all values are negative, a padded zero is the maximum.
     """
     height, width = x.shape[2:]
-    down, right = ((-(-side // 2) - 1) * 2 - side + 3 for side in (height, width))
+    # (ceil(side / 2) - 1) * 2 + 3 - side. Not by -(-side // 2): in ONNX whole numbers are divided towards 0.
+    down, right = (1 + side % 2 for side in (height, width))
     return F.max_pool2d(F.pad(x, [right // 2, right - right // 2, down // 2, down - down // 2]), 3, 2)
 
 
