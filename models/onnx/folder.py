@@ -176,7 +176,7 @@ def facts(deployment: Deployment) -> dict[str, Any]:
         },
         "outputs": [each.name for each in made.describe.graph.output],
         "flip": form.flip,
-        "template": TEMPLATE.astype(float).round(4).tolist(),
+        "template": TEMPLATE.astype(float).tolist(),
         "alignment": None if model.alignment is None else model.alignment._asdict(),
         "matcher": None if made.matcher is None else _matcher_facts(made.matcher, model),
         "detector": None if detector is None else {"kind": detector.kind, "threshold": detector.threshold},

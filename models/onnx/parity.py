@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -49,7 +50,11 @@ class Difference(NamedTuple):
 
 
 def compare_model(
-    graph: onnx.ModelProto, model: FaceModel, module: WrappedModel, precision: str, batches: Sequence[int] = BATCHES
+    graph: onnx.ModelProto | Path,
+    model: FaceModel,
+    module: WrappedModel,
+    precision: str,
+    batches: Sequence[int] = BATCHES,
 ) -> list[Difference]:
     """Return the differences of a graph of `export_describe`, from the model by the path that evaluation takes."""
     session, found = open_session(graph), list[Difference]()

@@ -139,6 +139,8 @@ class Recognizer:
         off = given @ rotation.T + matrix[:, 2] - self._template
         if not 0.05 <= abs(factor) <= 5 or math.sqrt((off**2).sum(1).mean()) > MAX_RESIDUAL:
             raise RefusedError("the five points are not those of a face")
+        if (given < -0.5).any() or (given > [image.shape[1] - 0.5, image.shape[0] - 0.5]).any():
+            raise RefusedError("the face is cut by the border: not all of its five points are there")
         return cv2.warpAffine(image, matrix, (112, 112), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
     def crop(self, image: np.ndarray, points: Any = None) -> tuple[np.ndarray, int]:

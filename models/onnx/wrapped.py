@@ -15,6 +15,7 @@ from qaconv import QAConv
 from transforms import IMAGE_SIZE
 
 ORDERS = ("rgb", "bgr")
+SIZE = (IMAGE_SIZE, IMAGE_SIZE)  # of a face
 
 
 class Form(NamedTuple):
@@ -40,13 +41,15 @@ class Wrapped(nn.Module):
     """Base: images in the form's layout -> float [B, 3, H, W] in [-1, 1], RGB.
 
     Raises:
-        ValueError: if the color order is unknown.
+        ValueError: if the color order is unknown, or flip or half is asked of what is no whole FaceModel.
     """
 
     names: tuple[str, ...]  # of the outputs
 
     def __init__(self, form: Form) -> None:
         super().__init__()
+        if (form.flip or form.half) and not isinstance(self, WrappedModel):
+            raise ValueError("export: flip and half are for a whole FaceModel; leave them out")
         if form.color_order not in ORDERS:
             raise ValueError(f"export: color_order must be one of {', '.join(ORDERS)}, got {form.color_order!r}")
         self.form = form
@@ -200,6 +203,3 @@ def reference(model: FaceModel, images: Tensor, flip: bool) -> tuple[Tensor, ...
     maps = torch.stack([view.local_map for view in found.views], 1)
     seen = [view.visibility for view in found.views if view.visibility is not None]
     return found.embedding, norm, maps, *([torch.stack(seen, 1)] if seen else [])
-
-
-SIZE = (IMAGE_SIZE, IMAGE_SIZE)

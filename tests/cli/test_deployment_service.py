@@ -2,11 +2,17 @@
 
 import asyncio
 import base64
+import ctypes
+import gc
 import importlib.util
 import json
 import re
+import socket
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -180,3 +186,45 @@ def test_the_serverless_handler_answers_likewise(home, photographs, monkeypatch)
         assert handler({"body": body}, None)["statusCode"] == status
     too_long = json.dumps({"first": "A" * (12 * 2**20), "second": second})
     assert "8388608 bytes" in handler({"body": too_long}, None)["body"]
+
+
+@pytest.mark.slow
+def test_a_thousand_requests_of_eight_clients_leak_nothing(service, home, photographs):
+    uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn: make setup-extras")
+    place = socket.socket()
+    place.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(service.app, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
+    thread.start()
+    reader, bad = Recognizer(home / "deploy"), [data for data, _, _ in hostile().values()]
+    pairs = [(photographs[k], photographs[3 * k % 8]) for k in range(8)]
+    wanted = [json.loads(json.dumps(reader.verify(*map(read_image, pair)))) for pair in pairs]
+
+    def client(seed):
+        """Return what was answered wrongly to 63 requests, every fifth of them hostile."""
+        rng, wrong = np.random.default_rng(seed), []
+        with httpx.Client(base_url=f"http://127.0.0.1:{place.getsockname()[1]}", timeout=60) as asking:
+            for _ in range(63):
+                k, is_hostile = int(rng.integers(8)), rng.random() < 0.2
+                second = bad[int(rng.integers(len(bad)))] if is_hostile else pairs[k][1]
+                answer = asking.post("/verify", files={"first": ("a", pairs[k][0]), "second": ("b", second)})
+                is_right = answer.status_code == 422 if is_hostile else answer.json() == wanted[k]
+                wrong += [] if is_right else [(k, is_hostile, answer.text)]
+        return wrong
+
+    def held():
+        gc.collect()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return len(list(Path("/proc/self/fd").iterdir())), int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+
+    try:
+        levels = []
+        for turn in range(2):
+            with ThreadPoolExecutor(8) as clients:
+                assert [each for found in clients.map(client, range(8 * turn, 8 * turn + 8)) for each in found] == []
+            levels.append(held())
+    finally:
+        server.should_exit = True
+        thread.join(30)
+    assert levels[1][0] <= levels[0][0] and levels[1][1] < levels[0][1] + 64

@@ -24,6 +24,7 @@ from cli.deployment import export  # noqa: E402
 from evaluation import ScoreNormalization  # noqa: E402
 from models.onnx import folder, precision, runtime, wrapped  # noqa: E402
 from models.portraits import weights_checksum  # noqa: E402
+from transforms import align  # noqa: E402
 
 TERMS = [0.1, 0.02, -0.01, 0.03, 0.05, -0.02]
 NORMALIZATION = ScoreNormalization(
@@ -271,6 +272,26 @@ def test_what_is_not_exported_is_one_line(checkpoint, people, deployed, tmp_path
     ):
         assert match in refusal(capsys, main.main, "export", *words)
         assert not out.exists() and not [path for path in tmp_path.iterdir() if path.name[0] == "."]
+
+
+def test_the_reader_aligns_as_the_library_does(deployed):
+    reader, rng = runtime.Recognizer(deployed), np.random.default_rng(0)
+    image = rng.integers(0, 256, (300, 260, 3), dtype=np.uint8)
+    for angle, size in ((0.0, 1.0), (0.6, 1.4), (-2.5, 0.7)):
+        turn = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        points = (align.template_points() - 56) @ turn + [130, 150] + rng.normal(0, 1, (5, 2))
+        wanted = align.warp(image, align.fit_similarity(points))
+        found = reader.align(image, points)
+        assert (found != wanted).mean() < 1e-3  # the last bit of a matrix may move a pixel by a 32nd
+        cut, num_faces = reader.crop(image, points)
+        assert np.array_equal(cut, found) and num_faces == 1
+    outside, mirrored, one = points + np.array([0, 150]), points * [-1, 1], np.full((5, 2), 9.0)
+    for wrong, match in (
+        (outside, "cut by the border"), (mirrored, "not those of a face"), (one, "not those of a face"),
+        (points[:4], "five points"), (points * np.nan, "five points"),
+    ):  # fmt: skip
+        with pytest.raises(runtime.RefusedError, match=match):
+            reader.align(image, wrong)
 
 
 def test_text_of_a_user_stays_text():

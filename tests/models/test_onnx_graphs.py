@@ -163,6 +163,8 @@ def test_what_cannot_be_exported_is_one_line(model):
         graphs.export_describe(small)
     with pytest.raises(ValueError, match="opset must be from 18 to 22, got 11"):
         graphs.check_opset(11)
+    with pytest.raises(ValueError, match="flip and half are for a whole FaceModel"):
+        wrapped.WrappedBackbone(model.model, Form(half=True))
     with pytest.raises(ValueError, match="int8 needs crops"):
         precision.quantized(None, [], Form())
     wrong = parity.Difference("describe", "float32", 3, "112 x 112", "norm", 1.0, float("nan"), None)
