@@ -164,6 +164,8 @@ def check_precision(subject: Subject) -> Verdict:
         with torch.autocast("cpu", dtype=dtype):
             rough = _main_output(subject, subject.network, subject.images)
         cosine, name = _least_cosine(exact, rough), str(dtype).removeprefix("torch.")
+        if not bool(rough.isfinite().all()):
+            return failed(f"{name}: outputs are not finite: a number is beyond its range")
         if not cosine >= least:
             return failed(f"{name}: least cosine with float32 {cosine:.5f}, {least} expected")
         found.append(f"{name} {cosine:.5f}")
