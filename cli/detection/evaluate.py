@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli.detection.program import DetectOptions
 from options.command import FlagParser, as_typed, at_home, interruptible, user_errors
-from options.flags import Options, add_flags, flag
+from options.flags import Options, add_flags, flag, flag_like
 from system.cores import bound_waiting
 from system.files import naming, write_text
 from system.terminal import show
@@ -45,6 +46,8 @@ class EvaluateDetectorsOptions(Options):
     max_side: int = flag(
         0, "longer side in pixels to which larger photographs are shrunk; 0: none", within="[0, 65536]"
     )
+    scales: tuple[float, ...] = flag_like(DetectOptions, "scales")
+    mirror: bool = flag_like(DetectOptions, "mirror")
     threshold: float | None = flag(
         None, f"least score of a detection in use; each detector's usual one, {_PREDICTED} of files", within="[0, 1]"
     )
@@ -66,6 +69,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py detect evaluate
         options = EvaluateDetectorsOptions(**parser.read(argv))
         if (options.photos is None) != (options.labels is None):
             raise ValueError("--photos and --labels belong together: a folder, and the faces in its photographs")
+        if not options.scales:
+            raise ValueError("--scales: give one at least")
         if options.wider and not options.photos:
             raise ValueError("--wider is of WIDER FACE's photographs: give --photos and --labels too")
         bound_waiting()  # is read when torch is imported
@@ -156,10 +161,10 @@ def _detect(
     from cli.detection.kept_detections import Size, as_faces, detect_all, read_folder
     from evaluation.detection.summary import IOU
 
-    size = Size(options.max_side, options.least_score)
+    size = Size(options.max_side, options.least_score, options.scales, options.mirror)
     names = [photos.labels(index).name for index in range(len(photos))]
     given = {name: Path(word) for name, word in words.items() if Path(word).is_dir()}
-    opened = {name: _open(name, word) for name, word in words.items() if name not in given}
+    opened = {name: size.shown(_open(name, word)) for name, word in words.items() if name not in given}
     seen = detect_all(photos, opened, size, folder)
     found, facts = {}, {"test size": size.describe() if opened else "not known, detections come as files"}
     for name in words:

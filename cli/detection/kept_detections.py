@@ -13,12 +13,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cli.detection.program import LARGEST_SIDE
 from datasets.detection.photos import LabeledPhotos
 from datasets.faces.images import read_image
 from datasets.photos.detection import Detection, Detector
 from datasets.progress import tracked
 from evaluation import Found, read_predictions
 from evaluation.detection.summary import DetectedFaces, DetectorFaces
+from models.detectors.sized import SizedDetector, TestSizes
 
 _NUMBERS = 15  # of a detection: box, score, five points
 
@@ -28,10 +30,20 @@ class Size(NamedTuple):
 
     max_side: int  # longer side in pixels, to which larger photographs are shrunk; 0: as they are
     least_score: float
+    scales: tuple[float, ...] = (1.0,)  # times that size, for each view of a photograph
+    mirror: bool = False  # whether each view is looked at mirrored too
 
     def describe(self) -> str:
         """Return the size in words."""
-        return f"longer side {self.max_side} pixels at most" if self.max_side else "the photographs' own size"
+        side = f"longer side {self.max_side} pixels at most" if self.max_side else "the photographs' own size"
+        times = "" if self.scales == (1.0,) else f", times {', '.join(f'{scale:g}' for scale in self.scales)}"
+        return side + times + (", each mirrored too" if self.mirror else "")
+
+    def shown(self, detector: Detector) -> Detector:
+        """Return the detector, looking at all views of the photographs that it is shown."""
+        if self.scales == (1.0,) and not self.mirror:
+            return detector
+        return SizedDetector(detector, TestSizes(LARGEST_SIDE, self.scales, self.mirror))
 
 
 class Seen(NamedTuple):
@@ -58,7 +70,7 @@ class Kept:
     """
 
     def __init__(self, folder: Path, detector: Detector, size: Size) -> None:
-        head = {"detector": detector.name, **size._asdict()}
+        head = {"detector": detector.name, **size._asdict(), "scales": list(size.scales)}
         text = json.dumps(head)
         self.path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
         self._seen: dict[str, tuple[list[int], Seen]] = {}

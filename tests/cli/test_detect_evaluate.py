@@ -109,6 +109,28 @@ def test_boxes_of_shrunk_photographs_are_those_of_the_photographs(scenes, tmp_pa
     assert found["worst"]["own"] and "data:image/jpeg" in (tmp_path / "out/report.html").read_text()
 
 
+def test_several_sizes_and_mirror_images_are_looked_at_and_stated(scenes, tmp_path, monkeypatch):
+    seen = []
+
+    class Watcher:
+        name, threshold = "watcher", 0.5
+
+        def detect(self, image, threshold=None):
+            seen.append(image)
+            return []
+
+    monkeypatch.setattr(models.detectors, "open_detector", lambda word: Watcher())
+    several = ["--scales", "1,0.5", "--mirror"]
+    assert evaluate.main(words(scenes, tmp_path, *several)) == 0
+    sides = [image.shape[0] for image in seen[:4]]
+    assert sides == [160, 160, 80, 80] and np.array_equal(seen[0][:, ::-1], seen[1])
+    stated = "the photographs' own size, times 1, 0.5, each mirrored too"
+    assert results(tmp_path)["protocol"]["test size"] == stated
+    before = len(seen)
+    assert evaluate.main(words(scenes, tmp_path, *several)) == 0 and len(seen) == before
+    assert evaluate.main(words(scenes, tmp_path)) == 0 and len(seen) > before  # what is kept is of another size
+
+
 def test_files_of_detections_stand_beside_a_detector_and_wider_face_has_its_own_figures(tmp_path, capsys):
     photos, labels = tmp_path / "photos", []
     truth = evaluate_wider_truth()
