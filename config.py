@@ -263,6 +263,8 @@ class DetectionConfig(
             raise ValueError("--box_weight, --score_weight and --landmark_weight are all 0: nothing is learned")
         if self.activation_checkpointing:
             raise ValueError("--activation_checkpointing knows recognizers' backbones alone; leave it out")
+        if self.compile and self.attention_weight:
+            raise ValueError("--compile takes a detector whole, --attention_weight its maps apart: leave one out")
         if self.check_mode and (self.precision not in (None, AUTO) or self.use_16bit):
             raise ValueError("--check_mode computes in float64: it conflicts with --precision and --use_16bit")
 

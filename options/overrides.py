@@ -43,7 +43,7 @@ NEVER = {
     "swap_color_channel": "the weights know the other order",
     "synthetic_identities": "it decides which identities are trained on",
     "synthetic_images": "it decides which images are trained on",
-    "teacher": "the checkpoint holds the weights that the run learns from",
+    "teacher": "the run has learned from the other one",
     "use_mxrecord": "it decides which identities are trained on",
     "val_identities": "it decides which identities are trained on",
 }
