@@ -202,9 +202,14 @@ def test_fewer_bits_are_measured_on_the_pairs_and_refused_where_they_cost_too_mu
     assert sizes["int8"] < 0.75 * sizes["fp16"]
     whole = (tmp_path / "fp16" / "model.safetensors").stat().st_size
     assert sizes["fp16"] < 0.6 * whole
-    # A graph that computes nonsense loses more than it may.
-    spoilt = precision.loss_of
-    monkeypatch.setattr(precision, "loss_of", lambda s, *rest: spoilt((s[0], {n: -v for n, v in s[1].items()}), *rest))
+    # One whose genuine pairs all score less loses more than it may.
+    measure = precision.loss_of
+
+    def spoilt(scores, score, people, issame, *rest):
+        lower = {name: values - 100 * issame for name, values in scores[1].items()}
+        return measure((scores[0], lower), score, people, issame, *rest)
+
+    monkeypatch.setattr(precision, "loss_of", spoilt)
     words = (checkpoint, tmp_path / "bad", "--precision", "fp16", *flags[:-1], "0.5")
     assert "more than --max_loss 0.5; nothing is written" in refusal(capsys, main.main, "export", *words)
     assert not (tmp_path / "bad").exists() and not [path for path in tmp_path.iterdir() if path.name[0] == "."]
