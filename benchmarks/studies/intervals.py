@@ -33,6 +33,10 @@ def minus(first: Arm, second: Arm) -> Arm:
 
 
 def percent(found: Interval, sign: str = "") -> str:
-    """Return the estimate and its interval in percent; sign "+" for differences, in points."""
-    estimate, lower, upper = (f"{100 * value:{sign}.1f}" for value in found[:3])
+    """Return the estimate and its interval in percent; sign "+" for differences, in points.
+
+    The spread of seeds knows no ends: an interval of a rate is cut at 0 and 100.
+    """
+    values = found[:3] if sign else [min(max(value, 0.0), 1.0) for value in found[:3]]
+    estimate, lower, upper = (f"{100 * value:{sign}.1f}" for value in values)
     return f"{estimate} [{lower}, {upper}]"
