@@ -117,4 +117,6 @@ def test_the_program_scores_runs_and_writes_tables_and_picture(tmp_path):
     found = json.loads((tmp_path / "ablation.json").read_text())
     assert list(found["rates"]) == list(CONDITIONS) and found["draws"] == 2
     assert (tmp_path / "picture.png").stat().st_size > 5000
-    assert program.main([*arguments[:6], "--runs", str(tmp_path / "nothing")]) == 2
+    with pytest.raises(SystemExit) as refused:
+        program.main([*arguments[:6], "--runs", str(tmp_path / "nothing")])
+    assert refused.value.code == 2
