@@ -9,7 +9,6 @@ from golden_vectors import load_golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.detectors import found
 from models.detectors.found import found_faces
 from nets import Detections
 from ops import boxes
@@ -96,7 +95,7 @@ def test_an_image_without_faces_and_a_batch_without_images_give_none() -> None:
 def test_of_very_many_boxes_the_surest_are_looked_at(monkeypatch) -> None:
     """A network that has learned nothing yet finds a face at every prior."""
     said = golden()
-    monkeypatch.setattr(found, "MOST", 40)
+    monkeypatch.setattr("models.detectors.found.MOST", 40)
     one, _ = found_faces(said, boxes.priors(*SHAPE), *SHAPE, threshold=0.0, overlap=1.0)
     scores = said.conf[0, :, 1].sort(descending=True).values
     torch.testing.assert_close(one.scores, scores[:40], rtol=0, atol=0)
