@@ -29,6 +29,8 @@ def scenes(tmp_path_factory):
 class Corner:
     """Answers with the faces that labels have, of the sure ones those alone that are large, and counts its looks."""
 
+    threshold = 0.5
+
     def __init__(self, scenes):
         content = json.loads((scenes / "faces.json").read_text())
         self.images = {cv2.imread(str(scenes / one["file_name"])).tobytes(): one["id"] for one in content["images"]}
