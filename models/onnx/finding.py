@@ -77,7 +77,7 @@ class Finder:
         sides = np.array([view.shape[1], view.shape[0]], np.float64)
         chosen = np.flatnonzero(conf[:, 1] > self.threshold)
         chosen = chosen[np.argsort(-conf[chosen, 1], kind="stable")][:_MOST]
-        prior = priors(*view.shape[:2], self._min_sizes)[chosen]
+        prior = priors(view.shape[0], view.shape[1], self._min_sizes)[chosen]
         center = prior[:, :2] + loc[chosen, :2] * _VARIANCES[0] * prior[:, 2:]
         half = prior[:, 2:] * np.exp(loc[chosen, 2:] * _VARIANCES[1]) / 2
         points = prior[:, None, :2] + marks[chosen].reshape(-1, 5, 2) * _VARIANCES[0] * prior[:, None, 2:]
