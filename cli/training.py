@@ -107,8 +107,6 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
         ValueError, OSError: one line for the user about what is wrong with which flag or file.
     """
     log = runs.start_log(is_main_process())
-    if given.requeue and given.resume_from_checkpoint != AUTO:
-        logger.warning("--requeue starts the same command again: without --resume_from_checkpoint auto it is a new run")
     writes = is_main_process() and not given.fast_dev_run
     given = shrink(given, explicit) if given.fast_dev_run else given
     config, checkpoint, datamodule, lock = _begin(given, explicit, writes)
@@ -286,6 +284,8 @@ def find_checkpoint(
         newest: returns the newest whole checkpoint of a folder.
     """
     if given.resume_from_checkpoint != AUTO:
+        if given.requeue:
+            logger.warning("--requeue starts the same command again, which without auto is a new run")
         return given
     folders = (folder for folder in runs.run_folders(RUNS, given.prefix) if folder not in passed)
     folder = next((folder for folder in folders if not runs.only_evaluated(folder)), None)

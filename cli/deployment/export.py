@@ -214,7 +214,7 @@ def _detector(options: ExportOptions, differences: list[Difference]) -> Detector
     """
     if options.face_detector is None:
         return None
-    import nets
+    from models.detectors.trained import TrainedDetector
     from models.detectors.yunet import THRESHOLD, YuNet
     from models.onnx import graphs, parity
     from models.onnx.folder import Detector
@@ -224,10 +224,11 @@ def _detector(options: ExportOptions, differences: list[Difference]) -> Detector
     if path.suffix.lower() == ".onnx":
         YuNet(path)  # opens it
         return Detector("yunet", path, THRESHOLD)
-    module = WrappedDetector(nets.load_detector(path), Form(preprocess=True)).eval()
+    detector = TrainedDetector(path)
+    module = WrappedDetector(detector.network, Form(preprocess=True)).eval()
     graph = graphs.export_detector(module.detector, module.form, options.opset)
     differences += parity.compare_module(graph, "detector", module, parity.SIZES)
-    return Detector("retinaface", graph, 0.5)
+    return Detector("retinaface", graph, detector.threshold, detector.min_sizes)
 
 
 def _other_forms(folder: Path, model: FaceModel, form: Form, options: ExportOptions) -> None:

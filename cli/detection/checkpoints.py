@@ -49,7 +49,7 @@ def check_resumed(
             f"{path}: was trained on photographs of other names or in another order than these; resume with the labels"
             " of that run"
         )
-    if parameters.get("teacher", teacher) != teacher:
+    if teacher is not None and parameters.get("teacher", teacher) != teacher:
         raise ValueError(f"{path}: learned from another detector than --teacher {config.teacher}; give that one")
     with loading.errors_name(Path(path)):
         data.build_sampler(rank=0).load_state_dict(checkpoint[DATA])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.detection.program import DetectOptions
+from cli.detection.program import LARGEST_SIDE, DetectOptions
 from options.command import FlagParser, as_typed, at_home, interruptible, user_errors
 from options.flags import Options, add_flags, flag, flag_like
 from system.cores import bound_waiting
@@ -69,8 +69,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py detect evaluate
         options = EvaluateDetectorsOptions(**parser.read(argv))
         if (options.photos is None) != (options.labels is None):
             raise ValueError("--photos and --labels belong together: a folder, and the faces in its photographs")
-        if not options.scales:
-            raise ValueError("--scales: give one at least")
+        _check_sizes(options)
         if options.wider and not options.photos:
             raise ValueError("--wider is of WIDER FACE's photographs: give --photos and --labels too")
         bound_waiting()  # is read when torch is imported
@@ -81,6 +80,18 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py detect evaluate
 
     show(f"{detection_table(results)}\n\nresults and {PAGE} are in {folder}")
     return 0
+
+
+def _check_sizes(options: EvaluateDetectorsOptions) -> None:
+    if not options.scales:
+        raise ValueError("--scales: give one at least")
+    largest = max(options.scales)
+    if largest > 1 and not options.max_side:
+        raise ValueError("--scales above 1 need --max_side: photographs may have any size")
+    if options.max_side * largest > LARGEST_SIDE:
+        raise ValueError(f"--max_side times the largest of --scales is more than {LARGEST_SIDE} pixels")
+    if options.threshold is not None and options.threshold < options.least_score:
+        raise ValueError(f"--threshold {options.threshold:g} is below --least_score {options.least_score:g}")
 
 
 def evaluate(options: EvaluateDetectorsOptions, folder: Path) -> dict[str, Any]:
@@ -164,7 +175,7 @@ def _detect(
     size = Size(options.max_side, options.least_score, options.scales, options.mirror)
     names = [photos.labels(index).name for index in range(len(photos))]
     given = {name: Path(word) for name, word in words.items() if Path(word).is_dir()}
-    opened = {name: size.shown(_open(name, word)) for name, word in words.items() if name not in given}
+    opened = {name: _open(name, word) for name, word in words.items() if name not in given}
     seen = detect_all(photos, opened, size, folder)
     found, facts = {}, {"test size": size.describe() if opened else "not known, detections come as files"}
     for name in words:

@@ -21,6 +21,7 @@ from datasets.progress import tracked
 from evaluation import Found, read_predictions
 from evaluation.detection.summary import DetectedFaces, DetectorFaces
 from models.detectors.sized import SizedDetector, TestSizes
+from system.files import write_text
 
 _NUMBERS = 15  # of a detection: box, score, five points
 
@@ -40,10 +41,8 @@ class Size(NamedTuple):
         return side + times + (", each mirrored too" if self.mirror else "")
 
     def shown(self, detector: Detector) -> Detector:
-        """Return the detector, looking at all views of the photographs that it is shown."""
-        if self.scales == (1.0,) and not self.mirror:
-            return detector
-        return SizedDetector(detector, TestSizes(LARGEST_SIDE, self.scales, self.mirror))
+        """Return the detector, looking at photographs as `main.py detect` has it look."""
+        return SizedDetector(detector, TestSizes(self.max_side or LARGEST_SIDE, self.scales, self.mirror))
 
 
 class Seen(NamedTuple):
@@ -77,7 +76,7 @@ class Kept:
         if self.path.is_file():
             self._read(text)
         else:
-            self.path.write_text(text + "\n", encoding="utf-8")
+            write_text(self.path, text + "\n")
 
     def find(self, name: str, stamp: list[int]) -> Seen | None:
         """Return what was found in a photograph; None if it is not known, or of a file with another stamp."""
@@ -143,7 +142,7 @@ def detect_all(
                 seen = kept[column].find(name, stamp)
                 if seen is None:
                     image = photos.read(index).image if image is None else image
-                    seen = _look(detector, image, size)
+                    seen = _look(size.shown(detector), image, size.least_score)
                     kept[column].add(streams[column], name, stamp, seen)
                 found[column].append(seen)
     finally:
@@ -152,26 +151,16 @@ def detect_all(
     return found
 
 
-def _look(detector: Detector, image: NDArray[np.uint8], size: Size) -> Seen:
-    height, width = image.shape[:2]
-    factor = min(1.0, size.max_side / max(height, width)) if size.max_side else 1.0
-    if factor < 1:
-        sides = (max(1, round(width * factor)), max(1, round(height * factor)))
-        image = np.asarray(cv2.resize(image, sides, interpolation=cv2.INTER_AREA), np.uint8)
-    scale = np.array([width / image.shape[1], height / image.shape[0]])
+def _look(detector: Detector, image: NDArray[np.uint8], least_score: float) -> Seen:
     start = time.perf_counter()
     used = detector.detect(image)
     seconds = time.perf_counter() - start
-    return Seen(_array(detector.detect(image, size.least_score), scale), _array(used, scale), seconds)
+    return Seen(_array(detector.detect(image, least_score)), _array(used), seconds)
 
 
-def _array(found: Sequence[Detection], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+def _array(found: Sequence[Detection]) -> NDArray[np.float64]:
     """Return rows whose coordinates are edges, as labels have them; a detection has centers of pixels on integers."""
-    corners = ((one.box.reshape(2, 2) + 0.5) * scale for one in found)
-    rows = [
-        [*box.ravel(), one.score, *((one.points + 0.5) * scale).ravel()]
-        for box, one in zip(corners, found, strict=True)
-    ]
+    rows = [[*(one.box + 0.5), one.score, *(one.points + 0.5).ravel()] for one in found]
     return np.round(np.array(rows, np.float64).reshape(-1, _NUMBERS), 5)
 
 

@@ -56,9 +56,11 @@ class Detection(session.Task[DetectionConfig, DetectionData, DetectorTraining]):
 
     def build(self, config: DetectionConfig, data: DetectionData) -> DetectorTraining:
         """Return the model to train, with what it starts with and learns from."""
-        if config.teacher is not None and not (config.has_teacher or config.start_from_teacher_body):
+        begins = config.resume_from_checkpoint is None
+        needs_teacher = config.has_teacher or (begins and config.start_from_teacher_body)
+        if config.teacher is not None and begins and not needs_teacher:
             raise ValueError("--teacher: nothing is learned from it; give --teacher_weight or --attention_weight")
-        teacher = None if config.teacher is None else _teacher(config)
+        teacher = _teacher(config) if needs_teacher else None
         digest = _digest(teacher) if teacher is not None and config.has_teacher else None
         model = DetectorTraining(config.to_dict(), data.names, digest)
         if config.start_from_model_statedict is not None:
@@ -70,7 +72,7 @@ class Detection(session.Task[DetectionConfig, DetectionData, DetectorTraining]):
                 )
             model.detector.load_state_dict(start.state_dict())
             logger.info("%s: took the weights", config.start_from_model_statedict)
-        if teacher is not None and config.start_from_teacher_body:
+        if teacher is not None and begins and config.start_from_teacher_body:
             model.detector.body.load_state_dict(teacher.body.state_dict())
             logger.info("%s: took the backbone", config.teacher)
         if teacher is not None and config.has_teacher:

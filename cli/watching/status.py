@@ -45,6 +45,8 @@ def _tell(folders: Sequence[Path], options: StatusOptions) -> None:
     runs = [look_at(folder) for folder in newest_runs([*folders])]
     first = folders[0].resolve().parent if is_run(folders[0]) else folders[0]
     place = first if options.output_dir is None else Path(options.output_dir)
+    if is_run(place):
+        raise ValueError(f"--output-dir {place}: is the folder of a run, which has a page of its own; give another")
     place.mkdir(parents=True, exist_ok=True)
     write_text(place / PAGE, build_overview(runs, place, time.time()))
     rows = [HEAD, *(run.cells() for run in runs)]

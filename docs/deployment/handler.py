@@ -29,7 +29,7 @@ def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
         return _reply(200, RECOGNIZER.verify(*images, None if far is None else float(far)))
     except RefusedError as error:
         return _reply(422, {"detail": str(error)})
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return _reply(400, {"detail": "expected a JSON object with first and second, images in base64"})
 
 

@@ -207,7 +207,7 @@ def _number(found: Mapping[str, Any], name: str) -> float | None:
     value = found.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return float(value) if abs(value) < 1e15 and math.isfinite(value) else None
+    return float(value) if abs(value) < 1e12 and math.isfinite(value) else None
 
 
 def _text(found: Mapping[str, Any], name: str) -> str:

@@ -215,7 +215,7 @@ class StatusPage(Beats):
             "total_pairs": beat["total_pairs"],
             "memory_bytes": beat["memory_bytes"],
             "gpu_memory_bytes": beat["gpu_memory_bytes"],
-            "skipped_steps": trained(trainer.lightning_module).guard.skipped,
+            "skipped_steps": 0 if trainer.lightning_module is None else trained(trainer.lightning_module).guard.skipped,
             "incidents": self._incidents.incidents,
             "best": _best(self._options.monitor, figures),
             "figures": figures,

@@ -32,9 +32,9 @@ def check_people(subject: Subject) -> Verdict:
         f"AUC of {len(np.unique(labels))} drawn people {_spelled(area)}, of a net without training "
         f"{pairs.plain_auc(untrained):.3f}"
     )
-    if not gain.estimate >= LEAST_GAIN:
+    if not gain.upper >= LEAST_GAIN:
         return failed(f"{words}: no better, so it is untrained, or has learned nothing that drawn faces show")
-    if not gain.lower > 0:
+    if not (gain.lower > 0 and gain.estimate >= LEAST_GAIN):
         return skipped(f"it cannot be told from drawn faces: {words}, difference {_spelled(gain)}")
     return passed(words)
 

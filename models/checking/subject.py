@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import nets
 from models import loading
 from models.checking.faces import Faces
+from models.detectors.trained import TrainedDetector
 from models.face_model import FaceModel, describe, merge_adapters
 from models.portraits import FLOAT
 from models.quantization import stored
@@ -144,7 +145,7 @@ def _detector(file: nets.WeightFile) -> Subject:
     form = detector_files.form_of(state)
     with loading.errors_name(file.path), torch.device("meta"):
         template = nets.Detector(form)
-    model, refusal = _loaded(lambda: nets.load_detector(file.path))
+    model, refusal = _loaded(lambda: TrainedDetector(file.path).network)
     return Subject(
         file.path, DETECTOR, next((name for name, known in nets.DETECTORS.items() if known == form), CUSTOM),
         state, template, model, lambda: nets.Detector(form).eval(), refusal,

@@ -12,6 +12,7 @@ from nets import Detections
 from ops import boxes
 
 STRIDE = 32  # pixels between the cells of the coarsest map
+MOST = 5000  # as public code has it
 OVERLAP = 0.4  # above which the better of two boxes suppresses the other, of the public code
 
 
@@ -57,7 +58,7 @@ def found_faces(
     """Return the faces of each image of a batch: decoded, above the threshold, each of them once.
 
     Of boxes that overlap the surest stays, see `ops.boxes.nms`; of equal scores the one of the lower prior comes first.
-    Nothing is limited in number.
+    The surest MOST boxes of an image are looked at: a network that has learned nothing yet finds faces at all priors.
 
     Args:
         detections: of the network in eval mode, [B, P, ...]; computed on in the priors' type.
@@ -83,6 +84,9 @@ def found_faces(
     faces = []
     for image in range(len(loc)):
         likely = (conf[image, :, 1] > threshold).nonzero()[:, 0]
+        if len(likely) > MOST:
+            order = conf[image, likely, 1].argsort(descending=True, stable=True)
+            likely = likely[order[:MOST].sort().values]
         scores = conf[image, likely, 1]
         corners = boxes.decode(loc[image, likely], priors[likely], variances) * sides.repeat(2)
         kept = boxes.nms(corners, scores, overlap)

@@ -37,6 +37,8 @@ class TrainedDetector:
         overlap: intersection over union above which the surer of two boxes suppresses the other.
     Attributes:
         name: kind and checksum.
+        network: in eval mode.
+        min_sizes: sides of its priors, for each level.
         threshold: the usual one.
     Raises:
         FileNotFoundError: if there is no such file.
@@ -46,11 +48,11 @@ class TrainedDetector:
     threshold = THRESHOLD
 
     def __init__(self, path: Path, overlap: float = OVERLAP) -> None:
-        self._model = load_detector(path)
-        self._min_sizes = _min_sizes(read_state_dict(path))
+        self.network = load_detector(path)
+        self.min_sizes = _min_sizes(read_state_dict(path))
         self._overlap = overlap
         kind = next(
-            (name for name, form in DETECTORS.items() if form == self._model.form), f"{path.name}, unnamed form"
+            (name for name, form in DETECTORS.items() if form == self.network.form), f"{path.name}, unnamed form"
         )
         with path.open("rb") as stream:
             checksum = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -63,10 +65,10 @@ class TrainedDetector:
         pixels = torch.from_numpy(image.copy())[None]  # a copy: torch takes no negative strides
         given = fill_up(detector_input(to_tensor(pixels)))
         height, width = given.shape[2:]
-        priors = boxes.priors(height, width, self._min_sizes)
+        priors = boxes.priors(height, width, self.min_sizes)
         with _one_thread():
             least = self.threshold if threshold is None else threshold
-            (found,) = found_faces(self._model(given), priors, height, width, least, self._overlap)
+            (found,) = found_faces(self.network(given), priors, height, width, least, self._overlap)
         # The network's pixels are edges, those of a detection centers.
         corners, points = (each.double().numpy() - 0.5 for each in (found.boxes, found.points))
         return [Detection(*face) for face in zip(corners, found.scores.tolist(), points, strict=True)]

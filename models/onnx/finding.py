@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -11,7 +12,8 @@ import numpy as np
 LONG_SIDE = 640  # with which photographs are looked at first: detectors miss larger faces
 MIN_SIDE = 16
 LOOKS = (1.0, 2.0, 0.5)  # times the side of the first look
-_MIN_SIZES, _STEPS, _VARIANCES = ((16, 32), (64, 128), (256, 512)), (8, 16, 32), (0.1, 0.2)
+_STEPS, _VARIANCES = (8, 16, 32), (0.1, 0.2)
+_MEAN = (123, 117, 104)  # RGB, which the network takes for nothing
 _OVERLAP_YUNET, _OVERLAP, _MOST = 0.3, 0.4, 1000
 
 
@@ -29,10 +31,11 @@ class Finder:
     Args:
         source: path of YuNet, or the session of a graph that takes uint8 [B, H, W, 3] RGB.
         threshold: least score of a face.
+        min_sizes: sides of the priors that a RetinaFace was trained with, for each of its levels.
     """
 
-    def __init__(self, source: Any, threshold: float) -> None:
-        self._source, self.threshold = source, threshold
+    def __init__(self, source: Any, threshold: float, min_sizes: Sequence[Sequence[float]] = ()) -> None:
+        self._source, self.threshold, self._min_sizes = source, threshold, min_sizes
         self._own = threading.local()
 
     def find(self, image: np.ndarray) -> list[Face]:
@@ -67,23 +70,27 @@ class Finder:
         return rows
 
     def _retinaface(self, view: np.ndarray) -> np.ndarray:
-        loc, conf, marks = (found[0] for found in self._source.run(None, {"images": np.ascontiguousarray(view)[None]}))
+        # Pyramids shift what they find where a side is no multiple of their coarsest step.
+        right, below = (-side % _STEPS[-1] for side in (view.shape[1], view.shape[0]))
+        view = cv2.copyMakeBorder(view, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_MEAN)
+        loc, conf, marks = (found[0] for found in self._source.run(None, {"images": view[None]}))
         sides = np.array([view.shape[1], view.shape[0]], np.float64)
-        chosen = np.flatnonzero(conf[:, 1] >= self.threshold)
+        chosen = np.flatnonzero(conf[:, 1] > self.threshold)
         chosen = chosen[np.argsort(-conf[chosen, 1], kind="stable")][:_MOST]
-        prior = priors(*view.shape[:2])[chosen]
+        prior = priors(view.shape[0], view.shape[1], self._min_sizes)[chosen]
         center = prior[:, :2] + loc[chosen, :2] * _VARIANCES[0] * prior[:, 2:]
         half = prior[:, 2:] * np.exp(loc[chosen, 2:] * _VARIANCES[1]) / 2
         points = prior[:, None, :2] + marks[chosen].reshape(-1, 5, 2) * _VARIANCES[0] * prior[:, None, 2:]
         boxes = np.concatenate([center - half, center + half], 1) * np.tile(sides, 2)
         rows = np.concatenate([boxes, (points * sides).reshape(-1, 10), conf[chosen, 1:2]], 1)
+        rows[:, :14] -= 0.5  # from the edges of pixels, by which the network counts, to their centers
         return rows[kept(boxes, _OVERLAP)]
 
 
-def priors(height: int, width: int) -> np.ndarray:
+def priors(height: int, width: int, min_sizes: Sequence[Sequence[float]]) -> np.ndarray:
     """Return the priors [P, 4] of an image, center and size relative to its sides, level by level, row by row."""
     levels = []
-    for sizes, step in zip(_MIN_SIZES, _STEPS, strict=True):
+    for sizes, step in zip(min_sizes, _STEPS, strict=True):
         y, x = ((np.arange(-(-side // step)) + 0.5) * step / side for side in (height, width))
         shape = (len(y), len(x), len(sizes))
         cells = [np.broadcast_to(x[None, :, None], shape), np.broadcast_to(y[:, None, None], shape)]

@@ -49,11 +49,19 @@ class Words(NamedTuple):
 
 
 class Detector(NamedTuple):
-    """A detector of the folder: its kind, "yunet" or "retinaface", its graph or the file to copy, least score."""
+    """A detector of the folder.
+
+    Attributes:
+        kind: "yunet" or "retinaface".
+        graph: or the file to copy.
+        threshold: least score of a face.
+        min_sizes: sides of the priors of each level, of a RetinaFace.
+    """
 
     kind: str
     graph: onnx.ModelProto | Path
     threshold: float
+    min_sizes: tuple[tuple[float, ...], ...] = ()
 
 
 class Graphs(NamedTuple):
@@ -179,7 +187,7 @@ def facts(deployment: Deployment) -> dict[str, Any]:
         "template": TEMPLATE.astype(float).tolist(),
         "alignment": None if model.alignment is None else model.alignment._asdict(),
         "matcher": None if made.matcher is None else _matcher_facts(made.matcher, model),
-        "detector": None if detector is None else {"kind": detector.kind, "threshold": detector.threshold},
+        "detector": None if detector is None else _detector_facts(detector),
         "normalization": None if model.normalization is None else model.normalization.to_dict(),
         "fusion": None if model.fusion_statistics is None else model.fusion_statistics.to_dict(),
         "calibration": None if calibration is None else calibration.to_dict(),
@@ -188,6 +196,10 @@ def facts(deployment: Deployment) -> dict[str, Any]:
         "training_data": deployment.words.training_data,
         "license": deployment.words.license,
     }
+
+
+def _detector_facts(detector: Detector) -> dict[str, Any]:
+    return {name: value for name, value in detector._asdict().items() if name != "graph"}
 
 
 def _matcher_facts(matcher: onnx.ModelProto, model: FaceModel) -> dict[str, Any]:

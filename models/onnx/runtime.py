@@ -23,13 +23,14 @@ import cv2
 import numpy as np
 import onnxruntime
 
-from datasets.faces.image_header import image_size
+from datasets.faces.image_header import image_size, num_scans
 from models.onnx.finding import Face, Finder
 
 FORMAT = "maskwise deploy 1"
 MAX_RESIDUAL = 12.0  # pixels of 112 that five points may lie off the template's shape
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM")
 _USUAL_FAR = 1e-3
+_CROPS = 8
 
 
 class RefusedError(ValueError):
@@ -37,11 +38,12 @@ class RefusedError(ValueError):
 
 
 class Limits(NamedTuple):
-    """What is read of an image from outside: bytes of the file, pixels by its header, faces."""
+    """What is read of an image from outside: bytes of the file, pixels by its header, faces, passes of a JPEG."""
 
     max_bytes: int = 8 * 2**20
     max_pixels: int = 2**24  # 4096 x 4096
     max_faces: int = 100
+    max_scans: int = 100  # encoders write 10; each goes over all pixels, and takes a few bytes
 
 
 class Described(NamedTuple):
@@ -74,6 +76,8 @@ def read_image(data: bytes, limits: Limits = USUAL) -> np.ndarray:
         raise RefusedError("the image cannot be read: its header does not tell its size")
     if size[0] * size[1] > limits.max_pixels:
         raise RefusedError(f"the image has {size[0]} x {size[1]} pixels, more than {limits.max_pixels}")
+    if num_scans(data) > limits.max_scans:
+        raise RefusedError(f"the image has more than {limits.max_scans} scans")
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -188,7 +192,10 @@ class Recognizer:
                 continue
             box, points = (np.round(each, 2).tolist() for each in (face.box, face.points))
             places.append({"box": box, "score": face.score, "landmarks": points})
-        return self._as_answers(np.stack(crops), places) if crops else []
+        rows = range(0, len(crops), _CROPS)  # few at a time: onnxruntime keeps what its largest batch took
+        return [
+            one for at in rows for one in self._as_answers(np.stack(crops[at : at + _CROPS]), places[at : at + _CROPS])
+        ]
 
     def embed(self, crops: np.ndarray) -> Described:
         """Return the descriptions of crops uint8 [B, 112, 112, 3] RGB, each with its mirror image."""
@@ -266,9 +273,9 @@ class Recognizer:
         options.intra_op_num_threads = self._threads
         return onnxruntime.InferenceSession(str(self._folder / name), options, providers=["CPUExecutionProvider"])
 
-    def _open_finder(self, kind: str, threshold: float) -> Finder:
+    def _open_finder(self, kind: str, threshold: float, min_sizes: Sequence[Sequence[float]]) -> Finder:
         file = self._folder / "detector.onnx"
-        return Finder(str(file) if kind == "yunet" else self._open(file.name), threshold)
+        return Finder(str(file) if kind == "yunet" else self._open(file.name), threshold, min_sizes)
 
     def _run(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         facts = self.facts["input"]

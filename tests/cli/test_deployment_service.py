@@ -115,11 +115,14 @@ def hostile():
     huge = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (30000).to_bytes(4, "big") * 2 + b"\x08\2\0\0\0" + bytes(64)
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     jpeg = cv2.imencode(".jpg", noise)[1].tobytes()
+    passes = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    scan = passes[passes.rindex(b"\xff\xda") : -2]
     return {
         "a bomb": (huge, 422, "30000 x 30000 pixels, more than"),
         "too many bytes": (b"\xff\xd8\xff" + bytes(8 * 2**20), 422, "more than 8388608 bytes"),
         "a text": (b"http://localhost/secret", 422, "not an image"),
         "nothing": (b"", 422, "not an image"),
+        "very many passes": (passes[:-2] + 100 * scan + passes[-2:], 422, "more than 100 scans"),
         "a script": (b"<svg onload=alert(1)>", 422, "not an image"),
         "cut off": (jpeg[:20], 422, "its header does not tell its size"),
         "no crop": (jpeg, 422, "there is no detector"),

@@ -29,6 +29,8 @@ def scenes(tmp_path_factory):
 class Corner:
     """Answers with the faces that labels have, of the sure ones those alone that are large, and counts its looks."""
 
+    threshold = 0.5
+
     def __init__(self, scenes):
         content = json.loads((scenes / "faces.json").read_text())
         self.images = {cv2.imread(str(scenes / one["file_name"])).tobytes(): one["id"] for one in content["images"]}
@@ -120,11 +122,14 @@ def test_several_sizes_and_mirror_images_are_looked_at_and_stated(scenes, tmp_pa
             return []
 
     monkeypatch.setattr(models.detectors, "open_detector", lambda word: Watcher())
-    several = ["--scales", "1,0.5", "--mirror"]
+    several = ["--max_side", "80", "--scales", "1,2", "--mirror"]
     assert evaluate.main(words(scenes, tmp_path, *several)) == 0
     sides = [image.shape[0] for image in seen[:4]]
-    assert sides == [160, 160, 80, 80] and np.array_equal(seen[0][:, ::-1], seen[1])
-    stated = "the photographs' own size, times 1, 0.5, each mirrored too"
+    assert sides == [80, 80, 160, 160] and np.array_equal(seen[2][:, ::-1], seen[3])
+    first = json.loads((scenes / "faces.json").read_text())["images"][0]["file_name"]
+    # The larger view is the photograph, no enlargement of the smaller one.
+    assert np.array_equal(seen[2], cv2.imread(str(scenes / first))[..., ::-1])
+    stated = "longer side 80 pixels at most, times 1, 2, each mirrored too"
     assert results(tmp_path)["protocol"]["test size"] == stated
     before = len(seen)
     assert evaluate.main(words(scenes, tmp_path, *several)) == 0 and len(seen) == before
@@ -198,6 +203,9 @@ def evaluate_wider_truth():
         (["--detectors", "none"], "--detectors: none is named"),
         (["--wider", "nowhere"], "nowhere"),
         (["--max_side", "-1"], "--max_side must be in"),
+        (["--scales", "2"], "--scales above 1 need --max_side"),
+        (["--max_side", "5000", "--scales", "1,2"], "is more than 8192 pixels"),
+        (["--threshold", "0.01"], "--threshold 0.01 is below --least_score 0.02"),
     ],
 )
 def test_bad_input_is_one_line(scenes, tmp_path, capsys, monkeypatch, change, said):

@@ -22,6 +22,7 @@ import models  # noqa: E402
 import nets  # noqa: E402
 from cli.deployment import export  # noqa: E402
 from evaluation import ScoreNormalization  # noqa: E402
+from models.detectors.trained import TrainedDetector  # noqa: E402
 from models.onnx import folder, precision, runtime, wrapped  # noqa: E402
 from models.portraits import weights_checksum  # noqa: E402
 from transforms import align  # noqa: E402
@@ -220,28 +221,23 @@ def test_fewer_bits_are_measured_on_the_pairs_and_refused_where_they_cost_too_mu
 @pytest.mark.export_flag("face_detector", "license", "training_data")
 def test_a_detector_finds_what_it_finds_in_torch(checkpoint, deployed, people, tmp_path):
     torch.manual_seed(0)
-    detector = nets.build_detector("retinaface_mnet025").eval()
-    torch.save(detector.state_dict(), tmp_path / "detector.pth")
-    run(checkpoint, tmp_path / "out", "--face_detector", tmp_path / "detector.pth", "--license", "MIT")
+    content = {"state_dict": nets.build_detector("featherface_v2").state_dict(), "color_space": "bgr"}
+    content["hyper_parameters"] = {"min_sizes": [[10, 20], [40, 80], [160, 320]], "steps": [8, 16, 32]}
+    torch.save(content, tmp_path / "detector.ckpt")
+    run(checkpoint, tmp_path / "out", "--face_detector", tmp_path / "detector.ckpt", "--license", "MIT")
     assert facts(tmp_path / "out")["license"] == "MIT" and facts(deployed)["training_data"].startswith("drawn")
     reader = runtime.Recognizer(tmp_path / "out")
     reader.finder.threshold = 0.0
+    # Sides that no pyramid halves evenly.
     image = cv2.resize(runtime.read_image((people / "p0" / "0.png").read_bytes()), (150, 101))
     found = reader.finder.look(image, 1.0)
-    from ops import boxes
-    from transforms import to_tensor
-
-    with torch.inference_mode():
-        said = detector(nets.detector_input(to_tensor(torch.from_numpy(image))[None]))
-    priors = boxes.priors(101, 150)
-    pixels = torch.tensor([150.0, 101.0])
-    wanted = boxes.decode(said.loc[0], priors) * pixels.repeat(2)
-    order = said.conf[0, :, 1].argsort(descending=True, stable=True)[:1000]
-    kept = order[boxes.nms(wanted[order], said.conf[0, order, 1], 0.4)]
-    np.testing.assert_allclose(found[0].box, wanted[kept[0]], atol=1e-2)
-    marks = (boxes.decode_landmarks(said.landmarks[0], priors).view(-1, 5, 2) * pixels)[kept[0]]
-    np.testing.assert_allclose(found[0].points, marks, atol=1e-2)
-    assert abs(len(found) - len(kept)) <= 0.02 * len(kept)
+    wanted = TrainedDetector(tmp_path / "detector.ckpt").detect(image, 0.0)[: len(found)]
+    np.testing.assert_allclose(found[0].box, wanted[0].box, atol=1e-2)
+    np.testing.assert_allclose(found[0].points, wanted[0].points, atol=1e-2)
+    first = min(20, len(found))
+    assert len(found) > 1 and [one.score for one in found[:first]] == pytest.approx(
+        [one.score for one in wanted[:first]], abs=1e-4
+    )
     assert facts(deployed)["detector"] is None
     with pytest.raises(runtime.RefusedError, match="there is no detector"):
         runtime.Recognizer(deployed).detect(image)

@@ -92,6 +92,15 @@ def test_an_image_without_faces_and_a_batch_without_images_give_none() -> None:
     assert found_faces(Detections(*(each[:0] for each in said)), boxes.priors(*SHAPE), *SHAPE, 0.5) == []
 
 
+def test_of_very_many_boxes_the_surest_are_looked_at(monkeypatch) -> None:
+    """A network that has learned nothing yet finds a face at every prior."""
+    said = golden()
+    monkeypatch.setattr("models.detectors.found.MOST", 40)
+    one, _ = found_faces(said, boxes.priors(*SHAPE), *SHAPE, threshold=0.0, overlap=1.0)
+    scores = said.conf[0, :, 1].sort(descending=True).values
+    torch.testing.assert_close(one.scores, scores[:40], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("part", range(3))
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_numbers_that_are_not_finite_are_refused_even_where_no_face_is(part, value) -> None:

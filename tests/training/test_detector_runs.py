@@ -77,6 +77,31 @@ def test_a_student_learns_from_a_teacher_that_a_resumed_run_must_find_again(dete
     teacher.rename(tmp_path / "moved.pth")
     assert detect(*words) == 2 and detect(*words, "--teacher", tmp_path / "moved.pth") == 0
     torch.testing.assert_close(content(kept / "last.ckpt")["state_dict"], state, rtol=0, atol=0)
+    # Without a lesson it needs no teacher any more.
+    assert (
+        detect(
+            *go_on(whole, "alone_01-01_0")[1],
+            *lessons[:2],
+            "--override",
+            "teacher_weight=0,attention_weight=0",
+            "--epochs",
+            1,
+        )
+        == 0
+    )
+
+
+def test_a_run_that_began_with_a_teachers_backbone_goes_on_without_the_teacher(detect, tmp_path):
+    teacher = tmp_path / "teacher.pth"
+    torch.save(nets.build_detector("featherface_v1").state_dict(), teacher)
+    words = ["--arch", "featherface_v2", "--teacher", teacher, "--start_from_teacher_body", "--epochs", 1]
+    assert detect(*words, "--checkpoint_every_n_steps", 3, "--prefix", "body") == 0
+    whole = only("body_*")
+    teacher.unlink()
+    kept, again = go_on(whole)
+    assert detect(*again, *words[:2], "--epochs", 1) == 0
+    saved = [content(folder / "last.ckpt")["state_dict"] for folder in (kept, whole)]
+    torch.testing.assert_close(*saved, rtol=0, atol=0)
 
 
 @pytest.fixture

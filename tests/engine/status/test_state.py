@@ -81,12 +81,15 @@ def test_runs_of_before_are_read_from_what_they_left(tmp_path, dead, beat):
     assert run.cells()[3:6] == ["3 of 9 (33%)", "0", "val_acc 0.25 at step 2"]
 
 
+OF_LONG_AGO = '{"schema": 1, "process": {"pid": 1, "host": "x", "began": null}, "written_at": -5e14}'
 OF_THIS = (
     '{"schema": 1, "process": {"pid": 1, "host": "x", "began": null}, "written_at": "x", "step": 1e400, "words": 3}'
 )
 
 
-@pytest.mark.parametrize("text", ["", "[" * 100_000, "[1]", '{"schema": 1}', '{"schema": 1, "process": {}}', OF_THIS])
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, "[1]", '{"schema": 1}', '{"schema": 1, "process": {}}', OF_THIS, OF_LONG_AGO]
+)
 def test_whatever_stands_there_is_no_error(tmp_path, text):
     for name in ("status.json", "heartbeat.json", "config.json", "run.lock"):
         (tmp_path / name).write_text(text)
@@ -123,6 +126,8 @@ def test_the_program_tells_of_every_run_in_the_terminal_and_on_a_page(tmp_path, 
     assert any(a.get("aria-label", "").startswith("train_loss of ") for _, a in page.tags)
     assert program.main([str(root / "first"), "--output-dir", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "status.html").is_file() and not (root / "first" / "status.html").exists()
+    own = refusal(capsys, program.main, root, "--output-dir", root / "killed")
+    assert "is the folder of a run" in own and not (root / "killed" / "status.html").exists()
 
 
 def test_what_holds_no_run_is_one_line(tmp_path, capsys):
