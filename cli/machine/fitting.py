@@ -129,7 +129,9 @@ class Fitting:
     def _changed(self, flags: Mapping[str, Any]) -> dict[str, Any]:
         """Return the batch, and of the flags found those that the command does not have."""
         before = self._flags()
-        return {name: value for name, value in flags.items() if name == "batch_size" or value != before[name]}
+        found = {name: value for name, value in flags.items() if name == "batch_size" or value != before[name]}
+        implied = self.config.use_16bit and "precision" in found  # the two would contradict each other
+        return found | ({"use_16bit": False} if implied else {})
 
     # ---------------------------------------------------------------- a trial
 

@@ -56,7 +56,7 @@ def run_trial(request: Mapping[str, Any], seconds: float, cap: float | None) -> 
             broken = FULL
         if broken:
             found |= {"outcome": broken, "reason": _reason(broken, seconds, cap, words)}
-    known = {"cap_bytes": cap, "peak_bytes": peak or None, "seconds": round(time.monotonic() - begin, 3)}
+    known: dict[str, Any] = {"cap_bytes": cap, "peak_bytes": peak or None, "seconds": round(time.monotonic() - begin, 3)}
     return Trial(kind=request["kind"], flags=dict(request["flags"]), **known | found)
 
 

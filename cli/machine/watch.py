@@ -50,7 +50,7 @@ class GpuMeter(HostMeter):
     def mark(self) -> Any:
         """Return a moment of the GPU; nobody waits for it."""
         event = torch.cuda.Event(enable_timing=True)
-        event.record()  # type: ignore[no-untyped-call]  # torch leaves it out
+        event.record()
         return event
 
     def between(self, first: Any, last: Any) -> float:
