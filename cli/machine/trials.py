@@ -56,8 +56,9 @@ def run_trial(request: Mapping[str, Any], seconds: float, cap: float | None) -> 
             broken = FULL
         if broken:
             found |= {"outcome": broken, "reason": _reason(broken, seconds, cap, words)}
-    known: dict[str, Any] = {"cap_bytes": cap, "peak_bytes": peak or None, "seconds": round(time.monotonic() - begin, 3)}
-    return Trial(kind=request["kind"], flags=dict(request["flags"]), **known | found)
+    known: dict[str, Any] = {"kind": request["kind"], "flags": dict(request["flags"]), "cap_bytes": cap}
+    known |= {"peak_bytes": peak or None, "seconds": round(time.monotonic() - begin, 3)}
+    return Trial(**known | found)
 
 
 def _start(request: Mapping[str, Any], answer: IO[bytes], words: IO[bytes]) -> subprocess.Popen[bytes]:
