@@ -127,7 +127,7 @@ NEED_VIEWS = {
     **dict.fromkeys(("head_views", "paired_weight", "info_nce_weight", "supcon_weight"), _VIEWS),
     **dict.fromkeys(("teacher_weight", "remember_weight", "relation_weight", "classifier_weight"), _STARTED),
 }
-SWITCHES = [name for name, default in DEFAULTS.items() if default is False]
+SWITCHES = [name for name, default in DEFAULTS.items() if isinstance(default, bool)]
 
 
 def refusal(capsys, argv):
