@@ -319,9 +319,9 @@ def get_args(argv: Sequence[str] | None = None, prog: str = "main.py", programs:
     return replace(config, distributed_backend="ddp")
 
 
-def add_task_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add every flag of `main.py` to a parser, defaults included."""
-    add_flags(parser, Config)
+def add_task_arguments(parser: argparse.ArgumentParser, defaults: bool = True) -> None:
+    """Add every flag of `main.py` to a parser, with or without defaults; see `add_flags`."""
+    add_flags(parser, Config, defaults=defaults)
     _add_aliases(parser)
 
 

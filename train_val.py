@@ -73,7 +73,7 @@ class Recognizer(TrainingModule):
         self.merged: MergedPeople | None = None  # people who are in several data sets
         self.loaded: tuple[str, ...] = ()  # parts that a new run has from a file
         self.initial_heads: dict[str, dict[str, Tensor]] = {}  # what heads that are built later begin with
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last if c.channels_last else torch.contiguous_format)
 
     @property
     def config(self) -> Config:

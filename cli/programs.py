@@ -25,6 +25,7 @@ PROGRAMS = {
     "pretrain": Program("train a backbone on faces without labels, to begin a recognizer with", "cli.pretrain"),
     "evaluate": Program("evaluate a checkpoint on people of your own; also main_eval.py", "cli.evaluate"),
     "compare": Program("say whether one of two evaluations is better, with interval and p-value", "cli.compare"),
+    "fit": Program("find the largest batch and the fastest flags for this machine", "cli.machine.fit"),
     "report": Program("write the pages of runs anew, and one that compares them", "cli.report"),
     "status": Program("say how runs are, on one page and in the terminal", "cli.watching.status"),
     "verify": Program("say whether two photographs show one person, and how sure that is", "cli.answers.verify"),

@@ -127,6 +127,16 @@ def x86_has_bf16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def record_gpu_memory() -> None:
+    """Note from now on who takes memory of the GPU and gives it back."""
+    torch.cuda.memory._record_memory_history(max_entries=100_000)
+
+
+def write_gpu_memory(path: str) -> None:
+    """Write what the GPU's memory holds, and what was noted, into a file that pytorch.org/memory_viz shows."""
+    torch.cuda.memory._dump_snapshot(path)
+
+
 # ---------------------------------------------------------------- Lightning
 
 

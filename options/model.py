@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from options.data import OcclusionOptions
-from options.flags import INVOCATION, Options, flag
+from options.flags import INVOCATION, MAY_CHANGE, Options, flag
 from options.names import (
     ARCHS,
     COLOR_SPACES,
@@ -32,6 +32,10 @@ class BackboneOptions(Options):
     color_space: str | None = flag(
         None, "channel order of weights from elsewhere that do not state it", choices=COLOR_SPACES, on_resume=INVOCATION
     )
+    channels_last: bool = flag(
+        True, "the channels of a cell lie side by side in memory: mostly faster, and the same but for rounding",
+        on_resume=MAY_CHANGE,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

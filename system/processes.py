@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
@@ -37,6 +38,18 @@ def is_alive(process: Process) -> bool | None:
     if found is None or found[0] in "ZX":  # dead, and its parent has not asked yet
         return False
     return process["began"] in (None, found[1])
+
+
+def session_members(leader: int) -> list[int]:
+    """Return the numbers of the processes in a session that are not dead; none where there is no /proc."""
+    found = []
+    for folder in _PROC.glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            stat = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+            words = stat.rpartition(")")[2].split()
+            if int(words[3]) == leader and words[0] not in "ZX":
+                found.append(int(folder.name))
+    return found
 
 
 def _state(pid: int) -> tuple[str, int] | None:

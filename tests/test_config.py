@@ -28,7 +28,7 @@ DEFAULTS = {
     "data": (), "data_balance": 0.5, "merge_identities": None,
     "curriculum": "none", "curriculum_epochs": (0.0, 0.0), "curriculum_floor": 0.1, "curriculum_gamma": 1.0,
     "epoch_share": 1.0, "difficulty": None,
-    "ema_decay": 0.0, "activation_checkpointing": False,
+    "ema_decay": 0.0, "activation_checkpointing": False, "channels_last": True,
     "on_nonfinite": "stop", "max_skipped_steps": 100, "arch": "ir_50",
     "embedding_size": 512, "head": "adaface", "head_start": "random",
     "m": None, "h": None, "s": 64.0, "t_alpha": 0.01, "partial_fc_rate": 0.0, "color_space": None,
@@ -127,7 +127,7 @@ NEED_VIEWS = {
     **dict.fromkeys(("head_views", "paired_weight", "info_nce_weight", "supcon_weight"), _VIEWS),
     **dict.fromkeys(("teacher_weight", "remember_weight", "relation_weight", "classifier_weight"), _STARTED),
 }
-SWITCHES = [name for name, default in DEFAULTS.items() if default is False]
+SWITCHES = [name for name, default in DEFAULTS.items() if isinstance(default, bool)]
 
 
 def refusal(capsys, argv):

@@ -117,7 +117,7 @@ def test_what_may_change_on_resume_is_listed():
         "max_bad_fraction", "pairs", "front",
         "epochs", "checkpoint_every_n_steps", "keep_every_n_epochs", "on_nonfinite", "max_skipped_steps",
         "gpus", "num_workers", "num_processes", "distributed_backend", "compile", "activation_checkpointing",
-        "log_every_n_steps", "heartbeat_seconds", "status_seconds", "patience", "data", "difficulty",
+        "channels_last", "log_every_n_steps", "heartbeat_seconds", "status_seconds", "patience", "data", "difficulty",
         "merge_identities",
         "save_all_models", "tensorboard", "wandb", "wandb_project", "wandb_entity", "wandb_name", "wandb_artifacts",
         "precision", "use_16bit", "threads",

@@ -66,7 +66,7 @@ class Pretrainer(TrainingModule):
         if c.check_mode:
             enter_check_mode(self)
         self.check_patterns()
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last if c.channels_last else torch.contiguous_format)
 
     @property
     def config(self) -> PretrainingConfig:

@@ -186,6 +186,15 @@ def test_lightning_keeps_the_workers_of_a_validation_where_they_are_ended():
     assert "_data_fetcher" in _EvaluationLoop.__init__.__code__.co_names
 
 
+def test_the_memory_of_a_gpu_is_recorded_and_written(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", lambda **options: calls.append(options))
+    monkeypatch.setattr(torch.cuda.memory, "_dump_snapshot", calls.append)
+    internals.record_gpu_memory()
+    internals.write_gpu_memory("held.pickle")
+    assert calls == [{"max_entries": 100_000}, "held.pickle"]  # without a GPU torch has the names, and can do neither
+
+
 # ---------------------------------------------------------------- nowhere else
 
 

@@ -3,8 +3,8 @@
 `@pytest.mark.flag("lr")` marks the test of a flag of main.py, `@pytest.mark.evaluation_flag("pairs")` of main_eval.py,
 `@pytest.mark.pretraining_flag("temperature")` of one that pretrain alone has, `@pytest.mark.detection_flag("arch")` of
 one that detect train alone has, `@pytest.mark.answer_flag("far")` of the programs that answer, `embed_flag`,
-`probe_flag`, `cluster_flag`, `convert_flag`, `quantize_flag` and `export_flag` of these programs: what a program shares
-with others is marked once.
+`probe_flag`, `cluster_flag`, `convert_flag`, `quantize_flag`, `export_flag` and `fit_flag` of these programs: what a
+program shares with others is marked once.
 """
 
 import ast
@@ -15,6 +15,7 @@ from programs import ROOT
 from cli.data.cluster import ClusterOptions
 from cli.data.convert import ConvertOptions
 from cli.deployment.export import ExportFlags
+from cli.machine.fit import FitOptions
 from cli.quantize import QuantizationOptions
 from config import Config, EvaluationConfig
 from options.answers import CalibrateOptions, EnrolOptions, IdentifyOptions, VerifyOptions
@@ -43,6 +44,7 @@ PROGRAMS = {
     "convert_flag": (ConvertOptions,),
     "quantize_flag": (QuantizationOptions,),
     "export_flag": (ExportFlags,),
+    "fit_flag": (FitOptions,),
     "answer_flag": (VerifyOptions, CalibrateOptions, EnrolOptions, IdentifyOptions),
 }
 

@@ -55,6 +55,20 @@ def test_activation_checkpointing_keeps_fewer_activations_of_the_backbone():
     assert less < 0.8 * everything
 
 
+@pytest.mark.flag("channels_last")
+def test_channels_last_decides_how_weights_and_maps_lie_and_nothing_else():
+    losses_of = {}
+    for choice in (True, False):
+        model, loss, _ = trained_step(channels_last=choice)
+        kernel = next(weight for weight in model.model.parameters() if weight.ndim == 4 and weight.shape[-1] > 1)
+        feature_map = model.model(torch.zeros(2, 3, 112, 112)).feature_map
+        for tensor in (kernel, feature_map):
+            assert tensor.is_contiguous(memory_format=torch.channels_last) is choice
+            assert tensor.is_contiguous() is not choice
+        losses_of[choice] = loss
+    assert losses_of[True] == pytest.approx(losses_of[False], rel=1e-4)
+
+
 @pytest.mark.flag("class_embeddings", "k_nearest")
 @pytest.mark.parametrize("k_nearest", [2, 5])
 def test_class_embeddings_are_matched_with_k_nearest_classes(k_nearest):

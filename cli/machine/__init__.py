@@ -1,0 +1,1 @@
+"""Programs that fit a training to the machine it runs on."""
