@@ -29,6 +29,7 @@ from benchmarks.gpu.case import Cases, NotRunError
 from benchmarks.gpu.table import MOST, OUTCOMES, short
 from benchmarks.harness.measure import machine
 from system import ROOT
+from system.cores import usable_cores
 
 START_SECONDS = 60.0  # for a process to import torch; the first import from a cold disk is slow
 END_SECONDS = 10.0  # for a killed process to be gone; one that its driver holds stays
@@ -153,15 +154,20 @@ def _run_stage(plan: Plan, tasks: Sequence[Task], results: Results, deadline: fl
     for task in tasks:
         queue.put(task)
     # Daemons: an interrupted part ends at once.
-    threads = [Thread(target=_work_off, args=(plan.device, queue, results, deadline), daemon=True) for _ in range(jobs)]
+    how = (plan.device, max(1, usable_cores() // jobs))
+    threads = [Thread(target=_work_off, args=(how, queue, results, deadline), daemon=True) for _ in range(jobs)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
-def _work_off(device: str, queue: SimpleQueue[Task], results: Results, deadline: float) -> None:
-    """Give the tasks of a queue to one process, and to another after one that did not come back whole."""
+def _work_off(how: tuple[str, int], queue: SimpleQueue[Task], results: Results, deadline: float) -> None:
+    """Give the tasks of a queue to one process, and to another after one that did not come back whole.
+
+    Args:
+        how: device and threads of the process.
+    """
     child: _Child | None = None
     while True:
         try:
@@ -173,7 +179,7 @@ def _work_off(device: str, queue: SimpleQueue[Task], results: Results, deadline:
             results.add(_row(task.name, NOT_RUN, 0.0, reason="the time of this part is over"))
             continue
         try:
-            child = child or _Child(device)
+            child = child or _Child(*how)
         except OSError as error:
             results.add(_row(task.name, FAILED, 0.0, reason=f"no process could be started: {error}"))
             continue
@@ -189,10 +195,10 @@ def _work_off(device: str, queue: SimpleQueue[Task], results: Results, deadline:
 class _Child:
     """A process that runs one check after the other."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process: BaseProcess = context.Process(target=_serve, args=(theirs, device), daemon=True)
+        self._process: BaseProcess = context.Process(target=_serve, args=(theirs, device, threads), daemon=True)
         self._process.start()
         theirs.close()
         self._is_new = True
@@ -227,8 +233,9 @@ class _Child:
         self._process.join(END_SECONDS)
 
 
-def _serve(pipe: Connection, device_name: str) -> None:
+def _serve(pipe: Connection, device_name: str, threads: int) -> None:
     """Run the checks that come through the pipe until it is closed."""
+    torch.set_num_threads(threads)  # the CPU gives the numbers to compare with, for several checks at a time
     device = torch.device(device_name, 0) if device_name == "cuda" else torch.device(device_name)
     if hasattr(os, "setsid"):
         os.setsid()
