@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -34,6 +34,7 @@ from system.cores import usable_cores
 START_SECONDS = 60.0  # for a process to import torch; the first import from a cold disk is slow
 END_SECONDS = 10.0  # for a killed process to be gone; one that its driver holds stays
 PASSED, FAILED, NOT_RUN = OUTCOMES
+CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "MASKWISE_CACHE")
 
 Row = dict[str, Any]
 
@@ -96,15 +97,27 @@ def run_part(plan: Plan, beside: Sequence[str], alone: Sequence[str], path: Path
     start = time.monotonic()
     deadline = start + plan.seconds
     results = Results(path, _facts(plan.device))
-    with TemporaryDirectory(ignore_cleanup_errors=True) as compiled:
-        # Compiled here and now: an old cache would hide what no longer compiles.
-        os.environ.update(TRITON_CACHE_DIR=compiled, TORCHINDUCTOR_CACHE_DIR=compiled, MASKWISE_CACHE=compiled)
+    with _new_caches():
         for modules, jobs in ((beside, plan.jobs), (alone, 1)):
             _run_stage(plan, _tasks(plan, modules, results), results, deadline, jobs)
     counts = {outcome: sum(row["outcome"] == outcome for row in results.rows) for outcome in (PASSED, FAILED, NOT_RUN)}
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     print(f"\n{summary} in {time.monotonic() - start:.0f} s; {path}")
     return 0 if counts[PASSED] and not counts[FAILED] else 1
+
+
+@contextmanager
+def _new_caches() -> Iterator[None]:
+    """Let processes compile and draw anew: an old cache would hide what no longer compiles."""
+    before = {name: os.environ.get(name) for name in CACHES}
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ.update(dict.fromkeys(CACHES, folder))
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name)
+                os.environ.update({} if value is None else {name: value})
 
 
 def _facts(device: str) -> Row:
