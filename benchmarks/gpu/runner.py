@@ -26,14 +26,13 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.gpu.case import Cases, NotRunError
-from benchmarks.gpu.table import MOST, OUTCOMES, short
+from benchmarks.gpu.table import FAILED, MOST, NOT_RUN, OUTCOMES, PASSED, short
 from benchmarks.harness.measure import machine
 from system import ROOT
 from system.cores import usable_cores
 
 START_SECONDS = 60.0  # for a process to import torch; the first import from a cold disk is slow
 END_SECONDS = 10.0  # for a killed process to be gone; one that its driver holds stays
-PASSED, FAILED, NOT_RUN = OUTCOMES
 CACHES = ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "MASKWISE_CACHE")
 
 Row = dict[str, Any]
@@ -100,7 +99,7 @@ def run_part(plan: Plan, beside: Sequence[str], alone: Sequence[str], path: Path
     with _new_caches():
         for modules, jobs in ((beside, plan.jobs), (alone, 1)):
             _run_stage(plan, _tasks(plan, modules, results), results, deadline, jobs)
-    counts = {outcome: sum(row["outcome"] == outcome for row in results.rows) for outcome in (PASSED, FAILED, NOT_RUN)}
+    counts = {outcome: sum(row["outcome"] == outcome for row in results.rows) for outcome in OUTCOMES}
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     print(f"\n{summary} in {time.monotonic() - start:.0f} s; {path}")
     return 0 if counts[PASSED] and not counts[FAILED] else 1

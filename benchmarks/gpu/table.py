@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "gpu_part_{}.json"
-OUTCOMES = ("passed", "failed", "not run")
+OUTCOMES = (PASSED, FAILED, NOT_RUN) = ("passed", "failed", "not run")
 MOST = 200  # characters of a reason
 
 Row = dict[str, Any]
@@ -20,21 +20,20 @@ def of_all(folder: Path) -> str:
     paths = sorted(folder.glob(NAME.format("*")))
     if not paths:
         return f"{folder}: no part has been run"
-    lines = ["| part | check | outcome | s | |", "| --- | --- | --- | ---: | --- |"]
-    facts, counts = list[str](), Counter[str]()
+    said, lines = list[str](), list[tuple[bool, str]]()
+    counts = Counter[str]()
     for path in paths:
         try:
             read = json.loads(path.read_text(encoding="utf-8"))
-            rows = [(row, _line(path.stem.rpartition("_")[2], row)) for row in read["checks"]]
-            facts.append(f"{path}: {_facts(read['facts'])}")
+            rows = sorted(read["checks"], key=lambda row: str(row["check"]))
+            lines += [(row["outcome"] != FAILED, _line(path.stem.rpartition("_")[2], row)) for row in rows]
+            said.append(f"{path}: {_facts(read['facts'])}")
+            counts.update(row["outcome"] for row in rows)
         except (OSError, ValueError, LookupError, TypeError) as error:
-            facts.append(f"{path}: cannot be read ({type(error).__name__}: {error})")
-            continue
-        rows.sort(key=lambda pair: (OUTCOMES.index(pair[0]["outcome"]) != 1, pair[0]["check"]))
-        lines += [line for _, line in rows]
-        counts.update(row["outcome"] for row, _ in rows)
-    total = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES)
-    return "\n".join([*lines, "", *facts, total])
+            said.append(f"{path}: cannot be read ({type(error).__name__}: {error})")
+    head = ["| part | check | outcome | s | |", "| --- | --- | --- | ---: | --- |"]
+    table = [line for _, line in sorted(lines, key=lambda pair: pair[0])]  # else in the order of parts and names
+    return "\n".join([*head, *table, "", *said, ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES)])
 
 
 def _line(part: str, row: Row) -> str:
