@@ -15,9 +15,10 @@ from torch import Tensor
 from benchmarks.gpu.case import Case, Cases, Figures, expect
 from benchmarks.gpu.exported import face_model
 from benchmarks.gpu.networks import images
+from benchmarks.gpu.programs import faces
 from datasets.clustering.nearest import SearchSettings, neighbours
 from evaluation import MAP_DTYPES, FaceDescriptions, describe_batches, score_all_pairs, score_pair_list, search
-from models import FaceModel
+from models import FaceModel, Gallery, Plan, calibrate
 
 NUM_IMAGES, BATCH, TOP = 24, 10, 5
 OF_SCORES = 5e-3  # over the scores' standard deviation; a rounded map may find another cell
@@ -86,6 +87,31 @@ def check_store(dtype: str, on_disk: bool, device: torch.device) -> Figures:
     return figures
 
 
+def check_answers(device: torch.device) -> Figures:
+    """A gallery and thresholds that the device finds must be those of the CPU: who is found, and from which score on."""
+    people = Path(faces()) / "train"
+    probe = next(iter(sorted(people.rglob("*.jpg"))))
+    answers = []
+    for model in models(device):
+        gallery = Gallery(model)
+        gallery.enrol(people)
+        found, strangers = gallery.identify(probe, k=TOP), gallery.strangers()
+        points = calibrate(model, people, plan=Plan(fars=(0.1,), num_draws=20)).points
+        answers.append(
+            {
+                "candidates": np.array([each.score for each in found.candidates]),
+                **{f"strangers, {name}": values for name, values in strangers.items()},
+                **{f"threshold, {p.score}, {p.condition}": np.array(p.threshold) for p in points},
+            }
+        )
+    wanted, there = answers
+    assert wanted.keys() == there.keys(), f"other answers: {sorted(wanted.keys() ^ there.keys())}"
+    figures = {name: float(np.abs(there[name] - want).max() / np.abs(want).max()) for name, want in wanted.items()}
+    for name, difference in figures.items():
+        expect(name, difference, 0.01)
+    return figures
+
+
 def check_neighbours(method: str, device: torch.device) -> Figures:
     """The neighbours of embeddings, for clusters, must be those that the CPU finds."""
     rng = np.random.default_rng(0)
@@ -107,5 +133,6 @@ def cases(on_gpu: bool) -> Cases:
         f"scores: maps in {dtype}": partial(check_store, dtype, False) for dtype in MAP_DTYPES
     }
     checks["scores: maps in float16 in a file"] = partial(check_store, "float16", True)
+    checks["scores: gallery and thresholds"] = check_answers
     checks |= {f"neighbours: {method}": partial(check_neighbours, method) for method in ("exact", "lists")}
     return {name: Case(check, 60.0) for name, check in checks.items()}
