@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.gpu import programs
 from benchmarks.gpu.case import Case, Cases, Figures, expect
 from benchmarks.gpu.exported import face_model
 from benchmarks.gpu.networks import images
-from benchmarks.gpu.programs import faces
 from datasets.clustering.nearest import SearchSettings, neighbours
 from evaluation import MAP_DTYPES, FaceDescriptions, describe_batches, score_all_pairs, score_pair_list, search
 from models import FaceModel, Gallery, Plan, calibrate
@@ -25,7 +25,7 @@ OF_SCORES = 5e-3  # over the scores' standard deviation; a rounded map may find 
 NUM_EMBEDDINGS, DIM = 4000, 64
 
 
-def models(device: torch.device) -> tuple[FaceModel, FaceModel]:
+def twins(device: torch.device) -> tuple[FaceModel, FaceModel]:
     """Return a model on the CPU and its copy on the device."""
     ours = face_model()
     return ours, copy.deepcopy(ours).to(device)
@@ -52,7 +52,7 @@ def held_bytes(faces: FaceDescriptions) -> int:
 @torch.inference_mode()
 def check_store(dtype: str, on_disk: bool, device: torch.device) -> Figures:
     """Compare scores of all pairs, of a list of pairs and of a search; the maps lie where they should."""
-    ours, theirs = models(device)
+    ours, theirs = twins(device)
     assert ours.matcher is not None and theirs.matcher is not None
     size = ours.model.input_size
     given = images(NUM_IMAGES, size, size)
@@ -88,11 +88,11 @@ def check_store(dtype: str, on_disk: bool, device: torch.device) -> Figures:
 
 
 def check_answers(device: torch.device) -> Figures:
-    """A gallery and thresholds that the device finds must be those of the CPU: who is found, and from which score on."""
-    people = Path(faces()) / "train"
+    """A gallery and thresholds that the device finds must be those of the CPU."""
+    people = Path(programs.faces()) / "train"
     probe = next(iter(sorted(people.rglob("*.jpg"))))
     answers = []
-    for model in models(device):
+    for model in twins(device):
         gallery = Gallery(model)
         gallery.enrol(people)
         found, strangers = gallery.identify(probe, k=TOP), gallery.strangers()
