@@ -50,7 +50,7 @@ def check_backbone(precision: str, recomputed: bool, device: torch.device) -> Fi
     torch.manual_seed(0)
     plain = nets.build_model("ir_tiny")
     settle(plain, images(16, plain.input_size, plain.input_size))
-    plain = twin(plain, device)  # type: ignore[assignment]  # a copy of the backbone is one
+    plain = twin(plain, device)
     compiled = copy.deepcopy(plain)
     compiled.activation_checkpointing = recomputed
     compiled.compile()
@@ -70,7 +70,7 @@ def check_recomputed(precision: str, device: torch.device) -> Figures:
     torch.manual_seed(0)
     kept = nets.build_model("ir_tiny")
     settle(kept, images(8, kept.input_size, kept.input_size))
-    kept = twin(kept, device)  # type: ignore[assignment]  # likewise
+    kept = twin(kept, device)
     recomputing = copy.deepcopy(kept)
     recomputing.activation_checkpointing = True
     given = images(8, kept.input_size, kept.input_size).to(device)

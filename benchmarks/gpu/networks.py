@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,8 @@ LEAST_COSINE, LEAST_GRADIENT_COSINE = 0.9999, 0.999
 LEAST_OF_DETECTOR = 0.99  # of its gradient: of background priors that are equally hard another may be learned
 SIDES = (160, 224)  # height and width of what detectors see
 NUM_BOXES = 3000  # more than nms compares at once
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def images(number: int, height: int, width: int, scale: float = 1.0) -> Tensor:
@@ -48,9 +51,9 @@ def settle(model: nn.Module, given: Tensor) -> None:
     model.eval()
 
 
-def twin(model: nn.Module, device: torch.device) -> nn.Module:
+def twin(model: Net, device: torch.device) -> Net:
     """Return a copy on the device, laid out as trainings lay it out."""
-    theirs: nn.Module = copy.deepcopy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    theirs: Net = copy.deepcopy(model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return theirs
 
 
@@ -64,10 +67,10 @@ def gradient_of(model: nn.Module, loss: Tensor) -> Tensor:
 
 def least_cosine(first: Tensor, second: Tensor) -> float:
     """Return the least cosine of rows [N, D] of two devices; NaN where one of them is not finite."""
-    rows = [each.detach().cpu().double().flatten(1) for each in (first, second)]
-    if not all(bool(each.isfinite().all()) for each in rows):
+    a, b = (each.detach().cpu().double().flatten(1) for each in (first, second))
+    if not (a.isfinite().all() and b.isfinite().all()):
         return float("nan")  # an infinite row has a cosine of 0, or any
-    return F.cosine_similarity(*rows).min().item()
+    return F.cosine_similarity(a, b).min().item()
 
 
 def expect_cosine(name: str, found: float, least: float) -> None:
@@ -118,7 +121,7 @@ def check_occlusion_heads(device: torch.device) -> Figures:
     backbone = nets.build_model("ir_tiny").eval()
     given = images(4, backbone.input_size, backbone.input_size)
     channels = backbone.map_shape[0]
-    heads = {
+    heads: dict[str, nets.AnyOcclusionHead] = {
         "plain": nets.OcclusionHead(channels),
         "fine": nets.FineOcclusionHead(channels, backbone.detail_channels),
         "pyramid": nets.PyramidOcclusionHead(),

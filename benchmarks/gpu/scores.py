@@ -54,6 +54,7 @@ def check_store(dtype: str, on_disk: bool, device: torch.device) -> Figures:
     """Compare scores of all pairs, of a list of pairs and of a search; the maps lie where they should."""
     ours, theirs = twins(device)
     assert ours.matcher is not None and theirs.matcher is not None
+    matchers = (ours.matcher, theirs.matcher)
     size = ours.model.input_size
     given = images(NUM_IMAGES, size, size)
     with TemporaryDirectory(ignore_cleanup_errors=True) as name:
@@ -64,23 +65,18 @@ def check_store(dtype: str, on_disk: bool, device: torch.device) -> Figures:
         assert all(view.local_map.device.type == place for view in found.views), f"maps are not on {place}"
         figures: Figures = {"bytes_an_image": held_bytes(found) / NUM_IMAGES}
         pairs = np.stack([np.arange(NUM_IMAGES), np.roll(np.arange(NUM_IMAGES), 1)], axis=1)
-        scores = [
-            {f"all pairs, {name}": values for name, values in score_all_pairs(faces, model.matcher).items()}
-            | {
-                f"listed, {name}": values
-                for name, values in score_pair_list(faces, pairs, model.matcher.match_pairs, 7).items()
-            }
-            for faces, model in ((wanted, ours), (found, theirs))
-        ]
+        sides = [*zip((wanted, found), matchers, strict=True)]
+        scores = []
+        for faces, matcher in sides:
+            listed = score_pair_list(faces, pairs, matcher.match_pairs, 7)
+            by_name = {f"all pairs, {name}": values for name, values in score_all_pairs(faces, matcher).items()}
+            scores.append(by_name | {f"listed, {name}": values for name, values in listed.items()})
         for name, want in scores[0].items():
             difference = float(np.abs(scores[1][name] - want).max() / want.std())
             figures[name] = difference
             expect(name, difference, OF_SCORES if dtype == "float32" else 20 * OF_SCORES)
         for shortlist in (None, 2 * TOP):
-            hits = [
-                search(faces, None, TOP, model.matcher, shortlist=shortlist)
-                for faces, model in ((wanted, ours), (found, theirs))
-            ]
+            hits = [search(faces, None, TOP, matcher, shortlist=shortlist) for faces, matcher in sides]
             same = float((hits[1].indices.cpu() == hits[0].indices).double().mean())
             figures[f"hits, {shortlist or 'all'}"] = same
             expect("share of other hits", 1 - same, 0.1)
