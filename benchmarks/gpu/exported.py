@@ -75,4 +75,4 @@ def cases(on_gpu: bool) -> Cases:
         "exported: describe with flip": partial(check_described, True),
         "exported: detector": check_detector,
     }
-    return {name: Case(check, 90.0) for name, check in checks.items()}
+    return {name: Case(check, 120.0) for name, check in checks.items()}
