@@ -68,7 +68,7 @@ def run(name, overrides):
     """Run the cells of a notebook and return what they print."""
     command = [sys.executable, "-c", RUNNER, str(FOLDER / f"{name}.ipynb"), json.dumps(overrides)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
