@@ -50,7 +50,8 @@ test-triton: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check $(TRITON)
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/qaconv/test_triton_matches.py
 
-# On a machine with a GPU and PyTorch, with nothing installed: PYTHON names its interpreter, DEVICE=cpu rehearses.
+# On a machine with a GPU and PyTorch, with nothing installed: PYTHON names its interpreter, DEVICE=cpu rehearses. PART
+# is 1 (kernels, updates), 2 (networks, programs), 3 (figures), at most 4 minutes each, or table (what they have found).
 PART ?= 1
 DEVICE ?= cuda
 OUT ?= experiments/gpu

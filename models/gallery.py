@@ -325,8 +325,9 @@ class Gallery:
         found: dict[str, NDArray] = {"adaface": cosines[rows]}
         listed = self._templates.describe(rows)
         if matched and self._model.matcher is not None:
-            listed = FaceDescriptions(listed.embedding.to(self._model.device), listed.views).restored()
-            found["qaconv"] = mean_over_views(self._model.matcher, probe.restored(), listed)[0].cpu().numpy()
+            # Templates lie on the CPU, those that are looked up among the others too.
+            there = (FaceDescriptions(s.embedding.to(self._model.device), s.views).restored() for s in (probe, listed))
+            found["qaconv"] = mean_over_views(self._model.matcher, *there)[0].cpu().numpy()
         pairs = np.stack([np.zeros(number, np.int64), np.arange(number)], axis=1)
         return rows, portraits.with_fused(self._model, found, Sides(probe, listed, pairs))
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 
 Figures = dict[str, Any]  # what was measured, as JSON takes it
+
+
+# What a run of main.py cannot do without; numcodecs, wandb and others are imported by who needs them.
+OF_RUNS = ("pytorch_lightning", "torchmetrics", "cv2", "matplotlib", "scipy", "sklearn", "safetensors", "rich")
 
 
 class NotRunError(Exception):
@@ -35,6 +40,13 @@ def need_cuda(device: torch.device) -> None:
     """Refuse a rehearsal on the CPU."""
     if device.type != "cuda":
         raise NotRunError("needs a CUDA device")
+
+
+def need_modules(*names: str) -> None:
+    """Refuse where a package is not installed."""
+    for name in names:
+        if find_spec(name) is None:
+            raise NotRunError(f"no module {name}")
 
 
 @contextmanager

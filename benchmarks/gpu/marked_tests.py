@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu.case import Case, Cases, Figures, NotRunError, need_cuda
+from benchmarks.gpu.case import OF_RUNS, Case, Cases, Figures, NotRunError, need_cuda, need_modules
+from system import ROOT
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 120.0
-NEEDED = ("pytest", "pytorch_lightning", "torchmetrics", "cv2", "numcodecs", "matplotlib", "sklearn", "rich")
 
 
 def find_files() -> list[Path]:
@@ -25,12 +24,9 @@ def find_files() -> list[Path]:
 def run_file(path: Path, device: torch.device) -> Figures:
     """Run the marked tests of a file; fail with the names of those that fail."""
     need_cuda(device)
-    needed = NEEDED[:1] if "qaconv" in path.parts else NEEDED
-    for name in needed:
-        if find_spec(name) is None:
-            raise NotRunError(f"no module {name}")
+    need_modules("pytest", *(() if "qaconv" in path.parts else ("hypothesis", *OF_RUNS)))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", "-rf", "--tb=short", str(path)]
-    if find_spec("cv2") is None:
+    if find_spec("hypothesis") is None:
         command.insert(3, "--noconftest")
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS - 5)
     if run.returncode:

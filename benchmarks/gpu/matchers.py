@@ -49,7 +49,8 @@ def run_matcher(
     matcher: QAConv, inputs: list[Tensor], device: torch.device, call: Call, half: bool
 ) -> dict[str, Tensor]:
     """Return scores, gradients and running statistics after one pass, on the CPU."""
-    leaves = [value.to(device).requires_grad_() for value in inputs]
+    # Copies: on another device the copy of a leaf that wants a gradient is no leaf, and would get none.
+    leaves = [value.detach().to(device, copy=True).requires_grad_() for value in inputs]
     with autocast(device, half):
         scores = call(matcher, *leaves)
     slopes = torch.randn(scores.shape, generator=torch.Generator().manual_seed(3)).to(device)

@@ -202,6 +202,20 @@ def test_strangers_are_the_best_scores_among_the_others(gallery):
     np.testing.assert_allclose(strangers["adaface"], np.sort(cosines.max(1)), atol=1e-6)
 
 
+def test_strangers_are_matched_where_the_model_is(gallery, monkeypatch):
+    """A device without numbers stands for a GPU: templates lie on the CPU."""
+    places = set()
+
+    def matched(match, *sides):
+        places.update(tensor.device.type for side in sides for view in side.views for tensor in view)
+        return torch.zeros(*(side.num_images for side in sides))
+
+    monkeypatch.setattr("models.gallery.mean_over_views", matched)
+    monkeypatch.setattr(type(gallery._model), "device", torch.device("meta"))
+    gallery.strangers()
+    assert places == {"meta"}
+
+
 def test_the_open_set_threshold_lets_a_share_of_strangers_pass(gallery, people):
     strangers = gallery.strangers()["adaface"]
     third = gallery.identify(people / "p0" / "0.png", score="adaface", fpir=0.34)

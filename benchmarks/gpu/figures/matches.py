@@ -1,12 +1,7 @@
-"""How long the fused match takes, beside the plain formulation on autograd and what torch.compile makes of it.
-
-Every figure is a median of runs between two events of the device, after a warm-up; the memory is the peak above what
-was there before. The first run of a kernel compiles it and counts for nothing.
-"""
+"""How long the fused match takes, beside the plain formulation on autograd and what torch.compile makes of it."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,13 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.gpu.case import Case, Cases, Figures, NotRunError
+from benchmarks.gpu.figures.clock import cost
 from qaconv import QAConv
 from qaconv.blocks import Maps
 from qaconv.correlation import best_matches
 from qaconv.triton_matches import triton_available
-
-WARM_UPS, REPEATS = 3, 20
-MOST_SECONDS = 8.0  # of the runs of one figure
 
 PRECISIONS = ("float16", "float32", "tf32")
 
@@ -44,30 +37,6 @@ def plain(half: bool, probe: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
     return sim.amax(dim=4).float(), sim.amax(dim=3).float()
 
 
-def median_ms(step: Callable[[], object], device: torch.device) -> tuple[float, list[float]]:
-    """Return the median milliseconds of a step, and all of them."""
-    runs: list[float] = []
-    end = time.monotonic() + MOST_SECONDS
-    for number in range(WARM_UPS + REPEATS):
-        if device.type == "cuda":
-            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize(device)
-            first.record()
-            step()
-            last.record()
-            torch.cuda.synchronize(device)
-            milliseconds = first.elapsed_time(last)
-        else:
-            start = time.perf_counter()
-            step()
-            milliseconds = 1e3 * (time.perf_counter() - start)
-        if number >= WARM_UPS:
-            runs.append(milliseconds)
-            if time.monotonic() > end:
-                break
-    return statistics.median(runs), [round(run, 4) for run in runs]
-
-
 def measure(matches: Matches, size: tuple[int, int, int], device: torch.device) -> Figures:
     """Return time and memory of the forward pass alone and of both passes, of `size` maps, channels, cells."""
     generator = torch.Generator().manual_seed(0)
@@ -87,23 +56,10 @@ def measure(matches: Matches, size: tuple[int, int, int], device: torch.device) 
     figures: Figures = {}
     for name, step in {"forward": forward, "both": both}.items():
         step()  # builds what has to be built, so that its memory is not the step's
-        before = _peak_mib(device, reset=True)
-        step()
-        figures[f"{name}_mib"] = _peak_mib(device) - before
-        figures[f"{name}_ms"], figures[f"{name}_runs_ms"] = median_ms(step, device)
+        figures |= cost(name, step, device)
     operations = 2 * size[0] ** 2 * size[2] ** 2 * size[1]
     figures["forward_tflops"] = operations / figures["forward_ms"] / 1e9
     return figures
-
-
-def _peak_mib(device: torch.device, reset: bool = False) -> float:
-    if device.type != "cuda":
-        return 0.0
-    torch.cuda.synchronize(device)
-    if reset:
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device) / 2**20
-    return torch.cuda.max_memory_allocated(device) / 2**20
 
 
 def time_fused(half: bool, size: tuple[int, int, int], device: torch.device) -> Figures:
@@ -133,8 +89,10 @@ def time_matcher(half: bool, size: tuple[int, int, int], device: torch.device) -
     """Measure a training step of the matcher: a batch against itself, forward and backward."""
     side = round(size[2] ** 0.5)
     matcher = QAConv(size[1], side, side, "scaling").to(device)
-    maps = F.normalize(torch.randn(size[0], size[1], side, side), dim=1).to(device).requires_grad_()
-    visibility = torch.rand(size[0], 1, side, side).to(device)
+    generator = torch.Generator().manual_seed(0)
+    maps = F.normalize(torch.randn(size[0], size[1], side, side, generator=generator), dim=1).to(device)
+    maps.requires_grad_()
+    visibility = torch.rand(size[0], 1, side, side, generator=generator).to(device)
 
     def step() -> None:
         with torch.autocast(device.type, torch.float16, enabled=half):
@@ -143,8 +101,8 @@ def time_matcher(half: bool, size: tuple[int, int, int], device: torch.device) -
         maps.grad = None
         matcher.zero_grad()
 
-    median, runs = median_ms(step, device)
-    return {"both_ms": median, "both_runs_ms": runs}
+    step()
+    return cost("both", step, device)
 
 
 def time_step(step: Step, precision: str, size: tuple[int, int, int], device: torch.device) -> Figures:
@@ -157,12 +115,21 @@ def time_step(step: Step, precision: str, size: tuple[int, int, int], device: to
 
 
 def cases(on_gpu: bool) -> Cases:
-    """Return the figures at 256 maps of 512 x 7 x 7, on the CPU of few small ones; those of torch.compile last."""
+    """Return the figures at 256 maps of 512 x 7 x 7, on the CPU of few small ones; those of torch.compile last.
+
+    The operator and the matcher are measured at 64 maps of 256 x 14 x 14 too, as `benchmarks.qaconv` does.
+    """
     size = (256, 512, 49) if on_gpu else (8, 16, 9)
+    large = (64, 256, 196) if on_gpu else (4, 16, 16)
     steps = {"fused": time_fused, "einsum": time_plain, "matcher": time_matcher, "compiled einsum": time_compiled}
     checks = {
         f"figure: {name}, {precision}": partial(time_step, step, precision, size)
         for name, step in steps.items()
         for precision in PRECISIONS
     }
-    return {name: Case(check, 75.0) for name, check in checks.items()}
+    checks |= {
+        f"figure: {name}, 14x14, float16": partial(time_step, steps[name], "float16", large)
+        for name in ("fused", "matcher")
+    }
+    compiled = {name: checks.pop(name) for name in [*checks] if "compiled" in name}
+    return {name: Case(check, 60.0) for name, check in (checks | compiled).items()}

@@ -1,0 +1,1 @@
+"""What is measured on a GPU; each figure alone, since it measures time."""
