@@ -15,7 +15,7 @@ from system import ROOT
 
 RESULTS = Path("experiments/benchmarks")
 PAGE = ROOT / "docs/benchmarks.md"
-OWN_PAGES = "benchmarks.own_pages"
+OWN_PAGES, DEPLOYMENT = "benchmarks.own_pages", "benchmarks.deployment"
 QACONV_ROWS = (
     *("self_7x7", "self_14x14", "gallery_7x7", "forward_7x7", "forward_14x14"),
     *("bf16_7x7", "bf16_14x14", "all_pairs"),
@@ -155,6 +155,22 @@ PROGRAMS = {
             "exported": {"default": "ir_50", "help": "network whose export is timed (%(default)s)"},
         },
         output=Path("experiments/export"),
+        package=DEPLOYMENT,
+    ),
+    "export_parity": Program(
+        repeats=1,
+        flags={"archs": {"nargs": "+", "help": "networks, detectors too (all)"}},
+        output=Path("experiments/export"),
+        package=DEPLOYMENT,
+    ),
+    "export_cost": Program(
+        repeats=15,
+        flags={
+            "model_path": {"required": True, "help": "checkpoint of ours"},
+            "far": {"type": float, "default": 1e-3, "help": "false-accept rate of the TAR (%(default)s)"},
+        },
+        output=Path("experiments/export"),
+        package=DEPLOYMENT,
     ),
     "structures": Program(repeats=1, output=Path("experiments/scaling"), package=OWN_PAGES),
 }

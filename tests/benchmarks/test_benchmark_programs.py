@@ -96,7 +96,7 @@ def test_export(tmp_path, capsys, monkeypatch):
         pytest.importorskip(name, reason=f"needs {name}: make setup-extras")
     from quick_export import quick
 
-    from benchmarks import export
+    from benchmarks.deployment import export
 
     quick(monkeypatch)
     rows = run_tiny(export, tmp_path, capsys, "--archs", "ir_tiny", "--exported", "mobilefacenet")
@@ -104,6 +104,31 @@ def test_export(tmp_path, capsys, monkeypatch):
     assert all(row["time_ratio"] == row["ort_ms"] / row["torch_ms"] for row in rows["export_speed"])
     (timed,) = rows["export_seconds"]
     assert timed["what"] == "mobilefacenet" and timed["goal"] == 60 and timed["mib"] > 3
+
+
+@pytest.mark.slow
+def test_parity_and_cost_of_exports(tmp_path, capsys, monkeypatch):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason=f"needs {name}: make setup-extras")
+    from portraits import write_model
+    from quick_export import quick
+
+    from benchmarks.deployment import export_cost, export_parity
+
+    quick(monkeypatch)
+    rows = run_tiny(export_parity, tmp_path / "parity", capsys, "--archs", "ir_tiny", "retinaface_mnet025")
+    assert [(row["what"], row["precision"]) for row in rows["export_parity"]] == [
+        ("ir_tiny", "float32"), ("ir_tiny", "int8"), ("ir_tiny", "fp16"), ("retinaface_mnet025", "float32"),
+    ]  # fmt: skip
+    exact, small, half, detector = rows["export_parity"]
+    assert max(exact["batch_1"], detector["batch_8"]) < 1e-5 < half["batch_3"] < small["batch_3"]
+    model = write_model(tmp_path / "last.ckpt")
+    rows = run_tiny(export_cost, tmp_path / "cost", capsys, "--model_path", str(model), "--far", "0.02")
+    scores = {row["score"] for row in rows["export_cost"]}
+    assert "qaconv" in scores and len(rows["export_cost"]) == 3 * len(scores)
+    exact, half, small = rows["export_size"]
+    assert exact["mib"] > 1.8 * half["mib"] and exact["mib"] > small["mib"] and small["cosine"] < exact["cosine"]
+    assert all(row["tar_lost"].startswith("+0.00 [") for row in rows["export_cost"] if row["precision"] == "float32")
 
 
 def test_clustering(tmp_path, capsys):
