@@ -73,7 +73,7 @@ def _meet(backbone: nn.Module, images: Tensor) -> None:
 
 
 def _row(arch: str, name: str, num_bytes: int, differences: Sequence[Difference]) -> Row:
-    parity.refuse_wrong(differences)
+    parity.refuse_wrong(differences, {"float32": parity.TOLERANCES["float32"]})
     cosines = [each.cosine for each in differences if each.cosine is not None]
     worst = {f"batch_{batch}": max(each.relative for each in differences if each.batch == batch) for batch in BATCHES}
     cosine = min(cosines) if cosines else None
