@@ -90,7 +90,7 @@ def counts(monkeypatch):
     trainer = SimpleNamespace(global_rank=0, world_size=1)
 
     def found(**options):
-        identities, _ = refresh._cluster(trainer, build(**options), 0, 0)
+        identities, *_ = refresh._cluster(trainer, build(**options), 0, 0)
         return identities.counts(), methods[-1]
 
     return found
