@@ -175,7 +175,7 @@ def _summary(report: dict[str, Any]) -> list[str]:
 
 
 def _said_of_visits(visits: dict[str, Any], recall: float | None) -> Iterator[str]:
-    from datasets.clustering.visits import LOW_RECALL, MAX_PROBE, Visits
+    from datasets.clustering.visits import LOW_RECALL, Visits
 
     told = Visits(**visits)
     queries = told.planning_queries
@@ -183,7 +183,7 @@ def _said_of_visits(visits: dict[str, Any], recall: float | None) -> Iterator[st
     yield f"each image visited {told.probe} of {counted(told.num_lists, 'list')}{planned}"
     if told.is_capped:
         yield (
-            f"more than {MAX_PROBE} visits are not planned, though these find {told.planned_recall:.4f} of the edges"
+            f"more than {told.probe} visits are not planned, though these find {told.planned_recall:.4f} of the edges"
             " only: raise --lists, or give --probe a larger number"
         )
     elif recall is not None and recall < LOW_RECALL:

@@ -27,7 +27,6 @@ from datasets.clustering import (
     search_figures,
 )
 from datasets.clustering.lists import Visits
-from datasets.clustering.visits import MAX_PROBE
 from datasets.doctor.pictures import write_histogram
 from engine import runs
 from engine.callbacks.heartbeat import occupied
@@ -113,7 +112,7 @@ class ClusterRefresh(Callback):
             logger.warning(
                 "epoch %d: more than %d visits are not planned, though these find %.4f of the edges only;"
                 " --cluster_method exact finds all",
-                epoch, MAX_PROBE, visits.planned_recall,
+                epoch, visits.probe, visits.planned_recall,
             )  # fmt: skip
         self._report(trainer, module, epoch, counts | search_figures(visits, recall))
         self._draw(epoch, identities)
