@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +45,9 @@ class ClusterOptions(Options):
     jaccard: float = flag_like(PseudoIdentityOptions, "cluster_jaccard")
     method: str = flag_like(PseudoIdentityOptions, "cluster_method")
     lists: int | None = flag(None, "number of k-means lists; else by the number of images", within="[1, inf)")
-    probe: int = flag(4, "lists that each image visits; more find more edges", within="[1, 1000]")
+    probe: int | None = flag(
+        None, "lists that each image visits; else planned by the true neighbours of some images", within="[1, 1000]"
+    )
     queries: int = flag(2000, "images whose neighbours are searched exactly, to measure the search", within="[1, inf)")
     seed: int = flag(0, "of the lists and the queries", within="[0, inf)")
     overwrite: bool = flag(False, "replace a result of this program that is there")
@@ -70,7 +71,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py cluster") -> in
 
 
 def _cluster(source: Path, output: Path, options: ClusterOptions, failures: WriteFailures) -> dict[str, Any]:
-    from datasets.clustering import JoiningRules, SearchSettings, edge_recall, neighbours, pseudo_identities
+    from datasets.clustering import (
+        JoiningRules,
+        SearchSettings,
+        edge_recall,
+        neighbours,
+        pseudo_identities,
+        search_figures,
+    )
     from datasets.clustering.unfinished import Unfinished
     from models import read_embeddings
     from models.embedding.folder import content_checksum, read_names
@@ -93,7 +101,9 @@ def _cluster(source: Path, output: Path, options: ClusterOptions, failures: Writ
         "weights_sha256": weights,
         "source": {key: data.facts.get(key) for key in ("arch", "encoder", "source", "template")},
         "settings": options.to_dict(),
-        **_figures(identities, data, recall),
+        **identities.counts(),
+        **search_figures(found.visits, recall),
+        **_quality(identities, data),
     }
     _write(output, identities, names, report, failures)
     unfinished.remove()
@@ -115,14 +125,10 @@ def _prepare(source: Path, output: Path, overwrite: bool) -> None:
     remove_unfinished(output)
 
 
-def _figures(identities: PseudoIdentities, data: Embeddings, recall: float) -> dict[str, Any]:
-    """Return what clustering.json says of the result."""
+def _quality(identities: PseudoIdentities, data: Embeddings) -> dict[str, Any]:
     from evaluation.representation.clustering import described_quality
 
-    figures: dict[str, Any] = identities.counts() | {"edge_recall": None if math.isnan(recall) else recall}
-    if data.labels is not None:
-        figures["quality"] = described_quality(data.labels, identities.clusters)
-    return figures
+    return {} if data.labels is None else {"quality": described_quality(data.labels, identities.clusters)}
 
 
 def _write(
@@ -160,10 +166,28 @@ def _summary(report: dict[str, Any]) -> list[str]:
         f" neighbours, {report['num_refused_edges']} refused by --max-size",
         "edge recall of the search: " + ("no image has a neighbour" if recall is None else f"{recall:.4f}"),
     ]
+    if report["visits"] is not None:
+        lines += _said_of_visits(report["visits"], recall)
     for noise, quality in report.get("quality", {}).items():
         said = ", ".join(f"{name} {'-' if value is None else f'{value:.4f}'}" for name, value in quality.items())
         lines.append(f"images in no cluster {'alone' if noise == 'single' else 'left out'}: {said}")
     return lines
+
+
+def _said_of_visits(visits: dict[str, Any], recall: float | None) -> Iterator[str]:
+    from datasets.clustering.visits import LOW_RECALL, Visits
+
+    told = Visits(**visits)
+    queries = told.planning_queries
+    planned = f", planned by the true neighbours of {counted(queries, 'image')}" if queries else ""
+    yield f"each image visited {told.probe} of {counted(told.num_lists, 'list')}{planned}"
+    if told.is_capped:
+        yield (
+            f"more than {told.probe} visits are not planned, though these find {told.planned_recall:.4f} of the edges"
+            " only: raise --lists, or give --probe a larger number"
+        )
+    elif recall is not None and recall < LOW_RECALL:
+        yield f"an edge recall below {LOW_RECALL} loses people: give --probe a number above {told.probe}"
 
 
 def _device() -> Any:

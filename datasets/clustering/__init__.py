@@ -5,6 +5,7 @@ from datasets.clustering.graph import Edges, Union, capped_union, clusters, jacc
 from datasets.clustering.identities import JoiningRules, PseudoIdentities, pseudo_identities
 from datasets.clustering.nearest import METHODS, SearchSettings, edge_recall, merge_neighbours, neighbours
 from datasets.clustering.pseudo_pairs import pseudo_pairs
+from datasets.clustering.visits import search_figures
 
 __all__ = [
     "METHODS",
@@ -23,4 +24,5 @@ __all__ = [
     "neighbours",
     "pseudo_identities",
     "pseudo_pairs",
+    "search_figures",
 ]

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from datasets.clustering.lists import Visits
+
 Int64Array = NDArray[np.int64]
 FloatArray = NDArray[np.floating]
 
@@ -24,10 +26,12 @@ class Neighbours(NamedTuple):
     Attributes:
         indices: int64 [N, k]; -1 where an image has fewer than k. No image is its own neighbour.
         similarities: float32 [N, k] cosines; -inf beside -1.
+        visits: how many lists each image visited; None where all pairs were multiplied.
     """
 
     indices: Int64Array
     similarities: NDArray[np.float32]
+    visits: Visits | None = None
 
 
 class BestNeighbours:

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 
 from datasets.clustering.best import BestNeighbours, Neighbours
+from datasets.clustering.lists import Visits
 from datasets.clustering.vectors import Vectors
 from datasets.progress import tracked
 
+FAISS_PROBE = 16  # lists that an image visits where no number is given; nothing is planned
 _BLOCK = 2**14
 _SAMPLE = 40  # vectors for each list that k-means sees
 _FEWEST = 39  # below so many faiss warns
 
 
-def faiss_neighbours(vectors: Vectors, k: int, threshold: float, num_lists: int, probe: int) -> Neighbours:
+def faiss_neighbours(vectors: Vectors, k: int, threshold: float, num_lists: int, probe: int | None) -> Neighbours:
     """Return the k nearest neighbours above a threshold; exact where each list would have few members.
 
     Args:
@@ -23,11 +25,11 @@ def faiss_neighbours(vectors: Vectors, k: int, threshold: float, num_lists: int,
         k: neighbours of an image.
         threshold: least cosine.
         num_lists: of the inverted file.
-        probe: lists that an image visits.
+        probe: lists that an image visits; None: FAISS_PROBE.
     Raises:
         ValueError: if faiss is not installed.
     """
-    index = build_index(vectors, num_lists, probe)
+    index = build_index(vectors, num_lists, probe or FAISS_PROBE)
     best = BestNeighbours(vectors.num, k, threshold)
     for start in tracked(range(0, vectors.num, _BLOCK), "neighbours"):
         part = np.arange(start, min(vectors.num, start + _BLOCK))
@@ -35,7 +37,8 @@ def faiss_neighbours(vectors: Vectors, k: int, threshold: float, num_lists: int,
         similarities, found = index.search(vectors.rows(slice(start, start + _BLOCK)).cpu().numpy(), k + 1)
         row, place = np.nonzero((found >= 0) & (found != part[:, None]))  # -1: faiss found no more
         best.add(part[row], found[row, place], similarities[row, place])
-    return best.result()
+    visits = Visits(index.nlist, index.nprobe) if hasattr(index, "nprobe") else None
+    return best.result()._replace(visits=visits)
 
 
 def build_index(vectors: Vectors, num_lists: int, probe: int) -> Any:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
 from datasets.clustering.vectors import Vectors
@@ -15,9 +16,32 @@ from datasets.progress import tracked
 Int64Array = NDArray[np.int64]
 Int32Array = NDArray[np.int32]
 
+CHUNK = 2**13  # rows whose cosines with all centers are held at a time
+
+RECALL = 0.99  # of edges: what is planned for
 _SAMPLE = 40  # vectors for each list that k-means sees
 _ROUNDS = 5
-_CHUNK = 2**13  # rows whose cosines with all centers are held at a time
+
+
+class Visits(NamedTuple):
+    """How many lists each image visits, and how that was planned.
+
+    Attributes:
+        num_lists: that there are.
+        probe: of them, those that an image visits, its own included.
+        planning_queries: images whose true neighbours planned it; 0: the number was given.
+        planned_recall: share of their edges that the visits find; None if there are none.
+    """
+
+    num_lists: int
+    probe: int
+    planning_queries: int = 0
+    planned_recall: float | None = None
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether the plan ends before what it is for."""
+        return self.planned_recall is not None and self.planned_recall < RECALL
 
 
 class Lists(NamedTuple):
@@ -27,11 +51,13 @@ class Lists(NamedTuple):
         probes: int32 [N, P], the lists nearest to each image, the first one its own.
         order: int64 [N], images by their own list.
         starts: int64 [num_lists + 1], where each list begins in `order`.
+        visits: how many lists an image visits, and why.
     """
 
     probes: Int32Array
     order: Int64Array
     starts: Int64Array
+    visits: Visits
 
     @property
     def num(self) -> int:
@@ -47,56 +73,61 @@ class Visitors:
     """Which images visit each list: those that have it among their probes."""
 
     def __init__(self, lists: Lists) -> None:
-        flat = lists.probes.ravel()
-        self._order = np.argsort(flat, kind="stable").astype(np.int64)
-        self._starts = np.searchsorted(flat[self._order], np.arange(lists.num + 1))
-        self._width = lists.probes.shape[1]
+        num, width = lists.probes.shape
+        rows = np.arange(0, num * width + 1, width)
+        visited = sparse.csr_array((np.ones(num * width, np.int8), lists.probes.ravel(), rows), shape=(num, lists.num))
+        by_list = visited.tocsc()  # counts, sorts nothing: many visits take 5 bytes each
+        self._images, self._starts = by_list.indices, by_list.indptr
 
     def of(self, number: int) -> Int64Array:
         """Return the images that probe this list, ascending."""
-        return self._order[self._starts[number] : self._starts[number + 1]] // self._width
+        return self._images[self._starts[number] : self._starts[number + 1]].astype(np.int64)
 
 
 def number_of_lists(num_images: int) -> int:
-    """Return a power of two near 1.6 times the root of the number of images: 512 for 100,000, 2,048 for a million."""
-    return int(2 ** round(np.log2(max(1.0, 1.6 * num_images**0.5))))
+    """Return a power of two near 0.4 N^(2/3) for N images: 1,024 for 100,000, 4,096 for a million.
+
+    The work is to find each image's list, N L products, and N^2 P / L for P visits. The more images, the more visits
+    an edge takes, so L grows faster than the root of N.
+    """
+    return int(2 ** round(np.log2(max(1.0, 0.4 * num_images ** (2 / 3)))))
 
 
-def build_lists(vectors: Vectors, num_lists: int, probe: int, seed: int, hidden: bool = False) -> Lists:
-    """Return lists by spherical k-means on a sample; a function of vectors, numbers and seed.
+def build_lists(vectors: Vectors, centers: Tensor, visits: Visits, hidden: bool = False) -> Lists:
+    """Return the lists of N unit vectors around centers, float32 [num_lists, D]; `hidden`: no progress bar."""
+    probes = np.empty((vectors.num, visits.probe), np.int32)
+    for start in tracked(range(0, vectors.num, CHUNK), "lists", hidden=hidden):
+        part = slice(start, start + CHUNK)
+        nearest = (vectors.rows(part) @ centers.T).topk(visits.probe, dim=1)
+        probes[part] = nearest.indices.cpu().numpy()
+    return lists_of(probes, visits)
+
+
+def lists_of(probes: Int32Array, visits: Visits) -> Lists:
+    """Return the lists that images with these probes, int32 [N, P], are in."""
+    own = probes[:, 0]
+    order = np.argsort(own, kind="stable").astype(np.int64)
+    return Lists(probes, order, np.searchsorted(own[order], np.arange(visits.num_lists + 1)), visits)
+
+
+def k_means(vectors: Vectors, num_lists: int, seed: int) -> Tensor:
+    """Return centers by spherical k-means on a sample; a function of vectors, number and seed.
 
     Args:
         vectors: N unit vectors.
         num_lists: in [1, N].
-        probe: lists that each image visits, its own included; at most num_lists.
         seed: draws the sample and the first centers.
-        hidden: no progress bar.
+    Returns:
+        float32 [num_lists, D] of unit length on the vectors' device.
     """
-    centers = _centers(vectors, num_lists, np.random.default_rng(seed))
-    probes = np.empty((vectors.num, min(probe, num_lists)), np.int32)
-    for start in tracked(range(0, vectors.num, _CHUNK), "lists", hidden=hidden):
-        part = slice(start, start + _CHUNK)
-        nearest = (vectors.rows(part) @ centers.T).topk(probes.shape[1], dim=1)
-        probes[part] = nearest.indices.cpu().numpy()
-    return lists_of(probes, num_lists)
-
-
-def lists_of(probes: Int32Array, num_lists: int) -> Lists:
-    """Return the lists that images with these probes, int32 [N, P], are in."""
-    own = probes[:, 0]
-    order = np.argsort(own, kind="stable").astype(np.int64)
-    return Lists(probes, order, np.searchsorted(own[order], np.arange(num_lists + 1)))
-
-
-def _centers(vectors: Vectors, num_lists: int, rng: np.random.Generator) -> Tensor:
-    """Return unit centers [num_lists, D] on the vectors' device."""
+    rng = np.random.default_rng(seed)
     size = min(vectors.num, _SAMPLE * num_lists)
     chosen = np.sort(rng.choice(vectors.num, size, replace=False))
     sample = vectors.rows(chosen)
     on_cpu = sample.cpu().numpy()
     centers = sample[torch.from_numpy(rng.choice(size, num_lists, replace=False)).to(sample.device)]
     for _ in range(_ROUNDS):
-        nearest = torch.cat([(part @ centers.T).argmax(dim=1) for part in sample.split(_CHUNK)]).cpu().numpy()
+        nearest = torch.cat([(part @ centers.T).argmax(dim=1) for part in sample.split(CHUNK)]).cpu().numpy()
         order = np.argsort(nearest, kind="stable")
         filled, starts = np.unique(nearest[order], return_index=True)
         # Sums in a fixed order, on the CPU: those of a GPU differ from run to run.

@@ -11,19 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.clustering.best import BestNeighbours, Neighbours, pack, unpack
-from datasets.clustering.lists import Lists, build_lists, number_of_lists
-from datasets.clustering.search import ExactSearch, ListSearch, Search
+from datasets.clustering.lists import Lists, Visits, build_lists, k_means, number_of_lists
+from datasets.clustering.search import ExactSearch, ListSearch, Search, true_neighbours
 from datasets.clustering.unfinished import Unfinished
 from datasets.clustering.vectors import Vectors
+from datasets.clustering.visits import planned_visits
 from datasets.progress import tracked
 
 METHODS = ("auto", "exact", "lists", "faiss")
 # Up to so many images all products are cheap: 20 seconds of a core; on a GPU minutes.
 EXACT_BELOW = {"cpu": 50_000, "cuda": 5_000_000}
-PROBE = 4
 
 _BLOCK = {"cpu": 2**12, "cuda": 2**14}  # rows of a product; its columns are as many, or the members of a list
-_QUERY_BLOCK = 2**14
 
 
 class SearchSettings(NamedTuple):
@@ -31,7 +30,8 @@ class SearchSettings(NamedTuple):
 
     Attributes:
         num_lists: of `lists` and `faiss`; None: as `number_of_lists` says.
-        probe: lists that each image visits; more find more edges.
+        probe: lists that each image visits; more find more edges. None: as many as `planned_visits` says; of `faiss`
+            FAISS_PROBE.
         seed: of the lists; they and the result are a function of it.
         device: of the products; None: where the embeddings are.
         rank, world_size: with several ranks each does every world_size-th portion of `exact` and `lists`;
@@ -39,7 +39,7 @@ class SearchSettings(NamedTuple):
     """
 
     num_lists: int | None = None
-    probe: int = PROBE
+    probe: int | None = None
     seed: int = 0
     device: torch.device | None = None
     rank: int = 0
@@ -59,7 +59,7 @@ def neighbours(
     An image is no neighbour of itself, by index: duplicates are neighbours. Of equal cosines the lower index is nearer.
     `exact` multiplies all pairs. `lists` multiplies the members of each k-means list with the images that visit it and
     unites both directions: an edge is found if one of its images visits the other's list. Its memory beside the
-    embeddings is 8 (k + probe) bytes an image and about 1 GB.
+    embeddings is 8 k + 10 probe bytes an image and about 1 GB.
 
     Args:
         embeddings: float16 or float32 [N, D] of unit length, of numpy (a memory map too) or torch.
@@ -69,7 +69,7 @@ def neighbours(
         settings: see `SearchSettings`.
         unfinished: keeps what has been found, so that an interrupted search goes on; not for faiss.
     Returns:
-        `Neighbours` of numpy arrays [N, k].
+        `Neighbours` of numpy arrays [N, k], which say how many lists were visited.
     Raises:
         TypeError, ValueError: if the embeddings are none as above, or a number is out of range.
     """
@@ -83,12 +83,16 @@ def neighbours(
 
         return faiss_neighbours(vectors, k, threshold, num_lists, settings.probe)
     block = _BLOCK[vectors.device.type]
-    search: Search
+    best = BestNeighbours(vectors.num, k, threshold)
     if method == "exact":
-        search = ExactSearch(vectors, block)
-    else:
-        search = ListSearch(vectors, _lists(vectors, num_lists, settings, unfinished), block)
-    return _run(search, BestNeighbours(vectors.num, k, threshold), settings, unfinished)
+        return _run(ExactSearch(vectors, block), best, settings, unfinished)
+    lists = None if unfinished is None else unfinished.lists
+    if lists is None:
+        lists = _lists(vectors, num_lists, k, threshold, settings)
+        if unfinished is not None:
+            unfinished.keep_lists(lists)
+    found = _run(ListSearch(vectors, lists, block), best, settings, unfinished)
+    return found._replace(visits=lists.visits)
 
 
 def chosen_method(method: str, num_images: int, device: torch.device) -> str:
@@ -100,9 +104,12 @@ def chosen_method(method: str, num_images: int, device: torch.device) -> str:
 
 def merge_neighbours(parts: Sequence[Neighbours]) -> Neighbours:
     """Return the neighbours that several ranks found together, [N, k] each."""
-    keys = np.concatenate([np.where(p.indices < 0, np.iinfo(np.int64).min, pack(*p[::-1])) for p in parts], axis=1)
+    keys = np.concatenate(
+        [np.where(p.indices < 0, np.iinfo(np.int64).min, pack(p.similarities, p.indices)) for p in parts], axis=1
+    )
     keys.sort(axis=1)
-    return unpack(np.ascontiguousarray(keys[:, : -parts[0].indices.shape[1] - 1 : -1]))
+    merged = unpack(np.ascontiguousarray(keys[:, : -parts[0].indices.shape[1] - 1 : -1]))
+    return merged._replace(visits=parts[0].visits)
 
 
 def edge_recall(
@@ -127,29 +134,19 @@ def edge_recall(
     """
     vectors = Vectors(embeddings, device)
     queries = np.sort(np.random.default_rng(seed).permutation(vectors.num)[:num_queries])
-    best = BestNeighbours(len(queries), found.indices.shape[1], threshold)
-    rows = vectors.rows(queries)
-    for start in range(0, vectors.num, _QUERY_BLOCK):
-        products = rows @ vectors.rows(slice(start, start + _QUERY_BLOCK)).T
-        floors = torch.from_numpy(best.floors).to(products.device)
-        row, column = (products >= floors[:, None]).nonzero().T
-        image, other = row.cpu().numpy(), column.cpu().numpy() + start
-        is_other = queries[image] != other
-        best.add(image[is_other], other[is_other], products[row, column].cpu().numpy()[is_other])
-        best.settle()
-    true = best.result().indices
+    true = true_neighbours(vectors, queries, found.indices.shape[1], threshold).indices
     hits = (true[:, :, None] == found.indices[queries][:, None, :]).any(axis=2) & (true >= 0)
     num_true = int((true >= 0).sum())
     return float(hits.sum() / num_true) if num_true else float("nan")
 
 
-def _lists(vectors: Vectors, num_lists: int, settings: SearchSettings, unfinished: Unfinished | None) -> Lists:
-    lists = None if unfinished is None else unfinished.lists
-    if lists is None:
-        lists = build_lists(vectors, num_lists, settings.probe, settings.seed, settings.rank > 0)
-        if unfinished is not None:
-            unfinished.keep_lists(lists)
-    return lists
+def _lists(vectors: Vectors, num_lists: int, k: int, threshold: float, settings: SearchSettings) -> Lists:
+    centers = k_means(vectors, num_lists, settings.seed)
+    if settings.probe is None:
+        visits = planned_visits(vectors, centers, k, threshold, settings.seed)
+    else:
+        visits = Visits(num_lists, min(settings.probe, num_lists))
+    return build_lists(vectors, centers, visits, settings.rank > 0)
 
 
 def _run(search: Search, best: BestNeighbours, settings: SearchSettings, unfinished: Unfinished | None) -> Neighbours:
@@ -178,9 +175,8 @@ def _check(k: int, threshold: float, method: str, settings: SearchSettings) -> N
         raise ValueError(f"neighbours: the threshold is a cosine in [-1, 1], got {threshold}")
     if method not in METHODS:
         raise ValueError(f"neighbours: {method!r} is not one of {', '.join(METHODS)}")
-    if settings.probe < 1 or (settings.num_lists or 1) < 1:
-        raise ValueError(
-            f"neighbours: probe and num_lists must be at least 1, got {settings.probe}, {settings.num_lists}"
-        )
+    for name, number in (("probe", settings.probe), ("num_lists", settings.num_lists)):
+        if number is not None and number < 1:
+            raise ValueError(f"neighbours: {name} must be at least 1, got {number}")
     if not 0 <= settings.rank < settings.world_size:
         raise ValueError(f"neighbours: rank must be in [0, {settings.world_size}), got {settings.rank}")

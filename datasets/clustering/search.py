@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from datasets.clustering.best import BestNeighbours
+from datasets.clustering.best import BestNeighbours, Neighbours
 from datasets.clustering.joins import Owns, join
 from datasets.clustering.lists import Lists, Visitors
 from datasets.clustering.vectors import Vectors
 
 Int64Array = NDArray[np.int64]
+
+_COLUMNS = 2**14  # of a product with the images that `true_neighbours` searches
 
 
 class Search(Protocol):
@@ -81,3 +84,26 @@ class ListSearch:
             return ~is_met_twice | (visitors < members)
 
         return owns
+
+
+def true_neighbours(vectors: Vectors, queries: Int64Array, k: int, threshold: float) -> Neighbours:
+    """Return the k nearest neighbours of some images whose cosine reaches the threshold, by exact search.
+
+    Args:
+        vectors: N unit vectors.
+        queries: int64 [Q] of them.
+        k, threshold: as of `neighbours`.
+    Returns:
+        `Neighbours` of arrays [Q, k].
+    """
+    best = BestNeighbours(len(queries), k, threshold)
+    rows = vectors.rows(queries)
+    for start in range(0, vectors.num, _COLUMNS):
+        products = rows @ vectors.rows(slice(start, start + _COLUMNS)).T
+        floors = torch.from_numpy(best.floors).to(products.device)
+        row, column = (products >= floors[:, None]).nonzero().T
+        image, other = row.cpu().numpy(), column.cpu().numpy() + start
+        is_other = queries[image] != other
+        best.add(image[is_other], other[is_other], products[row, column].cpu().numpy()[is_other])
+        best.settle()
+    return best.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.clustering.best import BestNeighbours
-from datasets.clustering.lists import Lists, lists_of
+from datasets.clustering.lists import Lists, Visits, lists_of
 from system.files import atomic_write, is_regular
 
 Int64Array = NDArray[np.int64]
@@ -63,7 +64,8 @@ class Unfinished:
             "done": np.array(num_done),
         }
         if self.lists is not None:
-            content |= {"probes": self.lists.probes, "num_lists": np.array(self.lists.num)}
+            content["probes"] = self.lists.probes
+            content["visits"] = np.array(json.dumps(self.lists.visits))
         if keys is not None:
             content["keys"] = keys
         with atomic_write(self._path, "wb") as stream:
@@ -77,7 +79,9 @@ class Unfinished:
             with np.load(self._path, allow_pickle=False) as saved:
                 weights, search = str(saved["weights"]), str(saved["search"])
                 if weights == self._weights and search == self._search:
-                    lists = lists_of(saved["probes"], int(saved["num_lists"])) if "probes" in saved else None
+                    lists = None
+                    if "probes" in saved:
+                        lists = lists_of(saved["probes"], Visits(*json.loads(str(saved["visits"]))))
                     self.keys, self.num_done = saved.get("keys"), int(saved["done"])
                     self.lists = lists
         except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):

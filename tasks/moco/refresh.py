@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,9 @@ from datasets.clustering import (
     neighbours,
     pseudo_identities,
     pseudo_pairs,
+    search_figures,
 )
+from datasets.clustering.lists import Visits
 from datasets.doctor.pictures import write_histogram
 from engine import runs
 from engine.callbacks.heartbeat import occupied
@@ -97,21 +98,30 @@ class ClusterRefresh(Callback):
             return
         start = time.monotonic()
         with occupied(module, "guessing identities"):
-            identities, recall = _cluster(trainer, module, epoch, self._num_workers, self._kept)
+            identities, visits, recall = _cluster(trainer, module, epoch, self._num_workers, self._kept)
         module.relabel(torch.from_numpy(identities.clusters))
         self._epoch = epoch
         counts = identities.counts()
         logger.info(
-            "epoch %d: %d clusters with %.1f %% of %d images, the largest of %d; edge recall %.4f; %.1f s",
+            "epoch %d: %d clusters with %.1f %% of %d images, the largest of %d; %s; edge recall %.4f; %.1f s",
             epoch, counts["num_clusters"], 100 * counts["coverage"], counts["num_images"], counts["largest_cluster"],
+            "all pairs" if visits is None else f"{visits.probe} of {visits.num_lists} lists visited",
             recall, time.monotonic() - start,
         )  # fmt: skip
-        self._report(trainer, module, epoch, counts | {"edge_recall": None if math.isnan(recall) else recall})
+        if visits is not None and visits.is_capped:
+            logger.warning(
+                "epoch %d: more than %d visits are not planned, though these find %.4f of the edges only;"
+                " --cluster_method exact finds all",
+                epoch, visits.probe, visits.planned_recall,
+            )  # fmt: skip
+        self._report(trainer, module, epoch, counts | search_figures(visits, recall))
         self._draw(epoch, identities)
 
     def _report(self, trainer: pl.Trainer, module: Pretrainer, epoch: int, report: dict[str, Any]) -> None:
         labels = _data(trainer).train_dataset.labels
         figures = {name: report[name] for name in ("coverage", "edge_recall")}
+        if report["visits"] is not None:
+            figures["probe"] = report["visits"]["probe"]
         if len(np.unique(labels)) > 1:
             quality = report["quality"] = described_quality(labels, module.clusters.cpu().numpy())
             figures |= {name: quality["single"][name] for name in ("precision", "recall", "f", "bcubed_f")}
@@ -131,8 +141,8 @@ class ClusterRefresh(Callback):
 
 def _cluster(
     trainer: pl.Trainer, module: Pretrainer, epoch: int, num_workers: int, kept: KeptRows | None = None
-) -> tuple[PseudoIdentities, float]:
-    """Return clusters of all images, the same on every rank, and the measured edge recall."""
+) -> tuple[PseudoIdentities, Visits | None, float]:
+    """Return clusters of all images, the same on every rank, the lists visited and the measured edge recall."""
     config, key = module.config, module.contrast.key
     backbone = key.backbone
     assert isinstance(backbone, Backbone)
@@ -149,7 +159,7 @@ def _cluster(
     rules = JoiningRules(
         config.cluster_mutual, config.cluster_threshold, config.max_cluster_size, config.cluster_jaccard
     )
-    return pseudo_identities(found, rules), recall
+    return pseudo_identities(found, rules), found.visits, recall
 
 
 def _data(trainer: pl.Trainer) -> PretrainingData:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import main
-from datasets.clustering import nearest, unfinished
+from datasets.clustering import nearest, unfinished, visits
 
 NUM_PEOPLE, EACH, DIM = 30, 6, 64
 
@@ -81,6 +81,8 @@ def test_people_become_clusters_with_names_quality_and_a_picture(tmp_path, capsy
         (("--jaccard", 1, "--neighbours", 3, "--mutual", 3), "num_unshared_edges", lambda count: count > 0),
         (("--method", "lists", "--lists", 8, "--probe", 1), "edge_recall", lambda share: share < 1),
         (("--method", "lists", "--lists", 8, "--probe", 8, "--seed", 5), "edge_recall", lambda share: share == 1),
+        (("--method", "lists", "--lists", 8, "--probe", 3), "visits", lambda told: told["planning_queries"] == 0),
+        (("--method", "lists", "--lists", 8), "visits", lambda told: told["planned_recall"] >= visits.RECALL),
         (("--queries", 1), "edge_recall", lambda share: share == 1),
     ],
 )
@@ -89,6 +91,23 @@ def test_a_flag_does_what_its_help_says(flags, figure, holds, tmp_path):
     assert run(tmp_path / "in", tmp_path / "out", *flags) == 0
     report = json.loads((tmp_path / "out/clustering.json").read_text())
     assert holds(report[figure]) and "quality" not in report
+
+
+def test_visits_are_told_and_what_to_raise_where_they_find_too_little(tmp_path, capsys, monkeypatch):
+    write_embeddings(tmp_path / "in")
+    flags = (tmp_path / "in", tmp_path / "out", "--method", "lists", "--lists", 8, "--threshold", 0.2, "--overwrite")
+    assert run(*flags) == 0
+    told = json.loads((tmp_path / "out/clustering.json").read_text())["visits"]
+    said = capsys.readouterr().out
+    assert f"visited {told['probe']} of 8 lists, planned by the true neighbours of 180 images" in said
+    assert told["planning_queries"] == 180 and "--probe" not in said
+    assert run(*flags, "--probe", 1) == 0
+    said = capsys.readouterr().out
+    assert "visited 1 of 8 lists\n" in said and "below 0.98 loses people: give --probe a number above 1" in said
+    monkeypatch.setattr(visits, "MAX_PROBE", 1)
+    assert run(*flags) == 0
+    said = capsys.readouterr().out
+    assert "more than 1 visits are not planned" in said and "raise --lists, or give --probe a larger number" in said
 
 
 @pytest.mark.cluster_flag("queries", "seed")
@@ -123,7 +142,7 @@ def test_an_interrupted_search_goes_on_but_not_with_other_weights(tmp_path, caps
     assert "from other weights, aaaaaaaaaaaa instead of bbbbbbbbbbbb" in refusal(capsys, *flags)
     write_embeddings(tmp_path / "in")
     monkeypatch.setattr(nearest.ListSearch, "run", search)
-    monkeypatch.setattr(nearest, "build_lists", None)  # they are kept
+    monkeypatch.setattr(nearest, "k_means", None)  # lists are kept, and what was planned
     assert run(*flags) == 0
     for name in ("clusters.npy", "clusters.csv", "clustering.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

@@ -1,5 +1,6 @@
 """What the flags of `main.py pretrain` change that no other program has."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 
 from config import PretrainingConfig
 from datasets import Sample
-from datasets.clustering import neighbours
+from datasets.clustering import neighbours, visits
+from engine.files import WriteFailures
 from engine.module import Step
 from tasks.moco import refresh
 from tasks.moco.data import PretrainingData
@@ -90,10 +92,35 @@ def counts(monkeypatch):
     trainer = SimpleNamespace(global_rank=0, world_size=1)
 
     def found(**options):
-        identities, _ = refresh._cluster(trainer, build(**options), 0, 0)
+        identities, visits, recall = refresh._cluster(trainer, build(**options), 0, 0)
+        assert visits is None and recall == 1
         return identities.counts(), methods[-1]
 
     return found
+
+
+@pytest.mark.parametrize("cap", [1, 128])
+def test_a_refresh_plans_its_visits_and_tells_them(cap, monkeypatch, caplog, tmp_path):
+    vectors = np.random.default_rng(1).normal(size=(60, 6)).repeat(5, axis=0)
+    vectors += 0.35 * np.random.default_rng(2).normal(size=vectors.shape)
+    embeddings = torch.from_numpy(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).half()
+    monkeypatch.setattr(refresh, "embed_images", lambda *told, **options: embeddings)
+    monkeypatch.setattr(visits, "MAX_PROBE", cap)
+    module, logged = build(cluster_method="lists", pseudo_pairs=("0:0.3",)), []
+    module.clusters = torch.full((300,), -1)
+    monkeypatch.setattr(module, "log_now", lambda row, step: logged.append(row))
+    data = SimpleNamespace(train_dataset=SimpleNamespace(labels=np.zeros(300, np.int64)))
+    trainer = SimpleNamespace(global_rank=0, world_size=1, global_step=7, datamodule=data)
+    with caplog.at_level("INFO"):
+        refresh.ClusterRefresh(tmp_path, WriteFailures())._provide(trainer, module, 0)
+    report = json.loads((tmp_path / "clusters/epoch_0000.json").read_text())
+    told, ((row,), said) = report["visits"], (logged, caplog.text)
+    assert row["cluster_probe"] == told["probe"] and told["planning_queries"] == 256
+    assert f"{told['probe']} of 16 lists visited; edge recall" in said
+    if cap == 1:
+        assert told["probe"] == 1 and "more than 1 visits are not planned" in said
+    else:
+        assert told["planned_recall"] >= 0.99 and told["probe"] > 1 and "not planned" not in said
 
 
 @pytest.mark.pretraining_flag("cluster_neighbours", "cluster_mutual", "cluster_threshold", "max_cluster_size")

@@ -17,6 +17,7 @@ from datasets.clustering import (
     neighbours,
     unfinished,
 )
+from datasets.clustering.lists import Visits
 from datasets.clustering.unfinished import Unfinished
 
 GRAPHS = {name: load_golden(f"pretraining/graph_{name}.npz") for name in ("exact", "real")}
@@ -99,15 +100,16 @@ def test_the_method_follows_the_size(monkeypatch):
     assert nearest.chosen_method("auto", 50_000, cpu) == "exact"
     assert nearest.chosen_method("auto", 50_001, cpu) == "lists"
     assert nearest.chosen_method("exact", 10**6, cpu) == "exact"
-    assert [lists.number_of_lists(n) for n in (2, 100_000, 1_000_000)] == [2, 512, 2048]
+    assert [lists.number_of_lists(n) for n in (2, 100_000, 1_000_000)] == [1, 1024, 4096]
 
 
 def test_faiss_finds_the_same(monkeypatch):
     pytest.importorskip("faiss", reason="the extra faiss is not installed (make setup-extras)")
     vectors = clustered(2400)
     expected = neighbours(vectors, 10, 0.4, "exact")
-    for settings_ in (SearchSettings(num_lists=16, probe=16), SearchSettings(num_lists=2000)):  # inverted file, flat
+    for settings_ in (SearchSettings(num_lists=16), SearchSettings(num_lists=2000)):  # inverted file, flat
         found = neighbours(vectors, 10, 0.4, "faiss", settings_)
+        assert found.visits == (Visits(16, 16) if settings_.num_lists == 16 else None)
         np.testing.assert_array_equal(found.indices, expected.indices)
         np.testing.assert_allclose(found.similarities, expected.similarities, atol=1e-6)
 
@@ -118,9 +120,10 @@ def test_without_faiss_its_method_is_refused_in_a_line(monkeypatch):
         neighbours(clustered(16), 2, 0.4, "faiss")
 
 
-def test_an_interrupted_search_goes_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("told", [ALL_LISTS, ALL_LISTS._replace(probe=None)])
+def test_an_interrupted_search_goes_on(told, tmp_path, monkeypatch):
     vectors = clustered(400)
-    expected = neighbours(vectors, 5, 0.2, "lists", ALL_LISTS)
+    expected = neighbours(vectors, 5, 0.2, "lists", told)
     monkeypatch.setattr(unfinished, "SECONDS", 0.0)
     run, file = nearest.ListSearch.run, tmp_path / "search.npz"
     done = []
@@ -133,14 +136,15 @@ def test_an_interrupted_search_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(nearest.ListSearch, "run", run_twice)
     with pytest.raises(KeyboardInterrupt):
-        neighbours(vectors, 5, 0.2, "lists", ALL_LISTS, Unfinished(file, "a", "b"))
+        neighbours(vectors, 5, 0.2, "lists", told, Unfinished(file, "a", "b"))
     later = []
     monkeypatch.setattr(
         nearest.ListSearch, "run", lambda self, portion, found: later.append(portion) or run(self, portion, found)
     )
-    monkeypatch.setattr(nearest, "build_lists", None)  # the lists are there
-    found = neighbours(vectors, 5, 0.2, "lists", ALL_LISTS, Unfinished(file, "a", "b"))
+    monkeypatch.setattr(nearest, "k_means", None)  # the lists are there, and what was planned
+    found = neighbours(vectors, 5, 0.2, "lists", told, Unfinished(file, "a", "b"))
     assert done == [0, 1] and later == [2, 3, 4, 5]
+    assert found.visits == expected.visits and bool(found.visits.planning_queries) == (told.probe is None)
     np.testing.assert_array_equal(found.indices, expected.indices)
     assert Unfinished(file, "a", "other settings").lists is None
     with pytest.raises(ValueError, match="other weights, a instead of c"):
