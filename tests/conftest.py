@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 
+import pictures
 import pytest
 from hypothesis import settings
 from programs import SMALL_RUN, kill_group, program
@@ -34,6 +35,18 @@ def pytest_collection_finish(session):
     """Leave all that was imported and collected out of garbage collections: a run asks for one in each validation."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_pictures():
+    """Leave the plots of all runs in this process blank; `drawn_pictures` has them."""
+    pictures.leave_blank()
+
+
+@pytest.fixture
+def drawn_pictures(monkeypatch):
+    """Draw plots as a program does."""
+    monkeypatch.setattr("evaluation.report.plots._save", pictures.draw)
 
 
 @pytest.fixture(autouse=True)
@@ -120,10 +133,10 @@ def once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def faces(once):
-    """Folder with synthetic training identities in `train` and the five benchmarks of 40 pairs."""
+    """Folder with synthetic training identities in `train` and the five benchmarks of 20 pairs."""
     from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 
-    spec = SyntheticSpec(num_identities=12, images_per_identity=8, benchmark_pairs=40)
+    spec = SyntheticSpec(num_identities=12, images_per_identity=8, benchmark_pairs=20)
     (folder,) = once("faces", lambda root: prepare_synthetic(root, spec, jobs=1, progress=False)).iterdir()
     return folder
 
