@@ -13,7 +13,7 @@ from cli.pairs import image_sets
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from tasks.recognition import face_set
 
-ARGV = [*SMALL_RUN, "--batch_size", "8", "--epochs", "1"]
+ARGV = [*SMALL_RUN, "--batch_size", "8", "--epochs", "1", "--val_occlusion", "none"]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_benchmark_that_goes_before_the_validation_is_still_validated_on(few_f
 def test_a_cache_that_goes_before_the_first_step_ends_the_run_with_one_line(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
-    spec = SyntheticSpec(num_identities=4, images_per_identity=4, benchmark_pairs=40)
+    spec = SyntheticSpec(num_identities=4, images_per_identity=4, benchmark_pairs=10)
     monkeypatch.setattr(face_set, "SyntheticSpec", lambda *sizes: spec)
     prepare_synthetic(tmp_path / "cache", spec, jobs=1, progress=False)
     after(monkeypatch, training, "prepare", lambda: shutil.rmtree(tmp_path / "cache"))
