@@ -133,10 +133,10 @@ def once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def faces(once):
-    """Folder with synthetic training identities in `train` and the five benchmarks of 20 pairs."""
+    """Folder with synthetic training identities in `train` and the five benchmarks of 40 pairs."""
     from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 
-    spec = SyntheticSpec(num_identities=12, images_per_identity=8, benchmark_pairs=20)
+    spec = SyntheticSpec(num_identities=12, images_per_identity=8, benchmark_pairs=40)
     (folder,) = once("faces", lambda root: prepare_synthetic(root, spec, jobs=1, progress=False)).iterdir()
     return folder
 

@@ -35,7 +35,7 @@ def program(name, *argv, cwd, check=True, **environment):
         told = {"COLUMNS": "200", **{key: str(value) for key, value in environment.items()}}
         process = forkserver().Process(target=_as_main, args=(words, cwd, outputs, {**os.environ, **told}))
         process.start()
-        process.join(300)
+        process.join(600)
         code = process.exitcode
         kill_group(process)
         stdout, stderr = (path.read_text(encoding="utf-8") for path in outputs)

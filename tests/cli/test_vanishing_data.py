@@ -74,7 +74,7 @@ def test_a_benchmark_that_goes_before_the_validation_is_still_validated_on(few_f
 def test_a_cache_that_goes_before_the_first_step_ends_the_run_with_one_line(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path / "cache"))
-    spec = SyntheticSpec(num_identities=4, images_per_identity=4, benchmark_pairs=10)
+    spec = SyntheticSpec(num_identities=4, images_per_identity=4, benchmark_pairs=40)
     monkeypatch.setattr(face_set, "SyntheticSpec", lambda *sizes: spec)
     prepare_synthetic(tmp_path / "cache", spec, jobs=1, progress=False)
     after(monkeypatch, training, "prepare", lambda: shutil.rmtree(tmp_path / "cache"))
