@@ -15,10 +15,15 @@ from datasets.conversion import encoding
 from datasets.synthetic.prepare import render_identities
 
 
+@pytest.fixture(scope="module")
+def images():
+    return render_identities("convert program", 4, 40)[0]
+
+
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, images):
     root = tmp_path / "faces"
-    for number, image in enumerate(render_identities("convert program", 4, 40)[0]):
+    for number, image in enumerate(images):
         write_face(root / f"person {number // 40}" / f"{number:03d}.bmp", image)
     return root
 
