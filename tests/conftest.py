@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shutil
 
-import pictures
 import pytest
 from hypothesis import settings
 from programs import SMALL_RUN, kill_group, program
@@ -40,12 +39,16 @@ def pytest_collection_finish(session):
 @pytest.fixture(scope="session", autouse=True)
 def blank_pictures():
     """Leave the plots of all runs in this process blank; `drawn_pictures` has them."""
+    import pictures
+
     pictures.leave_blank()
 
 
 @pytest.fixture
 def drawn_pictures(monkeypatch):
     """Draw plots as a program does."""
+    import pictures
+
     monkeypatch.setattr("evaluation.report.plots._save", pictures.draw)
 
 

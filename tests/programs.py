@@ -12,8 +12,6 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-import torch
-from gloo_ranks import forkserver
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,10 +27,12 @@ def program(name, *argv, cwd, check=True, **environment):
 
     It begins as a fork of a server that has imported PyTorch and Lightning: to start Python takes three seconds more.
     """
+    from gloo_ranks import forkserver  # PyTorch is not for the process of xdist that hands the tests out
+
     words = [*name.split(), *map(str, argv)]
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder) / "stdout", Path(folder) / "stderr"]
-        told = {"COLUMNS": "200", **{key: str(value) for key, value in environment.items()}}
+        told = {"OMP_NUM_THREADS": "1", "COLUMNS": "200", **{key: str(value) for key, value in environment.items()}}
         process = forkserver().Process(target=_as_main, args=(words, cwd, outputs, {**os.environ, **told}))
         process.start()
         process.join(600)
@@ -44,6 +44,8 @@ def program(name, *argv, cwd, check=True, **environment):
 
 
 def _as_main(words, cwd, outputs, environment):
+    import torch
+
     os.setpgrp()  # whoever ends this process early ends its workers too
     gc.freeze()  # a run asks for a collection in each validation
     multiprocessing.set_start_method(None, force=True)  # as in a program that nobody started by multiprocessing
