@@ -94,6 +94,9 @@ def flag_like(section: type[Options], name: str) -> Any:
     return dataclasses.field(default=field.default, metadata=field.metadata)
 
 
+_READ: dict[type, list[Option]] = {}  # to read the types of annotations takes milliseconds
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Base of every section: values are checked at birth and travel as primitives.
@@ -109,8 +112,10 @@ class Options:
     @classmethod
     def options(cls) -> list[Option]:
         """Return the options of this section, or of all sections that this class inherits."""
-        hints = get_type_hints(cls)
-        return [_read_field(field, hints[field.name]) for field in dataclasses.fields(cls)]
+        if cls not in _READ:
+            hints = get_type_hints(cls)
+            _READ[cls] = [_read_field(field, hints[field.name]) for field in dataclasses.fields(cls)]
+        return list(_READ[cls])
 
     def to_dict(self) -> dict[str, object]:
         """Return the options as bool, int, float, str, None and lists of these: safe in JSON and in a checkpoint."""

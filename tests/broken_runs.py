@@ -1,5 +1,6 @@
 """Whole runs of main.py in processes of their own that meet a fault at a given place."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import cv2
+import pictures
 import pytorch_lightning as pl
 import torch
 from gloo_ranks import forkserver
@@ -138,9 +140,11 @@ def _ranks_environment(ranks):
 
 def _run(argv, cwd, fault, rank, stop_seconds, environment):
     os.setpgrp()  # whoever ends this process early ends its workers too, stopped ones among them
+    gc.freeze()  # a run asks for a collection in each validation
     multiprocessing.set_start_method("fork", force=True)  # as in a program that nobody started by multiprocessing
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    pictures.leave_blank()
     os.chdir(cwd)
     with Path(f"out_{rank}.txt").open("ab") as stream:
         for handle in (1, 2):

@@ -36,6 +36,22 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def blank_pictures():
+    """Leave the plots of all runs in this process blank; `drawn_pictures` has them."""
+    import pictures
+
+    pictures.leave_blank()
+
+
+@pytest.fixture
+def drawn_pictures(monkeypatch):
+    """Draw plots as a program does."""
+    import pictures
+
+    monkeypatch.setattr("evaluation.report.plots._save", pictures.draw)
+
+
 @pytest.fixture(autouse=True)
 def no_process_outlives_its_test():
     """Kill what a failed test has started and not ended: Python would wait for it at its exit, for ever."""

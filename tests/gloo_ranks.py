@@ -1,5 +1,6 @@
 """Functions run on several gloo ranks, each a process."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -46,6 +47,7 @@ def on_ranks(num_ranks, function, *args):
 
 
 def _rank(rank, num_ranks, folder, function, args):
+    gc.freeze()
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=num_ranks)
     torch.save(function(*args), Path(folder) / f"{rank}.pt")

@@ -1,10 +1,15 @@
 """The programs run as a user runs them, for tests of several folders."""
 
+import atexit
+import gc
+import multiprocessing
 import os
+import runpy
 import signal
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -18,17 +23,48 @@ SMALL_RUN = [
 
 
 def program(name, *argv, cwd, check=True, **environment):
-    """Run `python name argv` in the folder cwd and return the finished process."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / name), *map(str, argv)],
-        cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
+    """Run `python name argv`, with "-m module" as a name too, in the folder cwd and return the finished process.
+
+    It begins as a fork of a server that has imported PyTorch and Lightning: to start Python takes three seconds more.
+    """
+    from gloo_ranks import forkserver  # PyTorch is not for the process of xdist that hands the tests out
+
+    words = [*name.split(), *map(str, argv)]
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder) / "stdout", Path(folder) / "stderr"]
+        told = {"OMP_NUM_THREADS": "1", "COLUMNS": "200", **{key: str(value) for key, value in environment.items()}}
+        process = forkserver().Process(target=_as_main, args=(words, cwd, outputs, {**os.environ, **told}))
+        process.start()
+        process.join(600)
+        code = process.exitcode
+        kill_group(process)
+        stdout, stderr = (path.read_text(encoding="utf-8") for path in outputs)
+    assert code is not None and (not check or code == 0), stdout + stderr
+    return CompletedProcess(words, code, stdout, stderr)
+
+
+def _as_main(words, cwd, outputs, environment):
+    import torch
+
+    os.setpgrp()  # whoever ends this process early ends its workers too
+    gc.freeze()  # a run asks for a collection in each validation
+    multiprocessing.set_start_method(None, force=True)  # as in a program that nobody started by multiprocessing
+    torch.set_num_threads(1)
+    for handle, path in enumerate(outputs, start=1):
+        with path.open("wb") as stream:
+            os.dup2(stream.fileno(), handle)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    try:
+        if words[0] == "-m":
+            sys.argv = words[1:]
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = [str(ROOT / words[0]), *words[1:]]
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # a process of multiprocessing ends without them
 
 
 def refusal(capsys, program_main, *argv):

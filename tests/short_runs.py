@@ -1,6 +1,7 @@
 """Training inside the test process: a data set of colored noise, a small network, one rank or two."""
 
 import csv
+import gc
 import os
 import socket
 import tempfile
@@ -127,6 +128,7 @@ def on_two_ranks(function, *args, timeout=120):
 
 
 def _rank(rank, port, folder, function, args):
+    gc.freeze()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), GROUP_RANK="0", WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")

@@ -1,6 +1,7 @@
 """The rules of the house, checked on every module: who imports whom, what is imported from outside, and sizes."""
 
 import ast
+import functools
 import io
 import re
 import statistics
@@ -90,7 +91,10 @@ class Module(NamedTuple):
 
     @property
     def tree(self) -> ast.Module:
-        return ast.parse(self.source)
+        return parsed(self.source)
+
+
+parsed = functools.cache(ast.parse)
 
 
 def read_modules() -> list[Module]:
@@ -191,17 +195,20 @@ def guesses_encoding(call: ast.Call) -> bool:
     return bool(keywords & {"text", "universal_newlines"})
 
 
-def functions(module: Module) -> Iterator[tuple[str, int]]:
-    """Yield name and number of code lines of each function: no blank line, no comment, no docstring."""
+@functools.cache
+def functions(module: Module) -> list[tuple[str, int]]:
+    """Return name and number of code lines of each function: no blank line, no comment, no docstring."""
     layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     tokens = tokenize.generate_tokens(io.StringIO(module.source).readline)
     code = {n for token in tokens if token.type not in layout for n in range(token.start[0], token.end[0] + 1)}
+    found = []
     for node in ast.walk(module.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             doc = node.body[0] if ast.get_docstring(node) is not None else None
             doc_lines = set(range(doc.lineno, doc.end_lineno + 1)) if doc else set()
             span = set(range(node.lineno, node.end_lineno + 1))
-            yield f"{module.path}:{node.lineno} {node.name}", len(span & code - doc_lines)
+            found.append((f"{module.path}:{node.lineno} {node.name}", len(span & code - doc_lines)))
+    return found
 
 
 def size_faults(module: Module) -> list[str]:

@@ -262,13 +262,15 @@ def test_the_clock_leaves_warm_up_out_and_takes_medians():
     assert clock.medians(num_warmup=1) == {part: 2.0}
 
 
-def test_head(tmp_path, capsys):
+def test_head(tmp_path, capsys, monkeypatch):
     forkserver()  # its ranks are forks of this one too
+    monkeypatch.setattr(head, "RANKS", (1, 2))
+    monkeypatch.setattr(head, "CLASSES", head.CLASSES[:2])
     rows = run_tiny(head, tmp_path, capsys, "--embedding_size", "16", "--batch_size", "8")["head"]
-    assert [row["num_ranks"] for row in rows] == 3 * [1, 2, 4]
-    assert [row["num_classes"] for row in rows] == [n for n in (50, 500, 5000) for _ in range(3)]
+    assert [row["num_ranks"] for row in rows] == 2 * [1, 2]
+    assert [row["num_classes"] for row in rows] == [n for n in (50, 500) for _ in range(2)]
     assert all(row["seconds"] > 0 and row["planned_mib"] > 0 for row in rows)
-    assert all(row["memory_ratio"] == row["time_ratio"] == 1 for row in rows[::3])
+    assert all(row["memory_ratio"] == row["time_ratio"] == 1 for row in rows[::2])
 
 
 @pytest.mark.slow  # four processes that import torch

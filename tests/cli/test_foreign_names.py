@@ -24,6 +24,8 @@ from options.command import user_errors
 from system.files import naming
 from system.terminal import printable
 
+pytestmark = pytest.mark.usefixtures("drawn_pictures")
+
 NAMES = [
     b"Zo\xeb",
     b"a\x1b[2Jb",

@@ -32,7 +32,8 @@ def two_epochs(tmp_path_factory):
     """Run folder of two epochs with adamw and a rate of 0.001."""
     cwd = tmp_path_factory.mktemp("overrides")
     data = write_faces(cwd / "faces", pairs=6)
-    argv = [*SMALL_RUN, "--data_root", data, "--epochs", "2", "--val_occlusion", "none"]
+    argv = [*SMALL_RUN, "--data_root", data, "--epochs", "2", "--val_occlusion", "none", "--align", "no"]
+    argv += ["--score_normalization", "none"]
     assert finish(start(argv, cwd)) == [0], output(cwd)
     return run_folder(cwd)
 

@@ -1,12 +1,11 @@
 """One door for all programs: the table, the names they are called by, and torch.hub."""
 
-import subprocess
 import sys
 from importlib import import_module
 
 import pytest
 import torch
-from programs import ROOT
+from programs import ROOT, program
 
 import hubconf
 import main
@@ -70,11 +69,11 @@ def test_every_program_has_a_main_and_stands_in_the_help(name, capsys):
 @pytest.mark.parametrize("name", ["check", "convert"])
 def test_older_names_of_programs_go_on_working(name, tmp_path):
     def run(*command):
-        command = [sys.executable, *command, "nowhere", *(["out", "--to", "records"] if name == "convert" else [])]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        words = ["nowhere", *(["out", "--to", "records"] if name == "convert" else [])]
+        done = program(*command, *words, cwd=tmp_path, check=False)
         return done.returncode, done.stderr.partition("error: ")[2]
 
-    assert run("main.py", name) == run("-m", f"datasets.{name}")
+    assert run("main.py", name) == run(f"-m datasets.{name}")
     assert run("main.py", name)[0] == 2
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from broken_runs import FLAGS, finish, output, run_folder, start
-from programs import ROOT
+from programs import ROOT, program
 from short_runs import write_faces
 
 from engine import runs
@@ -87,9 +87,7 @@ def test_a_run_is_not_resumed_while_it_goes_on(tmp_path):
             time.sleep(0.2)
         folder = run_folder(tmp_path)
         rows = (folder / "metrics.csv").stat().st_size
-        done = subprocess.run(
-            [sys.executable, ROOT / "main.py", *flags], cwd=tmp_path, capture_output=True, text=True, timeout=120
-        )
+        done = program("main.py", *flags, cwd=tmp_path, check=False)
         assert first.is_alive() and (folder / "metrics.csv").stat().st_size >= rows
     finally:
         first.kill()
@@ -102,9 +100,7 @@ def test_a_run_is_not_resumed_while_it_goes_on(tmp_path):
 def test_two_evaluations_do_not_write_one_folder(tmp_path):
     flags = ["--model-path", "none.ckpt", "--data-path", "none", "--output-dir", str(tmp_path)]
     with hold(tmp_path) as first:
-        done = subprocess.run(
-            [sys.executable, ROOT / "main_eval.py", *flags], cwd=tmp_path, capture_output=True, text=True, timeout=120
-        )
+        done = program("main_eval.py", *flags, cwd=tmp_path, check=False)
         first.kill()
     assert done.returncode == 2 and f"is in use by process {first.pid} on" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == [runs.LOCK_FILE]

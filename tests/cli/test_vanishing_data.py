@@ -13,7 +13,7 @@ from cli.pairs import image_sets
 from datasets.synthetic.prepare import SyntheticSpec, prepare_synthetic
 from tasks.recognition import face_set
 
-ARGV = [*SMALL_RUN, "--batch_size", "8", "--epochs", "1"]
+ARGV = [*SMALL_RUN, "--batch_size", "8", "--epochs", "1", "--val_occlusion", "none"]
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What every backbone promises, whatever its architecture."""
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +13,12 @@ from nets.backbone import split_norm
 
 # The deep variants repeat ir_18's modules; these have all the code there is.
 SMALL = ["ir_18", "ir_se_18", "ir_tiny", "mobilefacenet", "edgeface_xs_gamma_06"]
+
+
+@functools.cache
+def on_meta(arch: str) -> nets.Backbone:
+    with torch.device("meta"):
+        return nets.build_model(arch, embedding_size=96).eval()
 
 
 def images(count: int, seed: int = 0) -> torch.Tensor:
@@ -25,9 +33,8 @@ def models() -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize("arch", list(nets.MODELS))
 def test_every_architecture_states_its_sizes_and_keeps_to_them(arch: str) -> None:
-    with torch.device("meta"):
-        model = nets.build_model(arch, embedding_size=96).eval()
-        features = model(torch.empty(2, 3, model.input_size, model.input_size))
+    model = on_meta(arch)
+    features = model(torch.empty(2, 3, model.input_size, model.input_size, device="meta"))
     assert model.input_size == 112 and model.embedding_size == 96
     assert features.embedding.shape == (2, 96) and features.norm.shape == (2, 1)
     assert features.feature_map.shape == (2, *model.map_shape)
@@ -35,12 +42,14 @@ def test_every_architecture_states_its_sizes_and_keeps_to_them(arch: str) -> Non
 
 @pytest.mark.parametrize("arch", list(nets.MODELS))
 def test_the_detail_map_is_the_last_of_twice_the_sides(arch: str) -> None:
-    with torch.device("meta"):
-        model = nets.build_model(arch, embedding_size=96).eval()
-        sizes = []
-        for block in model.parts()[1]:
-            block.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.shape))
-        _, detail = model(torch.empty(2, 3, 112, 112), detailed=True)
+    model, sizes = on_meta(arch), []
+    hooks = [
+        block.register_forward_hook(lambda _module, _inputs, output: sizes.append(output.shape))
+        for block in model.parts()[1]
+    ]
+    _, detail = model(torch.empty(2, 3, 112, 112, device="meta"), detailed=True)
+    for hook in hooks:
+        hook.remove()
     _, height, width = model.map_shape
     assert detail.shape == sizes[model.detail_blocks - 1] and detail.shape[:2] == (2, model.detail_channels)
     assert (detail.shape[2] // 2, detail.shape[3] // 2) == (height, width)
@@ -123,8 +132,9 @@ def test_bf16_autocast_keeps_norm_and_embedding_in_float32(models: dict[str, nn.
 
 @pytest.mark.parametrize("arch", list(nets.MODELS))
 def test_every_architecture_names_its_first_convolution_and_its_last_matrix(arch: str) -> None:
+    model = on_meta(arch)
     with torch.device("meta"):
-        model, wider = nets.build_model(arch, 96), nets.build_model(arch, 97)
+        wider = nets.build_model(arch, 97)
     matrices = {name: tensor.shape for name, tensor in model.named_parameters() if tensor.ndim > 1}
     assert model.first_convolution == next(iter(matrices))
     grown = [name for name, shape in matrices.items() if wider.get_parameter(name).shape != shape]

@@ -187,7 +187,11 @@ def test_a_long_word_is_shortened_in_the_error(capsys):
 # ---------------------------------------------------------------- streams
 
 
-@pytest.mark.parametrize("program", programs())
+# What stands behind one of them, as in `main.py verify`, has the streams that its door has opened.
+DOORS = [name for name in programs() if len(name.removeprefix("-m ").split()) == 1]
+
+
+@pytest.mark.parametrize("program", DOORS)
 def test_a_reader_that_goes_away_is_no_error(program):
     done = shell(f"set -o pipefail; python {program} --help | head -1; exit ${{PIPESTATUS[0]}}")
     assert done.returncode in (0, 141)
@@ -211,7 +215,7 @@ def test_closed_streams_do_not_matter(program, closed):
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("program", programs())
+@pytest.mark.parametrize("program", DOORS)
 def test_no_program_needs_any_stream(program):
     assert shell(f"python {program} --help {ALL_CLOSED}").returncode == 0
 

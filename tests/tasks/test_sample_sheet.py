@@ -19,6 +19,7 @@ def start(folder, class_names, failures=None, images=2):
     SampleSheet(folder, failures).on_train_batch_start(trainer, None, batch, 0)
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 @pytest.mark.parametrize("names", [["A$AP_$0", "p0_$$"], ["caf\udce9", "\x1b[2J\n"], ["王菲", "$\\frac$"]])
 def test_any_name_is_drawn(names, tmp_path):
     start(tmp_path, names)

@@ -36,6 +36,7 @@ def validate(folder, trainer, results):
     ScoreHistograms(folder).on_validation_end(trainer, SimpleNamespace(last_results=results))
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_every_validation_leaves_one_whole_picture_named_after_its_step(tmp_path, trainer, results):
     for trainer.global_step in (120, 240):
         validate(tmp_path, trainer, results)

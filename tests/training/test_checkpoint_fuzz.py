@@ -70,17 +70,21 @@ def test_what_a_run_writes_is_accepted(written, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_changed_checkpoints_are_refused_in_a_line_that_names_file_and_place(written, templates, kind):
     refused = 0
-    for seed in range(100):
+    for seed in range(40):
         content, change = mutated(written[kind], f"{kind} {seed}")
         message = refusal(check, Path("last.ckpt"), content)
         assert message is None or message.startswith("last.ckpt: "), change
         refused += message is not None
-    assert refused > 50
+    assert refused > 20
 
 
-@pytest.mark.parametrize("size", [3e38, -3e38, 1e19])
 @pytest.mark.parametrize(
-    "name", ["model.body.1.res_layer.1.weight", "matcher.fc.weight", "model.input_layer.1.running_var"]
+    ("name", "size"),
+    [
+        ("model.body.1.res_layer.1.weight", -3e38),
+        ("matcher.fc.weight", 1e19),
+        ("model.input_layer.1.running_var", 3e38),
+    ],
 )
 def test_a_weight_whose_square_is_not_finite_is_named_by_every_door(written, tmp_path, name, size):
     """Finite itself, it would be met as a score of NaN, hours later."""

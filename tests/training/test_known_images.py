@@ -19,6 +19,7 @@ RUN = {
     **{"partner": "lr", "val_identities": 0.25, "epochs": 4, "stages": STAGES, "sampler": "shuffle", "batch_size": 8},
     **{"qaconv_loss_weight": 0.0, "occlusion_loss_weight": 0.0, "occlusion_method": "none", "occlusion_prob": 0.0},
     **{"head": "arcface", "teacher_weight": 1.0, "remember_weight": 0.5, "log_every_n_steps": 50},
+    "check_val_every_n_epoch": 4,
     "start_from_model_statedict": "not read by a Recognizer",
 }
 

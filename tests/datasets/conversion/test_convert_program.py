@@ -3,12 +3,10 @@
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 
 import pytest
 from converted_faces import contents, write_face
-from programs import ROOT
+from programs import ROOT, program
 from record_files import faces, write_records
 
 from cli.data import convert
@@ -17,25 +15,23 @@ from datasets.conversion import encoding
 from datasets.synthetic.prepare import render_identities
 
 
+@pytest.fixture(scope="module")
+def images():
+    return render_identities("convert program", 4, 40)[0]
+
+
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, images):
     root = tmp_path / "faces"
-    for number, image in enumerate(render_identities("convert program", 4, 40)[0]):
+    for number, image in enumerate(images):
         write_face(root / f"person {number // 40}" / f"{number:03d}.bmp", image)
     return root
-
-
-def program(*argv, cwd):
-    """Run the real command."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "datasets.convert", *map(str, argv)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.convert_flag("jobs")
 def test_the_command_converts_with_any_number_of_jobs(folder, tmp_path):
     (folder / "person 1/050.bmp").write_bytes(b"broken")
-    done = program(folder, "two", "--to", "records", "--jobs", 2, cwd=tmp_path)
+    done = program("-m datasets.convert", folder, "two", "--to", "records", "--jobs", 2, cwd=tmp_path, check=False)
     assert done.returncode == 1 and done.stderr == ""
     assert done.stdout == ("two: 159 images of 4 identities\nunreadable: 1 image, listed in two.unreadable.tsv\n")
     assert main([str(folder), str(tmp_path / "one"), "--to", "records"]) == 1
@@ -44,7 +40,7 @@ def test_the_command_converts_with_any_number_of_jobs(folder, tmp_path):
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
-    done = program("nowhere", "out", "--to", "records", cwd=tmp_path)
+    done = program("-m datasets.convert", "nowhere", "out", "--to", "records", cwd=tmp_path, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "python -m datasets.convert: error: nowhere does not exist\n"
     assert list(tmp_path.iterdir()) == []
@@ -138,8 +134,7 @@ def test_records_are_encoded_as_asked_links_followed_and_results_replaced(tmp_pa
 def test_what_is_left_out_is_said_on_stderr(folder, tmp_path):
     (folder / "note.txt").write_text("beside the identities")
     (next(path for path in sorted(folder.iterdir()) if path.is_dir()) / "note.txt").write_text("mine")
-    command = [sys.executable, "-m", "datasets.convert", str(folder), str(tmp_path / "out"), "--to", "records"]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    run = program("-m datasets.convert", folder, "out", "--to", "records", cwd=tmp_path)
     assert "1 file left out: 1 .txt (not an image)" in run.stderr
 
 

@@ -21,6 +21,8 @@ from evaluation.report.plots import (
 )
 from evaluation.report.results import Results, to_primitive
 
+pytestmark = pytest.mark.usefixtures("drawn_pictures")
+
 WEIGHTS = {"adaface": 0.5, "qaconv": 0.5}
 
 
