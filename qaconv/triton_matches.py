@@ -12,7 +12,12 @@ gradient has A maps whose gradient it is, K cells each, and B maps on the other 
 
 # ruff: noqa: N806  (shape suffixes are capitals)
 
+import os
+import shutil
+import sysconfig
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -51,8 +56,20 @@ class Direction(NamedTuple):
 
 
 def triton_available() -> bool:
-    """Return whether Triton is installed; without it the blocked form runs on every device."""
-    return find_spec("triton") is not None
+    """Return whether Triton is installed and can build; without it the blocked form runs on every device."""
+    return find_spec("triton") is not None and builds_extensions()
+
+
+@cache
+def builds_extensions() -> bool:
+    """Return whether there are a C compiler and Python's headers: Triton builds with them what launches a kernel.
+
+    Images that are made to run programs alone often lack one of them.
+    """
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # Debian's, as Triton has it
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    has_headers = Path(sysconfig.get_paths(scheme=scheme)["include"], "Python.h").is_file()
+    return has_headers and any(map(shutil.which, compilers))
 
 
 def _power_of_two(number: int) -> int:

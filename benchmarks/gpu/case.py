@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from qaconv.triton_matches import builds_extensions
+
 Figures = dict[str, Any]  # what was measured, as JSON takes it
 
 
@@ -47,6 +49,13 @@ def need_modules(*names: str) -> None:
     for name in names:
         if find_spec(name) is None:
             raise NotRunError(f"no module {name}")
+
+
+def need_triton() -> None:
+    """Refuse where Triton is not installed, or cannot build what launches its kernels."""
+    need_modules("triton")
+    if not builds_extensions():
+        raise NotRunError("no C compiler or no Python.h, with which Triton builds")
 
 
 @contextmanager

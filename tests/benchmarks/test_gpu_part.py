@@ -13,19 +13,20 @@ import torch
 from programs import ROOT
 
 from benchmarks.gpu import __main__ as program
-from benchmarks.gpu import matchers, table
+from benchmarks.gpu import table
 from benchmarks.gpu.case import NotRunError
+from benchmarks.gpu.checks import matchers
 from benchmarks.gpu.runner import Plan, run_part
 
 CPU = torch.device("cpu")
 OTHER = torch.device("cpu", 0)  # to torch another device: what is sent there is a copy, as on a GPU
-MODULES = [f"benchmarks.gpu.{name}" for part in program.PARTS.values() for name in (*part.beside, *part.alone)]
+MODULES = [name for part in program.PARTS.values() for names in part.stages for name in names]
 # What a machine with a GPU may lack; PyTorch brings numpy, or goes without.
 ABSENT = ("cv2", "hypothesis", "matplotlib", "numcodecs", "pytest", "pytorch_lightning", "rich", "safetensors")
 ABSENT = (*ABSENT, "sklearn", "torchmetrics", "triton", "wandb")
 NEED_A_DEVICE = (
     *("kernel", "marked tests", "no wait", "matcher: no wait", "pinned batches: no wait", "compiled", "program"),
-    *("figure: compiled", "figure: step, ir_50, bf16, compiled"),
+    *("figure: compiled", "figure: step, ir_50, bf16, compiled", "ahead"),
 )
 
 
@@ -119,7 +120,7 @@ def test_the_updates_need_nothing_but_torch(tmp_path):
     program = (
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({ABSENT!r}))\n"
-        "from benchmarks.gpu import kernels, marked_tests, matchers, ranks, scaling, updates\n"
+        "from benchmarks.gpu.checks import kernels, marked_tests, matchers, ranks, scaling, updates\n"
         "from benchmarks.gpu.figures import matches\n"
         "import torch\n"
         "for module in (updates, scaling, matchers):\n"
