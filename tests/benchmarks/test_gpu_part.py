@@ -82,9 +82,10 @@ def test_the_parts_hold_all_checks():
 def test_a_check_that_hangs_dies_or_raises_costs_itself_alone(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("GRANDCHILD", str(tmp_path / "grandchild"))
     path = tmp_path / "out" / "gpu_part_1.json"
-    assert run_part(Plan("cpu", "", 1, 120.0), ["odd_checks", "no_such_checks", "broken_checks"], [], path) == 1
+    assert run_part(Plan("cpu", "", 1, 300.0), ["odd_checks", "no_such_checks", "broken_checks"], [], path) == 1
     rows = {row["check"]: row for row in json.loads(path.read_text())["checks"]}
-    outcomes = {name: (row["outcome"], row.get("reason")) for name, row in rows.items()}
+    # From Python 3.12 on its message ends with the number.
+    outcomes = {name: (r["outcome"], r.get("reason", "").removesuffix(": nan") or None) for name, r in rows.items()}
     assert outcomes == {
         "no_such_checks": ("not run", "no module no_such_checks"),
         "broken_checks": ("failed", "ZeroDivisionError: division by zero"),
@@ -97,7 +98,7 @@ def test_a_check_that_hangs_dies_or_raises_costs_itself_alone(tmp_path, capsys, 
         "starts what hangs": ("failed", "took longer than 1 s"),
         "dies": ("failed", "its process died with exit code 3"),
         "raises": ("failed", "KeyError: 'nothing'"),
-        "measures no number": ("failed", "ValueError: Out of range float values are not JSON compliant: nan"),
+        "measures no number": ("failed", "ValueError: Out of range float values are not JSON compliant"),
         "passes after all of them": ("passed", None),
     }
     assert rows["passes"]["figures"] == {"figure": 2.5}

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.checks import programs
 from benchmarks.gpu.case import Case, Cases, Figures, expect
+from benchmarks.gpu.checks import programs
 from benchmarks.gpu.checks.exported import face_model
 from benchmarks.gpu.checks.networks import images
 from datasets.clustering.nearest import SearchSettings, neighbours
