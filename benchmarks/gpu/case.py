@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from qaconv.triton_matches import builds_extensions
+from qaconv.triton_matches import builds_extensions, fits
 
 Figures = dict[str, Any]  # what was measured, as JSON takes it
 
@@ -56,6 +56,13 @@ def need_triton() -> None:
     need_modules("triton")
     if not builds_extensions():
         raise NotRunError("no C compiler or no Python.h, with which Triton builds")
+
+
+def need_kernels(device: torch.device) -> None:
+    """Refuse where the blocked form would run in place of the kernels."""
+    need_triton()
+    if device.type == "cuda" and not fits(device):
+        raise NotRunError("the device has too little shared memory for the kernels")
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from programs import ROOT
 
-from qaconv import triton_matches
+from qaconv import correlation, triton_matches
 from qaconv.blocks import Maps
 from qaconv.triton_matches import Direction, backward_tiling, forward_tiling, triton_best_matches, triton_gradient
 
@@ -35,6 +36,25 @@ def test_availability_follows_the_installation(monkeypatch):
     for spec in (None, object()):
         monkeypatch.setattr(triton_matches, "find_spec", lambda name, spec=spec: spec)
         assert triton_matches.triton_available() == (spec is not None)
+
+
+@pytest.mark.parametrize(
+    ("properties", "wanted"),
+    [
+        ({"shared_memory_per_block_optin": 166_912}, True),  # A100
+        ({"shared_memory_per_block_optin": 101_376}, False),  # GeForce RTX 3090, 4090, 5090
+        ({}, False),  # a build for AMD
+    ],
+)
+def test_on_a_device_with_little_shared_memory_the_kernels_are_not_in_use(monkeypatch, properties, wanted):
+    monkeypatch.setattr(triton_matches, "triton_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(**properties))
+    side = SimpleNamespace(is_cuda=True, dtype=torch.float16, shape=(1, 2, 49, 8), device=torch.device("cuda", 7))
+    triton_matches.fits.cache_clear()
+    try:
+        assert correlation._suits_triton(side, side) == wanted
+    finally:
+        triton_matches.fits.cache_clear()
 
 
 @pytest.mark.parametrize(("found", "headers"), [("gcc", True), ("clang", True), (None, True), ("gcc", False)])
@@ -89,7 +109,11 @@ def test_tilings_fit_the_kernels_and_the_device(cells, num_maps, dtype):
         assert tiling.columns >= tiling.far_maps * cells
         num_rows = tiling.near_maps * tiling.rows
         assert num_rows * tiling.columns <= 2**15  # the sums in the registers
-        assert tiling.stages * (num_rows + tiling.columns) * tiling.channels * maps.element_size() <= 220 * 2**10
+        shared = tiling.stages * (num_rows + tiling.columns) * tiling.channels * maps.element_size()
+        assert shared <= triton_matches.SHARED_BYTES
+    tiling = backward_tiling(maps, maps)
+    shared = (tiling.stages * tiling.channels + tiling.near_maps * tiling.rows) * tiling.columns * maps.element_size()
+    assert shared <= triton_matches.SHARED_BYTES
 
 
 def dense_matches(looking, looked_at):

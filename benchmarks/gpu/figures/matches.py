@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.gpu.case import Case, Cases, Figures, NotRunError, need_triton
+from benchmarks.gpu.case import Case, Cases, Figures, NotRunError, need_kernels, need_triton
 from benchmarks.gpu.figures.clock import cost
 from qaconv import QAConv
 from qaconv.blocks import Maps
@@ -63,7 +63,7 @@ def measure(matches: Matches, size: tuple[int, int, int], device: torch.device) 
 def time_fused(half: bool, size: tuple[int, int, int], device: torch.device) -> Figures:
     """Measure the operator; without Triton its blocked form would be measured under a wrong name."""
     if device.type == "cuda":
-        need_triton()
+        need_kernels(device)
     return measure(partial(fused, half), size, device)
 
 
