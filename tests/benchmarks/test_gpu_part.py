@@ -15,8 +15,9 @@ from programs import ROOT
 from benchmarks.gpu import __main__ as program
 from benchmarks.gpu import table
 from benchmarks.gpu.case import NotRunError
-from benchmarks.gpu.checks import matchers
+from benchmarks.gpu.checks import matchers, programs
 from benchmarks.gpu.runner import Plan, run_part
+from config import get_args, get_detection_args, get_pretraining_args
 
 CPU = torch.device("cpu")
 OTHER = torch.device("cpu", 0)  # to torch another device: what is sent there is a copy, as on a GPU
@@ -51,6 +52,7 @@ def is_over(process):
 @pytest.mark.parametrize("module", MODULES)
 def test_every_check_that_the_cpu_can_run_passes(module, tmp_path, monkeypatch):
     monkeypatch.setenv("MASKWISE_CACHE", str(tmp_path))
+    monkeypatch.setattr(programs, "SECONDS", 600.0)  # of a program on a busy CPU
     for name, case in cases(module, on_gpu=False).items():
         torch.manual_seed(0)
         try:
@@ -108,6 +110,17 @@ def test_a_check_that_hangs_dies_or_raises_costs_itself_alone(tmp_path, capsys, 
     assert lines[-1] == "3 passed, 7 failed, 3 not run" and "| 1 | passes | passed |" in "\n".join(lines)
     assert [line.split("|")[3].strip() for line in lines[2:9]] == 7 * ["failed"], "what failed comes first"
     assert is_over((tmp_path / "grandchild").read_text()), "what a check started outlived it"
+
+
+@pytest.mark.parametrize("words", [*(each.words for each in programs.TRAININGS.values()), programs.DETECTOR])
+def test_the_flags_of_the_programs_exist(words):
+    rest = [*programs.BASE, "--gpus", "1"]
+    if words[0] == "pretrain":
+        get_pretraining_args([*words[1:], *rest])
+    elif words[0] == "detect":
+        get_detection_args([*words[2:], *rest])
+    else:
+        get_args([*words, *rest])
 
 
 def test_what_was_done_is_on_disk_when_the_time_is_over(tmp_path):
