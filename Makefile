@@ -10,7 +10,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
 
-.PHONY: setup setup-extras demo test test-slow test-slow-share test-triton gpu lint bench ablation pretrain-demo pretrain-study finetune-demo finetune-study detect-demo clean
+.PHONY: setup setup-extras demo test test-slow test-slow-share test-notebooks test-triton gpu lint bench ablation pretrain-demo pretrain-study finetune-demo finetune-study detect-demo clean
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -41,9 +41,13 @@ test: setup
 test-slow: setup
 	$(PY) -m pytest -m "slow and not gpu"
 
-# One slow test in eight, which ones HEAD decides; what has not begun after 15 minutes is skipped and said.
+# One slow test in eight, which ones HEAD decides; what has not begun after 13 minutes is skipped and said.
 test-slow-share: setup
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -m "slow and not gpu" --share 8 --minutes 15 -rs
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -m "slow and not gpu" --share 8 --minutes 13 -rs
+
+# Both notebooks from end to end, on drawn faces.
+test-notebooks: setup
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -m slow tests/test_notebooks.py
 
 # Kernels for CUDA in Triton's interpreter. Builds of torch for CUDA bring Triton; for the CPU it is 200 MB apart.
 test-triton: setup
@@ -51,7 +55,7 @@ test-triton: setup
 	OMP_NUM_THREADS=1 $(PY) -m pytest tests/qaconv/test_triton_matches.py
 
 # On a machine with a GPU and PyTorch, with nothing installed: PYTHON names its interpreter, DEVICE=cpu rehearses. PART
-# is 1 (kernels, updates), 2 (networks, programs), 3 (figures), at most 4 minutes each, or table (what they have found).
+# is 1 (kernels, updates, tests), 2 (programs, networks), 3 (figures), at most 4 minutes each, or table (what they have found).
 PART ?= 1
 DEVICE ?= cuda
 OUT ?= experiments/gpu

@@ -37,7 +37,7 @@ class Maxima(NamedTuple):
 def _suits_triton(probe: Tensor, gallery: Tensor) -> bool:
     num_cells = max(probe.shape[2], gallery.shape[2])
     is_suitable = probe.is_cuda and probe.dtype != torch.float64 and num_cells <= triton_matches.MAX_CELLS
-    return is_suitable and triton_matches.triton_available()
+    return is_suitable and triton_matches.triton_available() and triton_matches.fits(probe.device)
 
 
 def _allows_tf32() -> bool:

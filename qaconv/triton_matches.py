@@ -12,7 +12,12 @@ gradient has A maps whose gradient it is, K cells each, and B maps on the other 
 
 # ruff: noqa: N806  (shape suffixes are capitals)
 
+import os
+import shutil
+import sysconfig
+from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -22,7 +27,8 @@ from qaconv.blocks import Maps
 
 MAX_CELLS = 1024  # of either map: a gallery map is one tile wide
 _OPERANDS = (torch.float16, torch.bfloat16, torch.float32)
-_STEP_BYTES = 2**16  # of operands; a multiprocessor's shared memory holds three steps
+_STEP_BYTES = 2**16  # of operands; a multiprocessor's shared memory holds three steps, or two
+SHARED_BYTES = 140 * 2**10  # of shared memory that a program may take: A100, H100 and later have it, GeForce has not
 _MOST_MAPS = 8  # of one side in a tile; the kernel's code grows with them
 # The largest gradient is scaled to this before it is rounded to float16, whose smallest normal number is 2^-14.
 _LARGEST_EXPONENT = 10
@@ -51,8 +57,28 @@ class Direction(NamedTuple):
 
 
 def triton_available() -> bool:
-    """Return whether Triton is installed; without it the blocked form runs on every device."""
-    return find_spec("triton") is not None
+    """Return whether Triton is installed and can build; without it the blocked form runs on every device."""
+    return find_spec("triton") is not None and builds_extensions()
+
+
+@cache
+def fits(device: torch.device) -> bool:
+    """Return whether a program of the kernels has room on a CUDA device; on others the blocked form runs."""
+    properties = torch.cuda.get_device_properties(device)
+    # Builds for AMD do not say how much it is; it is less.
+    return getattr(properties, "shared_memory_per_block_optin", 0) >= SHARED_BYTES
+
+
+@cache
+def builds_extensions() -> bool:
+    """Return whether there are a C compiler and Python's headers: Triton builds with them what launches a kernel.
+
+    Images that are made to run programs alone often lack one of them.
+    """
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # Debian's, as Triton has it
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    has_headers = Path(sysconfig.get_paths(scheme=scheme)["include"], "Python.h").is_file()
+    return has_headers and any(map(shutil.which, compilers))
 
 
 def _power_of_two(number: int) -> int:
@@ -80,7 +106,8 @@ def forward_tiling(probe: Tensor, gallery: Tensor, allow_tf32: bool = False) -> 
     warps = 4 if near_maps * columns <= 64 else 8
     # At 128 x 128 and 128 registers a multiprocessor holds two programs: one multiplies while the other takes maxima.
     registers = 128 if near_maps * rows * columns == 128 * 128 else None
-    return Tiling(near_maps, rows, far_maps, columns, channels, warps, stages=3, registers=registers)
+    stages = 3 if 3 * size * (near_maps * rows + columns) * channels <= SHARED_BYTES else 2
+    return Tiling(near_maps, rows, far_maps, columns, channels, warps, stages, registers)
 
 
 def backward_tiling(near: Tensor, far: Tensor) -> Tiling:

@@ -10,6 +10,10 @@ import sys
 import pytest
 from programs import ROOT
 
+import models
+from cli.programs import PROGRAMS
+from config import get_args, get_eval_args
+
 FOLDER = ROOT / "docs/notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = ("train_on_your_folder", "evaluate_and_look")
@@ -62,6 +66,38 @@ def test_the_readme_links_every_notebook():
     for path in NOTEBOOKS:
         for link in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
             assert (FOLDER / link).is_file(), f"{path.name}: {link}"
+
+
+def code(name):
+    """Return the cells of code of a notebook, joined."""
+    cells = read(FOLDER / f"{name}.ipynb")["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_programs_flags_and_names_of_a_notebook_exist(name, tmp_path):
+    parsers = {"train": get_args, "evaluate": get_eval_args}
+    calls = []
+    known = {"maskwise": lambda *words: calls.append([*map(str, words)]), "PROJECT": ROOT, "WORK": tmp_path}
+    known |= {"FACES": tmp_path / "faces", "MODEL": tmp_path / "last.ckpt", "EPOCHS": 2, "ALIGN": "no"}
+    for cell in code(name):
+        if "maskwise(" in cell and "def maskwise" not in cell:
+            exec(compile(cell, name, "exec"), dict(known))
+        for node in ast.walk(ast.parse(cell)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "models":
+                assert node.attr in models.__all__, f"models.{node.attr}"
+    assert calls
+    for words in calls:
+        program = "train" if words[0].startswith("@") else words.pop(0)
+        assert program in PROGRAMS
+        if program in parsers:
+            parsers[program](words)
+
+
+def test_without_a_run_the_second_notebook_says_where_one_comes_from(tmp_path):
+    (cell,) = [cell for cell in code("evaluate_and_look") if "MODEL is None" in cell]
+    with pytest.raises(SystemExit, match="train one by the other notebook, or name MODEL"):
+        exec(cell, {"MODEL": None, "FACES": None, "WORK": tmp_path})
 
 
 def run(name, overrides):

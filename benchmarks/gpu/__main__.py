@@ -1,6 +1,6 @@
 """Checks and figures of a GPU in three parts of at most 4 minutes: `make gpu PART=1`, nothing to install.
 
-Part 1 checks the kernels, the matcher and the updates, part 2 networks, programs and marked tests, part 3 measures.
+Part 1 checks the kernels, the matcher, the updates and marked tests, part 2 programs and networks, part 3 measures.
 What this machine lacks is reported as "not run". OUT/gpu_part_N.json is replaced after every check, so what was done
 stays when the run is cut off; each part ends with the table of all parts, which `table` alone prints again. The exit
 code is 0 if everything that ran passed and something ran.
@@ -10,28 +10,38 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.gpu import table
+from system.cores import usable_cores
 
 START = time.monotonic()
 SECONDS = 225.0  # of a part; what has not begun by then is not run
 
 
 class Part(NamedTuple):
-    """Modules with checks: the first run beside each other, the last ones alone, since they measure time."""
+    """Modules: checks that run beside each other, and figures alone, after what they compile."""
 
-    beside: tuple[str, ...]
-    alone: tuple[str, ...] = ()
+    checks: tuple[str, ...]
+    figures: tuple[str, ...] = ()
+
+    @property
+    def stages(self) -> tuple[list[str], list[str]]:
+        """Full names of what runs beside each other, and of what runs alone."""
+        ahead = ["benchmarks.gpu.figures.ahead"] if self.figures else []
+        beside = [f"benchmarks.gpu.checks.{name}" for name in self.checks] + ahead
+        return beside, [f"benchmarks.gpu.figures.{name}" for name in self.figures]
 
 
 PARTS = {
-    "1": Part(("kernels", "matchers", "updates", "scaling", "ranks", "loading")),
-    "2": Part(("marked_tests", "programs", "networks", "scores", "compiled", "exported")),
-    "3": Part((), ("figures.matches", "figures.steps", "figures.heads", "figures.scores")),
+    "1": Part(("kernels", "matchers", "updates", "scaling", "ranks", "loading", "marked_tests")),
+    "2": Part(("programs", "compiled", "networks", "scores", "exported")),
+    "3": Part((), ("steps", "matches", "heads", "scores")),
 }
 TABLE = "table"
 
@@ -43,7 +53,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal on small inputs")
     parser.add_argument("--out", type=Path, default=Path("experiments/gpu"), help="where the JSON goes")
     parser.add_argument("--only", default="", help="checks whose name holds this word (all)")
-    parser.add_argument("--jobs", type=int, default=4, help="checks at a time; figures are measured alone (4)")
+    parser.add_argument("--jobs", type=int, help="checks at a time (half the cores, 2 to 8); figures are alone")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for the whole part ({SECONDS:g})")
     args = parser.parse_args()
     if args.part == TABLE:
@@ -57,15 +67,23 @@ def main() -> int:
     if args.device == "cuda" and not torch.cuda.is_available():
         print("make gpu: PyTorch finds no CUDA device; DEVICE=cpu rehearses on the CPU", file=sys.stderr)
         return 2
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"make gpu: --out: {error}", file=sys.stderr)
+        return 2
     from benchmarks.gpu.runner import Plan, run_part  # torch is there
 
-    stages = [[f"benchmarks.gpu.{name}" for name in names] for names in PARTS[args.part]]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what runs is ended too
     # Importing torch for the first time takes long, and is a part of the part.
-    plan = Plan(args.device, args.only, args.jobs, args.seconds - (time.monotonic() - START))
-    code = run_part(plan, stages[0], stages[1], args.out / table.NAME.format(args.part))
+    jobs = args.jobs or max(2, min(8, usable_cores() // 2))
+    plan = Plan(args.device, args.only, jobs, args.seconds - (time.monotonic() - START))
+    code = run_part(plan, *PARTS[args.part].stages, args.out / table.NAME.format(args.part))
     print(f"\n{table.of_all(args.out)}")
     return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    CODE = main()
+    sys.stdout.flush()
+    os._exit(CODE)  # a process that a driver holds cannot be killed, and would be waited for

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from qaconv.triton_matches import builds_extensions, fits
+
 Figures = dict[str, Any]  # what was measured, as JSON takes it
 
 
@@ -47,6 +49,20 @@ def need_modules(*names: str) -> None:
     for name in names:
         if find_spec(name) is None:
             raise NotRunError(f"no module {name}")
+
+
+def need_triton() -> None:
+    """Refuse where Triton is not installed, or cannot build what launches its kernels."""
+    need_modules("triton")
+    if not builds_extensions():
+        raise NotRunError("no C compiler or no Python.h, with which Triton builds")
+
+
+def need_kernels(device: torch.device) -> None:
+    """Refuse where the blocked form would run in place of the kernels."""
+    need_triton()
+    if device.type == "cuda" and not fits(device):
+        raise NotRunError("the device has too little shared memory for the kernels")
 
 
 @contextmanager

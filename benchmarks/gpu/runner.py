@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import logging
@@ -96,7 +97,7 @@ def run_part(plan: Plan, beside: Sequence[str], alone: Sequence[str], path: Path
     start = time.monotonic()
     deadline = start + plan.seconds
     results = Results(path, _facts(plan.device))
-    with _new_caches():
+    with _new_caches(), _ended_children():
         for modules, jobs in ((beside, plan.jobs), (alone, 1)):
             _run_stage(plan, _tasks(plan, modules, results), results, deadline, jobs)
     counts = {outcome: sum(row["outcome"] == outcome for row in results.rows) for outcome in OUTCOMES}
@@ -117,6 +118,24 @@ def _new_caches() -> Iterator[None]:
             for name, value in before.items():
                 os.environ.pop(name)
                 os.environ.update({} if value is None else {name: value})
+
+
+@contextmanager
+def _ended_children() -> Iterator[None]:
+    """Leave no process behind when the part is interrupted."""
+    try:
+        yield
+    finally:
+        for process in multiprocessing.active_children():
+            _kill(process)
+
+
+def _kill(process: BaseProcess) -> None:
+    """Kill a process of a group of its own with what it has started."""
+    if process.pid and hasattr(os, "killpg"):
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def _facts(device: str) -> Row:
@@ -238,10 +257,7 @@ class _Child:
         """End the process, whatever it is doing."""
         self._pipe.close()
         self._process.join(0.5)
-        if self._process.pid and hasattr(os, "killpg"):
-            with suppress(OSError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # with what the check has started
-        self._process.kill()
+        _kill(self._process)
         self._process.join(END_SECONDS)
 
 
@@ -286,6 +302,7 @@ def _run_case(task: Task, device: torch.device) -> tuple[Row, bool]:
 def _free_memory() -> None:
     try:
         torch.cuda.set_sync_debug_mode("default")
+        gc.collect()  # modules refer to themselves, and hold their memory until then
         torch.cuda.empty_cache()
     except RuntimeError:
         pass  # the context is broken: the check has failed, and the process ends

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from programs import ROOT
 
-from qaconv import triton_matches
+from qaconv import correlation, triton_matches
 from qaconv.blocks import Maps
 from qaconv.triton_matches import Direction, backward_tiling, forward_tiling, triton_best_matches, triton_gradient
 
@@ -31,9 +32,46 @@ def test_nothing_but_the_launch_imports_triton():
 
 
 def test_availability_follows_the_installation(monkeypatch):
+    monkeypatch.setattr(triton_matches, "builds_extensions", lambda: True)
     for spec in (None, object()):
         monkeypatch.setattr(triton_matches, "find_spec", lambda name, spec=spec: spec)
         assert triton_matches.triton_available() == (spec is not None)
+
+
+@pytest.mark.parametrize(
+    ("properties", "wanted"),
+    [
+        ({"shared_memory_per_block_optin": 166_912}, True),  # A100
+        ({"shared_memory_per_block_optin": 101_376}, False),  # GeForce RTX 3090, 4090, 5090
+        ({}, False),  # a build for AMD
+    ],
+)
+def test_on_a_device_with_little_shared_memory_the_kernels_are_not_in_use(monkeypatch, properties, wanted):
+    monkeypatch.setattr(triton_matches, "triton_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(**properties))
+    side = SimpleNamespace(is_cuda=True, dtype=torch.float16, shape=(1, 2, 49, 8), device=torch.device("cuda", 7))
+    triton_matches.fits.cache_clear()
+    try:
+        assert correlation._suits_triton(side, side) == wanted
+    finally:
+        triton_matches.fits.cache_clear()
+
+
+@pytest.mark.parametrize(("found", "headers"), [("gcc", True), ("clang", True), (None, True), ("gcc", False)])
+def test_without_a_compiler_or_headers_triton_is_not_in_use(monkeypatch, tmp_path, found, headers):
+    (tmp_path / ("Python.h" if headers else "pyconfig.h")).touch()
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(triton_matches.shutil, "which", lambda name: name if name == found else None)
+    monkeypatch.setattr(triton_matches.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
+    monkeypatch.setattr(triton_matches, "find_spec", lambda name: object())
+    triton_matches.builds_extensions.cache_clear()
+    try:
+        assert triton_matches.triton_available() == (found is not None and headers)
+        monkeypatch.setenv("CC", "/no/such/compiler")  # Triton looks for no other then
+        triton_matches.builds_extensions.cache_clear()
+        assert not triton_matches.triton_available()
+    finally:
+        triton_matches.builds_extensions.cache_clear()
 
 
 @pytest.mark.parametrize(("num_probe", "num_gallery"), [(0, 2), (2, 0)])
@@ -71,7 +109,11 @@ def test_tilings_fit_the_kernels_and_the_device(cells, num_maps, dtype):
         assert tiling.columns >= tiling.far_maps * cells
         num_rows = tiling.near_maps * tiling.rows
         assert num_rows * tiling.columns <= 2**15  # the sums in the registers
-        assert tiling.stages * (num_rows + tiling.columns) * tiling.channels * maps.element_size() <= 220 * 2**10
+        shared = tiling.stages * (num_rows + tiling.columns) * tiling.channels * maps.element_size()
+        assert shared <= triton_matches.SHARED_BYTES
+    tiling = backward_tiling(maps, maps)
+    shared = (tiling.stages * tiling.channels + tiling.near_maps * tiling.rows) * tiling.columns * maps.element_size()
+    assert shared <= triton_matches.SHARED_BYTES
 
 
 def dense_matches(looking, looked_at):
@@ -101,11 +143,14 @@ def maps_on_the_gpu(generator, shape, dtype, hide):
     return Maps(features.cuda(), hidden.cuda() if hide else None)
 
 
+# Of the sizes of `benchmarks/gpu/checks/kernels.py`, which has compiled most of these: each kernel takes seconds.
+SMALL_MAPS, LARGE_MAPS = (33, 18, 49, 512), (9, 5, 196, 256)
+ON_A_GPU = [(SMALL_MAPS, False, False), (SMALL_MAPS, True, True), (LARGE_MAPS, True, False)]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("against_itself", [True, False])
-@pytest.mark.parametrize("hide", [False, True])
-@pytest.mark.parametrize(("num_cells", "num_channels"), [(49, 512), (196, 256)])
+@pytest.mark.parametrize(("sizes", "hide", "against_itself"), ON_A_GPU)
 @pytest.mark.parametrize(
     ("dtype", "allow_tf32", "of_values", "of_gradients"),
     [
@@ -115,12 +160,12 @@ def maps_on_the_gpu(generator, shape, dtype, hide):
         (torch.float32, False, 1e-5, 1e-5),
     ],
 )
-def test_numbers_on_a_gpu(dtype, allow_tf32, of_values, of_gradients, num_cells, num_channels, hide, against_itself):
+def test_numbers_on_a_gpu(dtype, allow_tf32, of_values, of_gradients, sizes, hide, against_itself):
     pytest.importorskip("triton", reason="Triton is not installed: the kernels are not in use")
     generator = torch.Generator().manual_seed(0)
-    shape = (1, 64, num_cells, num_channels)
-    probe = maps_on_the_gpu(generator, shape, dtype, hide)
-    gallery = probe if against_itself else maps_on_the_gpu(generator, (1, 63, *shape[2:]), dtype, hide)
+    num_probe, num_gallery, *of_map = sizes
+    probe = maps_on_the_gpu(generator, (1, num_probe, *of_map), dtype, hide)
+    gallery = probe if against_itself else maps_on_the_gpu(generator, (1, num_gallery, *of_map), dtype, hide)
 
     sides = (*probe[:2], None, None) if against_itself else (*probe[:2], *gallery[:2])
     found = triton_best_matches(*sides, allow_tf32)

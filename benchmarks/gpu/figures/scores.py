@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.gpu.case import Case, Cases, Figures
+from benchmarks.gpu.checks.scores import held_bytes
 from benchmarks.gpu.figures.clock import cost, peak_mib
-from benchmarks.gpu.scores import held_bytes
 from evaluation import (
     MAP_DTYPES,
     Description,

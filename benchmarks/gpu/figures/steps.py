@@ -16,12 +16,11 @@ import torch.nn.functional as F
 
 import heads
 import nets
-from benchmarks.gpu.case import Case, Cases, Figures, NotRunError
+from benchmarks.gpu.case import Case, Cases, Figures, NotRunError, need_triton
 from benchmarks.gpu.figures.clock import cost
 from engine import optim
 from engine.composite import CompositeOptimizer, Judges
 from engine.guard import ForwardPass, RunningMeans, UpdateGuard
-from qaconv.triton_matches import triton_available
 
 NUM_CLASSES = 10_000
 
@@ -112,8 +111,8 @@ def time_step(variant: Variant, device: torch.device) -> Figures:
     """Measure a variant, and how many images it takes in a second."""
     if variant.compiled and device.type != "cuda":
         raise NotRunError("needs a CUDA device: a compiler for the CPU may be missing")
-    if variant.compiled and not triton_available():
-        raise NotRunError("no module triton")
+    if variant.compiled:
+        need_triton()
     before = torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if variant.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = variant.tf32
@@ -141,7 +140,7 @@ def time_copies(num_bytes: int, device: torch.device) -> Figures:
 
 
 def cases(on_gpu: bool) -> Cases:
-    """Return the figures; on the CPU of a small network and few images, those of a compiler last."""
+    """Return the figures; on the CPU of a small network and few images."""
     variants = {name: v if on_gpu else v._replace(**REHEARSED) for name, v in VARIANTS.items()}  # type: ignore[arg-type]
     checks: dict[str, Callable[[torch.device], Figures]] = {
         f"figure: step, {name}": partial(time_step, variant) for name, variant in variants.items()

@@ -16,8 +16,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.gpu.case import Case, Cases, Figures, NotRunError, expect
-from benchmarks.gpu.training import Training
-from benchmarks.gpu.updates import NAN, changed, distance, expect_same
+from benchmarks.gpu.checks.training import Training
+from benchmarks.gpu.checks.updates import NAN, changed, distance, expect_same
 from engine.guard import RunningMeans
 from ops import gather_objects
 

@@ -13,7 +13,7 @@ import torch
 from benchmarks.gpu.case import OF_RUNS, Case, Cases, Figures, NotRunError, need_cuda, need_modules
 from system import ROOT
 
-SECONDS = 120.0
+SECONDS = 150.0
 
 
 def find_files() -> list[Path]:

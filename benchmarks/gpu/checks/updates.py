@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.case import Case, Cases, Figures, expect, largest, need_cuda, no_waiting
-from benchmarks.gpu.training import Training
+from benchmarks.gpu.checks.training import Training
 
 NAN, INF = float("nan"), float("inf")
 

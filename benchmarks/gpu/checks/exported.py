@@ -13,7 +13,7 @@ from torch.export.passes import move_to_device_pass
 
 import nets
 from benchmarks.gpu.case import Case, Cases, Figures, expect
-from benchmarks.gpu.networks import images, settle
+from benchmarks.gpu.checks.networks import images, settle
 from models import FaceModel
 from models.onnx import graphs, wrapped
 from options.model import NetworkOptions

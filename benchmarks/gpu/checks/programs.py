@@ -31,6 +31,7 @@ SMALL = (
     *("--arch", "ir_tiny", "--embedding_size", "32", "--batch_size", "16", "--optimizer", "adamw", "--lr", "1e-3"),
     *("--align", "no"),
 )
+SGD = ("--optimizer", "sgd", "--lr", "0.01")  # in place of SMALL's
 
 
 class Training(NamedTuple):
@@ -43,10 +44,13 @@ class Training(NamedTuple):
 TRAININGS = {
     "fp16, class maps": Training((*SMALL, "--precision", "16", "--class_embeddings", "--k_nearest", "4")),
     "bf16, compiled, recomputed": Training(
-        (*SMALL, "--precision", "bf16", "--compile", "--activation_checkpointing", "--optimizer", "sgd", "--lr", "0.01")
+        (*SMALL, *SGD, "--precision", "bf16", "--compile", "--activation_checkpointing")
     ),
     "split head, averaged weights": Training(
-        (*SMALL, "--precision", "bf16", "--partial_fc_rate", "0.5", "--ema_decay", "0.9", "--occlusion_head", "pyramid")
+        (
+            *(*SMALL, *SGD, "--precision", "bf16", "--partial_fc_rate", "0.5", "--ema_decay", "0.9"),
+            *("--occlusion_head", "pyramid"),
+        )
     ),
     "pretraining": Training(
         ("pretrain", *SMALL, "--precision", "bf16", "--queue_size", "64", "--projection_size", "16"), True

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.gpu import programs
 from benchmarks.gpu.case import Case, Cases, Figures, expect
-from benchmarks.gpu.exported import face_model
-from benchmarks.gpu.networks import images
+from benchmarks.gpu.checks import programs
+from benchmarks.gpu.checks.exported import face_model
+from benchmarks.gpu.checks.networks import images
 from datasets.clustering.nearest import SearchSettings, neighbours
 from evaluation import MAP_DTYPES, FaceDescriptions, describe_batches, score_all_pairs, score_pair_list, search
 from models import FaceModel, Gallery, Plan, calibrate

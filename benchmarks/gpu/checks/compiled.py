@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import nets
-from benchmarks.gpu.case import Case, Cases, Figures, NotRunError, expect
-from benchmarks.gpu.networks import expect_cosine, gradient_of, images, least_cosine, settle, twin
+from benchmarks.gpu.case import Case, Cases, Figures, NotRunError, expect, need_triton
+from benchmarks.gpu.checks.networks import expect_cosine, gradient_of, images, least_cosine, settle, twin
 from qaconv import QAConv
-from qaconv.triton_matches import triton_available
 
 DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 LEAST = {"float32": 0.9999, "bf16": 0.98, "fp16": 0.995}  # cosines of gradients; fused passes round at other places
@@ -26,8 +25,7 @@ def need_compiler(device: torch.device) -> None:
     """Refuse where a rehearsal on the CPU would compile, which takes minutes, or Triton is missing."""
     if device.type != "cuda":
         raise NotRunError("needs a CUDA device: a compiler for the CPU may be missing")
-    if not triton_available():
-        raise NotRunError("no module triton")
+    need_triton()
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

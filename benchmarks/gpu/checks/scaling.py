@@ -8,8 +8,8 @@ from functools import partial
 import torch
 
 from benchmarks.gpu.case import Case, Cases, Figures, expect
-from benchmarks.gpu.training import Training
-from benchmarks.gpu.updates import NAN, changed, expect_same
+from benchmarks.gpu.checks.training import Training
+from benchmarks.gpu.checks.updates import NAN, changed, expect_same
 
 OVERFLOWS = 2.0**22  # the gradients of these losses, in float16
 MOST_STEPS = 40
