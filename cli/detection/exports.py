@@ -46,8 +46,8 @@ def _write_wider(folder: Path) -> None:
 def _check_wider(names: Sequence[str]) -> None:
     if bad := [name for name in names if not is_plain(name)]:
         raise ValueError(
-            f"--wider: {len(bad)} of {len(names)} photographs have a name that WIDER FACE's form cannot hold (hidden, with"
-            f" a backslash or a line break, or not in UTF-8); the first: {bad[0][:200]!r}"
+            f"--wider: {len(bad)} of {len(names)} photographs have a name that WIDER FACE's form cannot hold (hidden,"
+            f" with a backslash or a line break, or not in UTF-8); the first: {bad[0][:200]!r}"
         )
 
 
