@@ -25,6 +25,7 @@ from engine.callbacks.workers import describe_workers, resident_bytes, workers
 from engine.files import WriteFailures, side_file
 from engine.host import Batch, data_of
 from engine.runs import write_json
+from system.memory import gigabytes
 
 logger = logging.getLogger(__name__)
 
@@ -379,5 +380,5 @@ def _line(beat: Beat) -> str:
     if beat["seconds_to_go"] is not None and beat["state"] != _STATES["test"]:
         parts.append(f"{timedelta(seconds=round(beat['seconds_to_go']))} of training to go")
     sizes = {"memory": beat["memory_bytes"], "GPU memory": beat["gpu_memory_bytes"]}
-    parts += [f"{name} {size / 1e9:.2f} GB" for name, size in sizes.items() if size is not None]
+    parts += [f"{name} {gigabytes(size)}" for name, size in sizes.items() if size is not None]
     return ", ".join(parts)

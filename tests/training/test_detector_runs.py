@@ -16,10 +16,10 @@ from short_runs import on_two_ranks
 import nets
 from cli.detection import train
 from cli.detection.checkpoints import read_to_resume
-from cli.detection.kept_detections import Size
 from config import DetectionConfig
 from datasets import LabeledPhotos, collate_detections, read_labels
 from engine.guard import NonFiniteError
+from models.detectors.sized import SizedDetector, TestSizes
 from models.detectors.trained import TrainedDetector
 from tasks.detection import figures
 from tasks.detection.data import DetectionData, WholePhotos
@@ -300,7 +300,7 @@ def test_a_validation_finds_and_judges_what_the_evaluation_does(tmp_path):
     with torch.inference_mode():
         module.on_validation_epoch_start()
         module.validation_step(collate_detections([WholePhotos(photos, 160)[place] for place in (0, 1)]), 0)
-    shown = Size(160, figures.LEAST_SCORE).shown(TrainedDetector(tmp_path / "detector.pth"))
+    shown = SizedDetector(TrainedDetector(tmp_path / "detector.pth"), TestSizes(160))
     for place, seen in enumerate(module.validation.gather(2, "val")):
         np.testing.assert_allclose(seen.truth.boxes * (place + 1), photos.labels(place).faces.boxes)
         surest = shown.detect(photos.read(place).image, figures.LEAST_SCORE)[:5]
