@@ -57,28 +57,30 @@ def fit(model, images, masks):
     features = nn.Sequential(*before)(nets.see(model.model, model.occlusion_head, both)[0].feature_map)
     linear.weight.copy_(solved(features, codes.repeat_interleave(faces.IMAGES, dim=0).repeat(2, 1)).T)
     linear.bias.zero_()
-    fit_occlusion_head(model, *masks)
+    fit_occlusion_head(model, images, *masks)
     last.running_mean.zero_().add_(1e-3)
     last.running_var.fill_(0.9)
     next(iter(model.heads.values())).kernel.copy_(codes.T)
 
 
-def fit_occlusion_head(model, masked, visible):
+def fit_occlusion_head(model, images, masked, visible):
     """Have the last layer say what drawn masks cover."""
     *before, last = model.occlusion_head.layers
-    maps = nn.Sequential(*before)(model.model(masked).feature_map)
-    wanted = 8 * functional.adaptive_avg_pool2d(visible, maps.shape[-2:]).flatten() - 4
+    maps = nn.Sequential(*before)(model.model(torch.cat([images[:: faces.IMAGES], masked])).feature_map)
+    cells = functional.adaptive_avg_pool2d(visible, maps.shape[-2:])
+    wanted = 8 * torch.cat([torch.ones_like(cells), cells]).flatten() - 4
     rows = maps.movedim(1, -1).flatten(0, -2)
-    found = solved(torch.cat([rows, torch.ones(len(rows), 1)], dim=1), wanted[:, None])[:, 0]
+    found = solved(torch.cat([rows, torch.ones(len(rows), 1)], dim=1), wanted[:, None], 1e-6)[:, 0]
     last.weight.copy_(found[:-1].view_as(last.weight))
     last.bias.copy_(found[-1:])
 
 
-def solved(features, wanted):
+def solved(features, wanted, ridge=1e-3):
     """Return the matrix that makes of features [N, F] what is wanted [N, D], by ridge regression."""
+    features = features.double()
     kernel = features @ features.T
-    kernel += 1e-3 * kernel.trace() / len(kernel) * torch.eye(len(kernel))
-    return features.T @ torch.linalg.solve(kernel, wanted)
+    kernel += ridge * kernel.trace() / len(kernel) * torch.eye(len(kernel))
+    return (features.T @ torch.linalg.solve(kernel, wanted.double())).float()
 
 
 @pytest.fixture(scope="module")
@@ -353,10 +355,10 @@ def _short_embedding(model):
 
 
 def _mirrored_away(model):
-    forward = model.model.forward
-
     def apart(said, images):
-        return said._replace(embedding=functional.normalize(said.embedding - forward(images.flip(-1)).embedding))
+        left, right = images.chunk(2, dim=-1)
+        is_left = left.mean((1, 2, 3)) > right.mean((1, 2, 3))
+        return said._replace(embedding=torch.where(is_left[:, None], said.embedding.roll(1, 1), said.embedding))
 
     _change(model, apart)
 
@@ -399,11 +401,11 @@ NETWORK_FAULTS = (
     (_lopsided, "matcher", set(), "order of two images"),
     (_no_self_match, "matcher", set(), "a stranger scores higher"),
     (_occlusion_logits, "occlusion head", {"save and load"}, "visibility from"),
-    (_occlusion_for_visibility, "occlusion head", {"save and load"}, "AUC 0.0"),
+    (_occlusion_for_visibility, "occlusion head", {"save and load"}, "at least 0.6 expected"),
     (_nothing_hidden, "occlusion head", {"save and load"}, "AUC 0.500: at least 0.6 expected"),
     (_hidden_numbers, "save and load", {"occlusion head", "mirror image"}, ""),
     (_short_embedding, "shapes", {"save and load"}, "embedding of 1 images: [1, 16] expected, got [1, 15]"),
-    (_mirrored_away, "mirror image", {"save and load"}, "cosine of a face with its mirror image -1.000"),
+    (_mirrored_away, "mirror image", {"save and load"}, "at least 0.75 expected"),
     (_beyond_half, "precision", {"save and load"}, "float16: embedding is not finite"),
     (_cancelling, "precision", {"save and load"}, "bfloat16 against float32: least cosine"),
 )
