@@ -76,7 +76,7 @@ def _of_detector(
         [decoder(each, at).gather(1, rows.expand(-1, -1, each.shape[-1])) for each in pairs[name]]
         for name, decoder in (("loc", decode), ("landmarks", decode_landmarks))
     )
-    shared = iou(*boxes).diagonal(dim1=-2, dim2=-1)
+    shared = iou(boxes[0], boxes[1]).diagonal(dim1=-2, dim2=-1)
     yield Measure("least overlap of a box", float(shared.min()), limits.overlap, True)
     sides = (boxes[0][..., 2:] - boxes[0][..., :2]).prod(-1).sqrt()
     moved = torch.linalg.vector_norm((points[0] - points[1]).unflatten(-1, (-1, 2)), dim=-1).amax(-1)

@@ -106,7 +106,7 @@ def check_occlusion_head(subject: Subject) -> Verdict:
     low, high = (float(value) for value in torch.cat([free, covered]).aminmax())
     if not (low >= 0 and high <= 1):
         return failed(f"visibility from {low:.3g} to {high:.3g}")
-    is_hidden = functional.adaptive_avg_pool2d(visible, free.shape[-2:]) < COVERED
+    is_hidden = functional.adaptive_avg_pool2d(visible, (free.shape[-2], free.shape[-1])) < COVERED
     seen = torch.cat([free[is_hidden], covered[is_hidden]]).numpy()
     area = auc(seen, np.arange(len(seen)) < len(seen) // 2)
     words = (
