@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from system.memory import group_limits
+from system.memory import gigabytes, group_limits
 
 IMAGE_BYTES = 3 * 112 * 112 * 4  # of a batch, as the model takes it
 _ON_THE_HOST = ("can't allocate memory", "Cannot allocate memory")  # torch has no type of error for it
@@ -43,8 +43,8 @@ def refuse_beyond_memory(demands: Mapping[str, float]) -> None:
         return
     largest = max(demands, key=lambda flags: demands[flags])
     raise ValueError(
-        f"{largest}: needs at least {_gigabytes(demands[largest])} of memory, of {_gigabytes(needed)} for the whole"
-        f" run; {_gigabytes(available)} are available here"
+        f"{largest}: needs at least {gigabytes(demands[largest])} of memory, of {gigabytes(needed)} for the whole"
+        f" run; {gigabytes(available)} are available here"
     )
 
 
@@ -57,7 +57,3 @@ def available_memory() -> float | None:
     except (OSError, ValueError, LookupError):
         return None  # another system
     return min([*limits, *group_limits()])
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:,.1f} GB"

@@ -13,6 +13,11 @@ from system.processes import session_members
 _PROC = Path("/proc")
 
 
+def gigabytes(size: float) -> str:
+    """Return a number of bytes in words."""
+    return f"{size / 1e9:,.2f} GB"
+
+
 def total_memory() -> float | None:
     """Return the bytes of memory of this machine, or of the control groups of this process; None if unknown."""
     try:

@@ -169,15 +169,16 @@ def _detect(
     """Return by detector what it found, facts for the page, and by detector the seconds of a median photograph."""
     import numpy as np
 
-    from cli.detection.kept_detections import Size, as_faces, detect_all, read_folder
+    from cli.detection.kept_detections import as_faces, detect_all, read_folder
     from evaluation.detection.summary import IOU
+    from models.detectors.sized import TestSizes
 
-    size = Size(options.max_side, options.least_score, options.scales, options.mirror)
+    sizes = TestSizes(options.max_side, options.scales, options.mirror)
     names = [photos.labels(index).name for index in range(len(photos))]
     given = {name: Path(word) for name, word in words.items() if Path(word).is_dir()}
     opened = {name: _open(name, word) for name, word in words.items() if name not in given}
-    seen = detect_all(photos, opened, size, folder)
-    found, facts = {}, {"test size": size.describe() if opened else "not known, detections come as files"}
+    seen = detect_all(photos, opened, sizes, options.least_score, folder)
+    found, facts = {}, {"test size": sizes.describe() if opened else "not known, detections come as files"}
     for name in words:
         if name in given:
             at = _PREDICTED if options.threshold is None else options.threshold

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from datasets.photos.to_faces import read_document
+from datasets.photos.sources import without_suffix
+from datasets.photos.to_faces import Export, read_document
 from evaluation import write_predictions
+from evaluation.detection.prediction_files import is_plain
 from system.files import write_text
 
-COCO, WIDER = "coco.json", "wider"
 
-
-def write_coco(folder: Path) -> None:
+def _write_coco(folder: Path) -> None:
     """Write what a document in a folder says as COCO's JSON, each annotation with its score.
 
     Photographs that cannot be read are left out: they have no size.
@@ -28,21 +28,27 @@ def write_coco(folder: Path) -> None:
         for face in photograph["faces"]:
             annotations.append({"id": len(annotations) + 1, "image_id": number, **_annotation(face)})
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "face"}]}
-    write_text(folder / COCO, json.dumps(content, allow_nan=False) + "\n")
+    write_text(folder / "coco.json", json.dumps(content, allow_nan=False) + "\n")
 
 
-def write_wider(folder: Path) -> None:
+def _write_wider(folder: Path) -> None:
     """Write what a document in a folder says as `wider/<path without its suffix>.txt`.
 
     Where two photographs would have one file, their own suffix stays in it. One that cannot be read has no detections.
     """
     photographs = read_document(folder)["photographs"]
-    stems = [str(PurePosixPath(one["path"]).with_suffix("")) for one in photographs]
-    alike = Counter(stem.casefold() for stem in stems)
-    for stem, photograph in zip(stems, photographs, strict=True):
-        name = stem if alike[stem.casefold()] == 1 else photograph["path"]
+    names = without_suffix([one["path"] for one in photographs])
+    for name, photograph in zip(names, photographs, strict=True):
         faces = photograph["faces"]
-        write_predictions(folder / WIDER, name, [face["box"] for face in faces], [face["score"] for face in faces])
+        write_predictions(folder / "wider", name, [face["box"] for face in faces], [face["score"] for face in faces])
+
+
+def _check_wider(names: Sequence[str]) -> None:
+    if bad := [name for name in names if not is_plain(name)]:
+        raise ValueError(
+            f"--wider: {len(bad)} of {len(names)} photographs have a name that WIDER FACE's form cannot hold (hidden,"
+            f" with a backslash or a line break, or not in UTF-8); the first: {bad[0][:200]!r}"
+        )
 
 
 def _annotation(face: dict[str, Any]) -> dict[str, Any]:
@@ -57,3 +63,6 @@ def _annotation(face: dict[str, Any]) -> dict[str, Any]:
         "keypoints": [value for x, y in face["points"] for value in (x, y, 2)],
         "score": face["score"],
     }
+
+
+COCO, WIDER = Export(_write_coco), Export(_write_wider, _check_wider)

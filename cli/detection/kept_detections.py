@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cli.detection.program import LARGEST_SIDE
 from datasets.detection.photos import LabeledPhotos
 from datasets.faces.images import read_image
 from datasets.photos.detection import Detection, Detector
@@ -24,25 +23,6 @@ from models.detectors.sized import SizedDetector, TestSizes
 from system.files import write_text
 
 _NUMBERS = 15  # of a detection: box, score, five points
-
-
-class Size(NamedTuple):
-    """At which size photographs are tested, and down to which score detections are kept."""
-
-    max_side: int  # longer side in pixels, to which larger photographs are shrunk; 0: as they are
-    least_score: float
-    scales: tuple[float, ...] = (1.0,)  # times that size, for each view of a photograph
-    mirror: bool = False  # whether each view is looked at mirrored too
-
-    def describe(self) -> str:
-        """Return the size in words."""
-        side = f"longer side {self.max_side} pixels at most" if self.max_side else "the photographs' own size"
-        times = "" if self.scales == (1.0,) else f", times {', '.join(f'{scale:g}' for scale in self.scales)}"
-        return side + times + (", each mirrored too" if self.mirror else "")
-
-    def shown(self, detector: Detector) -> Detector:
-        """Return the detector, looking at photographs as `main.py detect` has it look."""
-        return SizedDetector(detector, TestSizes(self.max_side or LARGEST_SIDE, self.scales, self.mirror))
 
 
 class Seen(NamedTuple):
@@ -62,15 +42,15 @@ class Kept:
     Args:
         folder: for the file.
         detector: whose it is, by its name.
-        size: of the test.
+        sizes: in which photographs are looked at.
+        least_score: down to which detections are kept.
     Raises:
         ValueError: naming file and line, if it holds something else.
         OSError: if it cannot be read or written.
     """
 
-    def __init__(self, folder: Path, detector: Detector, size: Size) -> None:
-        head = {"detector": detector.name, **size._asdict(), "scales": list(size.scales)}
-        text = json.dumps(head)
+    def __init__(self, folder: Path, detector: Detector, sizes: TestSizes, least_score: float) -> None:
+        text = json.dumps({"detector": detector.name, "least_score": least_score, **sizes.facts()})
         self.path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
         self._seen: dict[str, tuple[list[int], Seen]] = {}
         if self.path.is_file():
@@ -116,20 +96,21 @@ def _rows(values: Any) -> NDArray[np.float64]:
 
 
 def detect_all(
-    photos: LabeledPhotos, detectors: Mapping[str, Detector], size: Size, folder: Path
+    photos: LabeledPhotos, detectors: Mapping[str, Detector], sizes: TestSizes, least_score: float, folder: Path
 ) -> dict[str, list[Seen]]:
     """Return what detectors find in photographs, those that are not known yet in turn, photograph by photograph.
 
     Args:
         photos: to look at.
         detectors: by the name of a column.
-        size: of the test.
+        sizes: in which photographs are looked at.
+        least_score: down to which detections are kept.
         folder: of the files, which exists.
     Raises:
         ValueError: if a photograph cannot be read or a file is damaged.
         OSError: if a file cannot be written.
     """
-    kept = {name: Kept(folder, detector, size) for name, detector in detectors.items()}
+    kept = {name: Kept(folder, detector, sizes, least_score) for name, detector in detectors.items()}
     found: dict[str, list[Seen]] = {name: [] for name in detectors}
     streams = {name: one.path.open("a", encoding="utf-8") for name, one in kept.items()}
     try:
@@ -142,7 +123,7 @@ def detect_all(
                 seen = kept[column].find(name, stamp)
                 if seen is None:
                     image = photos.read(index).image if image is None else image
-                    seen = _look(size.shown(detector), image, size.least_score)
+                    seen = _look(SizedDetector(detector, sizes), image, least_score)
                     kept[column].add(streams[column], name, stamp, seen)
                 found[column].append(seen)
     finally:

@@ -103,6 +103,6 @@ def _exports(options: DetectOptions) -> Iterator[Export]:
     from cli.detection import exports
 
     if options.coco:
-        yield exports.write_coco
+        yield exports.COCO
     if options.wider:
-        yield exports.write_wider
+        yield exports.WIDER

@@ -44,6 +44,7 @@ from datasets.faces.image_folder import ImageFolderDataset
 from datasets.payloads import Payload, Portion, decode_payload
 from datasets.records.dataset import RecordDataset
 from system.files import naming, replacing, write_text
+from system.memory import gigabytes
 from system.terminal import escaped
 
 Source = ImageFolderDataset | RecordDataset
@@ -113,8 +114,8 @@ def refuse_full_disk(output: Path, num_images: int, workspace: Path) -> None:
     free = shutil.disk_usage(workspace).free
     if needed > free:
         raise ValueError(
-            f"{output}: {counted(num_images, 'image')} need {needed / 1e9:,.2f} GB decoded, and its disk has "
-            f"{free / 1e9:,.2f} GB free; give an output on another disk, or keep records (--to records), a sixth of it"
+            f"{output}: {counted(num_images, 'image')} need {gigabytes(needed)} decoded, and its disk has "
+            f"{gigabytes(free)} free; give an output on another disk, or keep records (--to records), a sixth of it"
         )
 
 

@@ -63,7 +63,7 @@ class LabeledPhotos:
         return self._photos[index]
 
     def read(self, index: int) -> DetectionSample:
-        """Return a photograph uint8 [H, W, 3] RGB with its faces, whose boxes end at its border.
+        """Return a photograph uint8 [H, W, 3] RGB with its faces, as they are labeled: boxes may leave the photograph.
 
         Raises:
             UnreadableImageError: if it cannot be read, or has another size than its labels say.
@@ -74,8 +74,7 @@ class LabeledPhotos:
         if photo.size is not None and photo.size != (width, height):
             reason = f"{width} x {height} pixels, but its labels are of {photo.size[0]} x {photo.size[1]}"
             raise UnreadableImageError(self.root / photo.name, reason)
-        faces = photo.faces.clipped(width, height)
-        return DetectionSample(image, faces.take(np.all(faces.boxes[:, 2:] > faces.boxes[:, :2], axis=1)))
+        return DetectionSample(image, photo.faces)
 
     def _checked(self, photo: LabeledPhoto) -> LabeledPhoto:
         """Return a photograph without the faces that lie outside of what its file says."""
@@ -139,8 +138,12 @@ class DetectionViews(Dataset[DetectionView]):
         Raises:
             UnreadableImageError: if no photograph can be read.
         """
-        index, sample = read_or_replace(self.photos.read, self._labels, key.index)
-        image, faces = self.transform(*sample, self._streams.generator(key))
+        index, (photograph, labeled) = read_or_replace(self.photos.read, self._labels, key.index)
+        clipped = labeled.clipped(
+            photograph.shape[1], photograph.shape[0]
+        )  # what lies outside is nothing to learn from
+        seen = clipped.take(np.all(clipped.boxes[:, 2:] > clipped.boxes[:, :2], axis=1))
+        image, faces = self.transform(photograph, seen, self._streams.generator(key))
         return DetectionView(image, faces, index, -1 if index == key.index else key.index)
 
 

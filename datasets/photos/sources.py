@@ -6,7 +6,7 @@ import hashlib
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,13 +83,8 @@ class Photographs:
 
     def crop_names(self) -> Iterator[str]:
         """Yield the path of each crop: the photograph's with the suffix .png, after its own where two would be one."""
-        # Two names that differ by case only are one on some systems.
-        stems = Counter(self._stem(place).casefold() for place in range(len(self)))
-        whole = {self.names.relative(place).casefold() for place in range(len(self))}
-        for place in range(len(self)):
-            stem = self._stem(place)
-            is_free = stems[stem.casefold()] == 1 and (self._records is not None or stem.casefold() not in whole)
-            yield f"{stem if is_free else self.names.relative(place)}.png"
+        names = [self.names.relative(place) for place in range(len(self))]
+        return (f"{name}.png" for name in (names if self._records is not None else without_suffix(names)))
 
     def state(self) -> str:
         """Return hex digits that change when a photograph changes by name, size or time."""
@@ -98,10 +93,6 @@ class Photographs:
             name = self.names.relative(place)
             digest.update(os.fsencode(f"{name}\0{_file_state(f'{self.names.root}/{name}')}\0"))
         return digest.hexdigest()
-
-    def _stem(self, place: int) -> str:
-        name = self.names.relative(place)
-        return posixpath.splitext(name)[0] if self._records is None else name
 
     def _in_folder(self, root: Path) -> list[str]:
         names = []
@@ -126,6 +117,16 @@ class Photographs:
         if not is_meant:
             self.left_out[suffix[:16], reason] += 1
         return is_meant
+
+
+def without_suffix(names: Sequence[str]) -> Iterator[str]:
+    """Yield the names of files without their suffixes; with them where two would be one."""
+    # Two names that differ by case only are one on some systems.
+    stems = Counter(posixpath.splitext(name)[0].casefold() for name in names)
+    whole = {name.casefold() for name in names}
+    for name in names:
+        stem = posixpath.splitext(name)[0]
+        yield stem if stems[stem.casefold()] == 1 and stem.casefold() not in whole else name
 
 
 def _listed(source: Path) -> PathTable:

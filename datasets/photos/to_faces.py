@@ -44,7 +44,17 @@ _COORDINATES = (
 )
 _MARK = (230, 159, 0)  # the orange of Okabe and Ito, RGB
 
-Export = Callable[[Path], None]  # given the folder in which a document lies
+
+class Export(NamedTuple):
+    """What writes another form of a document.
+
+    Attributes:
+        write: given the folder in which the document lies.
+        check: given the names of the photographs before any is looked at; raises ValueError if one cannot be written.
+    """
+
+    write: Callable[[Path], None]
+    check: Callable[[Sequence[str]], None] | None = None
 
 
 class DetectorChoice(Protocol):
@@ -111,11 +121,14 @@ def find_faces(job: FindJob, exports: Sequence[Export] = ()) -> FindOutcome:
         job: the search.
         exports: what writes more files into the folder once the document is whole.
     Raises:
-        ValueError: if there is no photograph, the output exists, the one photograph of a source cannot be read, or the
-            detector cannot be opened.
+        ValueError: if there is no photograph, the output exists, the one photograph of a source cannot be read, the
+            detector cannot be opened, or an export cannot write a photograph's name.
         OSError: if the output cannot be written.
     """
     photographs = Photographs(job.source)
+    names = [photographs.names.relative(place) for place in range(len(photographs))]
+    for check in (export.check for export in exports if export.check is not None):
+        check(names)
     detector = job.detector.load()
     refuse_within(job.source, job.output)
     settings = _settings(job, detector)
@@ -125,7 +138,7 @@ def find_faces(job: FindJob, exports: Sequence[Export] = ()) -> FindOutcome:
             refuse_existing(job.output, DOCUMENT, job.overwrite)
             _search(space, photographs, job, settings)
             for export in exports:
-                export(space.folder / _RESULT)
+                export.write(space.folder / _RESULT)
             space.publish([(_RESULT, job.output)])
     return _read_outcome(job, photographs)
 

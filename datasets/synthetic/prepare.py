@@ -30,6 +30,7 @@ from datasets.synthetic.canvas import Image
 from datasets.synthetic.parameters import FaceIdentity, Nuisance, Range, sample_identity, sample_nuisance
 from datasets.synthetic.renderer import RENDERER_VERSION, encode_face, render_face
 from system.cores import usable_cores
+from system.memory import gigabytes
 
 logger = logging.getLogger(__name__)
 
@@ -316,8 +317,8 @@ def _check_room(cache: Path, room: Room) -> None:
     free = shutil.disk_usage(cache).free
     if room.least_bytes > free:
         raise ValueError(
-            f"synthetic faces: {room.words} need at least {room.least_bytes / 1e9:,.0f} GB in {cache}, where"
-            f" {free / 1e9:,.0f} GB are free; ask for fewer, or set MASKWISE_CACHE to a larger disk"
+            f"synthetic faces: {room.words} need at least {gigabytes(room.least_bytes)} in {cache}, where"
+            f" {gigabytes(free)} are free; ask for fewer, or set MASKWISE_CACHE to a larger disk"
         )
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 from weakref import WeakKeyDictionary
@@ -24,6 +25,7 @@ from engine.callbacks.workers import describe_workers, resident_bytes, workers
 from engine.files import WriteFailures, side_file
 from engine.host import Batch, data_of
 from engine.runs import write_json
+from system.memory import gigabytes
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,38 @@ STALL_STEPS = 10  # times the usual time from batch to batch
 _REMEMBERED = 100  # batches whose median time is the usual one
 _STATES = {"train": "training", "validate": "validating", "test": "testing"}
 _SECONDS_TO_STOP = 5.0  # a disk that hangs must not keep the run from ending
+
+
+class _Clock(threading.Thread):
+    """Does something every so many seconds, until it is told to leave, and nothing after the last thing."""
+
+    def __init__(self, name: str, seconds: float, tick: Callable[[], None]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._seconds, self._tick = seconds, tick
+        self._over, self._lock = threading.Event(), threading.Lock()
+        self._is_done = False
+        self._last: Callable[[], None] | None = None
+
+    def run(self) -> None:
+        try:
+            while not self._over.wait(self._seconds):
+                self._tick()
+        finally:
+            with self._lock:
+                self._is_done = True
+            if self._last is not None:
+                self._last()
+
+    def leave(self, last: Callable[[], None]) -> None:
+        """End the thread, then do the last thing; where it hangs in a write, it does that itself when it comes out."""
+        self._over.set()
+        self.join(_SECONDS_TO_STOP)
+        with self._lock:
+            hangs = not self._is_done
+            if hangs:
+                self._last = last  # done here and now, the write that hangs would come after it
+        if not hangs:
+            last()
 
 
 _occupations: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
@@ -101,8 +135,7 @@ class Beats(Callback):
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._clock: _Clock | None = None
         self._begin = self._train_mark = self._last_sign = self._last_beat = time.monotonic()
         self._first_step = 0
         self._total_steps: int | None = None
@@ -127,20 +160,17 @@ class Beats(Callback):
         """Start the thread, if it does not run."""
         self._stall = None
         self._last_sign = self._last_beat = time.monotonic()
-        if self._thread is None:
+        if self._clock is None:
             self._first(trainer)
-            self._over = threading.Event()
-            self._thread = threading.Thread(target=self._run, args=(trainer,), daemon=True, name=self.thread)
-            self._thread.start()
+            self._clock = _Clock(self.thread, self._seconds, partial(self._tick, trainer))
+            self._clock.start()
 
-    def _stop(self) -> bool:
-        """Stop the thread, and return whether it ran."""
-        ran = self._thread is not None
-        if self._thread is not None:
-            self._over.set()
-            self._thread.join(_SECONDS_TO_STOP)
-            self._thread = None
-        return ran
+    def _close(self, last: Callable[[], None]) -> bool:
+        """Stop the thread and do the last thing, and return whether it ran."""
+        clock, self._clock = self._clock, None
+        if clock is not None:
+            clock.leave(last)
+        return clock is not None
 
     # ---------------------------------------------------------------- signs of life
 
@@ -211,10 +241,6 @@ class Beats(Callback):
         self._last_sign = now
 
     # ---------------------------------------------------------------- the thread
-
-    def _run(self, trainer: pl.Trainer) -> None:
-        while not self._over.wait(self._seconds):
-            self._tick(trainer)
 
     def _news_of_stall(self, trainer: pl.Trainer) -> str | None:
         """Return what is to be said of a stall that has begun or ended since the last look, if anything."""
@@ -303,8 +329,7 @@ class Heartbeat(Beats):
         self._leave(trainer, "failed or stopped")
 
     def _leave(self, trainer: pl.Trainer, state: str) -> None:
-        if self._stop():
-            self._write({**self._beat(trainer), "state": state})
+        self._close(lambda: self._write({**self._beat(trainer), "state": state}))
 
     def _first(self, trainer: pl.Trainer) -> None:
         self._write(self._beat(trainer))
@@ -327,7 +352,8 @@ class Heartbeat(Beats):
 
 
 def _occupation(trainer: pl.Trainer) -> str | None:
-    return _occupations.get(trainer.lightning_module)
+    module = trainer.lightning_module  # None: nothing is trained yet
+    return None if module is None else _occupations.get(module)
 
 
 def _memory() -> int | None:
@@ -354,5 +380,5 @@ def _line(beat: Beat) -> str:
     if beat["seconds_to_go"] is not None and beat["state"] != _STATES["test"]:
         parts.append(f"{timedelta(seconds=round(beat['seconds_to_go']))} of training to go")
     sizes = {"memory": beat["memory_bytes"], "GPU memory": beat["gpu_memory_bytes"]}
-    parts += [f"{name} {size / 1e9:.2f} GB" for name, size in sizes.items() if size is not None]
+    parts += [f"{name} {gigabytes(size)}" for name, size in sizes.items() if size is not None]
     return ", ".join(parts)

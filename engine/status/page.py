@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from engine.status.state import ENDS, FINISHED, Status, clock_time, silence_of_death
+from system.memory import gigabytes
 from system.page.courses import Chart, Line, charts_of, course
 from system.page.document import Script, document
 from system.page.markup import Child, Markup, element, table
@@ -100,13 +101,16 @@ def _signs_of_death(status: Status) -> list[Markup]:
 
 def _facts(status: Status) -> Markup:
     best, waiting, is_over = status["best"], status["waiting_share"], status["state"] in ENDS
-    sizes = {"memory of rank 0 and its workers": "memory_bytes", "GPU memory": "gpu_memory_bytes"}
+    sizes = {
+        "memory of rank 0 and its workers": status["memory_bytes"],
+        "GPU memory": status["gpu_memory_bytes"],
+    }
     rows: list[tuple[str, object]] = [
         ("epoch, from 0", f"{status['epoch']} of {status['epochs']}"),
         ("running for", duration(status["running_seconds"])),
         ("images per second", None if is_over else f"{status['images_per_second']:.1f}"),
         ("of training spent waiting for data", None if waiting is None else f"{waiting:.1%}"),
-        *((name, _gigabytes(status[key])) for name, key in sizes.items()),  # type: ignore[literal-required]
+        *((name, gigabytes(size)) for name, size in sizes.items() if size is not None),
         ("best so far", best and f"{best['metric']} {best['value']:.6g} at step {best['step']:g}"),
         ("skipped steps", f"{status['skipped_steps']:,}"),
         ("incidents", f"{status['incidents']['num']:,}"),
@@ -115,10 +119,6 @@ def _facts(status: Status) -> Markup:
     ]
     shown = [[name, str(value)] for name, value in rows if value is not None]
     return table(["what", "now"], shown, "The run in figures.", class_="facts")
-
-
-def _gigabytes(size: int | None) -> str | None:
-    return None if size is None else f"{size / 1e9:.2f} GB"
 
 
 def _figures(status: Status) -> Markup | None:

@@ -8,7 +8,7 @@ import time
 from argparse import Namespace
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -159,10 +159,10 @@ class StatusPage(Beats):
             words: why, if there is something to say.
             code: the exit code of the program.
         """
-        self._stop()
         logging.getLogger().removeHandler(self._warnings)
         self._end = state, None if words is None else printable(words, _LONGEST), code
-        self._write(trainer)
+        if not self._close(partial(self._write, trainer)):
+            self._write(trainer)
 
     def end_of_program(self, trainer: pl.Trainer, code: int) -> None:
         """Write for the last time what an exit code means, with the last words of the log."""
@@ -265,7 +265,7 @@ def with_last_words(supervised: Callable[..., int]) -> Callable[..., int]:
         try:
             code = supervised(session, *args, **kwargs)
         except SystemExit as end:
-            page.end_of_program(trainer, end.code if isinstance(end.code, int) else 1)
+            page.end_of_program(trainer, end.code if isinstance(end.code, int) else int(end.code is not None))
             raise
         except BaseException as error:
             page.end(trainer, FAILED, f"{type(error).__name__}: {error}", 1)

@@ -29,7 +29,7 @@ def read_predictions(path: Path) -> Floats:
     if len(lines) < 2:
         raise ValueError(f"{path}: cut off: a name and the number of detections are needed")
     named = _ENDING.sub("", lines[0].strip().replace("\\", "/").rsplit("/", 1)[-1])
-    if named != path.stem:
+    if path.stem.strip() not in (named.strip(), lines[0].strip()):
         raise ValueError(f"{path}, line 1: the detections of {named[:80]!r}, by the name of the file of another image")
     if not re.fullmatch(r"\d{1,7}", lines[1].strip(), re.ASCII):
         raise ValueError(f"{path}, line 2: the number of detections expected, got {lines[1][:40]!r}")
@@ -73,16 +73,18 @@ def write_predictions(folder: Path, name: str, boxes: ArrayLike, scores: ArrayLi
 
 
 def is_plain(name: str) -> bool:
-    """Return whether a name leads to a file below a folder, and nowhere else."""
-    parts = name.split("/")
-    return all(part and not part.startswith(".") and "\\" not in part and "\0" not in part for part in parts)
+    """Return whether a name leads to a visible file below a folder, and nowhere else, and is one line of UTF-8."""
+    # Bytes of a name that are no UTF-8 are lone surrogates in Python.
+    if any(sign in "\\\0\n\r" or "\ud800" <= sign <= "\udfff" for sign in name):
+        return False
+    return all(part and not part.startswith(".") for part in name.split("/"))
 
 
 def _lines(path: Path) -> list[str]:
     try:
         if path.is_file() and path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"{path}: larger than {_MAX_BYTES} bytes, more than detections of one image need")
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return path.read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no detections of this image; one without any needs a file that says 0") from error
     except OSError as error:

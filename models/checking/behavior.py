@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from models.checking.distance import DEVICE, HALF, Measure, measure
 from models.checking.subject import DETECTOR, Subject, outputs_of
 from models.checking.verdict import Verdict, failed, passed, skipped
 from models.face_model import FaceModel
@@ -17,8 +18,7 @@ BATCHES = (1, 3, 8)
 TOLERANCE = 1e-5  # of the largest number: kernels for other batch sizes sum in another order
 QUANTIZED_TOLERANCE = 0.05  # likewise: a number at the edge of a rounding step goes either way
 UNIT = 1e-5
-LEAST_COSINE = {torch.bfloat16: 0.99, torch.float16: 0.999}  # 8 and 11 bits
-DEVICE_COSINE = 0.9999
+GPU = "cuda"
 QUANTIZED = "it is quantized: its integers are imitated, and have no gradient"
 
 
@@ -157,30 +157,28 @@ def check_saving(subject: Subject) -> Verdict:
 
 @torch.no_grad()
 def check_precision(subject: Subject) -> Verdict:
-    """In half precision embeddings point where they did, and a detector's chances stay."""
-    exact = _main_output(subject, subject.network, subject.images)
+    """In half precision embeddings point where they did, and a detector's scores, boxes and points stay."""
+    exact = outputs_of(subject.network, subject.images)
     found = []
-    for dtype, least in LEAST_COSINE.items():
+    for dtype, limits in HALF.items():
+        name = str(dtype).removeprefix("torch.")
         with torch.autocast("cpu", dtype=dtype):
-            rough = _main_output(subject, subject.network, subject.images)
-        cosine, name = _least_cosine(exact, rough), str(dtype).removeprefix("torch.")
-        if not bool(rough.isfinite().all()):
-            return failed(f"{name}: outputs are not finite: a number is beyond its range")
-        if not cosine >= least:
-            return failed(f"{name}: least cosine with float32 {cosine:.5f}, {least} expected")
-        found.append(f"{name} {cosine:.5f}")
-    return passed(f"least cosine with float32: {', '.join(found)}")
+            rough = outputs_of(subject.network, subject.images)
+        if wrong := [output for output, values in rough.items() if not bool(values.isfinite().all())]:
+            return failed(f"{name}: {wrong[0]} is not finite: a number is beyond its range")
+        measures = measure(subject, exact, rough, limits)
+        if fault := _beyond(measures):
+            return failed(f"{name} against float32: {fault}")
+        found.append(f"{name}: {', '.join(map(str, measures))}")
+    return passed(f"against float32, {'; '.join(found)}")
 
 
-def _main_output(subject: Subject, model: nn.Module, images: Tensor) -> Tensor:
-    """Return the rows that are compared: embeddings, or of each prior the chances of background and face."""
-    if subject.kind == DETECTOR:
-        return outputs_of(model, images)["conf"].float().flatten(0, 1)
-    return outputs_of(model, images)["embedding"].float()
-
-
-def _least_cosine(first: Tensor, second: Tensor) -> float:
-    return float(nn.functional.cosine_similarity(first, second).min())
+def _beyond(measures: Sequence[Measure]) -> str:
+    """Return the first measure that is beyond its limit, in words; "": none is."""
+    words = (
+        f"{one}, at {'least' if one.is_least else 'most'} {one.limit} expected" for one in measures if not one.is_within
+    )
+    return next(words, "")
 
 
 @torch.no_grad()
@@ -188,9 +186,9 @@ def check_gpu(subject: Subject) -> Verdict:
     """A GPU gives what the CPU gives."""
     if not torch.cuda.is_available():
         return skipped("there is no GPU here")
-    model = copy.deepcopy(subject.network).to("cuda")
-    there = _main_output(subject, model, subject.images.to("cuda")).cpu()
-    cosine = _least_cosine(_main_output(subject, subject.network, subject.images), there)
-    if not cosine >= DEVICE_COSINE:
-        return failed(f"least cosine with the CPU {cosine:.6f}, {DEVICE_COSINE} expected")
-    return passed(f"least cosine with the CPU {cosine:.6f}")
+    model = copy.deepcopy(subject.network).to(GPU)
+    there = {name: values.cpu() for name, values in outputs_of(model, subject.images.to(GPU)).items()}
+    measures = measure(subject, outputs_of(subject.network, subject.images), there, DEVICE)
+    if fault := _beyond(measures):
+        return failed(f"against the CPU: {fault}")
+    return passed(f"against the CPU: {', '.join(map(str, measures))}")

@@ -1,4 +1,4 @@
-"""How many parameters each architecture has, written down apart from the code that builds it."""
+"""How many parameters each architecture has, and centers each head, written down apart from the code that builds it."""
 
 from __future__ import annotations
 
@@ -30,4 +30,5 @@ PARAMETERS = {
     "featherface_eca_cbam": 476_345,
     "featherface_v2": 254_472,
 }
+CENTERS = {"subcenter_arcface": 3}  # of a class, of the heads that have several
 EMBEDDING_SIZE = 512  # as in most publications

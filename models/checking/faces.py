@@ -12,8 +12,9 @@ from torch import Tensor
 
 from datasets.synthetic.prepare import render_identities
 from evaluation import Interval, Resampling, auc, auc_interval, auc_measure, paired_bootstrap
+from models.checking.verdict import Verdict, failed, passed, skipped
 from models.face_model import FaceModel
-from transforms import to_tensor
+from transforms import OCCLUDER_FAMILIES, occlude_all, to_tensor
 
 STREAM = "model-check"  # of people who are in no training set
 IMAGES = 3  # of a person
@@ -21,15 +22,28 @@ MANY, FEW = 32, 16  # people for a small net, for a large one
 LARGE = 10_000_000  # parameters
 _BATCH = 16
 _RESAMPLES = 1000
+_SEED = 0  # of the masks
 
 
 class Faces:
     """Images of drawn people, the same in every check of every model; rendered when they are first asked for."""
 
     @cached_property
+    def _pixels(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        return render_identities(STREAM, MANY, IMAGES)
+
+    @cached_property
     def _rendered(self) -> tuple[Tensor, NDArray[np.int64]]:
-        pixels, labels = render_identities(STREAM, MANY, IMAGES)
+        pixels, labels = self._pixels
         return to_tensor(torch.from_numpy(pixels)), labels
+
+    @cached_property
+    def masked(self) -> tuple[Tensor, Tensor]:
+        """The first image of each person behind a drawn mask, and of each pixel whether it shows, [N, 1, 112, 112]."""
+        pixels = self._pixels[0][::IMAGES]
+        draws = (np.random.default_rng([_SEED, place]) for place in range(len(pixels)))
+        hidden, visible = occlude_all(pixels, draws, OCCLUDER_FAMILIES["mask"])
+        return to_tensor(torch.from_numpy(hidden)), torch.from_numpy(visible[:, None]).float()
 
     @property
     def images(self) -> Tensor:
@@ -75,6 +89,13 @@ class Pairs(NamedTuple):
         return paired_bootstrap(
             self.cosines(embeddings), self.cosines(over), self.issame, auc_measure(), self.over_people
         )
+
+
+def by_area(area: float, limits: tuple[float, float], words: str) -> Verdict:
+    """Return what an area under the curve says: below the first limit a failure, from the second on nothing wrong."""
+    if not area >= limits[0]:
+        return failed(f"{words}: at least {limits[0]} expected")
+    return passed(words) if area >= limits[1] else skipped(f"it cannot be told from drawn faces: {words}")
 
 
 def embed(model: FaceModel, images: Tensor) -> NDArray[np.float32]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from evaluation import auc
+from models.checking.faces import IMAGES, by_area
 from models.checking.subject import Subject, outputs_of
 from models.checking.verdict import Verdict, failed, passed, skipped
 
 SAME_CLASS = 0.999  # cosine of the weights of two identities that nothing tells apart
 SYMMETRY = 1e-4  # of the spread of scores
+COVERED = 0.25  # share of a cell that shows, below which it is hidden
+MASK = (0.6, 0.75)  # AUC, of which 0.5 says nothing and less takes hidden for visible
 _COMPARED = 2048  # classes that are compared with all others
 
 
@@ -24,12 +29,13 @@ def check_head(subject: Subject) -> Verdict:
     found = []
     for name, kernel in classes.kernels.items():
         count = classes.counts[name]
-        if kernel.ndim != 2 or kernel.shape[1] == 0 or kernel.shape[1] % count:
-            return failed(f"{count} identities are stored, but the class weights are {[*kernel.shape]}")
+        if kernel.ndim != 2 or kernel.shape[1] != count * classes.num_centers:
+            of_each = f" of {classes.num_centers} centers each" if classes.num_centers > 1 else ""
+            return failed(f"{count} identities{of_each} are stored, but the class weights are {[*kernel.shape]}")
         lengths = torch.linalg.vector_norm(kernel.float(), dim=0)
         if not bool((lengths > 0).all() and lengths.isfinite().all()):
             return failed(f"class {int((~(lengths > 0)).int().argmax())}: weights of length {float(lengths.min()):.3g}")
-        closest, pair = _closest(kernel.float(), kernel.shape[1] // count)
+        closest, pair = _closest(kernel.float(), classes.num_centers)
         if closest >= SAME_CLASS:
             return failed(f"classes {pair[0]} and {pair[1]} have the same weights: cosine {closest:.4f}")
         lower, upper = (float(value) for value in lengths.aminmax())
@@ -91,11 +97,20 @@ def check_matcher(subject: Subject) -> Verdict:
 
 @torch.no_grad()
 def check_occlusion_head(subject: Subject) -> Verdict:
-    """Visibility is in [0, 1]."""
-    seen = outputs_of(subject.recognizer, subject.images).get("visibility")
-    if seen is None:
+    """Visibility is in [0, 1], and lower in the cells that a drawn mask covers than there without the mask."""
+    masked, visible = subject.faces.masked
+    plain = subject.faces.images[::IMAGES]
+    free, covered = (outputs_of(subject.recognizer, images).get("visibility") for images in (plain, masked))
+    if free is None or covered is None:
         return skipped("it has no occlusion head")
-    low, high = (float(value) for value in seen.aminmax())
+    low, high = (float(value) for value in torch.cat([free, covered]).aminmax())
     if not (low >= 0 and high <= 1):
         return failed(f"visibility from {low:.3g} to {high:.3g}")
-    return passed(f"visibility from {low:.3f} to {high:.3f}")
+    is_hidden = functional.adaptive_avg_pool2d(visible, (free.shape[-2], free.shape[-1])) < COVERED
+    seen = torch.cat([free[is_hidden], covered[is_hidden]]).numpy()
+    area = auc(seen, np.arange(len(seen)) < len(seen) // 2)
+    words = (
+        f"visibility of cells that a drawn mask covers {float(covered[is_hidden].mean()):.3f}, without it"
+        f" {float(free[is_hidden].mean()):.3f}, AUC {area:.3f}"
+    )
+    return by_area(area, MASK, words)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import nets
 from models import loading
+from models.checking.counts import CENTERS
 from models.checking.faces import Faces
 from models.detectors.trained import TrainedDetector
 from models.face_model import FaceModel, describe, merge_adapters
@@ -35,11 +36,13 @@ class Classes(NamedTuple):
         counts: how many there are, by data set.
         kernels: class weights [D, identities * centers] by data set.
         maps: class maps of the matcher, a class a row; None: it has none.
+        num_centers: of a class, by the head that trained it.
     """
 
     counts: Mapping[str, int]
     kernels: Mapping[str, Tensor]
     maps: Tensor | None
+    num_centers: int
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ def _own(path: Path, arch: str | None, color_space: str | None) -> Subject:
 def _classes(parameters: Mapping[str, Any], state: Mapping[str, Tensor]) -> Classes:
     counts = parameters["num_classes"]
     kernels = {name: state[key] for name in counts if (key := f"heads.{name}.kernel") in state}
-    return Classes(counts, kernels, state.get("matcher.class_embeddings.weight"))
+    num_centers = CENTERS.get(str(parameters["config"].get("head")), 1)
+    return Classes(counts, kernels, state.get("matcher.class_embeddings.weight"), num_centers)
 
 
 def _quantized(path: Path, arch: str | None, color_space: str | None) -> Subject:

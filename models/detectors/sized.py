@@ -23,7 +23,7 @@ class TestSizes:
     """In which sizes photographs are looked at, without which a detector's figures mean nothing.
 
     Attributes:
-        max_side: pixels of the longer side at most; smaller photographs keep their size.
+        max_side: pixels of the longer side at most; smaller photographs keep their size. 0: all do.
         scales: times that size, for each view.
         mirror: whether each view is looked at mirrored too.
         overlap: intersection over union above which two faces are one and the surer stays, in what all views found
@@ -36,6 +36,12 @@ class TestSizes:
     scales: tuple[float, ...] = (1.0,)
     mirror: bool = False
     overlap: float = OVERLAP
+
+    def describe(self) -> str:
+        """Return the sizes in words."""
+        side = f"longer side {self.max_side} pixels at most" if self.max_side else "the photographs' own size"
+        times = "" if self.scales == (1.0,) else f", times {', '.join(f'{scale:g}' for scale in self.scales)}"
+        return side + times + (", each mirrored too" if self.mirror else "")
 
     def facts(self) -> dict[str, Any]:
         """Return the attributes by name, for a document."""
@@ -61,7 +67,7 @@ class SizedDetector:
         view's comes first, then the one that the detector has first.
         """
         check_image(image)
-        usual = min(1.0, self._sizes.max_side / max(image.shape[:2]))
+        usual = min(1.0, self._sizes.max_side / max(image.shape[:2])) if self._sizes.max_side else 1.0
         found: list[Detection] = []
         for scale in self._sizes.scales:
             for mirrored in (False, True)[: 1 + self._sizes.mirror]:

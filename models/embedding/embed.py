@@ -31,6 +31,7 @@ from models.embedding.sources import Crop, Source, Unreadable
 from models.face_model import FaceModel
 from models.portraits import weights_checksum
 from system.files import naming, write_text
+from system.memory import gigabytes
 from system.terminal import escaped
 from transforms import IMAGE_SIZE, to_tensor
 
@@ -235,8 +236,8 @@ class _Work:
         needed, free = sum(self._rows.sizes().values()), shutil.disk_usage(self._folder).free
         if needed > free:
             raise ValueError(
-                f"{self._job.output}: {counted(len(self._source), 'embedding')} need {needed / 1e9:,.2f} GB, and its "
-                f"disk has {free / 1e9:,.2f} GB free; give an output on another disk"
+                f"{self._job.output}: {counted(len(self._source), 'embedding')} need {gigabytes(needed)}, and its "
+                f"disk has {gigabytes(free)} free; give an output on another disk"
             )
 
     def _share(self) -> range:

@@ -85,10 +85,10 @@ class Graphs(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What is known of it: thresholds, what its precision costs (None of float32), and its differences from torch."""
+    """Thresholds, what its precision costs each score (nothing in float32), and its differences from torch."""
 
     calibration: Calibration | None
-    loss: Loss | None
+    losses: Sequence[Loss]
     differences: Sequence[Difference]
 
 
@@ -166,7 +166,7 @@ def _write_graphs(folder: Path, deployment: Deployment, known: Mapping[str, Any]
 def facts(deployment: Deployment) -> dict[str, Any]:
     """Return what another program needs to know, in primitives: the content of deploy.json but its list of files."""
     model, made, form = deployment.model, deployment.graphs, deployment.graphs.form
-    calibration, loss, _ = deployment.measured
+    calibration, losses, _ = deployment.measured
     side = IMAGE_SIZE
     pixels = {"dtype": "uint8", "layout": "NHWC"} if form.preprocess else {"dtype": "float32", "layout": "NCHW"}
     detector = made.detector
@@ -191,7 +191,7 @@ def facts(deployment: Deployment) -> dict[str, Any]:
         "normalization": None if model.normalization is None else model.normalization.to_dict(),
         "fusion": None if model.fusion_statistics is None else model.fusion_statistics.to_dict(),
         "calibration": None if calibration is None else calibration.to_dict(),
-        "loss": None if loss is None else loss._asdict(),
+        "losses": [loss.to_dict() for loss in losses],
         "weights_sha256": portraits.weights_checksum(model),
         "training_data": deployment.words.training_data,
         "license": deployment.words.license,
@@ -249,8 +249,8 @@ def _card_text(known: Mapping[str, Any], deployment: Deployment) -> Iterator[str
     yield "## Thresholds"
     yield ""
     yield from _thresholds(deployment.measured.calibration)
-    if deployment.measured.loss is not None:
-        yield f"- What {known['precision']} costs: {escaped(str(deployment.measured.loss))}."
+    for loss in deployment.measured.losses:
+        yield f"- What {known['precision']} costs on {escaped(f'{loss.data}: {loss}')}."
     yield ""
     yield "## Difference from torch, over the largest number of an output"
     yield ""

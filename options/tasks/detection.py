@@ -148,7 +148,8 @@ class DetectionDataOptions(Options):
     synthetic_scenes: int = flag(3000, "embedded scenes that are trained on", within=COUNT)
     synthetic_val_scenes: int = flag(300, "embedded scenes that are validated on", within=COUNT, on_resume=MAY_CHANGE)
     val_size: int = flag(
-        640, "longer side in pixels, a multiple of 32, at which photographs are validated: figures hold for it",
+        640, "longer side in pixels, a multiple of 32, to which larger photographs are shrunk before they are validated"
+        " on: figures hold for it",
         within="[32, 8192]",
     )  # fmt: skip
     max_bad_fraction: float = flag(

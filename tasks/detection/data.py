@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, cast
 
-import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,10 +25,11 @@ from datasets import (
     shard_pairs,
 )
 from datasets.detection.photos import DetectionView
+from datasets.photos.views import Look, view
 from datasets.synthetic.scene_set import SPLITS, SceneSpec, prepare_scenes
 from engine.module import TrainingData
-from transforms import DetectionTransform
-from transforms.detection.augment import pad_to_square, resize
+from transforms import DetectionSample, DetectionTransform
+from transforms.detection.augment import pad_to_square
 
 logger = logging.getLogger(__name__)
 FAST_SCENES = (16, 8)  # trained on and validated on with --fast_dev_run
@@ -44,11 +44,14 @@ class _Source(NamedTuple):
 
 
 class WholePhotos(Dataset[DetectionView]):
-    """Photographs without augmentation, filled up to squares and resized.
+    """Photographs without augmentation, looked at as `main.py detect evaluate` does and filled up to one square.
+
+    Larger ones are shrunk, smaller ones keep their size; boxes that leave the photograph stay as labeled, as in
+    WIDER FACE's published evaluation.
 
     Args:
         photos: where they are read.
-        size: side in pixels.
+        size: side in pixels of the square.
     """
 
     def __init__(self, photos: LabeledPhotos, size: int) -> None:
@@ -60,8 +63,11 @@ class WholePhotos(Dataset[DetectionView]):
 
     def __getitem__(self, index: int) -> DetectionView:
         """Return a photograph, which lies at the upper left; raises UnreadableImageError."""
-        image, faces = resize(pad_to_square(self.photos.read(index)), self.size, cv2.INTER_AREA)
-        return DetectionView(image, faces, index, -1)
+        image, faces = self.photos.read(index)
+        height, width = image.shape[:2]
+        seen, _ = view(image, Look(""), min(1.0, self.size / max(height, width)))
+        moved = faces.moved((seen.shape[1] / width, seen.shape[0] / height), 0.0)
+        return DetectionView(*pad_to_square(DetectionSample(seen, moved), self.size), index, -1)
 
 
 class DetectionData(TrainingData):

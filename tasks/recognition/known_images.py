@@ -16,6 +16,7 @@ from torch import Tensor
 from config import Config
 from nets import Backbone
 from ops import gather
+from system.memory import gigabytes
 from tasks.recognition.paired_nets import PairedNets
 
 logger = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ class KnownImages(Callback):
         num_images = len(trainer.datamodule.train_dataset)  # type: ignore[attr-defined]  # Lightning attaches it
         size = 2 * num_views * num_images * width * (8 if self._config.check_mode else 4)
         if why is None and size > MAX_BYTES:
-            why = f"to keep all would take {size / 1e9:.1f} GB"
+            why = f"to keep all would take {gigabytes(size)}"
         if why is not None:
             logger.info("%s computes its embeddings anew in every epoch: %s", who, why)
             return None

@@ -87,7 +87,7 @@ def test_sizes_that_fit_are_not_refused(monkeypatch):
 
     check_memory(Config(arch="ir_101"), {"0": 85_742})
     monkeypatch.setattr("engine.out_of_memory.available_memory", lambda: 5e8)
-    with pytest.raises(ValueError, match=r"--arch ir_101 .* 0\.5 GB are available"):
+    with pytest.raises(ValueError, match=r"--arch ir_101 .* 0\.50 GB are available"):
         check_memory(Config(arch="ir_101", gpus=0), {"0": 1000})
     monkeypatch.setattr("engine.out_of_memory.available_memory", lambda: None)
     check_memory(Config(arch="ir_101"), {"0": 85_742})

@@ -21,6 +21,10 @@ def folder(tmp_path_factory):
     write(root / "in/0--event/1.png", photograph(1).image)
     write(root / "in/nobody.png", background(np.random.default_rng(1), (60, 80)))
     (root / "film.mp4").write_bytes(b"\0\0\0\x20ftypisom" + bytes(40))
+    (root / ".hidden.png").write_bytes(b"never read")
+    (root / "hidden.txt").write_text("film.mp4\n.hidden.png\n")
+    (root / "odd").mkdir()
+    (root / "odd/back\\slash.png").write_bytes(b"never read")
     (root / "points.csv").write_text("a.png,1,2,3,4,5,6,7,8,9,10\n")
     return root
 
@@ -98,6 +102,8 @@ def test_a_word_starts_a_program_of_its_own(word, monkeypatch, capsys):
         (["in", "--detector", "points.csv"], "points.csv: a table of points finds no faces; give a detector"),
         (["in", "--detector", "missing.pth"], "missing.pth: no such weight file"),
         (["in", "--detector", "film.mp4"], "film.mp4: no YuNet that OpenCV can run"),
+        (["hidden.txt", "--wider", "--detector", "missing.pth"], "--wider: 1 of 2 photographs have a name that WIDER"),
+        (["odd", "--wider", "--detector", "missing.pth"], r"the first: 'back\\slash.png'"),
         (["in", "--scales", "none"], "--scales: give one at least"),
         (["in", "--scales", "0.01"], "--scales must be in [0.1, 10]"),
         (["in", "--max-side", "4096", "--scales", "1,2.5"], "is 10240 pixels, more than 8192"),

@@ -196,25 +196,30 @@ def test_fewer_bits_are_measured_on_the_pairs_and_refused_where_they_cost_too_mu
     for name, more in (("fp16", ()), ("int8", ("--calibration", people))):
         run(checkpoint, tmp_path / name, "--precision", name, *flags, *more)
         told = capsys.readouterr().out
-        assert f"{name}: " in told and "points of TAR lost at FAR 0.5 (fused; 8 genuine" in told
+        for score in ("fused", "adaface", "qaconv"):
+            assert f"points of TAR lost at FAR 0.5 ({score}; 8 genuine" in told
         assert ("16 of these images are in the calibration too" in told) == (name == "int8")
-        loss = facts(tmp_path / name)["loss"]
-        assert loss["far"] == 0.5 and loss["num_impostors"] == 112
+        losses = facts(tmp_path / name)["losses"]
+        assert [loss["score"] for loss in losses] == ["fused", "adaface", "qaconv"]
+        assert all((loss["far"], loss["num_impostors"], loss["data"]) == (0.5, 112, people.name) for loss in losses)
+        assert losses[0]["difference"]["lower"] <= losses[0]["difference"]["upper"]
         sizes[name] = (tmp_path / name / "model.onnx").stat().st_size
         assert f"What {name} costs" in (tmp_path / name / "README.md").read_text()
     assert sizes["int8"] < 0.75 * sizes["fp16"]
     whole = (tmp_path / "fp16" / "model.safetensors").stat().st_size
     assert sizes["fp16"] < 0.6 * whole
-    # One whose genuine pairs all score less loses more than it may.
+    # One whose genuine pairs all score less by one score alone loses more than it may.
     measure = precision.loss_of
 
     def spoilt(scores, score, people, issame, *rest):
-        lower = {name: values - 100 * issame for name, values in scores[1].items()}
+        lower = scores[1] | {"qaconv": scores[1]["qaconv"] - 100 * issame}
         return measure((scores[0], lower), score, people, issame, *rest)
 
     monkeypatch.setattr(precision, "loss_of", spoilt)
     words = (checkpoint, tmp_path / "bad", "--precision", "fp16", *flags[:-1], "0.5")
-    assert "more than --max_loss 0.5; nothing is written" in refusal(capsys, main.main, "export", *words)
+    said = refusal(capsys, main.main, "export", *words)
+    assert f"{people.name}: " in said and "TAR lost at FAR 0.5 (qaconv; 8 genuine" in said
+    assert f"more than --max_loss 0.5; nothing is written; {people.name} fused: " in said
     assert not (tmp_path / "bad").exists() and not [path for path in tmp_path.iterdir() if path.name[0] == "."]
 
 

@@ -11,12 +11,13 @@ from programs import refusal
 from torch import nn
 from torch.nn import functional
 
+import heads
 import main
 import nets
 from config import Config
-from models.checking import CHECKS, FAILED, SKIPPED, checks, export, faces, open_subject, run_checks
+from models.checking import CHECKS, FAILED, PASSED, SKIPPED, behavior, checks, export, faces, open_subject, run_checks
 from models.checking.checks import OF_DETECTORS, OF_FACES
-from models.checking.counts import PARAMETERS
+from models.checking.counts import CENTERS, PARAMETERS
 from options.names import ONLY_DATASET
 from qaconv import QAConv
 from train_val import Recognizer
@@ -39,8 +40,8 @@ def people():
 
 
 @torch.no_grad()
-def fit(model, images):
-    """Train without gradients: statistics of batch norms from the images, then the one linear map that knows them."""
+def fit(model, images, masks):
+    """Train without gradients: statistics of batch norms from the images, then the linear maps that know them."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = None  # a plain mean
@@ -52,22 +53,41 @@ def fit(model, images):
     model.eval()
     codes = functional.normalize(torch.randn(PEOPLE, OPTIONS["embedding_size"]), dim=1)
     *before, linear, last = model.model.output_layer
-    features = nn.Sequential(*before)(seen[0].feature_map)
-    wanted = codes.repeat_interleave(faces.IMAGES, dim=0)
-    kernel = features @ features.T
-    kernel += 1e-3 * kernel.trace() / len(kernel) * torch.eye(len(kernel))
-    linear.weight.copy_((features.T @ torch.linalg.solve(kernel, wanted)).T)
+    both = torch.cat([images, images.flip(-1)])
+    features = nn.Sequential(*before)(nets.see(model.model, model.occlusion_head, both)[0].feature_map)
+    linear.weight.copy_(solved(features, codes.repeat_interleave(faces.IMAGES, dim=0).repeat(2, 1)).T)
     linear.bias.zero_()
+    fit_occlusion_head(model, images, *masks)
     last.running_mean.zero_().add_(1e-3)
     last.running_var.fill_(0.9)
     next(iter(model.heads.values())).kernel.copy_(codes.T)
+
+
+def fit_occlusion_head(model, images, masked, visible):
+    """Have the last layer say what drawn masks cover."""
+    *before, last = model.occlusion_head.layers
+    maps = nn.Sequential(*before)(model.model(torch.cat([images[:: faces.IMAGES], masked])).feature_map)
+    cells = functional.adaptive_avg_pool2d(visible, maps.shape[-2:])
+    wanted = 8 * torch.cat([torch.ones_like(cells), cells]).flatten() - 4
+    rows = maps.movedim(1, -1).flatten(0, -2)
+    found = solved(torch.cat([rows, torch.ones(len(rows), 1)], dim=1), wanted[:, None], 1e-6)[:, 0]
+    last.weight.copy_(found[:-1].view_as(last.weight))
+    last.bias.copy_(found[-1:])
+
+
+def solved(features, wanted, ridge=1e-3):
+    """Return the matrix that makes of features [N, F] what is wanted [N, D], by ridge regression."""
+    features = features.double()
+    kernel = features @ features.T
+    kernel += ridge * kernel.trace() / len(kernel) * torch.eye(len(kernel))
+    return (features.T @ torch.linalg.solve(kernel, wanted.double())).float()
 
 
 @pytest.fixture(scope="module")
 def checkpoint(people):
     torch.manual_seed(0)
     model = Recognizer(Config(**OPTIONS).to_dict(), {ONLY_DATASET: PEOPLE})
-    fit(model, people.images)
+    fit(model, people.images, people.masked)
     content = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
     model.on_save_checkpoint(content)
     return content
@@ -193,6 +213,12 @@ def _classes_short(content):
     content["state_dict"][key] = content["state_dict"][key][:, :-1].clone()
 
 
+def _classes_double(content):
+    key = f"heads.{ONLY_DATASET}.kernel"
+    kernel = content["state_dict"][key]
+    content["state_dict"][key] = torch.cat([kernel, torch.randn_like(kernel)], dim=1)
+
+
 def _classes_equal(content):
     kernel = content["state_dict"][f"heads.{ONLY_DATASET}.kernel"]
     kernel[:, 4] = 2 * kernel[:, 1]
@@ -202,23 +228,24 @@ def _class_zero(content):
     content["state_dict"][f"heads.{ONLY_DATASET}.kernel"][:, 7] = 0
 
 
-@pytest.mark.parametrize(
-    ("plant", "check", "words"),
-    [
-        (_nan, "finite", "input_layer.0.weight: 1 of"),
-        (_zeroed, "dead layers", "all zero"),
-        (_dead_row, "dead layers", "1 of 32 rows"),
-        (_missing_statistics, "keys", "1 missing"),
-        (_initial_statistics, "batch norms", "1 of "),
-        (_negative_variance, "batch norms", "-0.5 is no variance"),
-        (_truncated, "tensors", "found [31, "),
-        (_other_dtype, "tensors", "float32 expected, found float16"),
-        (_unknown_part, "keys", "decoder.weight"),
-        (_classes_short, "head", "12 identities are stored, but the class weights are [16, 11]"),
-        (_classes_equal, "head", "classes 1 and 4"),
-        (_class_zero, "head", "class 7"),
-    ],
+FILE_FAULTS = (
+    (_nan, "finite", "input_layer.0.weight: 1 of"),
+    (_zeroed, "dead layers", "all zero"),
+    (_dead_row, "dead layers", "1 of 32 rows"),
+    (_missing_statistics, "keys", "1 missing"),
+    (_initial_statistics, "batch norms", "1 of "),
+    (_negative_variance, "batch norms", "-0.5 is no variance"),
+    (_truncated, "tensors", "found [31, "),
+    (_other_dtype, "tensors", "float32 expected, found float16"),
+    (_unknown_part, "keys", "decoder.weight"),
+    (_classes_short, "head", "12 identities are stored, but the class weights are [16, 11]"),
+    (_classes_double, "head", "12 identities are stored, but the class weights are [16, 24]"),
+    (_classes_equal, "head", "classes 1 and 4"),
+    (_class_zero, "head", "class 7"),
 )
+
+
+@pytest.mark.parametrize(("plant", "check", "words"), FILE_FAULTS)
 def test_a_fault_in_a_file_is_found_by_its_check(opened, plant, check, words):
     subject = opened(plant)
     found = failures(replace(subject, model=None))
@@ -230,6 +257,23 @@ def test_a_fault_in_a_file_is_found_by_its_check(opened, plant, check, words):
     assert words in found[check]
 
 
+def test_another_network_than_the_one_of_that_name_is_found_by_its_count(sound):
+    found = failures(replace(sound, arch="mobilefacenet"), *checks.OF_FILE)
+    assert found == {"parameters": "mobilefacenet has 945,568, the file 782,704"}
+
+
+def test_sub_centers_are_no_classes(opened):
+    def change(content, head):
+        content["hyper_parameters"]["config"]["head"] = head
+        _classes_double(content)
+        _classes_double(content) if head == "arcface" else None
+
+    assert all(getattr(head, "num_centers", 1) == CENTERS.get(name, 1) for name, head in heads.HEADS.items())
+    said = failures(opened(lambda content: change(content, "subcenter_arcface")), "head")["head"]
+    assert said == "12 identities of 3 centers each are stored, but the class weights are [16, 24]"
+    assert list(failures(opened(lambda content: change(content, "arcface")), "head")) == ["head"]
+
+
 def test_swapped_channels_are_found_by_the_color_order(opened):
     def swap(content):
         content["state_dict"]["model.input_layer.0.weight"] = content["state_dict"]["model.input_layer.0.weight"].flip(
@@ -237,7 +281,7 @@ def test_swapped_channels_are_found_by_the_color_order(opened):
         )
 
     found = failures(opened(swap), *QUICK, "color order", "mirror image")
-    assert list(found) == ["color order"]
+    assert set(found) - {"occlusion head"} == {"color order"}  # what covers a face may look otherwise too
     assert "better in the other order" in found["color order"]
     assert list(failures(opened(color_space="bgr"), "color order")) == ["color order"]  # the file states rgb
 
@@ -246,7 +290,11 @@ def test_a_net_without_training_is_said_so(people, tmp_path):
     torch.manual_seed(1)
     torch.save(nets.build_model("ir_tiny", 16).state_dict(), tmp_path / "raw.pt")
     subject = replace(open_subject(tmp_path / "raw.pt", color_space="rgb"), faces=people)
-    assert set(failures(subject, "batch norms", "people", "keys", "parameters")) == {"batch norms", "people"}
+    found = failures(subject, "batch norms", "people", "mirror image", "keys", "parameters")
+    assert set(found) - {"people"} == {"batch norms", "mirror image"}
+    assert OF_FACES["people"](subject).status != PASSED  # FAILED or SKIPPED: twelve people tell little
+    _same_for_all(subject.model)
+    assert list(failures(subject, "people")) == ["people"]
     assert OF_FACES["color order"](subject).status == SKIPPED  # nobody could tell
 
 
@@ -288,14 +336,13 @@ def _detached(model):
     _wrap(model, lambda x: x.detach())
 
 
-def _long_embedding(model):
+def _change(model, change):
     forward = model.model.forward
+    model.model.forward = lambda images, *args, **words: change(forward(images, *args, **words), images)
 
-    def longer(*args, **words):
-        said = forward(*args, **words)
-        return said._replace(embedding=2 * said.embedding)
 
-    model.model.forward = longer
+def _long_embedding(model):
+    _change(model, lambda said, images: said._replace(embedding=2 * said.embedding))
 
 
 def _other_maps(model):
@@ -305,6 +352,39 @@ def _other_maps(model):
 def _lopsided(model):
     forward = model.matcher.forward
     model.matcher.forward = lambda a, b, *seen: forward(a, b, *seen) + torch.arange(len(a))[:, None]
+
+
+def _same_for_all(model):
+    _change(model, lambda said, images: said._replace(embedding=torch.full_like(said.embedding, 0.25)))
+
+
+def _short_embedding(model):
+    _change(model, lambda said, images: said._replace(embedding=functional.normalize(said.embedding[:, 1:])))
+
+
+def _mirrored_away(model):
+    def apart(said, images):
+        left, right = images.chunk(2, dim=-1)
+        is_left = left.mean((1, 2, 3)) > right.mean((1, 2, 3))
+        return said._replace(embedding=torch.where(is_left[:, None], said.embedding.roll(1, 1), said.embedding))
+
+    _change(model, apart)
+
+
+def _beyond_half(model):
+    _wrap(model, lambda x: 1e-5 * (1e5 * x))
+
+
+def _cancelling(model):
+    _wrap(model, lambda x: (x + 1000) - 1000)
+
+
+def _occlusion_for_visibility(model):
+    model.occlusion_head.register_forward_hook(lambda module, args, seen: 1 - seen)
+
+
+def _nothing_hidden(model):
+    model.occlusion_head.register_forward_hook(lambda module, args, seen: torch.ones_like(seen))
 
 
 def _no_self_match(model):
@@ -320,23 +400,29 @@ def _hidden_numbers(model):
     _wrap(model, lambda x: x + bias[None, :, None, None])
 
 
-@pytest.mark.parametrize(
-    ("plant", "check", "others", "words"),
-    [
-        (_mix_rows, "rows", {"save and load"}, "alone differs"),
-        (_dropout, "determinism", {"rows", "save and load"}, "other numbers"),
-        (_train_norm, "eval mode", {"rows", "save and load", "determinism"}, "1 modules"),
-        (_long_embedding, "unit length", {"save and load", "matcher"}, "length 2, not 1"),
-        (_other_maps, "matcher", {"save and load"}, "maps of [128, 5, 5]"),
-        (_lopsided, "matcher", set(), "order of two images"),
-        (_no_self_match, "matcher", set(), "a stranger scores higher"),
-        (_occlusion_logits, "occlusion head", {"save and load"}, "visibility from"),
-        (_hidden_numbers, "save and load", set(), ""),
-    ],
+NETWORK_FAULTS = (
+    (_mix_rows, "rows", {"save and load"}, "alone differs"),
+    (_dropout, "determinism", {"rows", "save and load", "precision"}, "other numbers"),
+    (_train_norm, "eval mode", {"rows", "save and load", "determinism"}, "1 modules"),
+    (_long_embedding, "unit length", {"save and load", "matcher"}, "length 2, not 1"),
+    (_other_maps, "matcher", {"save and load"}, "maps of [128, 5, 5]"),
+    (_lopsided, "matcher", set(), "order of two images"),
+    (_no_self_match, "matcher", set(), "a stranger scores higher"),
+    (_occlusion_logits, "occlusion head", {"save and load"}, "visibility from"),
+    (_occlusion_for_visibility, "occlusion head", {"save and load"}, "at least 0.6 expected"),
+    (_nothing_hidden, "occlusion head", {"save and load"}, "AUC 0.500: at least 0.6 expected"),
+    (_hidden_numbers, "save and load", {"occlusion head", "mirror image"}, ""),
+    (_short_embedding, "shapes", {"save and load"}, "embedding of 1 images: [1, 16] expected, got [1, 15]"),
+    (_mirrored_away, "mirror image", {"save and load"}, "at least 0.75 expected"),
+    (_beyond_half, "precision", {"save and load"}, "float16: embedding is not finite"),
+    (_cancelling, "precision", {"save and load"}, "bfloat16 against float32: least cosine"),
 )
+
+
+@pytest.mark.parametrize(("plant", "check", "others", "words"), NETWORK_FAULTS)
 def test_a_fault_in_a_network_is_found_by_its_check(sound, plant, check, others, words):
     plant(sound.model)
-    found = failures(sound, *QUICK)
+    found = failures(sound, *QUICK, "mirror image", "precision")
     assert check in found
     assert set(found) <= {check} | others
     assert words in found[check]
@@ -375,6 +461,30 @@ def test_a_parameter_without_gradient_is_named(sound, plant, words):
     assert words in failures(sound, "gradients")["gradients"]
 
 
+def test_a_gpu_that_computes_something_else_is_found(sound, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(behavior, "GPU", "cpu")
+    assert failures(sound, "gpu") == {}
+    other = copy.deepcopy(sound.model)
+    _dropout(other)
+    sound.model.__deepcopy__ = lambda memo: other  # what moves there
+    assert "against the CPU: least cosine" in failures(sound, "gpu")["gpu"]
+
+
+@pytest.mark.slow
+def test_a_graph_of_another_network_is_found(sound):
+    pytest.importorskip("onnxruntime")
+    assert failures(sound, "export") == {}
+    _wrap(sound.model, lambda x: x + 0.1 * torch.compiler.is_exporting())
+    assert "embedding" in failures(sound, "export")["export"]
+
+
+def test_every_check_finds_a_planted_fault():
+    alone = {"color order", "people", "parameters", "loading", "gradients", "gpu", "export", "priors"}  # in other tests
+    found = {check for _, check, *_ in FILE_FAULTS + NETWORK_FAULTS}
+    assert found | alone == set(CHECKS) and not found & alone
+
+
 # ---------------------------------------------------------------- detectors
 
 
@@ -389,6 +499,35 @@ def test_a_detector_with_other_priors_is_found(detector):
     broken = copy.deepcopy(detector.model)
     broken.__class__ = HalfAsMany
     assert list(failures(replace(detector, model=broken), *QUICK, "priors")) == ["save and load", "priors"]
+
+
+@pytest.mark.parametrize(
+    ("output", "step", "words"),
+    [
+        ("conf", 0.25, "largest difference of a score"),
+        ("loc", 1.0, "overlap of a box"),
+        ("landmarks", 1.0, "a point moved"),
+    ],
+)
+def test_a_detector_that_keeps_few_digits_in_half_precision_is_found(detector, output, step, words):
+    class Rounded(nets.Detector):
+        def heads(self, maps):
+            said = super().heads(maps)
+            if not torch.is_autocast_enabled("cpu"):
+                return said
+            return said._replace(**{output: step * (getattr(said, output) / step).round()})
+
+    broken = copy.deepcopy(detector.model)
+    broken.__class__ = Rounded
+    found = failures(replace(detector, model=broken), *QUICK, "precision", "priors")
+    assert list(found) == ["precision"] and words in found["precision"]
+
+
+def test_a_detector_that_no_program_takes_is_said_so(detector, tmp_path):
+    content = {"state_dict": dict(detector.state), "hyper_parameters": {"min_sizes": [[1.0]], "steps": [8]}}
+    torch.save(content, tmp_path / "odd.pth")
+    found = failures(open_subject(tmp_path / "odd.pth"))
+    assert list(found) == ["loading"] and "its priors are not 2 sides" in found["loading"]
 
 
 def test_a_detector_file_with_more_priors_a_cell_is_found(detector, tmp_path):

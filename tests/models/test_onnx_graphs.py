@@ -150,9 +150,15 @@ def test_a_loss_is_the_worse_of_two_ways_to_count():
     raised = precision.loss_of((before, higher), "adaface", people, issame, 0.01)
     assert raised.tar == raised.tar_same and raised.points == 100 * raised.difference.estimate > 20
     assert raised.difference.lower < raised.difference.estimate < raised.difference.upper and raised.far_same > 0.02
-    with pytest.raises(ValueError, match=r"TAR lost at FAR 0.01 .*more than --max_loss 0.5; nothing is written"):
-        precision.refuse_loss(raised, 0.5)
-    precision.refuse_loss(same, 0.0)
+    few = raised._replace(difference=raised.difference._replace(lower=np.nan, upper=np.nan)).to_dict()["difference"]
+    assert few == {**raised.to_dict()["difference"], "lower": None, "upper": None}
+    named = [same._replace(data="a"), raised._replace(data="b"), same._replace(data="c")]
+    with pytest.raises(
+        ValueError, match=r"^b: .*FAR 0\.01 .*than --max_loss 0.5; nothing is written; a adaface: 0.00; c"
+    ):
+        precision.refuse_loss(named, 0.5)
+    precision.refuse_loss([same, same], 0.0)
+    precision.refuse_loss([], 0.0)
     with pytest.raises(ValueError, match="1000 impostor pairs cannot show a FAR of 1e-06"):
         precision.loss_of((before, before), "adaface", people, issame, 1e-6, threshold=0.5)
 

@@ -17,10 +17,13 @@ import nets
 from cli.detection import train
 from cli.detection.checkpoints import read_to_resume
 from config import DetectionConfig
-from datasets import LabeledPhotos, read_labels
+from datasets import LabeledPhotos, collate_detections, read_labels
 from engine.guard import NonFiniteError
+from models.detectors.sized import SizedDetector, TestSizes
+from models.detectors.trained import TrainedDetector
 from tasks.detection import figures
 from tasks.detection.data import DetectionData, WholePhotos
+from tasks.detection.module import DetectorTraining
 
 
 def go_on(whole, kept="pieces_01-01_0"):
@@ -274,10 +277,35 @@ def test_a_photograph_that_no_rank_saw_is_no_figure():
 
 def test_whole_photographs_keep_their_form(photos, tmp_path):
     cv2.imwrite(str(tmp_path / "wide.png"), np.full((48, SIDE, 3), 200, np.uint8))
-    (tmp_path / "label.txt").write_text("# wide.png\n10 20 30 20\n")
-    image, faces, index, unreadable = WholePhotos(LabeledPhotos(tmp_path, read_labels(tmp_path / "label.txt")), 192)[0]
-    assert image.shape == (192, 192, 3) and (index, unreadable) == (0, -1)
-    assert (image[:90] > 190).all() and (image[100:] == (123, 117, 104)).all()
-    assert faces.boxes.tolist() == [[20, 40, 80, 80]]
+    (tmp_path / "label.txt").write_text("# wide.png\n-10 20 30 40\n")
+    labeled = LabeledPhotos(tmp_path, read_labels(tmp_path / "label.txt"))
+    for size, height, width, box in ((192, 48, SIDE, [-10, 20, 20, 60]), (48, 24, 48, [-5, 10, 10, 30])):
+        image, faces, index, unreadable = WholePhotos(labeled, size)[0]
+        assert image.shape == (size, size, 3) and (index, unreadable) == (0, -1)
+        assert (image[:height, :width] == 200).all() and (image[height:] == (123, 117, 104)).all()
+        assert (image[:, width:] == (123, 117, 104)).all() and faces.boxes.tolist() == [box]
+
+
+def test_a_validation_finds_and_judges_what_the_evaluation_does(tmp_path):
+    torch.manual_seed(0)
+    detector = nets.build_detector("retinaface_mnet025").eval()
+    torch.save(detector.state_dict(), tmp_path / "detector.pth")
+    noise = np.random.default_rng(0).integers(0, 255, (320, 320, 3), np.uint8)
+    for name, side in (("same", 160), ("twice", 320)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), noise[:side, :side])
+    (tmp_path / "label.txt").write_text("# same.png\n-9 20 30 40\n# twice.png\n300 100 40 40\n")
+    photos = LabeledPhotos(tmp_path, read_labels(tmp_path / "label.txt"))
+    module = DetectorTraining(DetectionConfig(arch="retinaface_mnet025", val_size=160).to_dict()).eval()
+    module.detector.load_state_dict(detector.state_dict())
+    with torch.inference_mode():
+        module.on_validation_epoch_start()
+        module.validation_step(collate_detections([WholePhotos(photos, 160)[place] for place in (0, 1)]), 0)
+    shown = SizedDetector(TrainedDetector(tmp_path / "detector.pth"), TestSizes(160))
+    for place, seen in enumerate(module.validation.gather(2, "val")):
+        np.testing.assert_allclose(seen.truth.boxes * (place + 1), photos.labels(place).faces.boxes)
+        surest = shown.detect(photos.read(place).image, figures.LEAST_SCORE)[:5]
+        assert len(surest) == 5
+        np.testing.assert_allclose([one.box + 0.5 for one in surest], seen.found.boxes[:5] * (place + 1), atol=0.05)
+        np.testing.assert_allclose([one.score for one in surest], seen.found.scores[:5], atol=1e-4)
     with pytest.raises(RuntimeError, match="call setup"):
         DetectionData(DetectionConfig()).train_dataset  # noqa: B018

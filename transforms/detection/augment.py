@@ -124,12 +124,17 @@ def _first_around(middle: Floats, corner: NDArray[np.int64], side: NDArray[np.in
     return int(good[0]) if good.size else None
 
 
-def pad_to_square(sample: DetectionSample) -> DetectionSample:
-    """Return an image filled up at the right or below with the mean color; coordinates stay."""
+def pad_to_square(sample: DetectionSample, side: int = 0) -> DetectionSample:
+    """Return an image filled up at the right and below with the mean color; coordinates stay.
+
+    Args:
+        sample: the image and its faces.
+        side: of the square, if that is larger than the image.
+    """
     height, width = sample.image.shape[:2]
-    if height == width:
+    side = max(height, width, side)
+    if height == width == side:
         return sample
-    side = max(height, width)
     border = (0, side - height, 0, side - width)
     image = cv2.copyMakeBorder(sample.image, *border, cv2.BORDER_CONSTANT, value=PADDING)
     return sample._replace(image=np.asarray(image, np.uint8))

@@ -36,7 +36,12 @@ def test_boxes_end_at_the_border_and_those_outside_are_left_out_with_their_line(
         opened = photos()
     assert caplog.messages[0].endswith("label.txt: 1 face left out: 1 outside the photograph; the first: line 4")
     image, faces = opened.read(0)
-    assert image.shape == (64, 100, 3) and faces.boxes.tolist() == [[10, 10, 30, 30], [90, 50, 100, 64]]
+    assert image.shape == (64, 100, 3) and faces.boxes.tolist() == opened.labels(0).faces.boxes.tolist()
+    assert faces.boxes[1].tolist() == [90, 50, 110, 70]
+    view = DetectionViews(opened, DetectionTransform(size=100, crop_prob=0.0, flip_prob=0.0), seed=3)[
+        SampleKey(0, 0, 0, 0)
+    ]
+    assert view.faces.boxes.tolist() == [[10, 10, 30, 30], [90, 50, 100, 64]]
     assert len(opened) == 3 and opened.labels(1).name == "sub/b.png" and len(opened.labels(2).places) == 0
 
 

@@ -10,7 +10,7 @@ from photographs import FakeDetector, background, photograph, write
 
 from datasets.photos import to_faces
 from datasets.photos.detection import Detection
-from datasets.photos.to_faces import FindJob, draw_faces, find_faces, read_document, summary
+from datasets.photos.to_faces import Export, FindJob, draw_faces, find_faces, read_document, summary
 from models.detectors.sized import SizedChoice, TestSizes
 from transforms import TEMPLATE
 
@@ -111,9 +111,8 @@ def test_the_result_does_not_depend_on_the_number_of_processes_and_an_interrupte
     with pytest.raises(KeyboardInterrupt):
         find_faces(jobs[1])
     assert not jobs[1].output.exists()
-    find_faces(
-        jobs[1], [lambda folder: (folder / "more.txt").write_text(str(len(read_document(folder)["photographs"])))]
-    )
+    more = Export(lambda folder: (folder / "more.txt").write_text(str(len(read_document(folder)["photographs"]))))
+    find_faces(jobs[1], [more])
     assert len(seen) == 5
     assert (jobs[1].output / "more.txt").read_text() == "4"
     (jobs[1].output / "more.txt").unlink()

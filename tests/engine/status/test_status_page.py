@@ -20,8 +20,10 @@ from page_results import Page
 from second_task import train
 from short_runs import metrics, state
 
+from engine.callbacks import heartbeat
 from engine.files import INCOMPLETE_CODE, WriteFailures
 from engine.signals import Stopped, StopSignals
+from engine.status import writing
 from engine.status.record import Course, Point, Record
 from engine.status.state import MAX_BYTES, IncidentTail
 from engine.status.writing import StatusPage, with_last_words
@@ -214,6 +216,8 @@ def fault(error):
         (said(logging.WARNING, 143), 143, "stopped", "the "),
         (said(logging.WARNING, 85), 85, "stopped", "the "),
         (fault(SystemExit(143)), 143, "stopped", None),
+        (fault(SystemExit()), 0, "finished", None),
+        (fault(SystemExit("the reason")), 1, "failed", None),
         (fault(TypeError(HOSTILE)), 1, "failed", "TypeError: "),
     ],
 )
@@ -224,6 +228,45 @@ def test_the_last_words_of_a_run_are_those_of_its_exit_code(supervised, work, co
     assert found["words"] == (None if words is None else f'{words}"><script>alert(1)</script>\\x1b[2J\\u202e')
     assert refreshes(page) == [] and page.scripts == {} and "of a run that died" not in page.words
     assert words is None or words in page.words
+
+
+def test_a_run_that_fails_before_anything_is_trained_says_so(tmp_path):
+    page = StatusPage(tmp_path, EngineOptions(status_seconds=3600.0), WriteFailures())
+    session = SimpleNamespace(trainer=fake_trainer(page), failures=WriteFailures())
+    session.trainer.lightning_module = None  # which a trainer gets when it begins
+    with pytest.raises(TypeError):
+        with_last_words(lambda session: len(3))(session)
+    assert read(tmp_path)["state"] == "failed" and read(tmp_path)["words"].startswith("TypeError: ")
+    assert "TypeError: " in page_of(tmp_path).words
+
+
+@pytest.mark.parametrize("kind", ["page", "heartbeat"])
+def test_a_write_that_hangs_over_the_end_does_not_take_back_the_last_word(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(heartbeat, "_SECONDS_TO_STOP", 0.01)
+    hangs, goes_on, real = threading.Event(), threading.Event(), heartbeat.write_json
+
+    def slow(path, content):
+        if threading.current_thread() is not threading.main_thread() and not hangs.is_set():
+            hangs.set()
+            assert goes_on.wait(30)
+        real(path, content)
+
+    for module in (heartbeat, writing):
+        monkeypatch.setattr(module, "write_json", slow)
+    failures, options = WriteFailures(), EngineOptions(status_seconds=0.01)
+    beats = StatusPage(tmp_path, options, failures) if kind == "page" else heartbeat.Heartbeat(tmp_path, 0.01, failures)
+    trainer = fake_trainer(beats)
+    beats.setup(trainer, None, "fit")
+    assert hangs.wait(30)
+    (thread,) = (each for each in threading.enumerate() if each.name == beats.thread)
+    beats.teardown(trainer, None, "fit")  # before the write that it cannot wait for
+    beats.setup(trainer, None, "fit")  # a second thread is not joined by the first
+    beats.teardown(trainer, None, "fit")
+    goes_on.set()
+    thread.join(30)
+    assert not thread.is_alive() and failures.missing == {}
+    name, last = ("status.json", "finished") if kind == "page" else ("heartbeat.json", "over")
+    assert json.loads((tmp_path / name).read_text())["state"] == last
 
 
 def test_no_name_and_no_message_changes_a_tag_of_the_page(supervised):

@@ -169,6 +169,19 @@ def test_written_detections_are_read_again_sorted(tmp_path):
     assert read_predictions(path).shape == (0, 5)
 
 
+@pytest.mark.parametrize("name", ["e/a.jpg", "e/ a ", "e/a\x0bb\x85", "e/\u2028é.b", "e/a.txt"])
+def test_whatever_name_is_written_is_read(tmp_path, name):
+    path = write_predictions(tmp_path, name, [[0, 0, 1, 1]], [0.5])
+    assert path.parent.parent == tmp_path and read_predictions(path).shape == (1, 5)
+
+
+@pytest.mark.parametrize("name", ["e/.a", ".e/a", "e//a", "e/../a", "e/a\\b", "e/a\nb", "e/a\rb", "e/\udcff", "e/a\0"])
+def test_no_other_name_is_written(tmp_path, name):
+    with pytest.raises(ValueError, match="no name of an image below a folder"):
+        write_predictions(tmp_path, name, [], [])
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
