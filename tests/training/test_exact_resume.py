@@ -108,7 +108,10 @@ def scores(checkpoint):
 OPTIONS = {"batch_size": 8, "epochs": 2, "val_check_interval": 0.5, "log_every_n_steps": 3, "lr": 0.05}
 VARIANTS = {
     "plain": {"score_normalization": "visibility"},
-    "accumulation": {"accumulate_grad_batches": 2, "class_embeddings": True, "k_nearest": 2, "optimizer": "adamw"},
+    "accumulation": {
+        **{"accumulate_grad_batches": 2, "class_embeddings": True, "k_nearest": 2, "optimizer": "adamw"},
+        "channels_last": False,
+    },
     "average": {"accumulate_grad_batches": 2, "ema_decay": 0.5, "class_embeddings": True, "k_nearest": 2},
     "graph": {"sampler": "graph", "num_workers": 1},
     "adapters": {
