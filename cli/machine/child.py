@@ -102,11 +102,13 @@ def limit_gpu(request: Mapping[str, Any]) -> float:
 
 def train(request: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
     """Train as main.py does, for some steps, with its data; without validation and files."""
-    from cli import training
     from cli.machine.watch import StepWatch, meter_on
+    from cli.refusals import check_training
+    from cli.training import begin, build_model
     from config import Config
     from engine import runs
     from engine.devices import uses_gpu
+    from engine.files import WriteFailures
     from engine.trainer import build_trainer
     from tasks.recognition.callbacks import build_callbacks
     from tasks.recognition.memory import plan_memory
@@ -118,11 +120,11 @@ def train(request: Mapping[str, Any], tell: Callable[[Mapping[str, Any]], None])
     steps = planned_steps(request["kind"], request["timed_steps"], config.num_workers, on_gpu)
     watch = StepWatch(meter_on(on_gpu), *steps, began=lambda: tell({"began": True}))
     config = replace(config, epochs=max(config.epochs, watch.num_steps))  # an epoch has one at least
-    config, _, datamodule, _ = training.begin(config, frozenset(), writes=False)
-    model = training.build_model(config, datamodule)
-    training.check_training(config, datamodule, has_matcher=model.matcher is not None)
+    config, _, datamodule, _ = begin(config, frozenset(), writes=False)
+    model = build_model(config, datamodule)
+    check_training(config, datamodule, has_matcher=model.matcher is not None)
     without_files = replace(config, fast_dev_run=True)
-    callbacks = build_callbacks(without_files, None, training.WriteFailures())
+    callbacks = build_callbacks(without_files, None, WriteFailures())
     trainer = build_trainer(without_files, None, callbacks=[*callbacks, watch])
     trainer.limit_train_batches, trainer.limit_val_batches = 1.0, 0
     trainer.fit_loop.max_epochs = config.epochs
