@@ -15,7 +15,7 @@ from cli.machine.record import EMBEDDING, FAILED, MATCHING, MEMORY, REFUSED, SPE
 from cli.machine.search import Sizes, choices_of_flags, climb, largest_batch, smaller_batches
 from cli.machine.trials import run_trial
 from config import Config
-from options.names import AUTO, IMAGES_PER_IDENTITY
+from options.names import IMAGES_PER_IDENTITY
 from system.cores import usable_cores
 from system.memory import free_memory
 from system.terminal import show
@@ -124,9 +124,11 @@ class Fitting:
         return tables.joined(self.record.of(SPEED, flags))
 
     def _flags(self, **changed: Any) -> dict[str, Any]:
-        """Return the flags that a fit changes as the command has them, but for some."""
+        """Return the flags that a fit changes as the command has them, but for some; `auto` is what it means here."""
+        from engine.devices import choose_precision
+
         given = {name: getattr(self.config, name) for name in ("batch_size", *KNOBS)}
-        return given | {"precision": self.config.precision_on(self.on_gpu)} | changed
+        return given | {"precision": choose_precision(self.config).value} | changed
 
     def _choices(self) -> dict[str, list[Any]]:
         from engine.devices import native_bf16
@@ -215,8 +217,6 @@ class Fitting:
         precisions = [best["precision"]]
         if "precision" in self.options.vary:
             precisions = list(dict.fromkeys([*self._choices()["precision"], best["precision"]]))
-        if AUTO in precisions and len(precisions) > 1:
-            precisions.remove(AUTO)  # it is one of the others
         batches = list(smaller_batches(best["batch_size"], self.sizes))
         trained = [self._all_steps({**best, "batch_size": b, "precision": p}) for p in precisions for b in batches]
         lines += tables.training_table(trained)

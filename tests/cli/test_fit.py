@@ -25,6 +25,7 @@ from cli.machine.record import EMBEDDING, FAILED, FITS, FULL, MATCHING, MEMORY, 
 from cli.machine.tables import images_per_second, joined, percentiles
 from cli.machine.watch import PHASES, GpuMeter
 from config import Config
+from engine.devices import native_bf16
 from system.processes import session_members
 
 MIB = 2**20
@@ -378,6 +379,7 @@ def test_what_is_tried_is_as_the_flags_say(fit, capsys):
     assert "with the flags found: 10.0 images/s (measured once)\n" in text
     assert "nothing larger was tried (--max_batch 36)" in text and "embedding" not in text
     assert [asked["flags"]["compile"] for asked in machine.asked[4:]] == [False, True]
+    assert {asked["flags"]["precision"] for asked in machine.asked} == {"bf16" if native_bf16(False)[0] else "32"}
     assert {asked["flags"]["num_workers"] for asked in machine.asked} == {2}
     assert {asked["timed_steps"] for asked in machine.asked} == {4}
     assert {seconds for seconds, _ in machine.limits} == {7.0, 7.0 * 7 / 3}  # three steps, and more of them
@@ -542,6 +544,11 @@ def test_what_the_training_refuses_is_a_mistake_in_the_input(fit, capsys):
         (("--num_processes", "2", "--gpus", "0"), "fit measures one rank"),
         (("--max_batch", "4", "--gpus", "0"), "--max_batch 4: a batch of this training holds 8 images"),
         (("--output", "nowhere/fit.json"), "its folder does not exist"),
+        (("--output", "."), "is a folder; give a file"),
+        (("--timed_steps", "1"), "--timed_steps must be in"),
+        (("--trial_seconds", "nan"), "--trial_seconds"),
+        (("--table_batches", "8,0"), "--table_batches must be in"),
+        (("--precision", "16", "--gpus", "0"), "--precision 16 needs a GPU"),
         (("--margin", "1"), "--margin must be in"),
         (("--vary", "lr"), "--vary: 'lr' is not one of"),
         (("--batch_size", "6"), "--batch_size must be divisible by 4"),
