@@ -566,7 +566,7 @@ def test_a_fit_of_a_small_net_ends_with_flags_that_train(faces, tmp_path):
     small = ["--arch", "ir_tiny", "--embedding_size", "16", "--gpus", "0", "--align", "no", "--data_root", faces]
     words = [
         "--max_batch",
-        "12",
+        "8",
         "--timed_steps",
         "2",
         "--vary",
@@ -579,7 +579,7 @@ def test_a_fit_of_a_small_net_ends_with_flags_that_train(faces, tmp_path):
     done = program("main.py", "fit", *small, *words, "--table_batches", "1,2", cwd=tmp_path)
     flags = next(line for line in done.stdout.splitlines() if line.startswith("flags to copy: "))
     written = json.loads((tmp_path / "fit.json").read_text())
-    assert written["result"]["batch_size"] == 12 and {each["outcome"] for each in written["trials"]} == {FITS}
+    assert written["result"]["batch_size"] == 8 and {each["outcome"] for each in written["trials"]} == {FITS}
     for phase in PHASES:
         assert f"{phase} " in done.stdout
     again = program("main.py", "fit", *small, *words, "--table_batches", "1,2", cwd=tmp_path)
