@@ -109,8 +109,8 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     log = runs.start_log(is_main_process())
     writes = is_main_process() and not given.fast_dev_run
     given = shrink(given, explicit) if given.fast_dev_run else given
-    config, checkpoint, datamodule, lock = _begin(given, explicit, writes)
-    model = _build_model(config, datamodule)
+    config, checkpoint, datamodule, lock = begin(given, explicit, writes)
+    model = build_model(config, datamodule)
     if not config.evaluate:
         check_training(config, datamodule, has_matcher=model.matcher is not None)
     folder = run_folder(config, checkpoint) if writes else None
@@ -136,7 +136,7 @@ def shrink(given: Config, explicit: AbstractSet[str]) -> Config:
     return replace(given, **changed)
 
 
-def _begin(given: Config, explicit: AbstractSet[str], writes: bool) -> Beginning:
+def begin(given: Config, explicit: AbstractSet[str], writes: bool) -> Beginning:
     """Return what the run begins or goes on with; `auto` passes over runs that were made with other data."""
     auto, passed = given.resume_from_checkpoint == AUTO, list[Path]()
     while True:
@@ -342,7 +342,7 @@ def run_folder(config: Run, checkpoint: Mapping[str, Any] | None, data: str = "F
     return path.parent
 
 
-def _build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
+def build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:
     """Return the model to train or test; every random draw of its weights follows `--seed`."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
     if config.evaluate:

@@ -162,8 +162,12 @@ class CompositeOptimizer(Optimizer):
         return self.whole.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it."""
+        """Take it, and let what it holds of a parameter lie in memory as that does: fused optimizers ask for it."""
         self.whole.load_state_dict(state_dict)
+        for parameter, state in self.whole.state.items():
+            for name, value in state.items():
+                if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
         self._adopt()
 
     def guarded_step(

@@ -10,13 +10,17 @@ import torch
 from system.memory import gigabytes, group_limits
 
 IMAGE_BYTES = 3 * 112 * 112 * 4  # of a batch, as the model takes it
-_ON_THE_HOST = ("can't allocate memory", "Cannot allocate memory")  # torch has no type of error for it
+# Where torch has no type of error: on the host, and on a GPU beside its own allocator.
+_IN_WORDS = (
+    "can't allocate memory", "Cannot allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that the memory of a device or of the host is exhausted."""
-    of_torch = isinstance(error, RuntimeError | OSError) and any(text in str(error) for text in _ON_THE_HOST)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or of_torch
+    in_words = isinstance(error, RuntimeError | OSError) and any(text in str(error) for text in _IN_WORDS)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or in_words
 
 
 def advice(error: BaseException, batch_size: int, step: int) -> str:

@@ -48,10 +48,12 @@ def peak_resident() -> int | None:
     return _bytes_of("self/status", "VmHWM")
 
 
-def restart_peak() -> None:
-    """Begin `peak_resident` anew, at what this process holds now."""
+def restart_peak() -> bool:
+    """Begin `peak_resident` anew, at what this process holds now, and return whether the system allows it."""
     with suppress(OSError):
         (_PROC / "self/clear_refs").write_text("5", encoding="utf-8")
+        return True
+    return False
 
 
 def session_memory(leader: int) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.answers.shared import check_writable
-from cli.machine.fitting import KNOBS, Fitting, NothingFitsError, TrialFailedError
+from cli.machine.fitting import KNOBS, Fitting, TrialFailedError
 from config import Config, add_task_arguments
 from options.command import FlagParser, as_typed, interruptible, user_errors
 from options.flags import Options, add_flags, flag
@@ -20,7 +20,7 @@ from system.terminal import printable
 _DESCRIPTION = """Find the largest batch that a training can have on this machine, and the flags that are fastest there.
 The flags of the training are given as to main.py, its data too. Each trial is a training of some steps in a process of
 its own, which may run out of memory. Prints the flags to copy, and how long training, embedding and matching take.
-Interrupted, the same command goes on. Exit code: 0 done, 1 nothing fits or a trial failed, 2 a mistake in the input,
+Interrupted, the same command goes on. Exit code: 0 done, 1 a trial failed, 2 a mistake in the input, or nothing fits,
 130 interrupted."""
 
 
@@ -35,10 +35,12 @@ class FitOptions(Options):
     )  # fmt: skip
     max_batch: int = flag(4096, "largest batch to try", within=f"[{IMAGES_PER_IDENTITY}, inf)")
     trial_seconds: float = flag(
-        300.0, "seconds that three steps may take, with the start before them; a batch that takes longer is too large",
+        300.0, "seconds that three steps may take once the data are ready; a batch that takes longer is too large",
         within=POSITIVE,
     )  # fmt: skip
-    timed_steps: int = flag(8, "steps of a trial whose time counts, after warm-up", within="[2, 10000]")
+    timed_steps: int = flag(
+        8, "steps of a trial whose time counts, after warm-up; on a GPU at least two a worker", within="[2, 10000]"
+    )
     vary: tuple[str, ...] = flag(KNOBS, "flags to try values of, at the largest batch; none: none", choices=KNOBS)
     table_seconds: float = flag(
         1.0, "seconds for each row of the tables of embedding and matching; 0: no tables", within=NOT_NEGATIVE
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py fit") -> int:
         fitting = Fitting(options, config, start="batch_size" in given)
         try:
             fitting.run()
-        except (NothingFitsError, TrialFailedError) as error:
+        except TrialFailedError as error:
             sys.stderr.write(f"{prog}: {printable(str(error), 1000)}\n")
             return 1
     return 0

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.answers.shared import say
 from cli.machine import tables
+from cli.machine.child import planned_steps
 from cli.machine.record import EMBEDDING, FAILED, MATCHING, MEMORY, REFUSED, SPEED, Record, Trial
 from cli.machine.search import Sizes, choices_of_flags, climb, largest_batch, smaller_batches
 from cli.machine.trials import run_trial
 from config import Config
-from options.names import AUTO, IMAGES_PER_IDENTITY
+from options.names import IMAGES_PER_IDENTITY
 from system.cores import usable_cores
 from system.memory import free_memory
 from system.terminal import show
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
 
 KNOBS = ("precision", "compile", "channels_last", "num_workers", "threads")
 _OF_INFERENCE = ("precision", "channels_last", "threads")
-
-
-class NothingFitsError(Exception):
-    """Not even the smallest batch fits."""
 
 
 class TrialFailedError(Exception):
@@ -49,6 +47,9 @@ class Fitting:
 
         self.options, self.config = options, config
         self.on_gpu = uses_gpu(config)
+        free = None if self.on_gpu else free_memory()
+        if options.memory_limit is not None and free is None and not self.on_gpu:
+            raise ValueError("--memory_limit: this system does not say what processes hold; leave it out")
         smallest = IMAGES_PER_IDENTITY * (2 if config.qaconv_loss_weight else 1)  # the matcher needs two people
         self.sizes = Sizes(IMAGES_PER_IDENTITY, smallest, options.max_batch)
         if options.max_batch < smallest:
@@ -57,10 +58,11 @@ class Fitting:
             raise ValueError("--snapshot is of the memory of a GPU, and this training uses none; leave it out")
         self._first = config.batch_size if start else smallest
         of_fit = {name: value for name, value in options.to_dict().items() if name not in ("output", "snapshot")}
-        machine = {"cpu": device_name(on_gpu=False), "cores": usable_cores(), "on_gpu": self.on_gpu}
-        self.record = Record(Path(options.output), {**config.to_dict(), **of_fit, **machine, "start": start})
-        if self.record.limit_bytes is None and not self.on_gpu:
-            self.record.limit_bytes = free_memory()
+        machine = {"device": device_name(self.on_gpu), "cpu": device_name(on_gpu=False), "cores": usable_cores()}
+        about = {**config.to_dict(), **of_fit, **machine, "torch": metadata.version("torch"), "start": start}
+        self.record = Record(Path(options.output), about)
+        if self.record.limit_bytes is None:
+            self.record.limit_bytes = free
         if options.memory_limit is not None:
             self.record.limit_bytes = options.memory_limit * tables.MIB
 
@@ -68,15 +70,16 @@ class Fitting:
         """Find batch and flags, measure what they give, and print and write all of it.
 
         Raises:
-            ValueError: if the training refuses its options or data at the smallest batch.
-            NothingFitsError, TrialFailedError: one line.
+            ValueError: if the training refuses its options or data at the smallest batch, or that does not fit.
+            TrialFailedError: one line.
         """
         batch = self.find_batch()
-        best = climb(self._rate, self._flags(batch_size=batch), self._choices())
-        found = [self._tell_batch(batch), *self._tell_figures(best)]
+        before = self._flags(batch_size=batch)
+        best = climb(self._rate, before, self._choices())
+        found = [self._tell_batch(batch), *self._tell_figures(best), self._tell_speed(before, best)]
         text = tables.flags_text(self._changed(best))
         found.append(f"flags to copy: {text}")
-        rate = tables.images_per_second(self.trial(SPEED, best))
+        rate = tables.images_per_second(self._all_steps(best))
         self.record.result = {"batch_size": batch, "flags": best, "text": text, "images_per_second": rate}
         self.record.write()
         show("\n".join(found))
@@ -92,7 +95,7 @@ class Fitting:
             if self._works(SPEED, size):
                 return size
         least = [each for each in self.record.trials if each.flags.get("batch_size") == self.sizes.smallest][-1]
-        raise NothingFitsError(
+        raise ValueError(
             f"nothing fits: --batch_size {self.sizes.smallest}, the smallest, is {least.outcome} ({least.reason}); give"
             " a smaller --arch, or --activation_checkpointing"
         )
@@ -112,13 +115,20 @@ class Fitting:
             raise ValueError(trial.reason)
         return trial.fits
 
-    def _rate(self, flags: Mapping[str, Any]) -> float | None:
-        return tables.images_per_second(self.trial(SPEED, flags))
+    def _rate(self, flags: Mapping[str, Any], number: int) -> float | None:
+        return tables.images_per_second(self.trial(SPEED, flags, number))
+
+    def _all_steps(self, flags: Mapping[str, Any]) -> Trial:
+        """Return all that is known of the speed with some flags as one trial."""
+        self.trial(SPEED, flags)
+        return tables.joined(self.record.of(SPEED, flags))
 
     def _flags(self, **changed: Any) -> dict[str, Any]:
-        """Return the flags that a fit changes as the command has them, but for some."""
+        """Return the flags that a fit changes as the command has them, but for some; `auto` is what it means here."""
+        from engine.devices import choose_precision
+
         given = {name: getattr(self.config, name) for name in ("batch_size", *KNOBS)}
-        return given | {"precision": self.config.precision_on(self.on_gpu)} | changed
+        return given | {"precision": choose_precision(self.config).value} | changed
 
     def _choices(self) -> dict[str, list[Any]]:
         from engine.devices import native_bf16
@@ -135,24 +145,33 @@ class Fitting:
 
     # ---------------------------------------------------------------- a trial
 
-    def trial(self, kind: str, flags: Mapping[str, Any]) -> Trial:
-        """Return the trial of a kind with some flags, from the file or made now."""
-        known = self.record.find(kind, flags)
+    def trial(self, kind: str, flags: Mapping[str, Any], number: int = 0) -> Trial:
+        """Return the trial of a kind with some flags, the first or a later one, from the file or made now."""
+        known = self.record.find(kind, flags, number)
         if known is not None:
             return known
-        say(f"trial {len(self.record.trials) + 1}, {kind}: {tables.flags_text(flags)}")
-        cap = self.record.limit_bytes
-        cap = cap if cap is None or self.on_gpu else cap * (1 - self.options.margin)
-        steps = 1.0 if kind == MEMORY else max(1.0, self.options.timed_steps / 2)  # three of them by --trial_seconds
-        seconds = self.options.trial_seconds * steps
-        done = run_trial(self._request(kind, flags), seconds, None if self.on_gpu else cap)
+        again = ", again" if number else ""
+        say(f"trial {len(self.record.trials) + 1}, {kind}{again}: {tables.flags_text(flags)}")
+        limit = self.record.limit_bytes
+        cap = None if limit is None or self.on_gpu else limit * (1 - self.options.margin)
+        done = replace(run_trial(self._request(kind, flags), self._seconds(kind, flags), cap), number=number)
         self.record.add(done)
         say(f"  {tables.outcome_text(done)}")
         return done
 
+    def _seconds(self, kind: str, flags: Mapping[str, Any]) -> float:
+        """Return how long a trial may take: what --trial_seconds gives three steps, in proportion."""
+        o = self.options
+        if kind in (MEMORY, SPEED):
+            return (
+                o.trial_seconds * (1 + sum(planned_steps(kind, o.timed_steps, flags["num_workers"], self.on_gpu))) / 3
+            )
+        return len(o.table_batches) * (o.trial_seconds + o.table_seconds)
+
     def _request(self, kind: str, flags: Mapping[str, Any]) -> dict[str, Any]:
         o = self.options
-        changed: dict[str, Any] = {"use_16bit": False, "fast_dev_run": True, "test_run": False}
+        changed: dict[str, Any] = {"use_16bit": False, "test_run": False, "check_val_every_n_epoch": 1}
+        changed["stages"] = ()  # all is trained, as in none but the largest of them
         path = Path(o.output)
         return {
             "kind": kind,
@@ -183,6 +202,8 @@ class Fitting:
             least = min(smaller, key=lambda each: int(each.flags["batch_size"]))
             more = (best.peak_bytes - (least.peak_bytes or 0)) / (batch - least.flags["batch_size"])
             text += f"; {more / tables.MIB:.2f} MiB an image"
+        if best.plan:
+            text += f"\nof that: {best.plan}"
         if larger:
             refused = min(larger, key=lambda each: int(each.flags["batch_size"]))
             return f"{text}\n{refused.flags['batch_size']} is {refused.outcome}: {refused.reason}"
@@ -190,16 +211,14 @@ class Fitting:
 
     def _tell_figures(self, best: Mapping[str, Any]) -> list[str]:
         """Return the lines of all tables; the trials for them are made now."""
-        lines = [*tables.phase_table(self.trial(SPEED, best))]
+        lines = [*tables.phase_table(self._all_steps(best))]
         if not self.options.table_seconds:
             return lines
         precisions = [best["precision"]]
         if "precision" in self.options.vary:
             precisions = list(dict.fromkeys([*self._choices()["precision"], best["precision"]]))
-        if AUTO in precisions and len(precisions) > 1:
-            precisions.remove(AUTO)  # it is one of the others
         batches = list(smaller_batches(best["batch_size"], self.sizes))
-        trained = [self.trial(SPEED, {**best, "batch_size": b, "precision": p}) for p in precisions for b in batches]
+        trained = [self._all_steps({**best, "batch_size": b, "precision": p}) for p in precisions for b in batches]
         lines += tables.training_table(trained)
         inference = {name: best[name] for name in _OF_INFERENCE}
         kinds = {EMBEDDING: ("embedding: faces described", "faces")}
@@ -210,3 +229,12 @@ class Fitting:
                 title, unit, [self.trial(kind, {**inference, "precision": p}) for p in precisions]
             )
         return lines
+
+    def _tell_speed(self, before: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+        """Return a line about how fast the flags found are, how sure that is, and what the command's own are."""
+        rates = {}
+        for name, flags in (("found", best), ("given", before)):
+            found = [tables.images_per_second(each) for each in self.record.of(SPEED, flags)]
+            rates[name] = [rate for rate in found if rate is not None]
+        text = f"with the flags found: {tables.spread_text(rates['found'])}"
+        return text if before == best else f"{text}; with those of the command: {tables.spread_text(rates['given'])}"

@@ -34,6 +34,8 @@ class Trial:
         step_seconds: of each step that was timed, waiting for data included.
         phases: by name, seconds and peak_bytes of one step's.
         rows: of EMBEDDING and MATCHING, for each batch its percentiles.
+        plan: what the training holds by what it is of, one line; "".
+        number: how many trials of this kind with these flags were before it.
     """
 
     kind: str
@@ -47,6 +49,8 @@ class Trial:
     step_seconds: list[float] = field(default_factory=list)
     phases: dict[str, dict[str, float | None]] = field(default_factory=dict)
     rows: list[dict[str, float | None]] = field(default_factory=list)
+    plan: str = ""
+    number: int = 0
 
     @property
     def fits(self) -> bool:
@@ -68,6 +72,8 @@ class Trial:
             step_seconds=[float(number) for number in values["step_seconds"]],
             phases={str(name): _numbers(phase) for name, phase in values["phases"].items()},
             rows=[_numbers(row) for row in values["rows"]],
+            plan=str(values["plan"]),
+            number=int(values["number"]),
         )
 
 
@@ -118,9 +124,13 @@ class Record:
                 " delete it, or give another --output"
             )
 
-    def find(self, kind: str, flags: Mapping[str, Any]) -> Trial | None:
-        """Return the trial of a kind with these flags, if there was one."""
-        return next((each for each in self.trials if each.kind == kind and each.flags == flags), None)
+    def find(self, kind: str, flags: Mapping[str, Any], number: int = 0) -> Trial | None:
+        """Return the trial of a kind with these flags, the first or a later one, if there was one."""
+        return next((each for each in self.of(kind, flags) if each.number == number), None)
+
+    def of(self, kind: str, flags: Mapping[str, Any]) -> list[Trial]:
+        """Return all trials of a kind with these flags."""
+        return [each for each in self.trials if each.kind == kind and each.flags == flags]
 
     def add(self, trial: Trial) -> None:
         """Keep a trial."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 FINENESS = 16  # the batch found is the largest one but for a 16th part of it
-GAIN = 1.02  # what a flag must bring to be worth it: less is noise
+GAIN = 1.02  # what a flag must bring to be worth it
+CLOSE = 0.9  # share of the highest rate from which on another measurement may turn things round
 
 
 class Sizes(NamedTuple):
@@ -49,23 +50,43 @@ def largest_batch(fits: Callable[[int], bool], sizes: Sizes, start: int) -> int 
 
 
 def climb(
-    rate: Callable[[Mapping[str, Any]], float | None], start: Mapping[str, Any], choices: Mapping[str, Sequence[Any]]
+    rate: Callable[[Mapping[str, Any], int], float | None],
+    start: Mapping[str, Any],
+    choices: Mapping[str, Sequence[Any]],
 ) -> dict[str, Any]:
     """Return the fastest flags found, one flag after another, each at the best values of those before it.
 
+    A measurement is only ever too slow, because of what else the machine does: of several the highest counts. Where
+    values of a flag come close to each other, or one looks better than what there was, they are measured once more, one
+    after another, what there was among them.
+
     Args:
-        rate: images per second with some flags; None: they do not work.
+        rate: images per second with some flags, in the measurement of this number; None: they do not work.
         start: the flags to begin with.
         choices: values to try, by flag, in the order in which they are tried.
     """
-    best, fastest = dict(start), rate(start) or 0.0
+    rates: dict[tuple[Any, ...], list[float]] = {}
+
+    def fastest(flags: Mapping[str, Any]) -> float:
+        return max(rates[tuple(flags.values())])
+
+    def measure(flags: Mapping[str, Any]) -> None:
+        known = rates.setdefault(tuple(flags.values()), [])
+        known.append(rate(flags, len(known)) or 0.0)
+
+    best = dict(start)
+    measure(best)
     for name, values in choices.items():
-        for value in values:
-            if value == best[name]:
-                continue
-            found = rate(best | {name: value})
-            if found is not None and found > GAIN * fastest:
-                best, fastest = best | {name: value}, found
+        others = [best | {name: value} for value in values if value != best[name]]
+        for flags in others:
+            measure(flags)
+        highest = max(map(fastest, [best, *others]))
+        close = [flags for flags in others if fastest(flags) >= max(CLOSE * highest, 1e-12)]
+        for flags in [best, *close] if close else []:
+            measure(flags)
+        winner = max([best, *others], key=fastest)
+        if fastest(winner) > GAIN * fastest(best):
+            best = winner
     return best
 
 

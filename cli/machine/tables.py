@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cli.machine.record import Trial
@@ -20,10 +21,23 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def images_per_second(trial: Trial) -> float | None:
-    """Return how many images a training takes a second, by the median of its steps; None where they were not timed."""
+    """Return how many images a training takes a second over its timed steps; None where they were not timed.
+
+    Not by the median step: batches come in bursts where a training waits for its workers.
+    """
     if not trial.fits or not trial.step_seconds:
         return None
-    return trial.images / percentiles(trial.step_seconds)["p50"]
+    return trial.images * len(trial.step_seconds) / sum(trial.step_seconds)
+
+
+def joined(trials: Sequence[Trial]) -> Trial:
+    """Return what several trials of the same found out as one: the steps of those that fit, or else the first."""
+    fitting = [each for each in trials if each.fits]
+    if not fitting:
+        return trials[0]
+    peaks = [each.peak_bytes for each in fitting if each.peak_bytes is not None]
+    steps = [number for each in fitting for number in each.step_seconds]
+    return replace(fitting[0], step_seconds=steps, peak_bytes=max(peaks, default=None))
 
 
 def flags_text(flags: Mapping[str, Any]) -> str:
@@ -48,11 +62,17 @@ def outcome_text(trial: Trial) -> str:
     return ", ".join(parts) + (f" ({trial.reason})" if trial.reason else "")
 
 
+def spread_text(rates: Sequence[float]) -> str:
+    """Return the highest of some measurements of the same, in images a second, and how far apart they are."""
+    text = f"{max(rates):.1f} images/s"
+    return f"{text} (measured once)" if len(rates) == 1 else f"{text} (the lowest of {len(rates)}: {min(rates):.1f})"
+
+
 def phase_table(trial: Trial) -> Iterator[str]:
     """Yield the lines of the table of one step's phases; none where there was none."""
     if not trial.phases:
         return
-    yield f"one step of {trial.images} images, by phase; memory is the most that was held in it"
+    yield f"one step of {trial.images} images, by phase; memory is the most that was held in it, workers left out"
     rows = [(name, _ms(phase["seconds"]), _mib(phase["peak_bytes"])) for name, phase in trial.phases.items()]
     yield from aligned([("phase", "ms", "MiB"), *rows])
 
@@ -60,15 +80,18 @@ def phase_table(trial: Trial) -> Iterator[str]:
 def training_table(trials: Iterable[Trial]) -> Iterator[str]:
     """Yield the lines of the table of training."""
     yield "training: a step"
-    rows: list[tuple[str, ...]] = [("batch", "precision", "images/s", *(f"p{part} ms" for part in PERCENTILES), "MiB")]
+    rows: list[tuple[str, ...]] = [
+        ("batch", "precision", "images/s", *(f"p{part} ms" for part in PERCENTILES), "MiB", "steps")
+    ]
     for trial in trials:
         rate = images_per_second(trial)
         first = (str(trial.flags["batch_size"]), str(trial.flags["precision"]))
         if rate is None:
-            rows.append((*first, trial.outcome, *[UNKNOWN] * len(PERCENTILES), _mib(trial.peak_bytes)))
+            rows.append((*first, trial.outcome, *[UNKNOWN] * len(PERCENTILES), _mib(trial.peak_bytes), UNKNOWN))
         else:
             found = percentiles(trial.step_seconds)
-            rows.append((*first, f"{rate:.1f}", *map(_ms, found.values()), _mib(trial.peak_bytes)))
+            steps = str(len(trial.step_seconds))
+            rows.append((*first, f"{rate:.1f}", *map(_ms, found.values()), _mib(trial.peak_bytes), steps))
     yield from aligned(rows)
 
 

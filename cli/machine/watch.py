@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -19,8 +20,11 @@ class HostMeter:
     """Time and memory of this process.
 
     Attributes:
+        device: that it is of.
         highest: the most bytes seen so far; 0: not known.
     """
+
+    device = torch.device("cpu")
 
     def __init__(self) -> None:
         self.highest = 0
@@ -34,11 +38,10 @@ class HostMeter:
         return float(last - first)
 
     def take_peak(self) -> int | None:
-        """Return the most bytes held since the last call, and begin anew."""
+        """Return the most bytes held since the last call, and begin anew; None where that is not to be had."""
         peak = peak_resident()
-        restart_peak()
         self.highest = max(self.highest, peak or 0)
-        return peak
+        return peak if restart_peak() else None
 
 
 class GpuMeter(HostMeter):
@@ -46,6 +49,8 @@ class GpuMeter(HostMeter):
 
     A peak of a phase is what tensors took; the highest counts what torch keeps from the others for them.
     """
+
+    device = torch.device("cuda")
 
     def mark(self) -> Any:
         """Return a moment of the GPU; nobody waits for it."""
@@ -80,6 +85,7 @@ class StepWatch(pl.Callback):
     Args:
         meter: of the device.
         num_warmup, num_timed: optimizer steps.
+        began: is called when the training begins, its data ready.
     Attributes:
         meter: as given.
         step_seconds: of each timed step, from the end of the one before: waiting for data included.
@@ -87,12 +93,12 @@ class StepWatch(pl.Callback):
         phases: its seconds and peak_bytes, by name.
     """
 
-    def __init__(self, meter: HostMeter, num_warmup: int, num_timed: int) -> None:
+    def __init__(self, meter: HostMeter, num_warmup: int, num_timed: int, began: Callable[[], None]) -> None:
         self.step_seconds: list[float] = []
         self.batches = 0
         self.phases: dict[str, dict[str, float | None]] = {}
         self.meter = meter
-        self._num_warmup, self._num_timed = num_warmup, num_timed
+        self._num_warmup, self._num_timed, self._began = num_warmup, num_timed, began
         self._marks: list[Any] = []
         self._since: Any = None
         self._looks = False
@@ -104,6 +110,7 @@ class StepWatch(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin; with nothing else to wait for, the step to look into may be the first."""
+        self._began()
         self._marks.append(self.meter.mark())
         self.meter.take_peak()
         self._begin_to_look(trainer.global_step)

@@ -93,6 +93,26 @@ def test_its_state_is_that_of_the_whole_and_comes_back():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("last", [True, False])
+def test_what_is_loaded_lies_in_memory_as_the_parameters_do(name, last):
+    def made(layout):
+        generator = torch.Generator().manual_seed(0)
+        weight, gradient = (torch.randn(4, 3, 3, 3, generator=generator).to(memory_format=layout) for _ in range(2))
+        weight = nn.Parameter(weight)
+        weight.grad = gradient
+        return weight, CompositeOptimizer(build_optimizer(name, [{"params": [weight]}], lr=0.1, momentum=0.9))
+
+    layouts = [torch.channels_last, torch.contiguous_format]
+    (_, before), (weight, after) = (made(layout) for layout in (layouts if last else layouts[::-1]))
+    before.step()
+    after.load_state_dict(before.state_dict())
+    (saved,), (loaded,) = before.state.values(), after.state.values()
+    large = [key for key, value in saved.items() if torch.is_tensor(value) and value.ndim == 4]
+    assert large and all(torch.equal(loaded[key], saved[key]) for key in large)
+    assert all(loaded[key].stride() == weight.stride() != saved[key].stride() for key in large)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_refused_step_changes_nothing_and_drops_the_gradients_of_the_parts(name):
     dense, sparse = parameters()
     shard = nn.Parameter(torch.ones(3, 2))

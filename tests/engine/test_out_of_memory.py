@@ -27,6 +27,11 @@ def test_the_line_says_whose_memory_it_is():
     line = advice(error, 256, 7)
     assert line.startswith("out of GPU memory in step 7: lower --batch_size (256)") and "\n" not in line
     assert advice(MemoryError(), 256, 7).startswith("out of memory in step 7")
+    for words in (
+        "CUDA error: out of memory\nCUDA kernel errors",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling",
+    ):
+        assert is_out_of_memory(RuntimeError(words)) and not is_out_of_memory(ValueError(words))
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,14 @@ def test_the_loss_of_a_step_follows_the_rules(options):
     assert loss() == loss()
 
 
+def test_both_encoders_lie_as_channels_last_says_and_the_loss_is_the_same():
+    assert loss(channels_last=False) == pytest.approx(loss(), rel=1e-4)
+    for choice in (True, False):
+        kernels = [weight for weight in build(channels_last=choice).parameters() if weight.ndim == 4]
+        kernels = [kernel for kernel in kernels if kernel.shape[1] > 1 and kernel.shape[-1] > 1]
+        assert len(kernels) > 2 and {kernel.is_contiguous() for kernel in kernels} == {not choice}
+
+
 @pytest.mark.pretraining_flag("queue_size", "projection_size")
 def test_queue_and_projection_have_their_sizes():
     assert build(queue_size=20, projection_size=4).contrast.queue.keys.shape == (20, 4)

@@ -115,6 +115,28 @@ def test_channels_last_gives_the_same_features(models: dict[str, nn.Module], arc
     torch.testing.assert_close(found.embedding, expected.embedding, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "arch",
+    [
+        *("ir_tiny", "mobilefacenet", "edgeface_xs_gamma_06"),
+        *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("ir_se_18", "insightface_r18")),
+    ],
+)
+def test_channels_last_gives_the_same_gradients(arch: str) -> None:
+    def gradients(layout: torch.memory_format) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = nets.build_model(arch, embedding_size=24).train().double().to(memory_format=layout)
+        features = model(images(2).double())
+        weights = torch.randn(features.feature_map.shape, generator=torch.Generator().manual_seed(1)).double()
+        torch.manual_seed(2)
+        (features.embedding[:, :12].sum() + (features.feature_map * weights).mean()).backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    last, first = gradients(torch.channels_last), gradients(torch.contiguous_format)
+    assert len(last) > 20
+    torch.testing.assert_close(last, first, rtol=1e-6, atol=1e-9)
+
+
 # Without instructions for bf16 the large ones take 14 s each: they are slow, and ir_tiny has the blocks of ir_18.
 @pytest.mark.parametrize("arch", [pytest.param(a, marks=[pytest.mark.slow] * a.endswith("_18")) for a in SMALL])
 def test_bf16_autocast_keeps_norm_and_embedding_in_float32(models: dict[str, nn.Module], arch: str) -> None:

@@ -17,7 +17,7 @@ def test_free_memory_is_what_machine_and_groups_leave(tmp_path, monkeypatch, wri
     monkeypatch.setattr(memory, "_PROC", tmp_path / "proc")
     write_groups({})
     assert memory.free_memory() is None and memory.peak_resident() is None and memory.session_memory(1) is None
-    memory.restart_peak()  # nothing to do, and no error
+    assert not memory.restart_peak()
     write_groups({"proc/meminfo": "MemTotal: 4000 kB\nMemAvailable: 3000 kB\nSwapFree: 9000 kB\n"})
     assert memory.free_memory() == 3000 * 1024
     write_groups({"proc/self/cgroup": "0::/a\n", "cgroup/a/memory.max": "2000000\n", "cgroup/memory.max": "max\n"})
@@ -44,7 +44,7 @@ def test_a_session_holds_what_its_processes_share_once():
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no peak that can be begun anew")
 def test_a_peak_is_of_the_time_since_it_was_begun():
-    memory.restart_peak()
+    assert memory.restart_peak()
     before = memory.peak_resident()
     held = b"x" * (64 * MIB)
     assert memory.peak_resident() - before > 48 * MIB

@@ -161,6 +161,7 @@ LABELS = {
         (["--start_from_model_statedict", "v2.pth"], "v2.pth: holds featherface_v2, whose weights do not fit --arch"),
         (["--resume_from_checkpoint", "v2.pth"], "v2.pth: not a checkpoint of a detector's training"),
         (["--activation_checkpointing"], "--activation_checkpointing knows recognizers' backbones alone"),
+        (["--no_channels_last"], "unknown flag --no_channels_last"),
         (["--compile", "--attention_weight", "1", "--teacher", "x.pth"], "--compile takes a detector whole"),
         (["--image_size", 100], "--image_size must be a multiple of 32, got 100; try 96 or 128"),
         (["--stages", "2:heads.*"], "--stages: no parameter that is trained is called 'heads.*'"),

@@ -108,7 +108,10 @@ def scores(checkpoint):
 OPTIONS = {"batch_size": 8, "epochs": 2, "val_check_interval": 0.5, "log_every_n_steps": 3, "lr": 0.05}
 VARIANTS = {
     "plain": {"score_normalization": "visibility"},
-    "accumulation": {"accumulate_grad_batches": 2, "class_embeddings": True, "k_nearest": 2, "optimizer": "adamw"},
+    "accumulation": {
+        **{"accumulate_grad_batches": 2, "class_embeddings": True, "k_nearest": 2, "optimizer": "adamw"},
+        "channels_last": False,
+    },
     "average": {"accumulate_grad_batches": 2, "ema_decay": 0.5, "class_embeddings": True, "k_nearest": 2},
     "graph": {"sampler": "graph", "num_workers": 1},
     "adapters": {
@@ -144,6 +147,17 @@ def test_a_mixture_of_pairs_stopped_after_every_batch_ends_with_the_same_bits(no
     options = COURSE | {"degradation": None, "data": (f"{web},degradation=second_order", camera)}
     options |= {"merge_identities": str(listed), "val_data_path": noise_faces}
     assert checked_pieces(tmp_path, ["on_train_batch_end"], **OPTIONS | options) >= 9
+
+
+def test_a_run_goes_on_in_another_layout_to_the_same_numbers_but_for_rounding(noise_faces, tmp_path):
+    options = OPTIONS | {"data_root": noise_faces, "check_mode": True, "lr": 1e-3, "val_check_interval": 1.0}
+    whole, _, _ = fit(tmp_path, **options)
+    earlier = (tmp_path / FILES[1]).rename(tmp_path / "earlier.ckpt")
+    other, _, trainer = fit(tmp_path, ckpt_path=earlier, **options, channels_last=False)
+    torch.testing.assert_close(state(other), state(whole), rtol=1e-9, atol=1e-9)
+    (momentum,) = (each.whole.state for each in trainer.optimizers)
+    moved = [(weight, kept["momentum_buffer"]) for weight, kept in momentum.items() if weight.ndim == 4]
+    assert moved and all(kept.stride() == weight.stride() and weight.is_contiguous() for weight, kept in moved)
 
 
 def test_a_validation_that_a_signal_meets_is_given_up_and_done_again_when_resumed(noise_faces, tmp_path):

@@ -101,6 +101,7 @@ FACTORS = {
     "checkpoint_every_n_steps": (0, 1),
     "ema_decay": (0.0, 0.9),
     "activation_checkpointing": SWITCH,
+    "channels_last": SWITCH,
     "occluders": ((), OCCLUDERS),
     "low_res_augmentation_prob": (0.0, 1.0),
     "crop_augmentation_prob": (0.0, 1.0),

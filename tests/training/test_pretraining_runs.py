@@ -29,6 +29,7 @@ from tasks.moco.module import Pretrainer
 
 def test_a_run_trains_and_goes_on_from_the_middle_of_an_epoch_to_the_same_bits(pretrain):
     more = ["--symmetric", "--left_out_top_k", 2, "--checkpoint_every_n_steps", 3, "--key_momentum", 0.5]
+    more += ["--no_channels_last"]
     assert pretrain(*more, "--prefix", "whole") == 0
     whole = only("whole_*")
     state = content(whole / "last.ckpt")["state_dict"]
