@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BATCHES = (1, 3, 8)
 SIZES = ((96, 128), (65, 97), (200, 151))  # height and width of photographs
 # Largest difference over the largest number of an output; int8 is judged by what the user's pairs lose.
-TOLERANCES = {"float32": 1e-4, "fp16": 2e-2}
+TOLERANCES = {"float32": 1e-4, "fp16": 5e-2}
 
 
 class Difference(NamedTuple):
