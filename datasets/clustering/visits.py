@@ -17,7 +17,7 @@ from datasets.clustering.vectors import Vectors
 Int64Array = NDArray[np.int64]
 
 LOW_RECALL = 0.98  # a search that finds less deserves a warning
-MAX_PROBE = 128  # more are not planned: of 4,096 lists these are 32 teraflop for a million embeddings of 512 numbers
+MAX_PROBE = 64  # more are not planned: of 4,096 lists these are 16 teraflop for a million embeddings of 512 numbers
 _FEWEST, _MOST = 256, 1000  # images that plan; half as many as there are lists, so that the plan costs little
 
 
