@@ -262,6 +262,7 @@ def test_the_clock_leaves_warm_up_out_and_takes_medians():
     assert clock.medians(num_warmup=1) == {part: 2.0}
 
 
+@pytest.mark.slow
 def test_head(tmp_path, capsys, monkeypatch):
     forkserver()  # its ranks are forks of this one too
     monkeypatch.setattr(head, "RANKS", (1, 2))
@@ -330,6 +331,7 @@ def test_sampler(tmp_path, capsys):
     assert rows[-1]["time_ratio"] == 1 and rows[0]["num_images"] == 29_000
 
 
+@pytest.mark.slow
 def test_data(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MASKWISE_CACHE", "")  # the program sets it
     rows = run_tiny(data, tmp_path, capsys)

@@ -5,6 +5,7 @@ import math
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -183,6 +184,7 @@ def test_what_the_page_concludes_follows_from_its_figures():
     assert figure("Young: best time between two")[0] > figure("run")[0]
 
 
+@pytest.mark.slow
 def test_the_structures_are_measured(tmp_path):
     path = run("structures", read("structures", ["--scale", "0.0001", "--output", str(tmp_path)], "bench"))
     found, reads = (table["rows"] for table in json.loads(path.read_text())["tables"])
