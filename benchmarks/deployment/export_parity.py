@@ -12,9 +12,9 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
 
 import nets
+from benchmarks.gpu.checks.networks import settle
 from benchmarks.harness.program import Benchmark
 from benchmarks.harness.tables import Column, Row, Table
 from datasets.synthetic.prepare import render_identities
@@ -44,8 +44,7 @@ def recognizer_rows(arch: str) -> Iterator[Row]:
     torch.manual_seed(0)
     model = FaceModel(NetworkOptions(arch=arch))
     crops, _ = render_identities("export-parity", PEOPLE, IMAGES)
-    _meet(model.model, to_tensor(torch.from_numpy(crops)))
-    model.eval()
+    settle(model.eval().model, to_tensor(torch.from_numpy(crops)))
     for form, name in ((Form(), "float32"), (Form(half=True), "fp16")):
         module = WrappedModel(model, form).eval()
         graph = graphs.export_describe(model, form)
@@ -61,15 +60,6 @@ def detector_row(arch: str) -> Row:
     module = WrappedDetector(nets.build_detector(arch).eval(), Form(preprocess=True))
     graph = graphs.export_detector(module.detector, module.form)
     return _row(arch, "float32", graph.ByteSize(), parity.compare_module(graph, arch, module, parity.SIZES))
-
-
-@torch.no_grad()
-def _meet(backbone: nn.Module, images: Tensor) -> None:
-    """Let normalizations take the statistics of images."""
-    for module in backbone.modules():
-        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            module.momentum = 1.0
-    backbone.train()(images)
 
 
 def _row(arch: str, name: str, num_bytes: int, differences: Sequence[Difference]) -> Row:
