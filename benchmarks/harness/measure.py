@@ -2,7 +2,7 @@
 
 - Time: one warm-up of each step, then the steps in turn, in one process: what slows the machine slows them alike.
 - Memory: how far the resident set peaks above its level before the step. Freed heap is handed back first (malloc_trim),
-  and the kernel's peak counter (VmHWM in /proc/self/status) is reset by writing 5 to /proc/self/clear_refs: Linux only.
+  and the kernel's counter of the peak begins anew: Linux only.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from system.memory import peak_resident, restart_peak
+
 Step = Callable[[], object]
 MIB = 2**20
-_RESET_PEAK = Path("/proc/self/clear_refs")
 
 
 class Cost(NamedTuple):
@@ -53,20 +54,15 @@ def alternate(
 
 def measure_extra_mib(step: Step) -> float | None:
     """Return how far the resident set peaks above its level before the step, in MiB; None where Linux is not."""
-    if not _RESET_PEAK.exists():
-        return None
     gc.collect()
+    if not restart_peak():
+        return None  # another system
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    before = _status_bytes("VmRSS")
-    _RESET_PEAK.write_text("5")
+    restart_peak()  # at what is held now
+    before = peak_resident()
     step()
-    return (_status_bytes("VmHWM") - before) / MIB
-
-
-def _status_bytes(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024
+    peak = peak_resident()
+    return None if before is None or peak is None else (peak - before) / MIB
 
 
 def compare(steps: Mapping[str, Step], repeats: int) -> dict[str, Cost]:

@@ -42,17 +42,22 @@ def backbone_gradient(model: nn.Module, given: Tensor, precision: str) -> Tensor
     return gradient_of(model, loss)
 
 
+def two_backbones(number: int, device: torch.device) -> tuple[nets.Backbone, nets.Backbone, Tensor]:
+    """Return a backbone on the device, settled by so many images, its copy, and the images."""
+    torch.manual_seed(0)
+    drawn = nets.build_model("ir_tiny")
+    given = images(number, drawn.input_size, drawn.input_size)
+    settle(drawn, given)
+    first = twin(drawn, device)
+    return first, copy.deepcopy(first), given.to(device)
+
+
 def check_backbone(precision: str, recomputed: bool, device: torch.device) -> Figures:
     """A compiled training step, recomputing or not, must have the plain one's gradient and running statistics."""
     need_compiler(device)
-    torch.manual_seed(0)
-    plain = nets.build_model("ir_tiny")
-    settle(plain, images(16, plain.input_size, plain.input_size))
-    plain = twin(plain, device)
-    compiled = copy.deepcopy(plain)
+    plain, compiled, given = two_backbones(16, device)
     compiled.activation_checkpointing = recomputed
     compiled.compile()
-    given = images(16, plain.input_size, plain.input_size).to(device)
     wanted, found = (backbone_gradient(model, given, precision) for model in (plain, compiled))
     figures: Figures = {"gradient": least_cosine(wanted[None], found[None])}
     expect_cosine("gradient", figures["gradient"], LEAST[precision])
@@ -65,13 +70,8 @@ def check_backbone(precision: str, recomputed: bool, device: torch.device) -> Fi
 
 def check_recomputed(precision: str, device: torch.device) -> Figures:
     """Without a compiler recomputed activations must give the gradient of kept ones, and statistics that move once."""
-    torch.manual_seed(0)
-    kept = nets.build_model("ir_tiny")
-    settle(kept, images(8, kept.input_size, kept.input_size))
-    kept = twin(kept, device)
-    recomputing = copy.deepcopy(kept)
+    kept, recomputing, given = two_backbones(8, device)
     recomputing.activation_checkpointing = True
-    given = images(8, kept.input_size, kept.input_size).to(device)
     wanted, found = (backbone_gradient(model, given, precision) for model in (kept, recomputing))
     buffers = zip(kept.buffers(), recomputing.buffers(), strict=True)
     assert all(torch.equal(a, b) for a, b in buffers), "running statistics differ"
