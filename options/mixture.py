@@ -47,8 +47,8 @@ class MixtureOptions(Options):
         " given", choices=CURRICULA,
     )  # fmt: skip
     difficulty: str | None = flag(
-        None, "what a network told of the images, for --curriculum visible or norm: the folder that `embed` wrote of"
-        " them; for loss: a table (CSV) with the columns name and loss", on_resume=MAY_CHANGE,
+        None, "what a network told of the images, for --curriculum visible, norm or loss: the folder that `embed` wrote"
+        " of them; for loss also a table (CSV) with the columns name and loss", on_resume=MAY_CHANGE,
     )  # fmt: skip
     curriculum_epochs: tuple[float, ...] = flag(
         (0.0, 0.0), "epoch in which the curriculum begins, and from which on all images and sets weigh what they do in"

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from datasets import FaceDataset
 from datasets.faces.paths import open_regular
-from models.embedding.folder import IMAGES, read_embeddings, read_names
+from models.embedding.folder import IMAGES, Embeddings, read_embeddings, read_names
+from models.embedding.people import losses_among_people
 from system.terminal import escaped
 
 logger = logging.getLogger(__name__)
@@ -27,8 +28,8 @@ def told_difficulty(dataset: FaceDataset, kind: str, place: str | Path) -> NDArr
     Args:
         dataset: N images.
         kind: "visible": 1 less the share of the face that is visible, "norm": less the length of the embedding, which
-            quality raises in networks that were trained with a margin, both of a folder that `embed` wrote; "loss": the
-            numbers of a table (CSV) with the columns name and loss.
+            quality raises in networks that were trained with a margin, both of a folder that `embed` wrote; "loss": of
+            such a folder `losses_among_people`, or the numbers of a table (CSV) with the columns name and loss.
         place: the folder, or the table.
     Raises:
         ValueError: one line that names the file, if it cannot be read, or tells of less than half of the images.
@@ -57,7 +58,18 @@ def _of_visible(folder: Path) -> dict[str, float]:
 
 def _of_norm(folder: Path) -> dict[str, float]:
     embedded = read_embeddings(folder)
-    return dict(zip(read_names(folder, len(embedded)), (-embedded.norms.astype(np.float64)).tolist(), strict=True))
+    return _named(embedded, -embedded.norms.astype(np.float64))
+
+
+def _of_loss(place: Path) -> dict[str, float]:
+    if not place.is_dir():
+        return _column(place, "loss")
+    embedded = read_embeddings(place)
+    return _named(embedded, losses_among_people(embedded))
+
+
+def _named(embedded: Embeddings, values: NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip(read_names(embedded.folder, len(embedded)), values.tolist(), strict=True))
 
 
 def _column(table: Path, column: str) -> dict[str, float]:
@@ -76,5 +88,5 @@ def _column(table: Path, column: str) -> dict[str, float]:
 _TOLD: dict[str, Callable[[Path], dict[str, float]]] = {
     "visible": _of_visible,
     "norm": _of_norm,
-    "loss": lambda table: _column(table, "loss"),
+    "loss": _of_loss,
 }

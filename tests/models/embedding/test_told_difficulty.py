@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from datasets import IdentitySubset, ImageFolderDataset
+from models.embedding import people
 from models.embedding.difficulty import told_difficulty
 from models.embedding.folder import COLUMNS, FORMAT
 from system.terminal import escaped
@@ -49,6 +50,34 @@ def test_each_kind_takes_its_numbers_by_the_names_of_images(faces, tmp_path):
     assert told_difficulty(IdentitySubset(faces, [1]), "norm", folder).tolist() == [-5, -1]
 
 
+def test_the_loss_of_a_folder_is_that_among_the_means_of_people_without_the_image_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(people, "_LOGITS", 6)  # two rows of three people at a time
+    paths = [f"{person}/{number}.png" for person, count in (("a", 3), ("b", 2), ("c", 1)) for number in range(count)]
+    for path in paths:
+        (tmp_path / "faces" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "faces" / path).touch()
+    folder, labels = embedded(tmp_path / "e"), np.array([0, 0, 0, 1, 1, 2])
+    unit = np.random.default_rng(0).normal(size=(6, 8))
+    unit = (unit / np.linalg.norm(unit, axis=1, keepdims=True)).astype(np.float32)
+    np.save(folder / "embeddings.npy", unit)
+    np.save(folder / "norms.npy", np.ones(6, np.float32))
+    np.save(folder / "labels.npy", labels)
+    (folder / "embeddings.json").write_text(
+        json.dumps(json.loads((folder / "embeddings.json").read_text()) | {"count": 6})
+    )
+    table(folder / "images.csv", "quality", [""] * 6, paths)
+
+    def loss(image):
+        kept = np.arange(6) != image
+        means = np.stack([unit[kept & (labels == person)].sum(0) for person in range(3)]).astype(np.float64)
+        logits = 64 * unit[image] @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
+        return np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[labels[image]]
+
+    told = told_difficulty(ImageFolderDataset(tmp_path / "faces"), "loss", folder)
+    assert told[:5] == pytest.approx([loss(image) for image in range(5)], rel=1e-4, abs=1e-4)
+    assert told[5] == told.max()
+
+
 def test_an_image_of_which_nothing_is_told_is_as_hard_as_the_hardest(faces, tmp_path, caplog):
     losses = table(tmp_path / "l.csv", "loss", [0.5, "", 7, 2], [*NAMES[:3], "c/0.png"])
     assert told_difficulty(faces, "loss", losses).tolist() == [0.5, 7, 7, 7]
@@ -68,6 +97,7 @@ def test_an_image_of_which_nothing_is_told_is_as_hard_as_the_hardest(faces, tmp_
         ("loss", lambda place: table(place, "loss", ["inf"] * 4), "a number of loss is not finite"),
         ("loss", lambda place: place, "place: no table with the columns"),
         ("norm", lambda place: place, "place: no embeddings.json lies there: not what `embed` writes"),
+        ("loss", lambda place: embedded(place), "place: nobody says who is who; embed a folder of people"),
         ("visible", lambda place: embedded(place, qualities=[""] * 4), "no visible share of any image; embed with a"),
     ],
 )
