@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +14,6 @@ import pytorch_lightning as pl
 import torch
 
 from cli.checkpoints import (
-    DamagedCheckpointError,
     OtherDataError,
     check_alignment,
     check_data,
@@ -22,43 +21,24 @@ from cli.checkpoints import (
     division_of,
     head_name,
     load_pretrained_model,
-    newest_checkpoint,
     read_to_resume,
     start_from,
 )
 from cli.refusals import check_memory, check_override, check_training
-from config import AUTO, IMAGES_PER_IDENTITY, Config, Run, merge_for_resume
+from cli.runs.beginning import announce_machine, find_checkpoint, lock_resumed, read_whole, record, run_folder
+from cli.runs.supervision import answer_signals, supervised
+from config import AUTO, IMAGES_PER_IDENTITY, Config, merge_for_resume
 from data import FaceDataModule
-from datasets import UnreadableImageError
 from engine import optim, runs
-from engine.callbacks import (
-    LAST,
-    RanksDisagreeError,
-    TooManyUnreadableError,
-    WorkerError,
-    bounded_waits,
-    named_worker_errors,
-    started_ranks,
-    truncate_incidents,
-    watched_ranks,
-)
-from engine.devices import device_name, local_ranks, settle, uses_gpu, world_size
+from engine.devices import local_ranks, settle, world_size
 from engine.files import WriteFailures, side_file
-from engine.guard import NonFiniteError
-from engine.loggers.metrics_logger import truncate_metrics
-from engine.loggers.tensorboard_logger import require_tensorboard, restart_tensorboard
-from engine.loggers.wandb_run import restore_wandb_id
-from engine.out_of_memory import advice, is_out_of_memory
-from engine.signals import Stopped, StoppedWaiting, StopSignals
-from engine.status.writing import with_last_words
+from engine.loggers.tensorboard_logger import require_tensorboard
+from engine.signals import StopSignals
 from engine.trainer import build_trainer
 from evaluation.report import draw_report, format_table, tell_unhelped, write_report
 from evaluation.run import build_results, compare
 from models import Alignment
-from options.overrides import override
-from system.cores import usable_workers
-from system.files import make_room, remove_unfinished
-from system.launch import find_launch, is_main_process
+from system.launch import is_main_process
 from system.terminal import show
 from tasks.recognition.callbacks import build_callbacks
 from tasks.recognition.hardest_pairs import add_hardest, look_at_test
@@ -69,7 +49,6 @@ from tasks.recognition.terms import class_weight
 from train_val import Recognizer
 
 logger = logging.getLogger(__name__)
-RUNS = Path("experiments")
 
 
 @dataclass(frozen=True)
@@ -116,13 +95,10 @@ def prepare(given: Config, explicit: AbstractSet[str], argv: Sequence[str], stop
     folder = run_folder(config, checkpoint) if writes else None
     stop, failures = stop or StopSignals(), WriteFailures()
     if folder is not None:
-        lock = lock or runs.lock_folder(folder)
-        runs.log_into(folder, log, failures)
-        runs.write_record(folder, config, ["main.py", *argv])
+        lock = record(folder, config, ["main.py", *argv], log, failures, lock)
     _announce(config, folder, datamodule, model)
     trainer = build_trainer(config, folder, stop, failures, callbacks=build_callbacks(config, folder, failures))
-    stop.on_exit = partial(say_how_to_go_on, "stopped", folder)
-    stop.on_second = partial(kill_started_ranks, trainer)
+    answer_signals(stop, trainer, folder)
     return Session(config, folder, datamodule, model, trainer, stop, failures, lock)
 
 
@@ -157,7 +133,8 @@ def _open(
     given: Config, explicit: AbstractSet[str], by_name: bool
 ) -> tuple[Config, dict[str, Any] | None, FaceDataModule]:
     """Return options, checkpoint and data, which fit each other."""
-    checkpoint = _checkpoint_to_resume(given)
+    goes_on = given.resume_from_checkpoint is not None and not given.evaluate
+    checkpoint = read_whole(read_to_resume, str(given.resume_from_checkpoint)) if goes_on else None
     config, saved = given, None
     if checkpoint is not None:
         saved = Config.from_dict(checkpoint["hyper_parameters"]["config"])
@@ -187,38 +164,6 @@ def run(session: Session) -> int:
     return supervised(session, partial(_train_and_test, session), partial(_report, session))
 
 
-@with_last_words
-def supervised(session: Any, work: Callable[[], None], report: Callable[[Path], None], program: str = "") -> int:
-    """Do the work of a run and return its exit code; what ends it early is said in a line.
-
-    Args:
-        session: of the run, with `config`, `folder`, `trainer`, `stop` and `failures`.
-        work: training.
-        report: what follows it, on the rank that has the folder.
-        program: whose command goes on with the run; "": of the one without a name.
-    """
-    try:
-        with watched_ranks(session.trainer), named_worker_errors(), bounded_waits(session.stop, session.trainer):
-            work()
-    except Stopped as stopped:
-        say_how_to_go_on(str(stopped), session.folder, program)
-        code = session.stop.leave(stopped.number)
-        # Of a wait that was given up the other ranks know nothing: to them this one has died.
-        return code or (128 + stopped.number if isinstance(stopped, StoppedWaiting) else 0)
-    except (NonFiniteError, RanksDisagreeError, TooManyUnreadableError, WorkerError, UnreadableImageError) as error:
-        here = isinstance(error, UnreadableImageError)  # met by this process itself: there are no workers
-        logger.error("%s%s", error, "; the run ends, resume it from its last checkpoint" if here else "")
-        return 1
-    except (RuntimeError, MemoryError, OSError) as error:
-        if not is_out_of_memory(error):
-            raise
-        logger.error("%s", advice(error, session.config.batch_size, session.trainer.global_step + 1))
-        return 1
-    if session.folder is not None:
-        report(session.folder)
-    return session.failures.exit_code()
-
-
 def _train_and_test(session: Session) -> None:
     trainer, model, datamodule, config = session.trainer, session.model, session.datamodule, session.config
     if not config.evaluate:
@@ -231,8 +176,7 @@ def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, m
     """Log what this run is: precision and threads are logged where they are settled."""
     if folder is not None:
         logger.info("run folder: %s; the report will be in %s", folder, folder / "report")
-    name, workers = device_name(uses_gpu(config)), usable_workers(config.num_workers)
-    logger.info("device: %s, ranks: %d, workers of each: %d", name, world_size(config), workers)
+    announce_machine(config)
     count, of_backbone = (sum(p.numel() for p in module.parameters()) for module in (model, model.model))
     logger.info(
         "model: %s, %s parameters, of them %s in the backbone", model.config.arch, f"{count:,}", f"{of_backbone:,}"
@@ -253,93 +197,6 @@ def _announce(config: Config, folder: Path | None, datamodule: FaceDataModule, m
         "memory of a rank: %s",
         plan_memory(config, model.model, model.matcher, datamodule.num_classes, world_size(config)),
     )
-
-
-def say_how_to_go_on(what: str, folder: Path | None, program: str = "") -> None:
-    """Log why a run ends, and the command that goes on with it."""
-    if folder is None:  # rank 0 says it
-        logger.warning("%s", what)
-    elif (folder / LAST).exists():
-        launch = find_launch()
-        how = "" if launch is None else f", on all ranks by {launch.launcher}"
-        logger.warning("%s; to go on%s: %s", what, how, runs.command_to_go_on(folder / LAST, program))
-    else:
-        logger.warning("%s; no checkpoint was written yet: start the same command again", what)
-
-
-def kill_started_ranks(trainer: pl.Trainer) -> None:
-    """End the ranks that this process has started."""
-    for process in started_ranks(trainer):
-        process.kill()
-
-
-def find_checkpoint(
-    given: Run, passed: Collection[Path] = (), newest: Callable[[Path], Path | None] = newest_checkpoint
-) -> Run:
-    """Return the options with `auto` replaced by the newest checkpoint, if any, not from the folders passed over.
-
-    Args:
-        given: options of the command.
-        passed: folders that are passed over.
-        newest: returns the newest whole checkpoint of a folder.
-    """
-    if given.resume_from_checkpoint != AUTO:
-        if given.requeue:
-            logger.warning("--requeue starts the same command again, which without auto is a new run")
-        return given
-    folders = (folder for folder in runs.run_folders(RUNS, given.prefix) if folder not in passed)
-    folder = next((folder for folder in folders if not runs.only_evaluated(folder)), None)
-    found = None if folder is None else newest(folder)
-    if found is not None:
-        logger.info("--resume_from_checkpoint auto: going on from %s", found)
-        return replace(given, resume_from_checkpoint=str(found), start_from_model_statedict=None)
-    if getattr(given, "evaluate", False) and given.start_from_model_statedict is None:
-        raise ValueError(f"--resume_from_checkpoint auto: no checkpoint to evaluate in {folder or RUNS}")
-    logger.warning("--resume_from_checkpoint auto: no whole checkpoint in %s; a new run starts", folder or RUNS)
-    # The same command begins the run and goes on with it.
-    return replace(override(given, given.override), resume_from_checkpoint=None, override=())
-
-
-def lock_resumed(given: Run) -> TextIO | None:
-    """Take the folder of the run that goes on, before anything is read that its own process might change."""
-    evaluates = getattr(given, "evaluate", False)
-    if given.resume_from_checkpoint is None or evaluates or not Path(given.resume_from_checkpoint).is_file():
-        return None
-    return runs.lock_folder(Path(given.resume_from_checkpoint).parent)
-
-
-def _checkpoint_to_resume(given: Config) -> dict[str, Any] | None:
-    """Return the content of the checkpoint that the run goes on from, or None for a new run."""
-    if given.resume_from_checkpoint is None or given.evaluate:
-        return None
-    try:
-        return read_to_resume(given.resume_from_checkpoint)
-    except DamagedCheckpointError as error:
-        raise ValueError(f"{error}; --resume_from_checkpoint auto takes the newest one that is whole") from error
-
-
-def run_folder(config: Run, checkpoint: Mapping[str, Any] | None, data: str = "FaceDataModule") -> Path:
-    """Return a new run folder, or the one of the resumed run, its metrics cut back to the checkpoint.
-
-    Args:
-        config: options of the run.
-        checkpoint: that it goes on from.
-        data: the name of the data module, under which the checkpoint has the place in the data.
-    """
-    if checkpoint is None:
-        return runs.create_run_folder(RUNS, config.prefix)
-    assert config.resume_from_checkpoint is not None
-    path = Path(config.resume_from_checkpoint)
-    remove_unfinished(path.parent)
-    make_room(path.parent, runs.SIDE_FILES, runs.SIDE_FOLDERS)
-    dropped = truncate_metrics(path.parent / "metrics.csv", checkpoint["global_step"])
-    truncate_incidents(path.parent / "incidents.jsonl", checkpoint["global_step"])
-    restart_tensorboard(path.parent, checkpoint["global_step"])
-    restore_wandb_id(path.parent, checkpoint)
-    logger.info("resuming %s: %d rows of metrics.csv will be written again", path, dropped)
-    if checkpoint[data]["epoch"] >= config.epochs:
-        logger.info("nothing is left to train: its %d epochs are done; --epochs takes more", config.epochs)
-    return path.parent
 
 
 def build_model(config: Config, datamodule: FaceDataModule) -> Recognizer:

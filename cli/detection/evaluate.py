@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.detection.program import LARGEST_SIDE, DetectOptions
+from cli.detection.program import DetectOptions, check_sizes
 from options.command import FlagParser, as_typed, at_home, interruptible, user_errors
 from options.flags import Options, add_flags, flag, flag_like
 from system.cores import bound_waiting
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py detect evaluate
         options = EvaluateDetectorsOptions(**parser.read(argv))
         if (options.photos is None) != (options.labels is None):
             raise ValueError("--photos and --labels belong together: a folder, and the faces in its photographs")
-        _check_sizes(options)
+        _check(options)
         if options.wider and not options.photos:
             raise ValueError("--wider is of WIDER FACE's photographs: give --photos and --labels too")
         bound_waiting()  # is read when torch is imported
@@ -82,14 +82,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "main.py detect evaluate
     return 0
 
 
-def _check_sizes(options: EvaluateDetectorsOptions) -> None:
-    if not options.scales:
-        raise ValueError("--scales: give one at least")
-    largest = max(options.scales)
-    if largest > 1 and not options.max_side:
-        raise ValueError("--scales above 1 need --max_side: photographs may have any size")
-    if options.max_side * largest > LARGEST_SIDE:
-        raise ValueError(f"--max_side times the largest of --scales is more than {LARGEST_SIDE} pixels")
+def _check(options: EvaluateDetectorsOptions) -> None:
+    check_sizes(options.max_side, options.scales)
     if options.threshold is not None and options.threshold < options.least_score:
         raise ValueError(f"--threshold {options.threshold:g} is below --least_score {options.least_score:g}")
 

@@ -61,11 +61,22 @@ class DetectOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.scales:
-            raise ValueError("--scales: give one at least")
-        side = self.max_side * max(self.scales)
-        if side > LARGEST_SIDE:
-            raise ValueError(f"--max_side times the largest of --scales is {side:g} pixels, more than {LARGEST_SIDE}")
+        check_sizes(self.max_side, self.scales)
+
+
+def check_sizes(max_side: int, scales: Sequence[float]) -> None:
+    """Refuse sizes to look at photographs in that are none, or too large; 0 for `max_side` sets no bound.
+
+    Raises:
+        ValueError: one line that names the flags.
+    """
+    if not scales:
+        raise ValueError("--scales: give one at least")
+    if max(scales) > 1 and not max_side:
+        raise ValueError("--scales above 1 need --max_side: photographs may have any size")
+    side = max_side * max(scales)
+    if side > LARGEST_SIDE:
+        raise ValueError(f"--max_side times the largest of --scales is {side:g} pixels, more than {LARGEST_SIDE}")
 
 
 def main(argv: Sequence[str], prog: str = "main.py detect") -> int:

@@ -1,1 +1,1 @@
-"""Runs of tasks beside recognition: what their programs have in common."""
+"""Runs of any task: how they begin, go on and end; and the tasks beside recognition."""

@@ -15,25 +15,17 @@ import pytorch_lightning as pl
 
 from cli.checkpoints import newest_checkpoint
 from cli.refusals import check_batches
-from cli.training import (
-    find_checkpoint,
-    kill_started_ranks,
-    lock_resumed,
-    run_folder,
-    say_how_to_go_on,
-    supervised,
-)
+from cli.runs.beginning import announce_machine, find_checkpoint, lock_resumed, read_whole, record, run_folder
+from cli.runs.supervision import answer_signals, supervised
 from config import Run, merge_for_resume
 from engine import optim, runs
-from engine.devices import device_name, local_ranks, settle, uses_gpu, world_size
+from engine.devices import local_ranks, settle, world_size
 from engine.files import WriteFailures
 from engine.loggers.tensorboard_logger import require_tensorboard
 from engine.module import TrainingData, TrainingModule
 from engine.signals import StopSignals
 from engine.trainer import build_trainer
-from models.loading import DamagedCheckpointError
 from options.names import NO_METRIC
-from system.cores import usable_workers
 from system.launch import is_main_process
 
 logger = logging.getLogger(__name__)
@@ -134,15 +126,12 @@ def prepare(
     stop, failures = stop or StopSignals(), WriteFailures()
     callbacks = task.callbacks(config, datamodule, folder, failures)
     if folder is not None:
-        lock = lock or runs.lock_folder(folder)
-        runs.log_into(folder, log, failures)
-        runs.write_record(folder, config, ["main.py", *task.program.split(), *argv])
+        lock = record(folder, config, ["main.py", *task.program.split(), *argv], log, failures, lock)
     _announce(task, config, folder, datamodule, model)
     trainer = build_trainer(config, folder, stop, failures, callbacks=callbacks)
     if not datamodule.num_validated:
         trainer.limit_val_batches = 0  # else Lightning warns of an empty loader
-    stop.on_exit = partial(say_how_to_go_on, "stopped", folder, task.program)
-    stop.on_second = partial(kill_started_ranks, trainer)
+    answer_signals(stop, trainer, folder, task.program)
     return Session(task, config, folder, datamodule, model, trainer, stop, failures, lock)
 
 
@@ -161,10 +150,7 @@ def _open(
     """Return options, checkpoint and data, which fit each other."""
     config, checkpoint, saved, path = given, None, None, given.resume_from_checkpoint
     if path is not None:
-        try:
-            checkpoint = task.read(path)
-        except DamagedCheckpointError as error:
-            raise ValueError(f"{error}; --resume_from_checkpoint auto takes the newest one that is whole") from error
+        checkpoint = read_whole(task.read, path)
         options = checkpoint["hyper_parameters"]["config"]
         saved, config = type(given).from_dict(dict(options)), merge_for_resume(options, given, explicit)
         changes = check_batches(config, saved, int(checkpoint[task.place]["batches_done"]))
@@ -191,8 +177,7 @@ def _announce(task: Task[Run, Data, Model], config: Run, folder: Path | None, da
     """Log what this run is: precision and threads are logged where they are settled."""
     if folder is not None:
         logger.info("run folder: %s", folder)
-    name, workers = device_name(uses_gpu(config)), usable_workers(config.num_workers)
-    logger.info("device: %s, ranks: %d, workers of each: %d", name, world_size(config), workers)
+    announce_machine(config)
     task.announce(config, data, model)
     for text in optim.unfinished(0.0, config.epochs, config.warmup_steps, data.num_steps):
         logger.warning("%s", text)

@@ -204,7 +204,7 @@ def evaluate_wider_truth():
         (["--wider", "nowhere"], "nowhere"),
         (["--max_side", "-1"], "--max_side must be in"),
         (["--scales", "2"], "--scales above 1 need --max_side"),
-        (["--max_side", "5000", "--scales", "1,2"], "is more than 8192 pixels"),
+        (["--max_side", "5000", "--scales", "1,2"], "is 10000 pixels, more than 8192"),
         (["--threshold", "0.01"], "--threshold 0.01 is below --least_score 0.02"),
     ],
 )

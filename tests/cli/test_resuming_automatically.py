@@ -11,6 +11,7 @@ from short_runs import SMALL, fit, write_faces
 
 from cli import training
 from cli.checkpoints import DamagedCheckpointError, newest_checkpoint, read_checkpoint
+from cli.runs import beginning
 from config import Config
 from data import FaceDataModule
 from engine import runs
@@ -93,7 +94,7 @@ def test_the_newest_run_of_the_prefix_that_trained_is_taken(trained, root):
     runs.write_json(evaluated / "config.json", {"evaluate": True})
     runs.write_json(new / "config.json", {"evaluate": False})
     assert old != new
-    found = training.find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
+    found = beginning.find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
     assert found.resume_from_checkpoint == str(new.relative_to(root.parent) / "last.ckpt")
     assert found.start_from_model_statedict is None, "they are where the run started, not where it is"
 
@@ -106,7 +107,7 @@ def test_without_a_whole_checkpoint_a_new_run_starts_and_a_line_says_so(trained,
     if folder == "damaged ones":
         for path in copy_of(trained, new).iterdir():
             spoil(path)
-    found = training.find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
+    found = beginning.find_checkpoint(replace(AUTO, start_from_model_statedict="weights.pt"))
     assert (found.resume_from_checkpoint, found.start_from_model_statedict) == (None, "weights.pt")
     assert "a new run starts" in warnings(caplog)[-1]
     assert len(warnings(caplog)) == (4 if folder == "damaged ones" else 1)
@@ -114,7 +115,7 @@ def test_without_a_whole_checkpoint_a_new_run_starts_and_a_line_says_so(trained,
 
 def test_there_must_be_something_to_evaluate(root):
     with pytest.raises(ValueError, match="no checkpoint to evaluate"):
-        training.find_checkpoint(replace(AUTO, evaluate=True))
+        beginning.find_checkpoint(replace(AUTO, evaluate=True))
 
 
 def test_a_damaged_checkpoint_that_was_named_is_refused_with_the_way_out(trained, root):

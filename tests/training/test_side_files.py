@@ -9,6 +9,7 @@ import pytest
 from short_runs import SHOWN, SMALL, fit, metrics
 
 from cli import training
+from cli.runs import beginning
 from config import Config
 from engine import runs
 
@@ -158,5 +159,5 @@ def test_a_finished_run_that_is_extended_ends_as_one_long_run(noise_faces, tmp_p
 def test_a_run_that_has_all_its_epochs_says_that_nothing_is_left_to_train(tmp_path, caplog, epochs, said):
     config = Config(resume_from_checkpoint=str(tmp_path / "last.ckpt"), epochs=epochs)
     caplog.set_level("INFO")
-    training.run_folder(config, {"global_step": 0, "FaceDataModule": {"epoch": 2}})
+    beginning.run_folder(config, {"global_step": 0, "FaceDataModule": {"epoch": 2}})
     assert ("nothing is left to train: its 2 epochs are done; --epochs takes more" in caplog.text) == said
